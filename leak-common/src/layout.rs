@@ -1,0 +1,54 @@
+//! Where the fields that the kernel programs read lie in this kernel's structures.
+
+use crate::plain;
+
+/// Byte offsets, read from the running kernel's BTF at start.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// `struct sock`: `__sk_common.skc_dport`, network order.
+    pub sk_dport: u32,
+    /// `struct sock`: `__sk_common.skc_num`, host order.
+    pub sk_num: u32,
+    /// `struct sock`: `__sk_common.skc_family`.
+    pub sk_family: u32,
+    /// `struct sock`: `__sk_common.skc_state`, one byte.
+    pub sk_state: u32,
+    /// `struct sock`: `__sk_common.skc_rcv_saddr`, IPv4.
+    pub sk_rcv_saddr: u32,
+    /// `struct sock`: `__sk_common.skc_daddr`, IPv4.
+    pub sk_daddr: u32,
+    /// `struct sock`: `__sk_common.skc_v6_rcv_saddr`.
+    pub sk_v6_rcv_saddr: u32,
+    /// `struct sock`: `__sk_common.skc_v6_daddr`.
+    pub sk_v6_daddr: u32,
+    /// `struct sock`: `__sk_common.skc_cookie`; 0 until something asks for the cookie.
+    pub sk_cookie: u32,
+    /// `struct sock`: `sk_protocol`, 16 bits.
+    pub sk_protocol: u32,
+    /// `struct sock`: `sk_err`, 32 bits.
+    pub sk_err: u32,
+    /// `struct task_struct`: `thread.fsbase`, the thread register.
+    pub task_fsbase: u32,
+    /// `struct task_struct`: `tgid`.
+    pub task_tgid: u32,
+    /// `struct task_struct`: `group_leader`.
+    pub task_group_leader: u32,
+    /// `struct task_struct`: `start_boottime` (`real_start_time` before 5.5), nanoseconds.
+    pub task_start_boottime: u32,
+    /// `struct pt_regs`: the instruction pointer.
+    pub regs_ip: u32,
+    /// `struct pt_regs`: the stack pointer.
+    pub regs_sp: u32,
+    /// `struct pt_regs`: the frame pointer.
+    pub regs_bp: u32,
+    /// `struct pt_regs`: the number of the system call under way.
+    pub regs_syscall: u32,
+    /// `struct pt_regs`: the first argument of the system call under way.
+    pub regs_arg0: u32,
+    /// `struct pt_regs`: the second argument of the system call under way.
+    pub regs_arg1: u32,
+    /// `struct pt_regs`: the third argument of the system call under way.
+    pub regs_arg2: u32,
+}
+plain!(Layout, 22 * 4);

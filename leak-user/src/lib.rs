@@ -1,0 +1,3 @@
+//! pgsocktrace.
+pub mod event;
+pub mod stacks;
