@@ -17,23 +17,32 @@ pub struct Outcome {
 }
 
 /// Attaches the best hook that loads, for each of `purposes`. With `only`, the purposes that have a
-/// hook of that flavour use it or nothing: that is how the tests reach the lesser ones.
+/// hook of that flavour use it or nothing: that is how the tests reach the lesser ones. `arity` tells
+/// how many parameters a kernel function has.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     purposes: &[Purpose],
     only: Option<Flavour>,
+    arity: &dyn Fn(&str) -> Option<usize>,
 ) -> Vec<Outcome> {
-    purposes.iter().map(|&purpose| attach_best(ebpf, btf, purpose, only)).collect()
+    purposes.iter().map(|&purpose| attach_best(ebpf, btf, purpose, only, arity)).collect()
 }
 
-fn attach_best(ebpf: &mut Ebpf, btf: &Btf, purpose: Purpose, only: Option<Flavour>) -> Outcome {
+fn attach_best(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    purpose: Purpose,
+    only: Option<Flavour>,
+    arity: &dyn Fn(&str) -> Option<usize>,
+) -> Outcome {
     let mut hooks: Vec<_> = HOOKS.iter().filter(|hook| hook.purpose == purpose).collect();
     if let Some(only) = only
         && hooks.iter().any(|hook| hook.flavour == only)
     {
         hooks.retain(|hook| hook.flavour == only);
     }
+    hooks.retain(|hook| fits(hook, arity));
     let mut refused = Vec::new();
     for hook in hooks {
         match attach_hook(ebpf, btf, hook) {
@@ -45,6 +54,15 @@ fn attach_best(ebpf: &mut Ebpf, btf: &Btf, purpose: Purpose, only: Option<Flavou
         }
     }
     Outcome { purpose, chosen: None, refused }
+}
+
+/// Whether the hooked functions have the parameters that the hook's programs expect. One that this
+/// kernel's BTF does not know is left for the kernel to judge.
+fn fits(hook: &Hook, arity: &dyn Fn(&str) -> Option<usize>) -> bool {
+    hook.parameters.is_empty()
+        || hook.programs.iter().all(|program| {
+            arity(program.target).is_none_or(|count| hook.parameters.contains(&count))
+        })
 }
 
 /// Loads all of a hook's programs before it attaches any, so that a refusal leaves nothing behind.

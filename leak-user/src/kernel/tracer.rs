@@ -99,7 +99,7 @@ impl Tracer {
         let types = std::fs::read(KERNEL_BTF)
             .map_err(|source| KernelError::NoBtf { path: KERNEL_BTF, source })?;
         let layout = btf::layout(&types)?;
-        let config = config(settings, &types);
+        let config = config(settings);
         let mut ebpf = load(settings, &config, &layout)?;
 
         let take = |ebpf: &mut Ebpf, name: &'static str| {
@@ -119,12 +119,13 @@ impl Tracer {
             pids.insert(pid, 1, 0)?;
         }
 
-        let types = Btf::from_sys_fs().map_err(KernelError::Btf)?;
+        let arity = |function: &str| btf::function_arity(&types, function);
+        let types_for_aya = Btf::from_sys_fs().map_err(KernelError::Btf)?;
         let purposes: Vec<_> = Purpose::ALL
             .into_iter()
             .filter(|&purpose| settings.children || purpose != Purpose::Children)
             .collect();
-        let outcomes = attach::attach(&mut ebpf, &types, &purposes, settings.flavour);
+        let outcomes = attach::attach(&mut ebpf, &types_for_aya, &purposes, settings.flavour, &arity);
         Ok(Self { ebpf, outcomes, ring, counters, connections, records, pids, profiles })
     }
 
@@ -261,14 +262,13 @@ impl Tracer {
 }
 
 /// What the programs are told, frozen at load.
-fn config(settings: &Settings, types: &[u8]) -> Config {
+fn config(settings: &Settings) -> Config {
     let mut ports = [0; MAX_PORTS];
     let mut port_count = 0;
     for (to, port) in ports.iter_mut().zip(&settings.ports) {
         *to = port.to_be();
         port_count += 1;
     }
-    let index = |found: Option<usize>, default| found.map_or(default, |i| i as u32);
     Config {
         ports,
         port_count,
@@ -277,8 +277,6 @@ fn config(settings: &Settings, types: &[u8]) -> Config {
         stack_bytes: settings.stack_bytes,
         max_connections: settings.max_connections,
         max_records: settings.max_records,
-        recvmsg_return: index(btf::function_arity(types, "tcp_recvmsg"), 5),
-        recvmsg_flags: index(btf::parameter_index(types, "tcp_recvmsg", "flags"), 3),
         stack_budget_ns: settings.stack_budget_ns,
         drop_one_in: settings.drop_one_in,
         reserved: 0,
