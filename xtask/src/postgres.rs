@@ -17,6 +17,9 @@ use crate::process::{self, Guarded, is_root, which};
 /// The port that the tracer watches unless told otherwise.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
 
+/// The programs of PostgreSQL that are used here.
+const PROGRAMS: [&str; 5] = ["initdb", "pg_isready", "pgbench", "postgres", "psql"];
+
 /// How long the server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -118,21 +121,25 @@ impl Postgres {
     }
 }
 
-/// Where PostgreSQL's programs are: on the `PATH`, or where Debian puts the newest release.
+/// The directory that holds all of PostgreSQL's programs, of which the `PATH` may show but a few:
+/// the one where `postgres` on the `PATH` really lies, or where Debian puts the newest release.
 pub(crate) fn binaries() -> Option<PathBuf> {
-    if let (Some(postgres), Some(_)) = (which("postgres"), which("initdb")) {
-        return postgres.parent().map(Path::to_owned);
-    }
-    fs::read_dir("/usr/lib/postgresql")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| {
-            let release: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let binaries = entry.path().join("bin");
-            binaries.join("initdb").exists().then_some((release, binaries))
-        })
-        .max()
-        .map(|(_, binaries)| binaries)
+    let complete = |directory: &PathBuf| PROGRAMS.iter().all(|name| directory.join(name).exists());
+    let on_path = which("postgres")
+        .and_then(|postgres| Some(fs::canonicalize(postgres).ok()?.parent()?.to_owned()))
+        .filter(complete);
+    on_path.or_else(|| {
+        fs::read_dir("/usr/lib/postgresql")
+            .ok()?
+            .flatten()
+            .filter_map(|entry| {
+                let release: u32 = entry.file_name().to_str()?.parse().ok()?;
+                let binaries = entry.path().join("bin");
+                complete(&binaries).then_some((release, binaries))
+            })
+            .max()
+            .map(|(_, binaries)| binaries)
+    })
 }
 
 /// The user and group to run the server as, which refuses to run as root.

@@ -175,7 +175,8 @@ fn linker(workspace: &Path) -> Result<()> {
             .args(["install", "bpf-linker", "--locked", "--force", "--version", BPF_LINKER])
             .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
             .arg(&tools)
-            .env("CARGO_TARGET_DIR", target.join("tools-build"))
+            // Built where cargo cleans up after itself.
+            .env_remove("CARGO_TARGET_DIR")
             .env("LLVM_PREFIX", prefix),
     )?;
     // Seen by the build script of leak-user, which may have run without a toolchain before.

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 /// The target of the kernel programs: BPF in this machine's byte order.
@@ -21,15 +21,16 @@ pub(crate) const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
 const SYSTEM_TARGETS: &str = "/usr/lib/rustlib";
 
 /// The smallest program that shows whether a linker reads what a compiler writes.
-const TRIAL: &str = "#![no_std]\n#![no_main]\n#[panic_handler]\n\
-    fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }\n";
+const TRIAL: &str = "#![no_std] #[unsafe(no_mangle)] pub extern \"C\" fn trial() {}";
 
-/// What the outer cargo says about its own compiler and flags, which the inner one must not hear.
+/// What the outer cargo says about its own compiler, flags and build script, which the inner one
+/// must not hear: it would build for somebody else, or start over each time.
 const OUTER: &[&str] = &[
     "CARGO_BUILD_RUSTC",
     "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER",
     "CARGO_BUILD_RUSTC_WRAPPER",
     "CARGO_BUILD_TARGET",
+    "HOST",
     "RUSTC",
     "RUSTC_BOOTSTRAP",
     "RUSTC_WORKSPACE_WRAPPER",
@@ -118,24 +119,33 @@ impl Toolchain {
             return true;
         }
         let source = scratch.join(format!("bpf-trial-{}.rs", std::process::id()));
+        let bitcode = source.with_extension("bc");
         let object = source.with_extension("o");
-        let linked = fs::create_dir_all(scratch).and_then(|()| {
+        // Not as one program: linking all of `core` takes seconds.
+        let compile = || {
+            fs::create_dir_all(scratch)?;
             fs::write(&source, TRIAL)?;
             Command::new(SYSTEM_RUSTC)
-                .args(["--crate-name", "trial", "--target", TARGET, "-o"])
-                .arg(&object)
-                .args(self.flags())
-                .arg(&source)
+                .args(["--crate-type=lib", "--crate-name=trial", "--emit=llvm-bc", "--target"])
+                .args([TARGET, "-Cdebuginfo=2", "-o"])
+                .args([&bitcode, &source])
                 .env("RUSTC_BOOTSTRAP", "1")
-                .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status()
-        });
-        for file in [source, object] {
-            // Nothing is left to remove when the trial failed early.
+        };
+        let link = || {
+            Command::new(&self.linker)
+                .args(["--target", TARGET, "--btf", "--export", "trial", "--output"])
+                .args([&object, &bitcode])
+                .stderr(Stdio::null())
+                .status()
+        };
+        let works = succeeds(compile()) && succeeds(link());
+        for file in [source, bitcode, object] {
+            // Nothing is left to remove where the trial ended early.
             let _ = fs::remove_file(file);
         }
-        linked.is_ok_and(|status| status.success())
+        works
     }
 }
 
@@ -176,6 +186,11 @@ impl Compiler {
         }
         command
     }
+}
+
+/// Whether a program could be run and did what it was asked.
+fn succeeds(ended: io::Result<ExitStatus>) -> bool {
+    ended.is_ok_and(|status| status.success())
 }
 
 /// Cargo's target directory of the workspace.
