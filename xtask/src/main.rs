@@ -1,2 +1,62 @@
-//! Placeholder.
-fn main() {}
+//! The commands of this repository: `cargo xtask help` lists them.
+
+mod bench;
+mod build;
+mod demo;
+mod postgres;
+mod process;
+mod service;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::{env, path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  setup  install what the other commands need, where something is missing
+  build  build the kernel programs and target/release/pgsocktrace
+  demo   trace an order service that leaks PostgreSQL connections, for half a minute
+  test   run every test, those on the running kernel and a real PostgreSQL included
+  bench  measure what tracing costs
+
+Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let done = match (command.as_str(), rest.as_slice()) {
+        ("setup", []) => in_workspace(|root| setup::run(root, setup::EVERYTHING)),
+        ("build", []) => in_workspace(|root| build::run(root).map(drop)),
+        ("demo", []) => in_workspace(demo::run),
+        ("test", rest) => in_workspace(|root| test::run(root, rest)),
+        ("bench", []) => in_workspace(bench::run),
+        ("help" | "--help" | "-h", _) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command with the path of the workspace.
+fn in_workspace(command: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no workspace")?;
+    process::stop_on_signals()?;
+    command(root)
+}

@@ -1,0 +1,235 @@
+//! `cargo xtask setup`: installs what is missing, and touches nothing else.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    build,
+    postgres::binaries,
+    process::{check, is_root, output, which},
+    toolchain::{Compiler, SYSTEM_RUSTC, Toolchain, target_directory, tools_directory},
+};
+
+/// The release of `bpf-linker` that is installed where none is found.
+const BPF_LINKER: &str = "0.13.0";
+
+/// What a command of this repository asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Building the kernel programs and the binary.
+    Build,
+    /// Running a throwaway PostgreSQL.
+    Database,
+    /// Building the demo's order service.
+    Demo,
+    /// Building and running the tests' client programs.
+    Tests,
+    /// Reading the kernel's statistics of BPF programs.
+    Bench,
+}
+
+/// All needs.
+pub(crate) const EVERYTHING: &[Need] =
+    &[Need::Build, Need::Database, Need::Demo, Need::Tests, Need::Bench];
+
+/// Something that must be there.
+struct Requirement {
+    need: Need,
+    present: fn() -> bool,
+    /// Debian's packages that bring it.
+    packages: &'static [&'static str],
+    /// What to install where those packages are not to be had.
+    elsewhere: &'static str,
+}
+
+/// Everything but `bpf-linker`, whose installation depends on the compiler.
+const REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        need: Need::Build,
+        present: || which("cc").is_some(),
+        packages: &["gcc", "libc6-dev"],
+        elsewhere: "Install a C compiler.",
+    },
+    Requirement {
+        need: Need::Build,
+        present: || !Compiler::present().is_empty(),
+        packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
+        elsewhere: "Install rustup's nightly toolchain and its sources: `rustup toolchain install \
+                    nightly --component rust-src`.",
+    },
+    Requirement {
+        need: Need::Database,
+        present: || binaries().is_some(),
+        packages: &["postgresql"],
+        elsewhere: "Install the PostgreSQL server, and put its initdb and postgres on the PATH.",
+    },
+    Requirement {
+        need: Need::Demo,
+        present: || which("go").is_some(),
+        packages: &["golang-go"],
+        elsewhere: "Install Go.",
+    },
+    Requirement {
+        need: Need::Demo,
+        present: || Path::new("/usr/share/gocode/src/github.com/lib/pq").is_dir(),
+        packages: &["golang-github-lib-pq-dev"],
+        elsewhere: "Put the sources of the Go package github.com/lib/pq under \
+                    /usr/share/gocode/src.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || Path::new("/usr/include/postgresql/libpq-fe.h").exists(),
+        packages: &["libpq-dev"],
+        elsewhere: "Install the headers of libpq.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || Path::new("/usr/include/liburing.h").exists(),
+        packages: &["liburing-dev"],
+        elsewhere: "Install the headers of liburing.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: python_has_psycopg2,
+        packages: &["python3", "python3-psycopg2"],
+        elsewhere: "Install psycopg2 for /usr/bin/python3.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || which("ip").is_some(),
+        packages: &["iproute2"],
+        elsewhere: "Install iproute2.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || which("openssl").is_some(),
+        packages: &["openssl"],
+        elsewhere: "Install the openssl command.",
+    },
+    Requirement {
+        need: Need::Bench,
+        present: || which("bpftool").is_some(),
+        packages: &["bpftool"],
+        elsewhere: "Install bpftool.",
+    },
+];
+
+/// Makes sure that what `needs` name is there.
+pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
+    let lacking = || -> Vec<&Requirement> {
+        REQUIREMENTS
+            .iter()
+            .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
+            .collect()
+    };
+    let missing = lacking();
+    if !missing.is_empty() {
+        let packages: Vec<&str> =
+            missing.iter().flat_map(|requirement| requirement.packages).copied().collect();
+        let advice: Vec<&str> = missing.iter().map(|requirement| requirement.elsewhere).collect();
+        install(&packages, &advice.join(" "))?;
+        let still: Vec<&str> = lacking().iter().map(|requirement| requirement.elsewhere).collect();
+        ensure!(
+            still.is_empty(),
+            "The packages did not bring all they should. {}",
+            still.join(" ")
+        );
+    }
+    if needs.contains(&Need::Build) {
+        linker(workspace)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that there is a `bpf-linker` that fits the compiler.
+fn linker(workspace: &Path) -> Result<()> {
+    let target = target_directory(workspace);
+    if Toolchain::find(&target).is_ok() {
+        return Ok(());
+    }
+    let advice = "Install bpf-linker for the LLVM of the compiler: `cargo install bpf-linker`.";
+    let version = output(Command::new(SYSTEM_RUSTC).arg("-vV")).context(advice)?;
+    let llvm = llvm(&version).context(advice)?;
+    let headers = format!("llvm-{llvm}-dev");
+    let prefix = format!("/usr/lib/llvm-{llvm}");
+    let mut packages = Vec::new();
+    if !Path::new(&prefix).join("include/llvm-c").is_dir() {
+        packages.push(headers.as_str());
+    }
+    if !Path::new("/usr/include/zstd.h").exists() {
+        packages.push("libzstd-dev");
+    }
+    if !packages.is_empty() {
+        install(&packages, advice)?;
+    }
+    let tools = tools_directory(&target)?;
+    println!("setup: installing bpf-linker {BPF_LINKER} into {}", tools.display());
+    check(
+        build::cargo(workspace)
+            .args(["install", "bpf-linker", "--locked", "--force", "--version", BPF_LINKER])
+            .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
+            .arg(&tools)
+            // Built where cargo cleans up after itself.
+            .env_remove("CARGO_TARGET_DIR")
+            .env("LLVM_PREFIX", prefix),
+    )?;
+    // Seen by the build script of leak-user, which may have run without a toolchain before.
+    fs::write(tools.join("installed"), format!("{:?}\n", SystemTime::now()))?;
+    Toolchain::find(&target).map_or_else(|missing| bail!("{missing}"), |_| Ok(()))
+}
+
+/// The major version of the compiler's LLVM, from what `rustc -vV` prints.
+fn llvm(version: &str) -> Option<u32> {
+    let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    line.split('.').next()?.parse().ok()
+}
+
+/// Installs Debian packages, or fails with `advice` where that cannot be done.
+fn install(packages: &[&str], advice: &str) -> Result<()> {
+    if which("apt-get").is_none() {
+        bail!("Something is missing. {advice}");
+    }
+    let list = packages.join(" ");
+    if !is_root() {
+        bail!("Something is missing: run `sudo apt-get install {list}`. Or: {advice}");
+    }
+    println!("setup: installing {list}");
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null());
+        apt
+    };
+    // Old lists name releases that the mirror no longer has, or do not know a package at all.
+    check(apt().arg("update"))?;
+    check(apt().args(["install", "--no-install-recommends", "--no-remove"]).args(packages))
+        .context(format!("apt-get cannot install {list} without removing something. {advice}"))
+}
+
+/// Whether the system's Python, the one that Debian's packages extend, has psycopg2.
+fn python_has_psycopg2() -> bool {
+    Command::new("/usr/bin/python3")
+        .args(["-c", "import psycopg2"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::llvm;
+
+    #[test]
+    fn reads_the_major_version_of_llvm() {
+        assert_eq!(llvm("rustc 1.96.0\nrelease: 1.96.0\nLLVM version: 22.1.8\n"), Some(22));
+        assert_eq!(llvm("rustc 1.96.0\n"), None);
+        assert_eq!(llvm("LLVM version: new\n"), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask test`: every test of the workspace, and one honest line about them.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    ops::AddAssign,
+    path::Path,
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{build, setup};
+
+/// What became of the tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs all tests; `arguments` are handed to `cargo test`.
+pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
+    setup::run(workspace, setup::EVERYTHING)?;
+    let binary = build::run(workspace)?;
+    // Without `--workspace`: the default members leave out what builds only for the BPF target.
+    let mut cargo = build::cargo(workspace)
+        .args(["test", "--locked", "--no-fail-fast"])
+        .args(arguments)
+        .env("PGSOCKTRACE_BIN", binary)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("Cannot run cargo test")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(cargo.stdout.take().context("cargo test has no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(one) = read(&line) {
+            tally += one;
+        }
+    }
+    let status = cargo.wait()?;
+    let Tally { passed, failed, skipped } = tally;
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    std::io::stdout().flush()?;
+    ensure!(status.success() && failed == 0, "cargo test failed: {status}.");
+    ensure!(passed > 0, "No test was run.");
+    Ok(())
+}
+
+/// Reads the closing line of one test binary.
+fn read(line: &str) -> Option<Tally> {
+    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let mut tally = Tally::default();
+    for part in counts.split("; ") {
+        let (number, what) = part.split_once(' ')?;
+        match what {
+            "passed" => tally.passed = number.parse().ok()?,
+            "failed" => tally.failed = number.parse().ok()?,
+            "ignored" => tally.skipped = number.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_became_of_a_test_binary() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; \
+                    7 filtered out; finished in 0.02s";
+        assert_eq!(read(line), Some(Tally { passed: 12, failed: 3, skipped: 1 }));
+    }
+
+    #[test]
+    fn reads_nothing_else() {
+        for line in ["", "test result", "test result: ok", "test result: ok. x passed; 1 failed"] {
+            assert_eq!(read(line), None, "{line:?}");
+        }
+    }
+}
