@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::{Caller, Connection};
 use leak_common::event::counter;
 use leak_common::stack::{
-    GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
+    GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader, StackProfile,
 };
 
 use crate::kernel::{Task, now};
@@ -63,20 +63,23 @@ pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller
     header.ip = registers.at(constant!(LAYOUT.regs_ip));
     header.sp = registers.at(constant!(LAYOUT.regs_sp));
     header.bp = registers.at(constant!(LAYOUT.regs_bp));
-    header.wanted = wanted(caller.tgid);
+    let profile = profile(caller.tgid);
+    header.wanted = profile.stack_bytes;
     header.len = copy_chunks(header.sp, header.wanted, bytes);
-    copy_goroutine(task.thread_register(), &mut header.goroutine);
+    if profile.goroutines != 0 || header.request == 0 {
+        copy_goroutine(task.thread_register(), &mut header.goroutine);
+    }
     count(if header.len == 0 { counter::STACKS_UNREADABLE } else { counter::STACKS });
     budget.spent_ns += now().wrapping_sub(began);
 }
 
-/// How much to copy: what was learnt about the process, or the default.
+/// What was learnt about the process, or the default.
 #[inline(always)]
-fn wanted(tgid: u32) -> u32 {
+fn profile(tgid: u32) -> StackProfile {
     match PROFILES.get_ptr(tgid) {
         // SAFETY: the value is copied at once; the collector replaces it whole.
-        Some(profile) => unsafe { (*profile).stack_bytes },
-        None => constant!(CONFIG.stack_bytes),
+        Some(profile) => unsafe { *profile },
+        None => StackProfile { stack_bytes: constant!(CONFIG.stack_bytes), goroutines: 0 },
     }
 }
 

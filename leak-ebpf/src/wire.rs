@@ -77,14 +77,17 @@ fn request(connection: &mut Connection, payload: &Payload) {
     if connection.wire == state::REPLICATION {
         return;
     }
-    let head = payload.head();
-    if connection.wire == state::COPY && head.bytes[0] != b'f' {
+    if connection.wire == state::COPY {
+        // The data ends in CopyDone, and with the extended protocol in Sync after that. CopyFail
+        // needs no notice: the server answers it with an error and ReadyForQuery.
         let end = payload.tail(0) & FIVE_BYTES;
-        if end != COPY_DONE && end != SYNC {
-            return;
+        if end == COPY_DONE || end == SYNC {
+            connection.wire = state::BUSY;
         }
+        return;
     }
     connection.wire = state::BUSY;
+    let head = payload.head();
     if head.bytes[0] == b'Q' && starts_with_listen(&head) {
         connection.flags |= flag::LISTENS;
     }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use leak_user::cli::{Cli, Command};
+use leak_user::doctor;
 use leak_user::error::KernelError;
 use leak_user::pipeline::{self, Ended};
-use leak_user::doctor;
 
 /// Exit statuses, as documented.
 mod status {
@@ -74,7 +74,9 @@ fn start_log(cli: &Cli) {
         .filter_module("leak_ebpf", level)
         .format(|out, record| match record.level() {
             log::Level::Info => writeln!(out, "pgsocktrace: {}", record.args()),
-            level => writeln!(out, "pgsocktrace: {}: {}", level.as_str().to_lowercase(), record.args()),
+            level => {
+                writeln!(out, "pgsocktrace: {}: {}", level.as_str().to_lowercase(), record.args())
+            }
         })
         .init();
 }
