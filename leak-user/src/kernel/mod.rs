@@ -1,0 +1,4 @@
+//! Everything that talks to the kernel.
+
+pub mod btf;
+pub mod diag;
