@@ -1,0 +1,128 @@
+//! What the kernel counts about BPF programs: runs, and the time that they took.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::process;
+
+/// The switch of the kernel's statistics; off by default, because they cost time themselves.
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Statistics that are switched on, and put back as they were when this value goes.
+pub(super) struct Statistics {
+    previous: String,
+}
+
+/// The counters of a process's programs at one moment.
+pub(super) struct Counters(Vec<Counter>);
+
+struct Counter {
+    id: u64,
+    name: String,
+    runs: u64,
+    nanoseconds: u64,
+}
+
+/// What one program cost between two moments.
+pub(super) struct Cost {
+    /// The program's name, as the kernel knows it (at most 15 characters).
+    pub(super) name: String,
+    /// How often it ran.
+    pub(super) runs: u64,
+    /// Mean time of a run.
+    pub(super) nanoseconds: f64,
+}
+
+impl Statistics {
+    /// Switches them on.
+    pub(super) fn on() -> Result<Self> {
+        let previous = fs::read_to_string(SWITCH).context("No statistics of BPF programs")?;
+        fs::write(SWITCH, "1").context("Cannot switch on the statistics of BPF programs")?;
+        Ok(Self { previous })
+    }
+
+    /// Reads the counters of all programs that a process holds; without the switch they stand still.
+    pub(super) fn of(&self, pid: u32) -> Result<Counters> {
+        let shown = process::output(Command::new("bpftool").args(["prog", "show", "-j"]))?;
+        read(&serde_json::from_str(&shown)?, pid).context("bpftool shows no programs.")
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(SWITCH, &self.previous) {
+            eprintln!("bench: {SWITCH} stays on: {error}");
+        }
+    }
+}
+
+impl Counters {
+    /// The costs since an earlier moment, of the programs that ran, dearest first.
+    pub(super) fn since(&self, earlier: &Self) -> Vec<Cost> {
+        let mut costs: Vec<Cost> = self
+            .0
+            .iter()
+            .filter_map(|now| {
+                let then = earlier.0.iter().find(|then| then.id == now.id);
+                let runs = now.runs - then.map_or(0, |then| then.runs);
+                let total = now.nanoseconds - then.map_or(0, |then| then.nanoseconds);
+                (runs > 0).then(|| Cost {
+                    name: now.name.clone(),
+                    runs,
+                    nanoseconds: total as f64 / runs as f64,
+                })
+            })
+            .collect();
+        costs.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+        costs
+    }
+}
+
+/// Reads what `bpftool prog show -j` printed, of one process.
+fn read(shown: &Value, pid: u32) -> Option<Counters> {
+    let counters = shown
+        .as_array()?
+        .iter()
+        .filter(|program| {
+            program["pids"].as_array().is_some_and(|pids| pids.iter().any(|one| one["pid"] == pid))
+        })
+        .filter_map(|program| {
+            Some(Counter {
+                id: program["id"].as_u64()?,
+                name: program["name"].as_str()?.to_owned(),
+                // Absent until the program has run.
+                runs: program["run_cnt"].as_u64().unwrap_or(0),
+                nanoseconds: program["run_time_ns"].as_u64().unwrap_or(0),
+            })
+        })
+        .collect();
+    Some(Counters(counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn costs_are_those_of_the_process_since_the_earlier_moment() {
+        let program = |runs: u64, nanoseconds: u64| {
+            json!([
+                {"id": 1, "name": "mine", "pids": [{"pid": 7}],
+                 "run_cnt": runs, "run_time_ns": nanoseconds},
+                {"id": 2, "name": "other", "pids": [{"pid": 8}], "run_cnt": 9, "run_time_ns": 9},
+                {"id": 3, "name": "never ran", "pids": [{"pid": 7}]},
+                {"id": 4, "name": "held by nobody"},
+            ])
+        };
+        let earlier = read(&program(10, 1000), 7).unwrap();
+        let later = read(&program(30, 5000), 7).unwrap();
+        let costs = later.since(&earlier);
+        assert_eq!(costs.len(), 1);
+        assert_eq!((costs[0].name.as_str(), costs[0].runs), ("mine", 20));
+        assert!((costs[0].nanoseconds - 200.0).abs() < f64::EPSILON);
+        assert!(read(&json!({}), 7).is_none());
+    }
+}
