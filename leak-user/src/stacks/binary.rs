@@ -198,6 +198,14 @@ impl BinaryStore {
         self.binaries.retain(|_, binary| Rc::strong_count(binary) > 1);
     }
 
+    /// How many of the held files turned out to be unusable.
+    pub(super) fn unusable(&self) -> usize {
+        let unusable = |b: &&Rc<Binary>| {
+            b.loaded.try_borrow().is_ok_and(|state| matches!(*state, State::Unusable))
+        };
+        self.binaries.values().filter(unusable).count()
+    }
+
     /// How many binaries are held.
     pub(super) fn len(&self) -> usize {
         self.binaries.len()

@@ -4,26 +4,43 @@
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::time::Duration;
 
+use super::modules::start_ticks;
 use super::symbolize::shortened;
+use crate::event::{ProcessKey, Timestamp};
 
 /// Most bytes of a map that are read.
 const MAX_MAP: u64 = 64 << 20;
+
+/// How often a map is read again at most, when code is not in it.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A process's map, sorted by address.
 #[derive(Debug, Default)]
 pub(super) struct PerfMap {
     /// Start, length, name.
     symbols: Vec<(u64, u64, String)>,
+    read_at: Option<Timestamp>,
 }
 
 impl PerfMap {
-    /// Reads the map that the process itself has written; empty when there is none.
-    pub(super) fn read(pid: u32) -> Self {
-        Self::find(pid).map(|text| Self::parse(&text)).unwrap_or_default()
+    /// The function that holds `address`. Reads the map, again when it does not hold the address:
+    /// runtimes append what they compile.
+    pub(super) fn at(&mut self, process: ProcessKey, address: u64, now: Timestamp) -> Option<&str> {
+        let fresh = self.read_at.is_some_and(|at| now.since(at) < READ_AGAIN_AFTER);
+        if !fresh && self.find(address).is_none() {
+            self.read_at = Some(now);
+            let ours = || start_ticks(process.pid).ok() == Some(process.start_ticks);
+            if let Some(text) = Self::read(process.pid).filter(|_| ours()) {
+                self.symbols = Self::parse(&text);
+            }
+        }
+        self.find(address)
     }
 
-    fn find(pid: u32) -> Option<String> {
+    /// The map that the process itself has written.
+    fn read(pid: u32) -> Option<String> {
         // Inside its container the process knows itself by another number, and names the file so.
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let inner =
@@ -45,7 +62,7 @@ impl PerfMap {
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Vec<(u64, u64, String)> {
         let mut symbols: Vec<_> = text
             .lines()
             .filter_map(|line| {
@@ -57,11 +74,10 @@ impl PerfMap {
             .collect();
         // Stable: of two symbols at one address the later line is the younger one.
         symbols.sort_by_key(|(start, ..)| *start);
-        Self { symbols }
+        symbols
     }
 
-    /// The function that holds `address`.
-    pub(super) fn at(&self, address: u64) -> Option<&str> {
+    fn find(&self, address: u64) -> Option<&str> {
         let after = self.symbols.partition_point(|(start, ..)| *start <= address);
         let (start, length, name) = self.symbols.get(after.checked_sub(1)?)?;
         (address - start < *length).then_some(name)
@@ -74,10 +90,11 @@ mod tests {
 
     #[test]
     fn finds_by_address_and_survives_garbage() {
-        let map =
+        let symbols =
             PerfMap::parse("20 10 late\n10 8 LazyCompile:~a b /x.js:1\n10 4 younger\nzz\n\n1\n");
-        assert_eq!(map.at(0x12), Some("younger"));
-        assert_eq!(map.at(0x2f), Some("late"));
-        assert_eq!((map.at(0x30), map.at(0x1f), map.at(0)), (None, None, None));
+        let map = PerfMap { symbols, read_at: None };
+        assert_eq!(map.find(0x12), Some("younger"));
+        assert_eq!(map.find(0x2f), Some("late"));
+        assert_eq!((map.find(0x30), map.find(0x1f), map.find(0)), (None, None, None));
     }
 }

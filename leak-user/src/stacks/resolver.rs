@@ -1,12 +1,13 @@
 //! The one door to this room: raw stacks in, symbolized and shared stacks out.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::binary::BinaryStore;
+use super::binary::{Binary, BinaryStore};
 use super::culprit::{base_name, culprit, language_of};
-use super::modules::{Mapping, Modules, ModulesError};
+use super::modules::{Modules, ModulesError};
 use super::perf_map::PerfMap;
 use super::raw::RawStack;
 use super::symbolize::Symbol;
@@ -58,8 +59,8 @@ pub struct ResolverStats {
     pub processes_refused: u64,
     /// Files that were refused because too many were held open already.
     pub binaries_refused: u64,
-    /// Binaries that made a parser fail; each is given up.
-    pub binaries_condemned: u64,
+    /// Held files that are no binaries or made a parser fail; their frames stay nameless.
+    pub binaries_unusable: usize,
 }
 
 /// Unwinds and symbolizes stacks, and remembers what it learnt for that.
@@ -73,15 +74,21 @@ pub struct Resolver {
     binaries: BinaryStore,
     walker: Walker,
     stacks: HashSet<SharedStack>,
-    stats: ResolverStats,
+    processes_refused: u64,
 }
 
 #[derive(Debug)]
 struct ProcessState {
     modules: Modules,
-    perf_map: Option<PerfMap>,
+    perf_map: PerfMap,
     /// Resolved stacks by their addresses and whether they were complete.
     known: HashMap<(Box<[u64]>, bool), Arc<Stack>>,
+}
+
+impl ProcessState {
+    fn new(modules: Modules) -> Self {
+        Self { modules, perf_map: PerfMap::default(), known: HashMap::new() }
+    }
 }
 
 /// A stack, compared by its identity.
@@ -123,7 +130,7 @@ impl Resolver {
             binaries: BinaryStore::default(),
             walker: Walker::new(),
             stacks: HashSet::new(),
-            stats: ResolverStats::default(),
+            processes_refused: 0,
         }
     }
 
@@ -137,12 +144,11 @@ impl Resolver {
             return Ok(());
         }
         if self.processes.len() >= MAX_PROCESSES {
-            self.stats.processes_refused += 1;
+            self.processes_refused += 1;
             return Ok(());
         }
         let modules = Modules::read(process, &mut self.binaries, now)?;
-        self.processes
-            .insert(process, ProcessState { modules, perf_map: None, known: HashMap::new() });
+        self.processes.insert(process, ProcessState::new(modules));
         Ok(())
     }
 
@@ -151,21 +157,25 @@ impl Resolver {
         // Without its mappings a process's stack stays unknown; the caller learns that from the
         // answer, and whoever asked for first sight has learnt why.
         let _ = self.first_sight(raw.process, now);
-        self.refresh(raw, now);
-        let Some(state) = self.processes.get_mut(&raw.process) else { return Resolved::default() };
-        let go = state
-            .modules
-            .executable()
-            .and_then(|b| b.loaded()?.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window)));
-        let walker = &mut self.walker;
-        let Some(walk) = guarded(|| walker.walk(raw, &state.modules)) else {
-            self.condemn(raw);
-            return Resolved::default();
-        };
+        let executed = |modules: &Modules| modules.is_replaced(raw.process.pid);
+        self.refresh(raw.process, now, executed);
+        let Some(mut walk) = self.walk(raw) else { return Resolved::default() };
+        if walk.end == End::Unmapped && self.refresh(raw.process, now, |_| true) {
+            walk = self.walk(raw).unwrap_or(walk);
+        }
+        let go = self.processes.get(&raw.process).and_then(|state| {
+            let loaded = state.modules.executable()?.loaded()?;
+            loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
+        });
         let frames_wanted_more = walk.end == End::CopyTooShort;
-        let stack = self.symbolized(raw.process, walk, go.is_some());
+        let stack = self.symbolized(raw.process, walk, go.is_some(), now);
         self.binaries.trim();
         Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
+    }
+
+    fn walk(&mut self, raw: &RawStack) -> Option<Walk> {
+        let state = self.processes.get(&raw.process)?;
+        Some(self.walker.walk(raw, &state.modules))
     }
 
     /// Forgets a process. Its files are closed when no other process runs them.
@@ -180,39 +190,38 @@ impl Resolver {
         ResolverStats {
             processes: self.processes.len(),
             binaries: self.binaries.len(),
+            binaries_unusable: self.binaries.unusable(),
+            processes_refused: self.processes_refused,
             binaries_refused: self.binaries.refused,
-            ..self.stats
         }
     }
 
-    /// Reads the mappings again when the process runs code that they do not hold, or another
-    /// program than they were read of.
-    fn refresh(&mut self, raw: &RawStack, now: Timestamp) {
-        let Some(state) = self.processes.get(&raw.process) else { return };
-        let fresh = now.since(state.modules.read_at) < READ_AGAIN_AFTER;
-        let outdated =
-            || state.modules.find(raw.ip).is_none() || state.modules.is_replaced(raw.process.pid);
-        if fresh || !outdated() {
-            return;
+    /// Reads a process's mappings again when they are `outdated`, though not too often; says whether
+    /// it did. The process may have loaded more code, or executed another program.
+    fn refresh(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+        outdated: impl FnOnce(&Modules) -> bool,
+    ) -> bool {
+        let Some(state) = self.processes.get_mut(&process) else { return false };
+        if now.since(state.modules.read_at) < READ_AGAIN_AFTER || !outdated(&state.modules) {
+            return false;
         }
-        // A process that has exited keeps the mappings that it had.
-        if let Ok(modules) = Modules::read(raw.process, &mut self.binaries, now)
-            && let Some(state) = self.processes.get_mut(&raw.process)
-        {
-            *state = ProcessState { modules, perf_map: None, known: HashMap::new() };
-        }
+        // A process that has exited keeps the mappings that it had; it is not asked too often.
+        state.modules.read_at = now;
+        let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
+        *state = ProcessState::new(modules);
+        true
     }
 
-    /// Gives up the binaries that a stack's walk may have failed in.
-    fn condemn(&mut self, raw: &RawStack) {
-        let Some(state) = self.processes.get(&raw.process) else { return };
-        if let Some(binary) = state.modules.find(raw.ip).and_then(|m| m.binary.as_ref()) {
-            binary.condemn();
-            self.stats.binaries_condemned += 1;
-        }
-    }
-
-    fn symbolized(&mut self, process: ProcessKey, walk: Walk, is_go: bool) -> Option<Arc<Stack>> {
+    fn symbolized(
+        &mut self,
+        process: ProcessKey,
+        walk: Walk,
+        is_go: bool,
+        now: Timestamp,
+    ) -> Option<Arc<Stack>> {
         let state = self.processes.get_mut(&process)?;
         let Walk { addresses, end } = walk;
         let key = (addresses.into_boxed_slice(), end == End::Root);
@@ -221,27 +230,27 @@ impl Resolver {
         }
         let mut frames = Vec::with_capacity(key.0.len());
         let mut identity = Fnv::new();
+        let mut lasting = true;
         for &address in &key.0 {
-            match state.modules.find(address) {
-                Some(mapping) => {
-                    let map = &mut state.perf_map;
-                    describe(
-                        process,
-                        mapping,
-                        address,
-                        map,
-                        &mut self.binaries,
-                        &mut frames,
-                        &mut identity,
-                    );
+            let Some(mapping) = state.modules.find(address) else { continue };
+            let module = mapping.path.as_deref();
+            lasting &= module.is_some();
+            let in_file = mapping.address_in_file(address);
+            let symbols = match (&mapping.binary, in_file, module) {
+                (Some(binary), Some(in_file), _) => {
+                    self.binaries.touch(binary);
+                    symbols_at(binary, in_file)
                 }
-                None => identity.add(&address.to_le_bytes()),
-            }
+                (_, _, None) => compiled_symbol(state.perf_map.at(process, address, now)),
+                _ => Rc::new([]),
+            };
+            identity.add_frame(module, in_file, symbols.first(), address);
+            add_frames(&mut frames, &symbols, module, in_file.unwrap_or(address));
         }
         let named = frames.iter().any(|f| f.function.is_some());
         let at_root = match end {
             End::Root => true,
-            End::MaybeRoot | End::Lost | End::CopyTooShort => {
+            End::MaybeRoot | End::Unmapped | End::Lost | End::CopyTooShort => {
                 let last = frames.last().and_then(|f| f.function.as_deref());
                 last.is_some_and(|name| ROOTS.contains(&name))
             }
@@ -276,56 +285,37 @@ impl Resolver {
         if state.known.len() >= MAX_KNOWN_PER_PROCESS {
             state.known.clear();
         }
-        state.known.insert(key, Arc::clone(&stack));
+        // Code that is compiled at run time is moved, and names for it come later.
+        if lasting {
+            state.known.insert(key, Arc::clone(&stack));
+        }
         Some(stack)
     }
 }
 
+/// A binary's symbols, innermost first. One that makes the parser fail is given up.
+fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
+    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| {
+        binary.condemn();
+        Rc::new([])
+    })
+}
+
+fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
+    let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
+    name.map(symbol).into_iter().collect()
+}
+
 /// Adds the frames of one address: inlined functions first.
-fn describe(
-    process: ProcessKey,
-    mapping: &Mapping,
-    address: u64,
-    perf_map: &mut Option<PerfMap>,
-    binaries: &mut BinaryStore,
-    frames: &mut Vec<Frame>,
-    identity: &mut Fnv,
-) {
-    let module = mapping.path.as_deref();
-    let in_file = mapping.address_in_file(address);
-    let mut symbols: Vec<Symbol> = Vec::new();
-    if let (Some(in_file), Some(binary)) = (in_file, mapping.binary.as_ref()) {
-        binaries.touch(binary);
-        match guarded(|| binary.symbols_at(in_file)) {
-            Some(found) => symbols.extend(found.iter().cloned()),
-            None => binary.condemn(),
-        }
-    } else if module.is_none() {
-        let map = perf_map.get_or_insert_with(|| PerfMap::read(process.pid));
-        symbols.extend(
-            map.at(address)
-                .map(|name| Symbol { function: Some(name.to_owned()), ..Symbol::default() }),
-        );
-    }
-    // What is the same for the same code in every process: place in the file, else the name of
-    // compiled code; only nameless memory has nothing better than where it happens to lie.
-    match (module, in_file, symbols.first().and_then(|s| s.function.as_deref())) {
-        (Some(module), Some(in_file), _) => {
-            identity.add(base_name(module).as_bytes());
-            identity.add(&in_file.to_le_bytes());
-        }
-        (_, _, Some(name)) => identity.add(name.as_bytes()),
-        _ => identity.add(&address.to_le_bytes()),
-    }
-    if symbols.is_empty() {
-        symbols.push(Symbol::default());
-    }
-    frames.extend(symbols.into_iter().map(|symbol| Frame {
-        function: symbol.function,
+fn add_frames(frames: &mut Vec<Frame>, symbols: &[Symbol], module: Option<&str>, address: u64) {
+    let nameless = [Symbol::default()];
+    let symbols = if symbols.is_empty() { &nameless } else { symbols };
+    frames.extend(symbols.iter().map(|symbol| Frame {
+        function: symbol.function.clone(),
         module: module.map(str::to_owned),
-        file: symbol.file,
+        file: symbol.file.clone(),
         line: symbol.line,
-        address: in_file.unwrap_or(address),
+        address,
     }));
 }
 
@@ -335,6 +325,26 @@ struct Fnv(u64);
 impl Fnv {
     fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds what is the same for the same code in every process: its place in the file, or the name
+    /// of code compiled at run time. Nameless memory has nothing better than where it happens to
+    /// lie.
+    fn add_frame(
+        &mut self,
+        module: Option<&str>,
+        in_file: Option<u64>,
+        symbol: Option<&Symbol>,
+        address: u64,
+    ) {
+        match (module, in_file, symbol.and_then(|s| s.function.as_deref())) {
+            (Some(module), Some(in_file), _) => {
+                self.add(base_name(module).as_bytes());
+                self.add(&in_file.to_le_bytes());
+            }
+            (_, _, Some(name)) => self.add(name.as_bytes()),
+            _ => self.add(&address.to_le_bytes()),
+        }
     }
 
     /// Adds `bytes` and an end mark, so that neighbours cannot run together.

@@ -1,6 +1,7 @@
 //! Real stacks of real programs, resolved.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -310,6 +311,27 @@ fn two_runs_of_a_program_have_the_same_stack() {
     assert!(std::sync::Arc::ptr_eq(&first, &second));
 }
 
+#[test]
+fn code_of_a_program_executed_later_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = compiled_c(directory.path());
+    let script = format!("read line; exec {}", program.display());
+    let mut running = Running::start(Command::new("sh").args(["-c", &script]));
+    let shell = running.blocked_in(&[libc::SYS_read]);
+    let mut resolver = Resolver::new();
+    resolver.first_sight(shell.process, NOW).unwrap();
+    let mut input = running.0.stdin.take().unwrap();
+    input.write_all(b"go\n").unwrap();
+    let executable = format!("/proc/{}/exe", running.pid());
+    while fs::read_link(&executable).unwrap() != program {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let raw = running.blocked_in(&[libc::SYS_read]);
+    assert_eq!(raw.process, shell.process, "executing a program keeps the process's identity");
+    let later = Timestamp(2_000_000_000);
+    assert_is_c_chain(&resolver.resolve(&raw, later).stack.unwrap());
+}
+
 // --- Go
 
 const GO_PROGRAM: &str = r#"
@@ -405,7 +427,11 @@ fn assert_go(arguments: &[&str]) {
     assert!(culprit.file.as_deref().unwrap().ends_with("main.go"), "{culprit:?}");
     assert_eq!(culprit.line, Some(15));
     // The runtime's own goroutines have the first numbers.
-    assert!(resolved.goroutine.is_some_and(|id| (2..1000).contains(&id)), "{:?}", resolved.goroutine);
+    assert!(
+        resolved.goroutine.is_some_and(|id| (2..1000).contains(&id)),
+        "{:?}",
+        resolved.goroutine
+    );
 }
 
 #[test]
@@ -425,16 +451,22 @@ fn go_position_independent_and_stripped() {
 
 // --- Python
 
+/// Python's own executable, not a wrapper script; `None` when there is none.
+fn python_program() -> Option<String> {
+    let mut command = Command::new("python3");
+    let Ok(output) = command.args(["-c", "import sys; print(sys.executable)"]).output() else {
+        eprintln!("SKIPPED: no python3");
+        return None;
+    };
+    Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
 #[test]
 fn python() {
-    let Ok(python) = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output()
-    else {
-        eprintln!("SKIPPED: no python3");
-        return;
-    };
-    let python = String::from_utf8(python.stdout).unwrap();
-    let code = "import socket\ndef leaks(s): return s.recv(9)\na, b = socket.socketpair()\nleaks(a)";
-    let running = Running::start(Command::new(python.trim()).args(["-c", code]));
+    let Some(python) = python_program() else { return };
+    let code =
+        "import socket\ndef leaks(s): return s.recv(9)\na, b = socket.socketpair()\nleaks(a)";
+    let running = Running::start(Command::new(python).args(["-c", code]));
     let raw = running.blocked_in(&[libc::SYS_recvfrom]);
     let (_, resolved) = resolve(&raw);
     let stack = resolved.stack.unwrap();
@@ -442,6 +474,25 @@ fn python() {
     assert_eq!(stack.quality, Quality::Complete);
     assert_eq!(stack.language, Language::Python);
     assert_eq!(stack.culprit, None, "native frames of an interpreter are nobody's fault");
+}
+
+#[test]
+fn a_library_loaded_after_first_sight_is_found() {
+    let Some(python) = python_program() else { return };
+    let code =
+        "import sys\nsys.stdin.readline()\nimport socket\na, b = socket.socketpair()\na.recv(9)";
+    let mut running = Running::start(Command::new(python).args(["-c", code]));
+    let before = running.blocked_in(&[libc::SYS_read]);
+    let mut resolver = Resolver::new();
+    resolver.first_sight(before.process, NOW).unwrap();
+    running.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let raw = running.blocked_in(&[libc::SYS_recvfrom]);
+    // Too soon to read the mappings again: what can be had is had, and not taken for whole.
+    let early = resolver.resolve(&raw, NOW).stack.unwrap();
+    assert_eq!(early.quality, Quality::Truncated, "is _socket built into this python?");
+    let late = resolver.resolve(&raw, Timestamp(2_000_000_000)).stack.unwrap();
+    assert_eq!(late.quality, Quality::Complete);
+    assert!(late.frames.iter().any(|f| f.module.as_deref().is_some_and(|m| m.contains("_socket"))));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 
 use super::elf::Elf;
-use super::modules::Modules;
+use super::guarded;
+use super::modules::{Mapping, Modules};
 use super::raw::RawStack;
 
 /// Most calls of one stack that are followed.
@@ -28,6 +29,8 @@ pub(super) enum End {
     MaybeRoot,
     /// Above the copied bytes; a longer copy would have shown more.
     CopyTooShort,
+    /// At an address outside of the known mappings: code that was loaded later, or no code at all.
+    Unmapped,
     /// At something that cannot be followed.
     Lost,
 }
@@ -174,28 +177,20 @@ impl Walker {
         let end = loop {
             let innermost = addresses.is_empty();
             let Some(mapping) = modules.find(address) else {
-                // A wrong guess led to what is not code, so what it found is no frame.
-                break End::Lost;
+                // A wrong guess may have led here, so what was found is no frame.
+                break End::Unmapped;
             };
             if addresses.len() >= MAX_DEPTH {
                 break End::Lost;
             }
             addresses.push(address);
             let sp = registers.sp();
-            let in_file = mapping.binary.as_ref().and_then(|b| b.loaded()).and_then(|loaded| {
-                let in_file = loaded.elf.address_of_offset(mapping.offset_of(address)?)?;
-                Some((loaded, in_file))
-            });
-            let step = match in_file {
-                Some((mut loaded, in_file)) => {
-                    let go =
-                        loaded.go.as_ref().and_then(|go| go.step(in_file, &mut registers, raw));
-                    match go {
-                        Some(step) => step,
-                        None => loaded.rules.step(in_file, innermost, &mut registers, raw),
-                    }
+            let step = guarded(|| self.step(mapping, address, innermost, &mut registers, raw));
+            let Some(step) = step else {
+                if let Some(binary) = &mapping.binary {
+                    binary.condemn();
                 }
-                None => self.fallback.step(address, innermost, &mut registers, raw),
+                break End::Lost;
             };
             match step {
                 Step::End(end) => break end,
@@ -208,5 +203,27 @@ impl Walker {
             }
         };
         Walk { addresses, end }
+    }
+
+    /// One step outward from the frame at `address`, by the rules of the binary that is mapped there.
+    fn step(
+        &mut self,
+        mapping: &Mapping,
+        address: u64,
+        innermost: bool,
+        registers: &mut UnwindRegsX86_64,
+        raw: &RawStack,
+    ) -> Step {
+        let in_file = mapping.binary.as_ref().and_then(|b| b.loaded()).and_then(|loaded| {
+            let in_file = loaded.elf.address_of_offset(mapping.offset_of(address)?)?;
+            Some((loaded, in_file))
+        });
+        let Some((mut loaded, in_file)) = in_file else {
+            return self.fallback.step(address, innermost, registers, raw);
+        };
+        if let Some(step) = loaded.go.as_ref().and_then(|go| go.step(in_file, registers, raw)) {
+            return step;
+        }
+        loaded.rules.step(in_file, innermost, registers, raw)
     }
 }
