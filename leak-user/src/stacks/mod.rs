@@ -11,6 +11,7 @@ mod bytes;
 mod culprit;
 mod elf;
 mod golang;
+mod guard;
 mod modules;
 mod pclntab;
 mod perf_map;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -493,19 +492,4 @@ fn a_library_loaded_after_first_sight_is_found() {
     let late = resolver.resolve(&raw, Timestamp(2_000_000_000)).stack.unwrap();
     assert_eq!(late.quality, Quality::Complete);
     assert!(late.frames.iter().any(|f| f.module.as_deref().is_some_and(|m| m.contains("_socket"))));
-}
-
-#[test]
-fn descriptors_of_forgotten_processes_are_closed() {
-    let raw = std::thread::spawn(outermost).join().unwrap();
-    let mut resolver = Resolver::new();
-    resolver.resolve(&raw, NOW);
-    let held = resolver.stats().binaries;
-    assert!(held > 0);
-    let probe = tempfile::tempfile().unwrap();
-    let before = probe.as_raw_fd();
-    drop(probe);
-    resolver.forget(raw.process);
-    let after = tempfile::tempfile().unwrap().as_raw_fd();
-    assert!(after <= before, "{after} > {before}");
 }

@@ -9,6 +9,7 @@ use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 
 use super::elf::Elf;
+use super::guard::Guard;
 use super::guarded;
 use super::modules::{Mapping, Modules};
 use super::raw::RawStack;
@@ -17,7 +18,7 @@ use super::raw::RawStack;
 const MAX_DEPTH: usize = 512;
 
 /// Section contents that unwinder and owner share.
-type Bytes = Arc<[u8]>;
+pub(super) type Bytes = Arc<[u8]>;
 
 /// How a stack walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(super) struct FrameRules {
     cache: CacheX86_64,
     /// Whether the binary has any; without, only frame pointers can be followed.
     present: bool,
+    guard: Guard,
     bytes: u64,
 }
 
@@ -76,6 +78,7 @@ impl FrameRules {
             unwinder: UnwinderX86_64::new(),
             cache: CacheX86_64::new(),
             present: false,
+            guard: Guard::default(),
             bytes: 0,
         }
     }
@@ -109,9 +112,10 @@ impl FrameRules {
             got_svma: range(".got"),
             ..ExplicitModuleSectionInfo::default()
         };
+        let Some(guard) = Guard::new(&sections) else { return Self::absent() };
         let mut unwinder = UnwinderX86_64::new();
         unwinder.add_module(Module::new(String::new(), 0..u64::MAX, 0, sections));
-        Self { unwinder, cache: CacheX86_64::new(), present, bytes: bytes.get() }
+        Self { unwinder, cache: CacheX86_64::new(), present, guard, bytes: bytes.get() }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -132,7 +136,9 @@ impl FrameRules {
             // framehop subtracts one again.
             address.checked_add(1).and_then(FrameAddress::from_return_address)
         };
-        let Some(frame) = frame else { return Step::End(End::Lost) };
+        let Some(frame) = frame.filter(|_| self.guard.allows(address)) else {
+            return Step::End(End::Lost);
+        };
         let missing = Cell::new(None);
         let mut read = |at: u64| {
             raw.word(at).ok_or_else(|| {
