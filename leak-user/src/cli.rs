@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::kernel::hooks::Flavour;
+use crate::process::name::CommPattern;
 
 /// Watches every TCP connection to PostgreSQL from the kernel and names the code that leaks them.
 ///
@@ -54,7 +55,7 @@ pub struct TraceArgs {
     pub children: bool,
     /// Trace only processes whose name matches this pattern (repeatable).
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
-    pub comm: Vec<String>,
+    pub comm: Vec<CommPattern>,
     /// Server port to trace (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
     #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]

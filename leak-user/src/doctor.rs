@@ -135,7 +135,9 @@ fn lockdown() -> String {
     };
     let mode = modes.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
     match mode.as_str() {
-        "confidentiality" => format!("{mode}: the kernel lets no program read memory; boot without it"),
+        "confidentiality" => {
+            format!("{mode}: the kernel lets no program read memory; boot without it")
+        }
         "integrity" => format!("{mode}: does not stand in the way"),
         _ => mode,
     }

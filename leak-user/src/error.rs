@@ -14,20 +14,9 @@ pub enum KernelError {
          which installs what that takes"
     )]
     NotBuilt,
-    /// The kernel does not describe its types.
-    #[error(
-        "{path} cannot be read ({source}); pgsocktrace needs a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y, as all current distributions' are"
-    )]
-    NoBtf {
-        /// Where they should be.
-        path: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The kernel's description lacks something.
-    #[error("this kernel's BTF does not describe what pgsocktrace reads: {0}")]
-    Layout(#[from] BtfError),
+    /// The kernel's description of its types is missing, or lacks something.
+    #[error(transparent)]
+    Types(#[from] BtfError),
     /// aya cannot read the kernel's description.
     #[error("this kernel's BTF cannot be used: {0}")]
     Btf(#[source] aya::BtfError),
@@ -89,6 +78,7 @@ impl KernelError {
 }
 
 fn sentence(said: &[(&'static str, String)]) -> String {
-    let parts: Vec<_> = said.iter().map(|(hook, why)| format!("{hook} was refused: {why}")).collect();
+    let parts: Vec<_> =
+        said.iter().map(|(hook, why)| format!("{hook} was refused: {why}")).collect();
     parts.join("; ")
 }

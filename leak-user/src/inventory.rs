@@ -6,8 +6,7 @@ mod namespaces;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
+use crate::clock;
 use crate::event::{ConnectionId, Event, ListedSocket, ProcessKey, Timestamp};
 use crate::kernel::diag::{Activity, DiagError, DiagSocket};
 use crate::process::holders::holders;
@@ -65,7 +64,7 @@ impl Inventory {
         scope: &Scope,
         known: &HashSet<ConnectionId>,
     ) -> Result<Self, InventoryError> {
-        let began = monotonic();
+        let began = clock::now();
         let everyone = process::all()?;
         let Dumped { sockets, unread, reason } =
             namespaces::dump_all(ports, scope.pids.as_ref(), &everyone, !known.is_empty())?;
@@ -177,14 +176,6 @@ fn listed(socket: DiagSocket, at: Timestamp, held: &Held) -> ListedSocket {
         last_receive: moment(since_receive),
         held_by,
     }
-}
-
-/// The clock that the kernel programs stamp events with.
-fn monotonic() -> Timestamp {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
-    Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::monotonic;
+use crate::clock;
 use crate::event::Timestamp;
 use crate::kernel::diag::{self, DiagError, DiagSocket};
 use crate::process::is_gone;
@@ -166,7 +166,7 @@ fn table(pid: u32) -> Option<u64> {
 
 fn dump_here(ports: &[u16]) -> Result<Vec<(DiagSocket, Timestamp)>, DiagError> {
     // Read before the dump: a time that is a little early never feigns a use that was not.
-    let at = monotonic();
+    let at = clock::now();
     Ok(diag::dump(ports)?.into_iter().map(|socket| (socket, at)).collect())
 }
 

@@ -29,7 +29,7 @@ fn take(port: u16, scope: &Scope, known: &[ConnectionId]) -> Inventory {
 #[test]
 fn a_connection_of_this_process() {
     let me = identify(std::process::id()).unwrap();
-    let started = monotonic();
+    let started = clock::now();
     let (mut client, mut server, port) = connected();
     client.write_all(b"query").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
@@ -45,9 +45,9 @@ fn a_connection_of_this_process() {
         assert!(socket.held_by.contains(&me), "{socket:?}");
         // The kernel counts in jiffies, of at most ten milliseconds.
         let slack = Duration::from_millis(20);
-        assert!(inventory.began >= started && inventory.began <= monotonic());
+        assert!(inventory.began >= started && inventory.began <= clock::now());
         for used in [socket.last_send, socket.last_receive] {
-            assert!(used.after(slack) >= started && used <= monotonic(), "{used:?} {started:?}");
+            assert!(used.after(slack) >= started && used <= clock::now(), "{used:?} {started:?}");
         }
     }
 }
@@ -55,7 +55,7 @@ fn a_connection_of_this_process() {
 #[test]
 fn silence_is_counted_back_from_the_dump() {
     let (client, _server, port) = connected();
-    let established = monotonic();
+    let established = clock::now();
     std::thread::sleep(Duration::from_millis(400));
     let inventory = take(port, &only(std::process::id()), &[]);
     let socket = &inventory.sockets[0];

@@ -21,9 +21,6 @@ use crate::error::KernelError;
 /// The kernel programs; empty when they could not be built where this binary was.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leak-ebpf"));
 
-/// Where the kernel describes its own types.
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
-
 /// Slots beyond the highest one known to be used that are read all the same: see
 /// [`counter::SLOTS_USED`].
 const SLACK: usize = 64;
@@ -96,9 +93,9 @@ impl Tracer {
         if OBJECT.is_empty() {
             return Err(KernelError::NotBuilt);
         }
-        let types = std::fs::read(KERNEL_BTF)
-            .map_err(|source| KernelError::NoBtf { path: KERNEL_BTF, source })?;
-        let layout = btf::layout(&types)?;
+        let types = btf::read_kernel()?;
+        let types = btf::Btf::parse(&types)?;
+        let layout = types.layout()?;
         let config = config(settings);
         let mut ebpf = load(settings, &config, &layout)?;
 
@@ -119,13 +116,14 @@ impl Tracer {
             pids.insert(pid, 1, 0)?;
         }
 
-        let arity = |function: &str| btf::function_arity(&types, function);
+        let arity = |function: &str| types.function_arity(function);
         let types_for_aya = Btf::from_sys_fs().map_err(KernelError::Btf)?;
         let purposes: Vec<_> = Purpose::ALL
             .into_iter()
             .filter(|&purpose| settings.children || purpose != Purpose::Children)
             .collect();
-        let outcomes = attach::attach(&mut ebpf, &types_for_aya, &purposes, settings.flavour, &arity);
+        let outcomes =
+            attach::attach(&mut ebpf, &types_for_aya, &purposes, settings.flavour, &arity);
         Ok(Self { ebpf, outcomes, ring, counters, connections, records, pids, profiles })
     }
 

@@ -7,14 +7,15 @@ use anyhow::{Context as _, bail};
 use crate::cli::TraceArgs;
 use crate::event::ProcessKey;
 use crate::inventory::Scope;
-use crate::process::{self, name::NameFilter};
+use crate::process::name::CommPattern;
+use crate::process;
 
 /// The processes asked for, by number and by name.
 pub(super) struct Targets {
     /// `None`: all.
     roots: Option<Vec<ProcessKey>>,
     children: bool,
-    names: NameFilter,
+    names: Vec<CommPattern>,
     /// Processes by whether their name is wanted, as far as they were met.
     met: HashMap<ProcessKey, bool>,
 }
@@ -40,8 +41,7 @@ impl Targets {
             // What exits between the two looks is no target any more.
             roots = Some(pids.into_iter().filter_map(|pid| process::identify(pid).ok()).collect());
         }
-        let names = NameFilter::new(&args.comm)?;
-        Ok(Self { roots, children: args.children, names, met: HashMap::new() })
+        Ok(Self { roots, children: args.children, names: args.comm.clone(), met: HashMap::new() })
     }
 
     /// The numbers of the processes to trace; `None`: all.
@@ -73,9 +73,10 @@ impl Targets {
         if self.names.is_empty() {
             return true;
         }
-        *self.met.entry(process).or_insert_with(|| match process::describe(process) {
-            Ok(info) => self.names.matches(&info.comm),
-            Err(_) => self.names.matches(comm),
+        *self.met.entry(process).or_insert_with(|| {
+            let info = process::describe(process);
+            let name = info.as_ref().map_or(comm, |info| &info.comm);
+            self.names.iter().any(|pattern| pattern.matches(name))
         })
     }
 
