@@ -1,3 +1,4 @@
 //! pgsocktrace.
 pub mod event;
 pub mod stacks;
+pub mod table;
