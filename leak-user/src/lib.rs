@@ -11,3 +11,4 @@ pub mod kernel;
 pub mod process;
 pub mod stacks;
 pub mod startup;
+pub mod table;
