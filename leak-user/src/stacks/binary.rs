@@ -99,7 +99,7 @@ impl Binary {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
         let Loaded { elf, go, symbols, .. } = &mut *loaded;
         let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
-        let from_table = || Some(Rc::new([go.as_ref()?.symbol(address)?]) as Rc<[Symbol]>);
+        let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
         // A stripped Go program still has its line table, which also has lines.
         if !symbols.has_debug
             && let Some(found) = from_table()

@@ -10,6 +10,7 @@ mod binary;
 mod bytes;
 mod culprit;
 mod elf;
+mod goinline;
 mod golang;
 mod guard;
 mod modules;
