@@ -9,7 +9,7 @@ use super::bytes::{text_at, u32_at, u64_at};
 /// Longest name of a function or file.
 const MAX_TEXT: usize = 1024;
 /// Most steps of one table of values by address; a function has far fewer.
-const MAX_STEPS: usize = 1 << 20;
+const MAX_STEPS: usize = 1 << 17;
 /// Go's stacks are at most 1 GB.
 const MAX_FRAME: i64 = 1 << 30;
 
