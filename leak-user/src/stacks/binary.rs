@@ -110,13 +110,6 @@ impl Binary {
         if found.is_empty() { from_table().unwrap_or(found) } else { found }
     }
 
-    /// Gives up on a binary that made a parser fail.
-    pub(super) fn condemn(&self) {
-        if let Ok(mut state) = self.loaded.try_borrow_mut() {
-            *state = State::Unusable;
-        }
-    }
-
     fn loaded_bytes(&self) -> u64 {
         match self.loaded.try_borrow().as_deref() {
             Ok(State::Loaded(loaded)) => loaded.bytes(),

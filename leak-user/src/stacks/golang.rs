@@ -83,7 +83,7 @@ impl GoBinary {
         {
             registers.set_bp(bp);
         }
-        registers.set_sp(return_at + 8);
+        registers.set_sp(return_at.checked_add(8)?);
         registers.set_ip(caller);
         Some(if caller == 0 { Step::End(End::Root) } else { Step::Caller(caller) })
     }
