@@ -165,12 +165,12 @@ impl BinaryStore {
     /// Drops the least recently used contents while too many bytes are loaded: they are read again
     /// when a stack needs them.
     pub(super) fn trim(&mut self) {
-        let mut loaded: Vec<_> =
-            self.binaries.values().map(|b| (b.last_used.get(), b.loaded_bytes(), b.id)).collect();
-        let mut total: u64 = loaded.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total: u64 = self.binaries.values().map(|b| b.loaded_bytes()).sum();
         if total <= MAX_LOADED_BYTES {
             return;
         }
+        let mut loaded: Vec<_> =
+            self.binaries.values().map(|b| (b.last_used.get(), b.loaded_bytes(), b.id)).collect();
         loaded.sort_unstable_by_key(|(used, ..)| *used);
         for (_, bytes, id) in loaded {
             if total <= MAX_LOADED_BYTES {
