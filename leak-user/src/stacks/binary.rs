@@ -99,7 +99,7 @@ impl Binary {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
         let Loaded { elf, go, symbols, .. } = &mut *loaded;
         let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
-        let from_table = || Some(Rc::new([go.as_ref()?.symbol(address)?]) as Rc<[Symbol]>);
+        let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
         // A stripped Go program still has its line table, which also has lines.
         if !symbols.has_debug
             && let Some(found) = from_table()
@@ -108,13 +108,6 @@ impl Binary {
         }
         let found = symbols.at(address);
         if found.is_empty() { from_table().unwrap_or(found) } else { found }
-    }
-
-    /// Gives up on a binary that made a parser fail.
-    pub(super) fn condemn(&self) {
-        if let Ok(mut state) = self.loaded.try_borrow_mut() {
-            *state = State::Unusable;
-        }
     }
 
     fn loaded_bytes(&self) -> u64 {
@@ -172,12 +165,12 @@ impl BinaryStore {
     /// Drops the least recently used contents while too many bytes are loaded: they are read again
     /// when a stack needs them.
     pub(super) fn trim(&mut self) {
-        let mut loaded: Vec<_> =
-            self.binaries.values().map(|b| (b.last_used.get(), b.loaded_bytes(), b.id)).collect();
-        let mut total: u64 = loaded.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total: u64 = self.binaries.values().map(|b| b.loaded_bytes()).sum();
         if total <= MAX_LOADED_BYTES {
             return;
         }
+        let mut loaded: Vec<_> =
+            self.binaries.values().map(|b| (b.last_used.get(), b.loaded_bytes(), b.id)).collect();
         loaded.sort_unstable_by_key(|(used, ..)| *used);
         for (_, bytes, id) in loaded {
             if total <= MAX_LOADED_BYTES {

@@ -6,8 +6,9 @@ use std::fs::File;
 use framehop::x86_64::UnwindRegsX86_64;
 use leak_common::stack::{GOROUTINE_WINDOW, GOROUTINE_WINDOW_START};
 
-use super::bytes::{u32_at, u64_at};
+use super::bytes::u64_at;
 use super::elf::{Elf, Section, read_exact};
+use super::goinline::{InlinedCalls, relocations};
 use super::pclntab::{LineTable, Root};
 use super::raw::RawStack;
 use super::symbolize::Symbol;
@@ -25,6 +26,7 @@ const MAX_VERSION: u64 = 256;
 pub(super) struct GoBinary {
     version: Option<(u32, u32)>,
     lines: Option<LineTable>,
+    inlined: Option<InlinedCalls>,
 }
 
 impl GoBinary {
@@ -38,10 +40,12 @@ impl GoBinary {
         let version = build_info.and_then(|section| read_version(elf, file, section));
         let lines = table.and_then(|section| {
             let data = elf.data(file, section).ok()?;
-            let start = |declared| text_start(elf, file, section, declared);
-            LineTable::new(data, start)
+            LineTable::new(data, |declared| text_start(elf, file, section, declared))
         });
-        Some(Self { version, lines })
+        let inlined = table
+            .zip(lines.as_ref())
+            .and_then(|(section, lines)| InlinedCalls::find(elf, file, section, lines));
+        Some(Self { version, lines, inlined })
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -79,21 +83,25 @@ impl GoBinary {
         {
             registers.set_bp(bp);
         }
-        registers.set_sp(return_at + 8);
+        registers.set_sp(return_at.checked_add(8)?);
         registers.set_ip(caller);
         Some(if caller == 0 { Step::End(End::Root) } else { Step::Caller(caller) })
     }
 
-    /// The function at `address` by the line table. Where calls were inlined, the name is that of
-    /// the outermost function and the line that of the innermost.
-    pub(super) fn symbol(&self, address: u64) -> Option<Symbol> {
+    /// The functions at `address` by the line table, innermost first. Where inlined calls cannot be
+    /// told apart, the name is that of the outermost function and the line that of the innermost.
+    pub(super) fn symbols(&self, file: &File, address: u64) -> Option<Vec<Symbol>> {
         let lines = self.lines.as_ref()?;
         let function = lines.function(address)?;
-        Some(Symbol {
-            function: Some(lines.name(&function)?),
-            file: lines.file(&function, address),
-            line: lines.line(&function, address),
-        })
+        let inlined = || self.inlined.as_ref()?.at(file, lines, &function, address);
+        let alone = || {
+            Some(vec![Symbol {
+                function: Some(lines.name(&function)?),
+                file: lines.file(&function, address),
+                line: lines.line(&function, address),
+            }])
+        };
+        inlined().or_else(alone)
     }
 
     /// Number of the goroutine whose descriptor `window` was copied from.
@@ -148,18 +156,12 @@ fn parse_version(text: &[u8]) -> Option<(u32, u32)> {
 /// The table's header declares it, but in a position-independent executable a relocation may hold
 /// the value instead; without either it is the beginning of `.text`.
 fn text_start(elf: &Elf, file: &File, table: &Section, declared: u64) -> Option<u64> {
-    const R_X86_64_RELATIVE: u32 = 8;
     const DECLARED_AT: u64 = 24;
     if declared != 0 {
         return Some(declared);
     }
     let place = table.address.checked_add(DECLARED_AT)?;
-    let relocated =
-        elf.section(".rela.dyn").and_then(|s| elf.data(file, s).ok()).and_then(|data| {
-            data.chunks_exact(24)
-                .find(|r| u64_at(r, 0) == Some(place) && u32_at(r, 8) == Some(R_X86_64_RELATIVE))
-                .and_then(|r| u64_at(r, 16))
-        });
+    let relocated = relocations(elf, file).and_then(|r| r.get(&place).copied());
     relocated.or_else(|| elf.section(".text").map(|text| text.address))
 }
 
@@ -182,8 +184,9 @@ mod tests {
         let mut window = [0; GOROUTINE_WINDOW];
         window[24..32].copy_from_slice(&7u64.to_le_bytes());
         window[32..40].copy_from_slice(&9u64.to_le_bytes());
-        let of =
-            |minor, window| GoBinary { version: Some((1, minor)), lines: None }.goroutine(window);
+        let of = |minor, window| {
+            GoBinary { version: Some((1, minor)), lines: None, inlined: None }.goroutine(window)
+        };
         for (minor, expected) in [
             (16, None),
             (17, Some(7)),

@@ -10,6 +10,7 @@ mod binary;
 mod bytes;
 mod culprit;
 mod elf;
+mod goinline;
 mod golang;
 mod guard;
 mod modules;
@@ -90,8 +91,9 @@ pub struct Stack {
 
 /// Runs a parser over a stranger's bytes; `None` when it panics.
 ///
-/// The parsers of other crates are good but not infallible, and the tool must outlive them. Callers
-/// give up the binary that was being read, so that no half-made state of it is used.
+/// The parsers of other crates are good but not infallible, and the tool must outlive them. A panic
+/// costs the one stack that led to it. It does not count against the binary: it may come from the
+/// stack's bytes, and the binary may be shared with processes that have done nothing wrong.
 fn guarded<T>(parse: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(parse)).ok()
 }

@@ -35,6 +35,9 @@ pub enum ModulesError {
         /// What procfs answered.
         source: io::Error,
     },
+    /// The process has no executable memory: it is exiting, or a thread of the kernel.
+    #[error("process {0} has no executable memory")]
+    Empty(u32),
     /// The PID now belongs to another process.
     #[error("PID {0} was reused")]
     Reused(u32),
@@ -114,6 +117,9 @@ impl Modules {
             mappings.push(Mapping { start, end, offset, path, binary });
         }
         check()?;
+        if mappings.is_empty() {
+            return Err(ModulesError::Empty(pid));
+        }
         mappings.sort_unstable_by_key(|m| m.start);
         Ok(Self { mappings, executable, executable_path, read_at: now })
     }
@@ -338,6 +344,17 @@ mod tests {
         let other = ProcessKey { start_ticks: own_key().start_ticks + 1, ..own_key() };
         let refused = Modules::read(other, &mut store, Timestamp(0));
         assert!(matches!(refused, Err(ModulesError::Reused(_))));
+    }
+
+    #[test]
+    fn looks_below_the_root_of_the_process() {
+        let pid = std::process::id();
+        let path = std::env::current_exe().unwrap();
+        let (_, found) = locate_in_root(pid, path.to_str().unwrap()).unwrap();
+        assert_eq!(executable_identity(pid), Some((found.dev(), found.ino())));
+        // A link of procfs could lead out of the root.
+        assert!(locate_in_root(pid, "/proc/self/exe").is_none());
+        assert!(locate_in_root(pid, "/nowhere").is_none());
     }
 
     #[test]

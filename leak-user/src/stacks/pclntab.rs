@@ -9,7 +9,7 @@ use super::bytes::{text_at, u32_at, u64_at};
 /// Longest name of a function or file.
 const MAX_TEXT: usize = 1024;
 /// Most steps of one table of values by address; a function has far fewer.
-const MAX_STEPS: usize = 1 << 20;
+const MAX_STEPS: usize = 1 << 17;
 /// Go's stacks are at most 1 GB.
 const MAX_FRAME: i64 = 1 << 30;
 
@@ -58,6 +58,13 @@ pub(super) struct Function {
     entry: u64,
     /// Offset of the record's first field after the entry address.
     fields: usize,
+}
+
+impl Function {
+    /// Its first address.
+    pub(super) fn entry(&self) -> u64 {
+        self.entry
+    }
 }
 
 impl LineTable {
@@ -133,12 +140,17 @@ impl LineTable {
     }
 
     fn field(&self, function: &Function, index: usize) -> Option<u32> {
-        u32_at(&self.data, function.fields.checked_add(4 * index)?)
+        u32_at(&self.data, function.fields.checked_add(index.checked_mul(4)?)?)
     }
 
     /// A function's name, with its package's path.
     pub(super) fn name(&self, function: &Function) -> Option<String> {
-        let offset = usize::try_from(self.field(function, 0)?).ok()?;
+        self.text(self.field(function, 0)?)
+    }
+
+    /// The function name at `offset` of the names.
+    pub(super) fn text(&self, offset: u32) -> Option<String> {
+        let offset = usize::try_from(offset).ok()?;
         text_at(&self.data, self.names.checked_add(offset)?, MAX_TEXT).filter(|n| !n.is_empty())
     }
 
@@ -178,6 +190,63 @@ impl LineTable {
             | "runtime.cgocallback" => Some(Root::Switch),
             _ => None,
         }
+    }
+
+    /// Address of the first Go function.
+    pub(super) fn text_start(&self) -> u64 {
+        self.text_start
+    }
+
+    /// Where in the table the names begin.
+    pub(super) fn names_offset(&self) -> u64 {
+        self.names as u64
+    }
+
+    /// Which word of `runtime.moduledata` is `gofunc`; 1.20 added two words before it.
+    pub(super) fn inline_field(&self) -> Option<u64> {
+        match self.format {
+            Format::Go116 => None,
+            Format::Go118 => Some(38),
+            Format::Go120 => Some(40),
+        }
+    }
+
+    /// Size of `runtime.inlinedCall`, and where in it the name and the caller's place are.
+    pub(super) fn inline_layout(&self) -> Option<(usize, usize, usize)> {
+        match self.format {
+            Format::Go116 => None,
+            Format::Go118 => Some((20, 12, 16)),
+            Format::Go120 => Some((16, 4, 8)),
+        }
+    }
+
+    /// Index, among the record's fields, of the one with the function's kind in its first byte; the
+    /// per-function tables follow it. 1.20 added the first line before it.
+    fn kind_field(&self) -> usize {
+        if self.format == Format::Go120 { 9 } else { 8 }
+    }
+
+    /// Where in `go:func.*` the function's inlined calls are described (`FUNCDATA_InlTree`).
+    pub(super) fn inline_tree(&self, function: &Function) -> Option<u32> {
+        const INLINE_TREE: usize = 3;
+        let kind = self.kind_field();
+        let [.., count] = self.field(function, kind)?.to_le_bytes();
+        let tables = usize::try_from(self.field(function, 6)?).ok()?;
+        if usize::from(count) <= INLINE_TREE {
+            return None;
+        }
+        let index = kind.checked_add(1 + INLINE_TREE)?.checked_add(tables)?;
+        self.field(function, index).filter(|offset| *offset != u32::MAX)
+    }
+
+    /// Which inlined call `address` belongs to (`PCDATA_InlTreeIndex`); `None` for none.
+    pub(super) fn inline_index(&self, function: &Function, address: u64) -> Option<u32> {
+        const INLINE_INDEX: u32 = 2;
+        if self.field(function, 6)? <= INLINE_INDEX {
+            return None;
+        }
+        let offset = self.field(function, self.kind_field() + 1 + INLINE_INDEX as usize)?;
+        u32::try_from(self.value(offset, function.entry, address)?).ok()
     }
 
     /// The value that holds at `target` in the table at `offset`, which lists differences of

@@ -37,7 +37,9 @@ impl RawStack {
     /// Whether `address` lies above the copy only because the copy was cut at the wanted length.
     pub(super) fn cut_before(&self, address: u64) -> bool {
         let wanted = usize::try_from(self.wanted).unwrap_or(usize::MAX);
-        let above = address.checked_sub(self.sp).is_some_and(|o| o + 8 > self.bytes.len() as u64);
+        let above = address
+            .checked_sub(self.sp)
+            .is_some_and(|offset| offset.saturating_add(8) > self.bytes.len() as u64);
         above && self.bytes.len() >= wanted
     }
 }

@@ -59,7 +59,8 @@ pub struct ResolverStats {
     pub processes_refused: u64,
     /// Files that were refused because too many were held open already.
     pub binaries_refused: u64,
-    /// Held files that are no binaries or made a parser fail; their frames stay nameless.
+    /// Held files that are no binaries, or whose headers made a parser fail; their frames stay
+    /// nameless.
     pub binaries_unusable: usize,
 }
 
@@ -293,12 +294,9 @@ impl Resolver {
     }
 }
 
-/// A binary's symbols, innermost first. One that makes the parser fail is given up.
+/// A binary's symbols, innermost first; none when the parser fails.
 fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
-    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| {
-        binary.condemn();
-        Rc::new([])
-    })
+    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| Rc::new([]))
 }
 
 fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {

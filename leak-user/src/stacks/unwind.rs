@@ -192,12 +192,7 @@ impl Walker {
             addresses.push(address);
             let sp = registers.sp();
             let step = guarded(|| self.step(mapping, address, innermost, &mut registers, raw));
-            let Some(step) = step else {
-                if let Some(binary) = &mapping.binary {
-                    binary.condemn();
-                }
-                break End::Lost;
-            };
+            let Some(step) = step else { break End::Lost };
             match step {
                 Step::End(end) => break end,
                 // Stacks grow downward: a caller's frame lies above, or the walk would not end.
