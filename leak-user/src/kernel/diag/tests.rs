@@ -22,7 +22,7 @@ fn listed(port: u16, condition: impl Fn(&DiagSocket) -> bool) -> DiagSocket {
         if let [socket] = found.as_slice()
             && condition(socket)
         {
-            return socket.clone();
+            return *socket;
         }
         assert!(Instant::now() < deadline, "not so: {found:?}");
         std::thread::sleep(Duration::from_millis(5));
@@ -105,7 +105,7 @@ fn a_closed_connection_is_listed_while_it_has_bytes_to_send() {
     // Once they are sent nothing but a stub remains, which is no connection.
     io::copy(&mut server, &mut io::sink()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while dump(&[port]).unwrap() != [] {
+    while !dump(&[port]).unwrap().is_empty() {
         assert!(Instant::now() < deadline, "the stub is listed");
         std::thread::sleep(Duration::from_millis(5));
     }
