@@ -76,6 +76,10 @@ impl Encoder {
 
 /// A kernel in small, with all that makes finding fields difficult.
 fn small_kernel() -> Encoder {
+    kernel_with("skc_v6_", "start_boottime")
+}
+
+fn kernel_with(v6: &str, start: &str) -> Encoder {
     let mut btf = Encoder::default();
     let int = btf.add(INT, "int", 0, 4, &[32]);
     let pointer = btf.add(PTR, "", 0, int, &[]);
@@ -95,8 +99,8 @@ fn small_kernel() -> Encoder {
             ("", ports, 12),
             ("skc_family", int, 16),
             ("skc_state", int, 18),
-            ("skc_v6_daddr", int, 56),
-            ("skc_v6_rcv_saddr", int, 72),
+            (&format!("{v6}daddr"), int, 56),
+            (&format!("{v6}rcv_saddr"), int, 72),
             ("skc_cookie", int, 88),
         ],
     );
@@ -113,7 +117,7 @@ fn small_kernel() -> Encoder {
         &[
             ("tgid", int, 100),
             ("group_leader", pointer, 104),
-            ("start_boottime", int, 112),
+            (start, int, 112),
             ("thread", thread, 1000),
         ],
     );
@@ -184,6 +188,18 @@ fn what_is_missing_is_named() {
     btf.structure("sock", &[("__sk_common", common, 0)]);
     let no_field = Btf::parse(&btf.finish()).unwrap().layout().unwrap_err().to_string();
     assert!(no_field.contains("`__sk_common.skc_num`"), "{no_field}");
+}
+
+#[test]
+fn kernels_without_ipv6_and_with_older_names() {
+    let layout = |v6, start| Btf::parse(&kernel_with(v6, start).finish()).unwrap().layout();
+    let usual = layout("skc_v6_", "start_boottime").unwrap();
+    let without_ipv6 = layout("no_", "start_boottime").unwrap();
+    assert_eq!(without_ipv6.sk_v6_daddr, usual.sk_daddr);
+    assert_eq!(without_ipv6.sk_v6_rcv_saddr, usual.sk_rcv_saddr);
+    assert_eq!(layout("skc_v6_", "real_start_time").unwrap(), usual);
+    let refused = layout("skc_v6_", "start").unwrap_err().to_string();
+    assert!(refused.contains("`start_boottime`"), "today's name is reported: {refused}");
 }
 
 #[test]
