@@ -11,7 +11,6 @@ struct Encoder {
     count: u32,
 }
 
-const PTR: u32 = 2;
 const INT: u32 = 1;
 
 impl Encoder {
@@ -82,7 +81,7 @@ fn small_kernel() -> Encoder {
 fn kernel_with(v6: &str, start: &str) -> Encoder {
     let mut btf = Encoder::default();
     let int = btf.add(INT, "int", 0, 4, &[32]);
-    let pointer = btf.add(PTR, "", 0, int, &[]);
+    let pointer = btf.add(2, "", 0, int, &[]);
     btf.add(3, "", 0, 0, &[int, int, 4]);
     btf.add(6, "colour", 2, 4, &[0, 0, 0, 1]);
     btf.add(14, "a_variable", 0, int, &[1]);
@@ -247,7 +246,6 @@ fn exercise(bytes: &[u8]) {
     }
 }
 
-/// A small generator of numbers that are the same in every run.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
