@@ -125,11 +125,11 @@ impl Found {
             .members
             .values()
             .filter_map(|pids| pids.first())
-            .filter_map(|&pid| table(pid))
+            .filter_map(|pid| table(&pid.to_string()))
             .collect();
-        let own = namespace_key(OWN).ok().zip(table(std::process::id()));
+        let own = namespace_key(OWN).ok().zip(table("thread-self"));
         for (pid, error) in closed {
-            let table = table(pid);
+            let table = table(&pid.to_string());
             if let (Some((own, own_table)), Some(table)) = (own, table)
                 && own_table == table
             {
@@ -160,8 +160,8 @@ fn namespace_key(path: &str) -> io::Result<NamespaceKey> {
 
 /// What tells two namespaces apart without opening either: procfs makes each its own `net/tcp`,
 /// and lets everybody stat it.
-fn table(pid: u32) -> Option<u64> {
-    std::fs::metadata(format!("/proc/{pid}/net/tcp")).ok().map(|metadata| metadata.ino())
+fn table(process: &str) -> Option<u64> {
+    std::fs::metadata(format!("/proc/{process}/net/tcp")).ok().map(|metadata| metadata.ino())
 }
 
 fn dump_here(ports: &[u16]) -> Result<Vec<(DiagSocket, Timestamp)>, DiagError> {
@@ -230,4 +230,32 @@ fn dump_inside(ports: &[u16], key: NamespaceKey, pids: &[u32]) -> Outcome {
         return Ok(dump_here(ports)?);
     }
     Err(ElsewhereError::Vanished)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_processes_are_told_apart_by_their_tables() {
+        let closed = |pid| (pid, io::Error::from_raw_os_error(libc::EACCES));
+        let mut found = Found::default();
+        found.judge(vec![closed(std::process::id())]);
+        let own = namespace_key(OWN).unwrap();
+        assert_eq!(found.members, HashMap::from([(own, vec![std::process::id()])]));
+        assert_eq!((found.unreadable, &found.reason), (0, &None));
+        // Nothing at all is known of this one.
+        found.judge(vec![closed(u32::MAX)]);
+        assert_eq!(found.unreadable, 1);
+        assert!(found.reason.unwrap().contains("4294967295"));
+    }
+
+    #[test]
+    fn namespaces_that_vanish_or_change_are_misses() {
+        let nowhere = (u64::MAX, u64::MAX);
+        let me = std::process::id();
+        let members = HashMap::from([(nowhere, vec![me, u32::MAX])]);
+        let outcomes = dump_elsewhere(&[1], &members);
+        assert!(matches!(outcomes.as_slice(), [Err(ElsewhereError::Vanished)]), "{outcomes:?}");
+    }
 }

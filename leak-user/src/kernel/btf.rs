@@ -23,14 +23,9 @@ const MAX_MEMBERS: usize = 100_000;
 /// Why the BTF cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}; this needs a kernel built with CONFIG_DEBUG_INFO_BTF")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// The system's answer.
-        source: std::io::Error,
-    },
+    /// The kernel does not offer it.
+    #[error("cannot read {KERNEL_BTF}: {0}; this needs a kernel built with CONFIG_DEBUG_INFO_BTF")]
+    Unreadable(std::io::Error),
     /// It is not BTF, or BTF for another byte order.
     #[error("the kernel's type information does not begin as BTF does")]
     NotBtf,
@@ -104,8 +99,7 @@ struct Type {
 ///
 /// When the file cannot be read.
 pub fn read_kernel() -> Result<Vec<u8>, BtfError> {
-    std::fs::read(KERNEL_BTF)
-        .map_err(|source| BtfError::Unreadable { path: KERNEL_BTF.to_owned(), source })
+    std::fs::read(KERNEL_BTF).map_err(BtfError::Unreadable)
 }
 
 impl<'a> Btf<'a> {

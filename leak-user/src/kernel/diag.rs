@@ -60,7 +60,7 @@ pub enum DiagError {
 }
 
 /// One socket of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiagSocket {
     /// Cookie.
     pub id: ConnectionId,

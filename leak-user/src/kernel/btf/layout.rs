@@ -26,6 +26,9 @@ const X86_64: Registers = Registers {
     thread: "thread.fsbase",
 };
 
+const RCV_SADDR: &str = "__sk_common.skc_rcv_saddr";
+const DADDR: &str = "__sk_common.skc_daddr";
+
 impl Btf<'_> {
     /// Finds every field that the kernel programs read, for x86-64.
     ///
@@ -33,25 +36,27 @@ impl Btf<'_> {
     ///
     /// When a structure or a field is missing.
     pub fn layout(&self) -> Result<Layout, BtfError> {
-        let [dport, num, family, state, rcv_saddr, daddr, cookie, protocol, err] = self
-            .offsets_in(
-                "sock",
-                [
-                    "__sk_common.skc_dport",
-                    "__sk_common.skc_num",
-                    "__sk_common.skc_family",
-                    "__sk_common.skc_state",
-                    "__sk_common.skc_rcv_saddr",
-                    "__sk_common.skc_daddr",
-                    "__sk_common.skc_cookie",
-                    "sk_protocol",
-                    "sk_err",
-                ],
-            )?;
-        // A kernel without IPv6 has no IPv6 sockets either, so nothing reads these there.
-        let [v6_rcv_saddr, v6_daddr] = self
-            .offsets_in("sock", ["__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr"])
-            .unwrap_or([rcv_saddr, daddr]);
+        let sock = |v6_rcv_saddr, v6_daddr| {
+            let paths = [
+                "__sk_common.skc_dport",
+                "__sk_common.skc_num",
+                "__sk_common.skc_family",
+                "__sk_common.skc_state",
+                RCV_SADDR,
+                DADDR,
+                v6_rcv_saddr,
+                v6_daddr,
+                "__sk_common.skc_cookie",
+                "sk_protocol",
+                "sk_err",
+            ];
+            self.offsets_in("sock", paths)
+        };
+        let [dport, num, family, state, rcv_saddr, daddr, rest @ ..] =
+            sock("__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr")
+                // A kernel without IPv6 has no IPv6 sockets, so nothing reads these two there.
+                .or_else(|_| sock(RCV_SADDR, DADDR))?;
+        let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
         let task =
             |start| self.offsets_in("task_struct", [X86_64.thread, "tgid", "group_leader", start]);
         // The name before Linux 5.5.

@@ -22,7 +22,7 @@ fn listed(port: u16, condition: impl Fn(&DiagSocket) -> bool) -> DiagSocket {
         if let [socket] = found.as_slice()
             && condition(socket)
         {
-            return socket.clone();
+            return *socket;
         }
         assert!(Instant::now() < deadline, "not so: {found:?}");
         std::thread::sleep(Duration::from_millis(5));
@@ -103,9 +103,9 @@ fn a_closed_connection_is_listed_while_it_has_bytes_to_send() {
     let orphan = listed(port, |socket| socket.state == TcpState::FinWait1);
     assert_eq!((orphan.id, orphan.inode), (before.id, 0));
     // Once they are sent nothing but a stub remains, which is no connection.
-    std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+    io::copy(&mut server, &mut io::sink()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while dump(&[port]).unwrap() != [] {
+    while !dump(&[port]).unwrap().is_empty() {
         assert!(Instant::now() < deadline, "the stub is listed");
         std::thread::sleep(Duration::from_millis(5));
     }
