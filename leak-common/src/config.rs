@@ -25,14 +25,10 @@ pub struct Config {
     pub max_records: u32,
     /// Nanoseconds of every second that may be spent on copying stacks, over all processors.
     pub stack_budget_ns: u64,
-    /// Where the return value of `tcp_recvmsg` stands among the arguments of an fexit program.
-    pub recvmsg_return: u32,
-    /// Where `flags` stands among the arguments of `tcp_recvmsg`.
-    pub recvmsg_flags: u32,
     /// One event in this many is thrown away and counted as lost; 0 in real use. Lets the tests
     /// see that a loss is healed.
     pub drop_one_in: u32,
     /// Fills up the structure; always 0.
     pub reserved: u32,
 }
-plain!(Config, 80);
+plain!(Config, 72);

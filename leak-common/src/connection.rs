@@ -86,8 +86,8 @@ pub mod flag {
     pub const ADOPTED: u32 = 1;
     /// The client has sent `LISTEN`: silence is what it is for.
     pub const LISTENS: u32 = 2;
-    /// The server has answered since the latest send, so the next send begins a request.
-    pub const ANSWERED: u32 = 4;
+    /// The handshake failed: the socket is no connection any more, unless `connect()` is called again.
+    pub const FAILED: u32 = 4;
 }
 
 /// Counters and state of one connection, updated by the kernel programs.
@@ -127,11 +127,13 @@ pub struct Connection {
     pub bytes_received: u64,
     /// When payload was last received, ns; 0: never seen.
     pub last_receive_ns: u64,
+    /// The number of the latest request that the server has begun to answer.
+    pub answered: u64,
     /// How far the dialogue has got: one of [`phase`].
     pub phase: u32,
     /// One of [`state`].
     pub wire: u32,
-    /// The last six bytes received, oldest first, in the low six bytes.
+    /// The last six bytes received: the newest in the lowest byte, the oldest in the sixth.
     pub tail: u64,
     /// Process id of the server's backend; 0: not seen.
     pub backend_pid: u32,
@@ -140,4 +142,4 @@ pub struct Connection {
     /// The startup message from its first byte.
     pub startup: [u8; MAX_STARTUP],
 }
-plain!(Connection, 184 + MAX_STARTUP);
+plain!(Connection, 192 + MAX_STARTUP);

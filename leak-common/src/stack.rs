@@ -39,8 +39,8 @@ pub struct StackHeader {
     pub len: u32,
     /// How many bytes were wanted; fewer copied means that the stack ended (or could not be read).
     pub wanted: u32,
-    /// Bytes of the goroutine's descriptor from [`GOROUTINE_WINDOW_START`] on, when the thread has
-    /// one; zeroes or noise in a program that is not written in Go.
+    /// Bytes of the goroutine's descriptor from [`GOROUTINE_WINDOW_START`] on, for a program that is
+    /// known to be written in Go and at `connect()`; otherwise zeroes or noise.
     pub goroutine: [u8; GOROUTINE_WINDOW],
 }
 plain!(StackHeader, 8 * 8 + 4 * 4 + GOROUTINE_WINDOW);
@@ -62,7 +62,8 @@ plain!(StackRecord, 144 + MAX_STACK);
 pub struct StackProfile {
     /// Bytes of stack to copy, a multiple of [`STACK_CHUNK`], at most [`MAX_STACK`].
     pub stack_bytes: u32,
-    /// Fills up the structure; always 0.
-    pub reserved: u32,
+    /// 1: it is written in Go, so its threads have goroutines. Elsewhere the attempt to find one ends
+    /// in a page fault, which costs more than the stack.
+    pub goroutines: u32,
 }
 plain!(StackProfile, 8);

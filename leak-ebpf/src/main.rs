@@ -1,6 +1,27 @@
-//! Placeholder.
+//! The kernel programs of pgsocktrace.
+//!
+//! An event's way: a thin entry in [`probes`] finds the socket, [`kernel`] filters it, [`connection`]
+//! finds or makes its slot, [`payload`] and [`wire`] read the dialogue's state from the bytes moved,
+//! [`stack`] copies the caller's stack, and [`emit`] sends what is rare enough to be sent.
+
 #![no_std]
 #![no_main]
+
+mod connection;
+mod emit;
+mod kernel;
+mod maps;
+mod payload;
+mod probes;
+mod stack;
+mod wire;
+
+/// The kernel lets only GPL-compatible programs call its tracing helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: the verifier refuses programs in which it could be.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

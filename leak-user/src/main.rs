@@ -1,2 +1,90 @@
-//! Placeholder.
-fn main() {}
+//! `pgsocktrace`: parse, run, exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+use leak_user::cli::{Cli, Command};
+use leak_user::doctor;
+use leak_user::error::KernelError;
+use leak_user::pipeline::{self, Ended};
+
+/// Exit statuses, as documented.
+mod status {
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const LEAK: u8 = 3;
+    pub(crate) const CANNOT_RUN: u8 = 4;
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done when stderr is closed, too.
+            let _ = writeln!(io::stderr(), "pgsocktrace: {}", pipeline::sentence(&error));
+            let cannot_run = error.chain().any(|cause| cause.is::<KernelError>());
+            ExitCode::from(if cannot_run { status::CANNOT_RUN } else { status::FAILED })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Some(Command::Doctor) => {
+            let settings = pipeline::settings(&cli.trace, cli.verbose);
+            let fit = doctor::examine(&settings, &mut io::stdout().lock())?;
+            Ok(if fit { ExitCode::SUCCESS } else { ExitCode::from(status::CANNOT_RUN) })
+        }
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "pgsocktrace", &mut script);
+            io::stdout().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Man) => {
+            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("the event loop could not be started")?;
+            let Ended { leak } = runtime.block_on(pipeline::trace(&cli.trace, cli.verbose))?;
+            let failed = leak && cli.trace.fail_on_leak;
+            Ok(if failed { ExitCode::from(status::LEAK) } else { ExitCode::SUCCESS })
+        }
+    }
+}
+
+/// The tool's own log goes to stderr; stdout carries only the report.
+fn start_log(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (false, 0) => log::LevelFilter::Info,
+        (false, _) => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("leak_user", level)
+        .filter_module("leak_ebpf", level)
+        .format(|out, record| match record.level() {
+            log::Level::Info => writeln!(out, "pgsocktrace: {}", record.args()),
+            level => {
+                writeln!(out, "pgsocktrace: {}: {}", level.as_str().to_lowercase(), record.args())
+            }
+        })
+        .init();
+}
+
+/// Whether whoever read the report has gone: then there is nobody left to tell.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,7 +1,34 @@
 //! From the registers and bytes of a user stack to functions, files and lines.
 
+//!
+//! [`Resolver`] is the door: it unwinds with the binaries' own rules ([framehop] for `.eh_frame`
+//! and `.debug_frame`, Go's line table for Go), symbolizes ([blazesym], Go's line table, perf maps)
+//! and picks the culprit. All of it reads files that strangers made, so whatever they claim is
+//! checked, and what fails costs one stack.
+
+mod binary;
+mod bytes;
+mod culprit;
+mod elf;
+mod golang;
+mod guard;
+mod modules;
+mod pclntab;
+mod perf_map;
+mod raw;
+mod resolver;
+mod symbolize;
+#[cfg(test)]
+mod tests;
+mod unwind;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde::{Deserialize, Serialize};
 
+pub use self::modules::ModulesError;
+pub use self::raw::RawStack;
+pub use self::resolver::{Resolved, Resolver, ResolverStats};
 use crate::event::StackId;
 
 /// How much of a stack is known.
@@ -59,4 +86,12 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// Index in `frames` of the innermost one that belongs to the application.
     pub culprit: Option<usize>,
+}
+
+/// Runs a parser over a stranger's bytes; `None` when it panics.
+///
+/// The parsers of other crates are good but not infallible, and the tool must outlive them. Callers
+/// give up the binary that was being read, so that no half-made state of it is used.
+fn guarded<T>(parse: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(parse)).ok()
 }

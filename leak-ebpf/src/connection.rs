@@ -1,0 +1,132 @@
+//! From a socket to its slot in the table of connections, and back to the pool of free slots.
+
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use leak_common::connection::{Caller, Connection, phase, state};
+use leak_common::event::counter;
+
+use crate::kernel::Sock;
+use crate::maps::{CONNECTIONS, FREE_SLOTS, HANDLES, Handle, SLOTS, count, raise};
+
+/// A connection's slot.
+pub(crate) struct Slot {
+    /// Its index in `CONNECTIONS`, and in `RECORDS` if that is long enough.
+    pub(crate) index: u32,
+    /// What is kept of the connection.
+    pub(crate) connection: &'static mut Connection,
+}
+
+/// The slot of a socket that has one.
+#[inline(always)]
+pub(crate) fn find(sock: Sock) -> Option<Slot> {
+    let index = match sock.for_helpers() {
+        Some(pointer) => {
+            // SAFETY: the verifier checks the socket pointer and the map.
+            let handle = unsafe {
+                bpf_sk_storage_get(handles(), pointer, ptr::null_mut(), 0).cast::<Handle>()
+            };
+            if handle.is_null() {
+                return None;
+            }
+            // SAFETY: not null, so it is the value in the socket's storage.
+            unsafe { (*handle).slot_plus_one }.checked_sub(1)?
+        }
+        // SAFETY: the value is copied at once.
+        None => unsafe { *SLOTS.get_ptr(sock.cookie())? },
+    };
+    at(index)
+}
+
+/// Gives a socket a slot, or empties the one it has: `connect()` was called on it, or it was first
+/// seen in use. `None`, counted, when the table is full.
+#[inline(always)]
+pub(crate) fn create(sock: Sock, opener: &Caller, now: u64, flags: u32) -> Option<Slot> {
+    let cookie = sock.cookie();
+    if cookie == 0 {
+        return None;
+    }
+    let slot = match find(sock) {
+        Some(slot) => slot,
+        None => {
+            let Some(index) = allocate() else {
+                count(counter::TABLE_FULL);
+                return None;
+            };
+            let _ = SLOTS.insert(cookie, index, 0);
+            if let Some(pointer) = sock.for_helpers() {
+                // SAFETY: the verifier checks the socket pointer and the map.
+                let handle = unsafe {
+                    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+                    bpf_sk_storage_get(handles(), pointer, ptr::null_mut(), create).cast::<Handle>()
+                };
+                if handle.is_null() {
+                    let _ = FREE_SLOTS.push(index, 0);
+                    count(counter::TABLE_FULL);
+                    return None;
+                }
+                // SAFETY: not null, so it is the value in the socket's storage.
+                unsafe { (*handle).slot_plus_one = index + 1 };
+            }
+            at(index)?
+        }
+    };
+    let connection = &mut *slot.connection;
+    connection.opened_ns = now;
+    connection.opener = *opener;
+    connection.tuple = sock.tuple();
+    connection.state_changed_ns = now;
+    connection.flags = flags;
+    connection.bytes_sent = 0;
+    connection.last_send_ns = 0;
+    connection.requests = 0;
+    connection.request_ns = 0;
+    connection.request_tgid = 0;
+    connection.request_tid = 0;
+    connection.bytes_received = 0;
+    connection.last_receive_ns = 0;
+    connection.answered = 0;
+    connection.phase = phase::NEW;
+    connection.wire = state::UNKNOWN;
+    connection.tail = 0;
+    connection.backend_pid = 0;
+    connection.startup_len = 0;
+    // Last: a slot with a cookie is read by the collector.
+    connection.cookie = cookie;
+    Some(slot)
+}
+
+/// Takes a destroyed socket's slot back.
+#[inline(always)]
+pub(crate) fn release(sock: Sock, slot: Slot) {
+    let _ = SLOTS.remove(slot.connection.cookie);
+    slot.connection.cookie = 0;
+    if let Some(pointer) = sock.for_helpers() {
+        // SAFETY: the verifier checks the socket pointer and the map.
+        unsafe { bpf_sk_storage_delete(handles(), pointer) };
+    }
+    let _ = FREE_SLOTS.push(slot.index, 0);
+}
+
+#[inline(always)]
+fn handles() -> *mut core::ffi::c_void {
+    (&raw const HANDLES).cast_mut().cast()
+}
+
+#[inline(always)]
+fn at(index: u32) -> Option<Slot> {
+    let connection = CONNECTIONS.get_ptr_mut(index)?;
+    // SAFETY: the value lives as long as the map. Programs on other processors may write other
+    // fields of it at the same time; every field is a plain number.
+    Some(Slot { index, connection: unsafe { &mut *connection } })
+}
+
+/// A free slot. The pool is a stack that the collector filled with the lowest number on top, so that
+/// low numbers are used again and the collector reads little.
+#[inline(always)]
+fn allocate() -> Option<u32> {
+    let index = FREE_SLOTS.pop().ok()??;
+    raise(counter::SLOTS_USED, u64::from(index) + 1);
+    Some(index)
+}

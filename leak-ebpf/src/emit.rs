@@ -1,0 +1,116 @@
+//! Reserve, fill, submit, or count the loss.
+
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use leak_common::connection::Connection;
+use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, counter, kind};
+use leak_common::stack::MAX_STACK;
+
+use crate::kernel::{Sock, now};
+use crate::maps::{COUNTERS, EVENTS, SCRATCH, constant, count};
+use crate::stack;
+
+/// `BPF_RB_FORCE_WAKEUP` and friends are left at 0: the kernel wakes a reader that has caught up.
+const FLAGS: u64 = 0;
+
+#[inline(always)]
+fn header(kind: u32, cookie: u64) -> EventHeader {
+    EventHeader { kind, reserved: 0, time_ns: now(), cookie }
+}
+
+/// Whether the tests asked for this event to be thrown away.
+#[inline(always)]
+fn is_sacrificed(kind: u32) -> bool {
+    let one_in = u64::from(constant!(CONFIG.drop_one_in));
+    if one_in == 0 {
+        return false;
+    }
+    let read = |index| match COUNTERS.get_ptr(index) {
+        // SAFETY: the map's value is this processor's own.
+        Some(value) => unsafe { *value },
+        None => 0,
+    };
+    (read(counter::SENT + kind) + read(counter::LOST + kind)) % one_in == 0
+}
+
+#[inline(always)]
+fn send<T: Copy + 'static>(kind: u32, event: &T) {
+    if is_sacrificed(kind) {
+        return count(counter::LOST + kind);
+    }
+    match EVENTS.reserve::<T>(FLAGS) {
+        Some(mut entry) => {
+            entry.write(*event);
+            entry.submit(FLAGS);
+            count(counter::SENT + kind);
+        }
+        None => count(counter::LOST + kind),
+    }
+}
+
+/// `connect()` was called: sends who, where to, and the stack.
+#[inline(always)]
+pub(crate) fn opened(connection: &Connection) {
+    if is_sacrificed(kind::OPENED) {
+        return count(counter::LOST + kind::OPENED);
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: the map's value is this processor's own, and only this program uses it.
+    let event = unsafe { &mut *scratch };
+    event.opened.header = header(kind::OPENED, connection.cookie);
+    event.opened.caller = connection.opener;
+    event.opened.tuple = connection.tuple;
+    event.opened.stack.request = 0;
+    event.opened.stack.cookie = connection.cookie;
+    stack::copy(&mut event.opened.stack, &mut event.bytes, &connection.opener);
+    let copied = (event.opened.stack.len as usize).min(MAX_STACK);
+    let length = size_of::<Opened>() + copied;
+    // SAFETY: the length is within the value, and the helper copies it.
+    let result = unsafe {
+        let events = (&raw const EVENTS).cast_mut().cast();
+        bpf_ringbuf_output(events, scratch.cast(), length as u64, FLAGS)
+    };
+    count(if result == 0 { counter::SENT } else { counter::LOST } + kind::OPENED);
+}
+
+/// The handshake is done.
+#[inline(always)]
+pub(crate) fn established(connection: &Connection) {
+    let event = Established {
+        header: header(kind::ESTABLISHED, connection.cookie),
+        tuple: connection.tuple,
+    };
+    send(kind::ESTABLISHED, &event);
+}
+
+/// The handshake failed.
+#[inline(always)]
+pub(crate) fn failed(connection: &Connection, sock: Sock) {
+    let event = Failed {
+        header: header(kind::FAILED, connection.cookie),
+        errno: sock.error(),
+        reserved: 0,
+    };
+    send(kind::FAILED, &event);
+}
+
+/// The socket is gone.
+#[inline(always)]
+pub(crate) fn closed(connection: &Connection) {
+    if is_sacrificed(kind::CLOSED) {
+        return count(counter::LOST + kind::CLOSED);
+    }
+    match EVENTS.reserve::<Closed>(FLAGS) {
+        Some(mut entry) => {
+            let event = entry.as_mut_ptr();
+            // SAFETY: the entry is as large as the event. The connection is copied from map to ring
+            // without passing through the small BPF stack.
+            unsafe {
+                (*event).header = header(kind::CLOSED, connection.cookie);
+                core::ptr::copy_nonoverlapping(connection, &raw mut (*event).connection, 1);
+            }
+            entry.submit(FLAGS);
+            count(counter::SENT + kind::CLOSED);
+        }
+        None => count(counter::LOST + kind::CLOSED),
+    }
+}

@@ -1,0 +1,231 @@
+//! The only place that reads kernel memory.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_task_pt_regs,
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use leak_common::config::MAX_PORTS;
+use leak_common::connection::{AF_INET, AF_INET6, Caller, Tuple};
+
+use crate::maps::{PIDS, constant};
+
+/// `IPPROTO_TCP`.
+const TCP: u16 = 6;
+
+/// A `struct sock *`.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock {
+    address: *const u8,
+    /// The verifier knows the pointer's type: loads need no helper, and helpers accept it. A kprobe's
+    /// pointer is a mere number.
+    trusted: bool,
+}
+
+impl Sock {
+    /// A socket that a BTF tracepoint or an fentry program was given.
+    #[inline(always)]
+    pub(crate) fn trusted(address: *const u8) -> Self {
+        Self { address, trusted: true }
+    }
+
+    /// A socket that a kprobe was given.
+    #[inline(always)]
+    pub(crate) fn untrusted(address: *const u8) -> Self {
+        Self { address, trusted: false }
+    }
+
+    /// Its address, if helpers accept it.
+    #[inline(always)]
+    pub(crate) fn for_helpers(self) -> Option<*mut core::ffi::c_void> {
+        self.trusted.then_some(self.address.cast_mut().cast())
+    }
+
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        // SAFETY: the offset is from the kernel's BTF, so it lies inside the structure; the verifier
+        // checks the load, and the helper faults safely.
+        unsafe {
+            let field = self.address.add(offset as usize).cast::<T>();
+            if self.trusted {
+                core::ptr::read_volatile(field)
+            } else {
+                bpf_probe_read_kernel(field).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The kernel's identity of the socket; 0 when it has none yet and none can be made here.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        if self.trusted {
+            // SAFETY: the verifier knows the pointer as a socket's.
+            unsafe { bpf_get_socket_cookie(self.address.cast_mut().cast()) }
+        } else {
+            self.read(constant!(LAYOUT.sk_cookie))
+        }
+    }
+
+    /// Whether it is a TCP socket to a traced port. The port comes first: it rules out nearly all.
+    #[inline(always)]
+    pub(crate) fn is_traced(self) -> bool {
+        let port: u16 = self.read(constant!(LAYOUT.sk_dport));
+        let mut index = 0;
+        while index < MAX_PORTS {
+            if index as u32 >= constant!(CONFIG.port_count) {
+                return false;
+            }
+            if port == constant_port(index) {
+                return self.is_tcp();
+            }
+            index += 1;
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn is_tcp(self) -> bool {
+        let family = u32::from(self.read::<u16>(constant!(LAYOUT.sk_family)));
+        (family == AF_INET || family == AF_INET6)
+            && self.read::<u16>(constant!(LAYOUT.sk_protocol)) == TCP
+    }
+
+    /// Both ends.
+    #[inline(always)]
+    pub(crate) fn tuple(self) -> Tuple {
+        let family = u32::from(self.read::<u16>(constant!(LAYOUT.sk_family)));
+        let (mut local, mut remote) = ([0; 16], [0; 16]);
+        if family == AF_INET {
+            local[..4].copy_from_slice(&self.read::<[u8; 4]>(constant!(LAYOUT.sk_rcv_saddr)));
+            remote[..4].copy_from_slice(&self.read::<[u8; 4]>(constant!(LAYOUT.sk_daddr)));
+        } else {
+            local = self.read_address(constant!(LAYOUT.sk_v6_rcv_saddr));
+            remote = self.read_address(constant!(LAYOUT.sk_v6_daddr));
+        }
+        Tuple {
+            local,
+            remote,
+            local_port: self.read(constant!(LAYOUT.sk_num)),
+            remote_port: u16::from_be(self.read(constant!(LAYOUT.sk_dport))),
+            family,
+        }
+    }
+
+    /// An IPv6 address, in two loads of a width that the verifier accepts.
+    #[inline(always)]
+    fn read_address(self, offset: u32) -> [u8; 16] {
+        let halves: [u64; 2] = [self.read(offset), self.read(offset + 8)];
+        // SAFETY: both are 16 bytes in memory order.
+        unsafe { core::mem::transmute(halves) }
+    }
+
+    /// The error that ended it, if one did.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        self.read(constant!(LAYOUT.sk_err))
+    }
+}
+
+#[inline(always)]
+fn constant_port(index: usize) -> u16 {
+    // SAFETY: the caller keeps the index below MAX_PORTS.
+    unsafe {
+        core::ptr::read_volatile((&raw const crate::maps::CONFIG.ports).cast::<u16>().add(index))
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The running task.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(*const u8);
+
+impl Task {
+    /// The task that makes the call being traced: valid only in hooks that run in its context.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() }.cast())
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the offset is from the kernel's BTF and the verifier checks the load.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<T>()) }
+    }
+
+    /// The thread register: where thread-local storage lies in the process.
+    #[inline(always)]
+    pub(crate) fn thread_register(self) -> u64 {
+        self.read(constant!(LAYOUT.task_fsbase))
+    }
+
+    /// When its process started, nanoseconds of `CLOCK_BOOTTIME`.
+    #[inline(always)]
+    pub(crate) fn process_start(self) -> u64 {
+        let leader = Self(self.read::<*const u8>(constant!(LAYOUT.task_group_leader)));
+        leader.read(constant!(LAYOUT.task_start_boottime))
+    }
+
+    /// The user's registers at the entry of the system call under way.
+    #[inline(always)]
+    pub(crate) fn registers(self) -> Registers {
+        // SAFETY: the pointer is a task's.
+        Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
+    }
+}
+
+/// The process of a task that a tracepoint was given.
+///
+/// # Safety
+///
+/// `task` is a `struct task_struct *` that the verifier knows as such.
+#[inline(always)]
+pub(crate) unsafe fn process_of(task: *const u8) -> u32 {
+    Task(task).read(constant!(LAYOUT.task_tgid))
+}
+
+/// A `struct pt_regs *`: what the kernel saved of the user's registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Registers(*const u8);
+
+impl Registers {
+    /// The register at `offset`, a field of [`leak_common::layout::Layout`].
+    #[inline(always)]
+    pub(crate) fn at(self, offset: u32) -> u64 {
+        // SAFETY: the offset is from the kernel's BTF and the verifier checks the load.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<u64>()) }
+    }
+}
+
+/// The calling process and thread.
+#[inline(always)]
+pub(crate) fn caller() -> Caller {
+    let ids = bpf_get_current_pid_tgid();
+    let mut caller = Caller {
+        tgid: (ids >> 32) as u32,
+        tid: ids as u32,
+        process_start_ns: Task::current().process_start(),
+        comm: [0; 16],
+    };
+    // SAFETY: the buffer is as long as told. On failure it stays empty.
+    unsafe { bpf_get_current_comm(caller.comm.as_mut_ptr().cast(), 16) };
+    caller
+}
+
+/// Whether the calling process is to be traced.
+#[inline(always)]
+pub(crate) fn caller_is_traced() -> bool {
+    constant!(CONFIG.filter_pids) == 0 || is_listed((bpf_get_current_pid_tgid() >> 32) as u32)
+}
+
+/// Whether a process is among those to be traced.
+#[inline(always)]
+pub(crate) fn is_listed(tgid: u32) -> bool {
+    PIDS.get_ptr(tgid).is_some()
+}

@@ -1,0 +1,228 @@
+//! Where the bytes that the system call under way has moved lie in the process's memory.
+//!
+//! The hooks run when the bytes have been moved but the call has not returned, so the registers
+//! saved at its entry still name its buffer. Calls that have no buffer (`sendfile`, `splice`) and
+//! io_uring, which moves bytes under cover of any call, are not seen through: what they moved is
+//! counted and [`Payload::is_visible`] is false.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
+use leak_common::connection::MAX_STARTUP;
+
+use crate::kernel::{Registers, Task};
+use crate::maps::constant;
+
+/// The system calls of x86-64 that move bytes, from `arch/x86/entry/syscalls/syscall_64.tbl`.
+mod call {
+    pub(super) const READ: u64 = 0;
+    pub(super) const WRITE: u64 = 1;
+    pub(super) const READV: u64 = 19;
+    pub(super) const WRITEV: u64 = 20;
+    pub(super) const SENDTO: u64 = 44;
+    pub(super) const RECVFROM: u64 = 45;
+    pub(super) const SENDMSG: u64 = 46;
+    pub(super) const RECVMSG: u64 = 47;
+    pub(super) const RECVMMSG: u64 = 299;
+    pub(super) const SENDMMSG: u64 = 307;
+    pub(super) const PREADV2: u64 = 327;
+    pub(super) const PWRITEV2: u64 = 328;
+}
+
+/// Most buffers of a vectored call that are followed.
+const MAX_BUFFERS: u64 = 8;
+/// `struct user_msghdr`: `msg_iov`, then `msg_iovlen`.
+const MSGHDR_IOV: u64 = 16;
+/// `ReadyForQuery` is six bytes long, and so is what is remembered of a stream's end.
+const TAIL: u64 = 6;
+/// The low six bytes.
+const TAIL_MASK: u64 = 0xffff_ffff_ffff;
+
+/// The first bytes that a call moved.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    /// The bytes; zeroes after `len`.
+    pub(crate) bytes: [u8; 16],
+    /// How many of them were moved.
+    pub(crate) len: u64,
+}
+
+impl Head {
+    /// A 32-bit number in network order at byte 0, 4, 8 or 12.
+    #[inline(always)]
+    pub(crate) fn word(&self, at: usize) -> u32 {
+        u32::from_be_bytes([
+            self.bytes[at],
+            self.bytes[at + 1],
+            self.bytes[at + 2],
+            self.bytes[at + 3],
+        ])
+    }
+}
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Buffer {
+    base: u64,
+    len: u64,
+}
+
+/// The bytes moved by the call under way.
+#[derive(Clone, Copy)]
+pub(crate) struct Payload {
+    /// The only buffer, or the array of buffers.
+    address: u64,
+    /// How many buffers there are in the array; 0: `address` is the only buffer.
+    buffers: u64,
+    /// How many bytes were moved.
+    len: u64,
+}
+
+impl Payload {
+    /// Finds what the running system call has moved: `len` bytes.
+    #[inline(always)]
+    pub(crate) fn of_current_call(len: u64) -> Self {
+        let registers = Task::current().registers();
+        let argument = registers.at(constant!(LAYOUT.regs_arg1));
+        let (address, buffers) = match registers.at(constant!(LAYOUT.regs_syscall)) {
+            call::READ | call::WRITE | call::SENDTO | call::RECVFROM => (argument, 0),
+            call::READV | call::WRITEV | call::PREADV2 | call::PWRITEV2 => {
+                (argument, third_argument(registers))
+            }
+            call::SENDMSG | call::RECVMSG => message(argument),
+            // Of several messages it is not known which one is being moved.
+            call::SENDMMSG | call::RECVMMSG if third_argument(registers) == 1 => message(argument),
+            _ => (0, 0),
+        };
+        Self { address, buffers, len }
+    }
+
+    /// Whether the bytes can be read.
+    #[inline(always)]
+    pub(crate) fn is_visible(&self) -> bool {
+        self.address != 0 && self.buffers <= MAX_BUFFERS
+    }
+
+    /// The first buffer that holds any of the bytes.
+    #[inline(always)]
+    fn first(&self) -> Buffer {
+        if self.buffers == 0 {
+            return Buffer { base: self.address, len: self.len };
+        }
+        let mut index = 0;
+        while index < MAX_BUFFERS {
+            if index >= self.buffers {
+                break;
+            }
+            let buffer = self.buffer(index);
+            if buffer.len > 0 {
+                return Buffer { base: buffer.base, len: buffer.len.min(self.len) };
+            }
+            index += 1;
+        }
+        Buffer { base: 0, len: 0 }
+    }
+
+    #[inline(always)]
+    fn buffer(&self, index: u64) -> Buffer {
+        let address = self.address.wrapping_add(index * size_of::<Buffer>() as u64);
+        // SAFETY: the helper checks the user's address.
+        unsafe { bpf_probe_read_user(address as *const Buffer) }
+            .unwrap_or(Buffer { base: 0, len: 0 })
+    }
+
+    /// The first bytes, of the first buffer only.
+    #[inline(always)]
+    pub(crate) fn head(&self) -> Head {
+        let mut head = Head { bytes: [0; 16], len: 0 };
+        let buffer = self.first();
+        let len = buffer.len.min(head.bytes.len() as u64);
+        // SAFETY: the length is at most the array's; the helper checks the user's address.
+        let failed = unsafe {
+            read_user(head.bytes.as_mut_ptr().cast(), len as u32, buffer.base as *const _)
+        };
+        if failed == 0 {
+            head.len = len;
+        }
+        head
+    }
+
+    /// Copies the first buffer's bytes and says how many.
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, to: &mut [u8; MAX_STARTUP]) -> u32 {
+        let buffer = self.first();
+        let len = buffer.len.min(MAX_STARTUP as u64) as u32;
+        // SAFETY: the length is at most the array's; the helper checks the user's address.
+        let failed = unsafe { read_user(to.as_mut_ptr().cast(), len, buffer.base as *const _) };
+        if failed == 0 { len } else { 0 }
+    }
+
+    /// The stream's last six bytes after these, given those before: the newest in the lowest byte.
+    /// Some clients read a message's header and its rest apart, so the call's own last bytes are not
+    /// enough. 0, which matches nothing, when memory could not be read.
+    #[inline(always)]
+    pub(crate) fn tail(&self, before: u64) -> u64 {
+        if self.buffers == 0 {
+            return append(before, Buffer { base: self.address, len: self.len });
+        }
+        let mut tail = before;
+        let mut left = self.len;
+        let mut index = 0;
+        while index < MAX_BUFFERS {
+            if index >= self.buffers || left == 0 {
+                break;
+            }
+            let buffer = self.buffer(index);
+            let len = buffer.len.min(left);
+            tail = append(tail, Buffer { base: buffer.base, len });
+            left -= len;
+            index += 1;
+        }
+        if left == 0 { tail } else { 0 }
+    }
+
+    /// Reads `T` so that it ends `distance` bytes before the end of the bytes, when they are in one
+    /// buffer.
+    #[inline(always)]
+    pub(crate) fn before_end<T: Copy>(&self, distance: u64) -> Option<T> {
+        let distance = distance + size_of::<T>() as u64;
+        if self.buffers != 0 || self.len < distance {
+            return None;
+        }
+        let address = self.address.wrapping_add(self.len - distance);
+        // SAFETY: the helper checks the user's address.
+        unsafe { bpf_probe_read_user(address as *const T) }.ok()
+    }
+}
+
+#[inline(always)]
+fn third_argument(registers: Registers) -> u64 {
+    registers.at(constant!(LAYOUT.regs_arg2))
+}
+
+/// The array of buffers of a `struct user_msghdr` and its length.
+#[inline(always)]
+fn message(address: u64) -> (u64, u64) {
+    let vector = address.wrapping_add(MSGHDR_IOV) as *const [u64; 2];
+    // SAFETY: the helper checks the user's address.
+    match unsafe { bpf_probe_read_user(vector) } {
+        Ok([iov, count]) if count > 0 => (iov, count),
+        _ => (0, 0),
+    }
+}
+
+/// The last six bytes of a stream that ended in `before` and goes on with `buffer`. One way through
+/// for all lengths: the verifier follows each way anew for each buffer.
+#[inline(always)]
+fn append(before: u64, buffer: Buffer) -> u64 {
+    let len = buffer.len.min(TAIL);
+    let mut bytes = [0u8; 8];
+    let from = buffer.base.wrapping_add(buffer.len - len) as *const _;
+    // SAFETY: at most six bytes are written; the helper checks the user's address.
+    if unsafe { read_user(bytes.as_mut_ptr().cast(), len as u32, from) } != 0 {
+        return 0;
+    }
+    // In two steps, because no bytes would be a shift by all 64 bits.
+    let new = (u64::from_be_bytes(bytes) >> 8) >> (8 * (7 - (len & 7)));
+    ((before << (8 * (len & 7))) | new) & TAIL_MASK
+}

@@ -1,0 +1,86 @@
+//! Payload sent, whatever call sends it.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use leak_common::connection::{flag, phase};
+
+use crate::connection::{self, Slot};
+use crate::kernel::{Sock, caller, caller_is_traced, now};
+use crate::maps::{CALLS, Call};
+use crate::payload::Payload;
+use crate::{stack, wire};
+
+/// Flavour A: `void (struct sock *sk, int ret, int flags)`
+#[btf_tracepoint(function = "sock_send_length")]
+pub(crate) fn send_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    sent(Sock::trusted(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+/// Flavour B: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`, returned
+#[fexit(function = "tcp_sendmsg")]
+pub(crate) fn send_fexit(ctx: FExitContext) -> i32 {
+    sent(Sock::trusted(ctx.arg(0)), ctx.arg(3));
+    0
+}
+
+/// Flavour C: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`, called
+#[kprobe]
+pub(crate) fn send_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg::<*const u8>(0)
+        && Sock::untrusted(sock).is_traced()
+    {
+        let _ = CALLS.insert(bpf_get_current_pid_tgid(), Call { sock: sock as u64, flags: 0 }, 0);
+    }
+    0
+}
+
+/// Flavour C: `tcp_sendmsg`, returned
+#[kretprobe]
+pub(crate) fn send_kretprobe(ctx: RetProbeContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(call) = CALLS.get_ptr(thread) {
+        // SAFETY: the value is copied before it is removed.
+        let sock = unsafe { (*call).sock } as *const u8;
+        let _ = CALLS.remove(thread);
+        sent(Sock::untrusted(sock), ctx.ret());
+    }
+    0
+}
+
+/// Counts a send, and records the stack of the request that it begins, if it begins one.
+#[inline(always)]
+fn sent(sock: Sock, result: i32) {
+    if result <= 0 || !sock.is_traced() {
+        return;
+    }
+    let now = now();
+    let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
+    connection.bytes_sent += result as u64;
+    connection.last_send_ns = now;
+    wire::sent(connection, &Payload::of_current_call(result as u64));
+    if connection.answered == connection.requests {
+        let caller = caller();
+        connection.requests += 1;
+        connection.request_ns = now;
+        connection.request_tgid = caller.tgid;
+        connection.request_tid = caller.tid;
+        stack::record(index, connection, &caller);
+    }
+}
+
+/// The slot of a connection in use. One that was opened before tracing began is taken in.
+#[inline(always)]
+pub(super) fn known_or_adopted(sock: Sock, now: u64) -> Option<Slot> {
+    if let Some(slot) = connection::find(sock) {
+        return Some(slot);
+    }
+    if !caller_is_traced() {
+        return None;
+    }
+    let slot = connection::create(sock, &caller(), now, flag::ADOPTED)?;
+    slot.connection.tcp_state = 1;
+    slot.connection.phase = phase::UNKNOWN;
+    Some(slot)
+}

@@ -1,0 +1,71 @@
+//! A connection's life: opened, established, failed, destroyed. The same hooks in every flavour.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
+use leak_common::connection::flag;
+
+use crate::kernel::{Sock, caller, caller_is_traced, now};
+use crate::{connection, emit};
+
+/// The kernel's TCP states, include/net/tcp_states.h.
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
+const TCP_CLOSE: i32 = 7;
+
+/// `void (const struct sock *sk, const int oldstate, const int newstate)`
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn state_change(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::trusted(ctx.arg(0));
+    if sock.is_traced() {
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        if new == TCP_SYN_SENT { opened(&ctx, sock) } else { changed(&ctx, sock, old, new) }
+    }
+    0
+}
+
+/// The only state change that always runs in the context of the process that caused it.
+#[inline(always)]
+fn opened(ctx: &BtfTracePointContext, sock: Sock) {
+    if !caller_is_traced() {
+        return;
+    }
+    let caller = caller();
+    let Some(slot) = connection::create(sock, &caller, now(), 0) else { return };
+    slot.connection.tcp_state = TCP_SYN_SENT as u32;
+    emit::opened(slot.connection);
+    debug!(ctx, "opened {} by process {}", slot.connection.cookie, caller.tgid);
+}
+
+#[inline(always)]
+fn changed(ctx: &BtfTracePointContext, sock: Sock, old: i32, new: i32) {
+    let Some(slot) = connection::find(sock) else { return };
+    let connection = slot.connection;
+    connection.tcp_state = new as u32;
+    connection.state_changed_ns = now();
+    if old == TCP_SYN_SENT && new == TCP_ESTABLISHED {
+        connection.tuple = sock.tuple();
+        emit::established(connection);
+    } else if old == TCP_SYN_SENT && new == TCP_CLOSE {
+        connection.flags |= flag::FAILED;
+        emit::failed(connection, sock);
+    }
+    debug!(ctx, "{} went from TCP state {} to {}", connection.cookie, old, new);
+}
+
+/// `void (struct sock *sk)`
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub(crate) fn destroy(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::trusted(ctx.arg(0));
+    if !sock.is_traced() {
+        return 0;
+    }
+    if let Some(slot) = connection::find(sock) {
+        debug!(&ctx, "{} destroyed", slot.connection.cookie);
+        if slot.connection.flags & flag::FAILED == 0 {
+            emit::closed(slot.connection);
+        }
+        connection::release(sock, slot);
+    }
+    0
+}

@@ -1,0 +1,119 @@
+//! User stacks: registers and bytes, into an event or into a connection's slot of the flight
+//! recorder.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
+use leak_common::connection::{Caller, Connection};
+use leak_common::event::counter;
+use leak_common::stack::{
+    GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader, StackProfile,
+};
+
+use crate::kernel::{Task, now};
+use crate::maps::{BUDGET, PROFILES, RECORDS, constant, count};
+
+/// The budget is kept for spans of this length.
+const SECOND_NS: u64 = 1_000_000_000;
+/// Go keeps the address of the running goroutine's descriptor this far below the thread register.
+const GOROUTINE_SLOT: u64 = 8;
+
+/// Records the stack of the request that begins now in the connection's slot.
+#[inline(always)]
+pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller) {
+    if index >= constant!(CONFIG.max_records) {
+        return count(counter::STACKS_NO_SLOT);
+    }
+    let Some(record) = RECORDS.get_ptr_mut(index) else { return };
+    // SAFETY: the value lives as long as the map.
+    let record = unsafe { &mut *record };
+    let sequence = record.header.sequence | 1;
+    // SAFETY: as above; volatile, so that the marks stay around what they guard.
+    unsafe { core::ptr::write_volatile(&raw mut record.header.sequence, sequence) };
+    record.header.cookie = connection.cookie;
+    record.header.request = connection.requests;
+    copy(&mut record.header, &mut record.bytes, caller);
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(&raw mut record.header.sequence, sequence.wrapping_add(1)) };
+}
+
+/// Copies the caller's registers and stack, if the budget allows; otherwise leaves `len` at 0.
+#[inline(always)]
+pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller: &Caller) {
+    let began = now();
+    header.len = 0;
+    header.wanted = 0;
+    header.time_ns = began;
+    header.tgid = caller.tgid;
+    header.tid = caller.tid;
+    header.process_start_ns = caller.process_start_ns;
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return };
+    // SAFETY: the value lives as long as the map. Processors race for it; what is lost is a few
+    // microseconds of accounting.
+    let budget = unsafe { &mut *budget };
+    if began.wrapping_sub(budget.began_ns) >= SECOND_NS {
+        budget.began_ns = began;
+        budget.spent_ns = 0;
+    }
+    if budget.spent_ns >= constant!(CONFIG.stack_budget_ns) {
+        return count(counter::STACKS_OVER_BUDGET);
+    }
+
+    let task = Task::current();
+    let registers = task.registers();
+    header.ip = registers.at(constant!(LAYOUT.regs_ip));
+    header.sp = registers.at(constant!(LAYOUT.regs_sp));
+    header.bp = registers.at(constant!(LAYOUT.regs_bp));
+    let profile = profile(caller.tgid);
+    header.wanted = profile.stack_bytes;
+    header.len = copy_chunks(header.sp, header.wanted, bytes);
+    if profile.goroutines != 0 || header.request == 0 {
+        copy_goroutine(task.thread_register(), &mut header.goroutine);
+    }
+    count(if header.len == 0 { counter::STACKS_UNREADABLE } else { counter::STACKS });
+    budget.spent_ns += now().wrapping_sub(began);
+}
+
+/// What was learnt about the process, or the default.
+#[inline(always)]
+fn profile(tgid: u32) -> StackProfile {
+    match PROFILES.get_ptr(tgid) {
+        // SAFETY: the value is copied at once; the collector replaces it whole.
+        Some(profile) => unsafe { *profile },
+        None => StackProfile { stack_bytes: constant!(CONFIG.stack_bytes), goroutines: 0 },
+    }
+}
+
+/// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end.
+#[inline(always)]
+fn copy_chunks(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK]) -> u32 {
+    let mut offset = 0;
+    while offset < MAX_STACK {
+        if offset as u32 >= wanted {
+            break;
+        }
+        // SAFETY: the loop's bound keeps the chunk within `bytes`; the helper checks the user's side.
+        let failed = unsafe {
+            let to = bytes.as_mut_ptr().add(offset);
+            let from = (sp as *const u8).wrapping_add(offset);
+            read_user(to.cast(), STACK_CHUNK as u32, from.cast()) != 0
+        };
+        if failed {
+            break;
+        }
+        offset += STACK_CHUNK;
+    }
+    offset as u32
+}
+
+/// Copies the part of Go's `runtime.g` that holds the goroutine's id. In other programs it copies
+/// something else or nothing; the collector knows which programs are Go's.
+#[inline(always)]
+fn copy_goroutine(thread_register: u64, window: &mut [u8; GOROUTINE_WINDOW]) {
+    let slot = thread_register.wrapping_sub(GOROUTINE_SLOT) as *const u64;
+    // SAFETY: the helper checks the user's address; on failure the window is zeroed.
+    unsafe {
+        let descriptor = bpf_probe_read_user(slot).unwrap_or(0);
+        let from = descriptor.wrapping_add(GOROUTINE_WINDOW_START as u64) as *const u8;
+        read_user(window.as_mut_ptr().cast(), GOROUTINE_WINDOW as u32, from.cast());
+    }
+}

@@ -1,0 +1,198 @@
+//! PostgreSQL's state from the first and last bytes of what is sent and received.
+//!
+//! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Formats". Nothing is
+//! guessed: what cannot be read leaves the state unknown until the server next says that it is
+//! ready.
+
+use leak_common::connection::{Connection, flag, phase, state};
+
+use crate::payload::{Head, Payload};
+
+/// Codes that a startup packet carries instead of a protocol version.
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+const CANCEL_REQUEST: u32 = 80_877_102;
+/// The only major version spoken since 2003, in the upper half of the version number.
+const PROTOCOL_MAJOR: u32 = 3;
+/// PostgreSQL refuses longer startup packets.
+const LONGEST_STARTUP: u32 = 10_000;
+/// Content types of TLS records: handshake and application data. Then comes the version, 3.x.
+const TLS_HANDSHAKE: u8 = 0x16;
+const TLS_DATA: u8 = 0x17;
+const TLS_MAJOR: u8 = 3;
+/// The last five bytes of a stream that ends in `CopyDone` or `Sync`.
+const COPY_DONE: u64 = 0x63_0000_0004;
+const SYNC: u64 = 0x53_0000_0004;
+const FIVE_BYTES: u64 = 0xff_ffff_ffff;
+/// `ReadyForQuery` without its last byte.
+const READY_FOR_QUERY: u64 = 0x5a_0000_0005;
+/// `BackendKeyData` with a key of four bytes: type, length, PID, key.
+const KEY_DATA_LEN: u32 = 12;
+const READY_LEN: u64 = 6;
+
+/// The process has sent something.
+#[inline(always)]
+pub(crate) fn sent(connection: &mut Connection, payload: &Payload) {
+    match connection.phase {
+        phase::NEW => first_bytes(connection, payload),
+        phase::READY => request(connection, payload),
+        phase::UNKNOWN if payload.is_visible() => notice_tls(connection, &payload.head()),
+        _ => {}
+    }
+}
+
+/// The first bytes of a connection say what is spoken on it.
+#[inline(always)]
+fn first_bytes(connection: &mut Connection, payload: &Payload) {
+    if !payload.is_visible() {
+        connection.phase = phase::UNKNOWN;
+        return;
+    }
+    let head = payload.head();
+    let (length, code) = (head.word(0), head.word(4));
+    connection.phase = if head.len < 8 {
+        // Too short for a packet; a client may send the length apart.
+        if head.len == 5 || head.bytes[0] == 0 { phase::UNKNOWN } else { phase::FOREIGN }
+    } else if head.bytes[0] == TLS_HANDSHAKE && head.bytes[1] == TLS_MAJOR {
+        phase::ENCRYPTED
+    } else if length == 8 && (code == SSL_REQUEST || code == GSS_REQUEST) {
+        phase::ENCRYPTION_ASKED
+    } else if length == 16 && code == CANCEL_REQUEST {
+        phase::STARTUP
+    } else if code >> 16 == PROTOCOL_MAJOR && (9..=LONGEST_STARTUP).contains(&length) {
+        connection.startup_len = payload.copy_to(&mut connection.startup);
+        phase::STARTUP
+    } else {
+        phase::FOREIGN
+    };
+}
+
+/// Anything that a client sends after the server was ready is a request, but for the data of a COPY.
+#[inline(always)]
+fn request(connection: &mut Connection, payload: &Payload) {
+    if !payload.is_visible() {
+        connection.wire = state::BUSY;
+        return;
+    }
+    if connection.wire == state::REPLICATION {
+        return;
+    }
+    if connection.wire == state::COPY {
+        // The data ends in CopyDone, and with the extended protocol in Sync after that. CopyFail
+        // needs no notice: the server answers it with an error and ReadyForQuery.
+        let end = payload.tail(0) & FIVE_BYTES;
+        if end == COPY_DONE || end == SYNC {
+            connection.wire = state::BUSY;
+        }
+        return;
+    }
+    connection.wire = state::BUSY;
+    let head = payload.head();
+    if head.bytes[0] == b'Q' && starts_with_listen(&head) {
+        connection.flags |= flag::LISTENS;
+    }
+}
+
+/// Whether a simple query begins with the word LISTEN: type, length, text.
+#[inline(always)]
+fn starts_with_listen(head: &Head) -> bool {
+    const LISTEN: [u8; 6] = *b"LISTEN";
+    let mut index = 0;
+    while index < LISTEN.len() {
+        // 0x20 makes the difference between upper and lower case.
+        if head.bytes[5 + index] & !0x20 != LISTEN[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+/// The process has received something.
+#[inline(always)]
+pub(crate) fn received(connection: &mut Connection, payload: &Payload, is_first_answer: bool) {
+    match connection.phase {
+        phase::ENCRYPTION_ASKED => encryption_answer(connection, payload),
+        phase::STARTUP | phase::READY | phase::UNKNOWN => {
+            answer(connection, payload, is_first_answer)
+        }
+        _ => {}
+    }
+}
+
+/// The server answers a request for encryption with one byte: yes (`S`, `G`) or no (`N`).
+#[inline(always)]
+fn encryption_answer(connection: &mut Connection, payload: &Payload) {
+    connection.phase = if payload.is_visible() {
+        match payload.head().bytes[0] {
+            b'S' | b'G' => phase::ENCRYPTED,
+            _ => phase::NEW,
+        }
+    } else {
+        phase::UNKNOWN
+    };
+}
+
+#[inline(always)]
+fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool) {
+    if !payload.is_visible() {
+        connection.wire = state::UNKNOWN;
+        connection.tail = 0;
+        if connection.phase == phase::STARTUP {
+            connection.phase = phase::UNKNOWN;
+        }
+        return;
+    }
+    let tail = payload.tail(connection.tail);
+    connection.tail = tail;
+    if tail >> 8 == READY_FOR_QUERY {
+        let state = match tail as u8 {
+            b'I' => state::IDLE,
+            b'T' => state::IN_TRANSACTION,
+            b'E' => state::FAILED_TRANSACTION,
+            _ => return,
+        };
+        if connection.phase == phase::STARTUP {
+            connection.backend_pid = backend_pid(payload);
+        }
+        connection.wire = state;
+        connection.phase = phase::READY;
+    } else if is_first_answer && connection.phase == phase::READY {
+        notice_copy(connection, &payload.head());
+    } else if connection.phase == phase::UNKNOWN {
+        notice_tls(connection, &payload.head());
+    }
+}
+
+/// `BackendKeyData` comes right before the first `ReadyForQuery`. 0 when it is not there.
+#[inline(always)]
+fn backend_pid(payload: &Payload) -> u32 {
+    // Type and length, PID, key: read as thirteen bytes that end where ReadyForQuery begins.
+    let Some(message) = payload.before_end::<[u8; 13]>(READY_LEN) else { return 0 };
+    let length = u32::from_be_bytes([message[1], message[2], message[3], message[4]]);
+    if message[0] != b'K' || length != KEY_DATA_LEN {
+        return 0;
+    }
+    u32::from_be_bytes([message[5], message[6], message[7], message[8]])
+}
+
+/// `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`, alone or after the two empty
+/// messages with which the extended protocol begins its answer.
+#[inline(always)]
+fn notice_copy(connection: &mut Connection, head: &Head) {
+    let parsed_and_bound = head.bytes[0] == b'1' && head.word(1) == 4 && head.bytes[5] == b'2';
+    let kind = if parsed_and_bound { head.bytes[10] } else { head.bytes[0] };
+    match kind {
+        b'G' | b'H' => connection.wire = state::COPY,
+        b'W' => connection.wire = state::REPLICATION,
+        _ => {}
+    }
+}
+
+/// A connection that was opened before tracing began shows by its records that it is encrypted.
+#[inline(always)]
+fn notice_tls(connection: &mut Connection, head: &Head) {
+    if head.len >= 5 && head.bytes[0] == TLS_DATA && head.bytes[1] == TLS_MAJOR {
+        connection.phase = phase::ENCRYPTED;
+    }
+}

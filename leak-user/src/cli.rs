@@ -1,0 +1,195 @@
+//! The command line: what users and scripts rely on.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::kernel::hooks::Flavour;
+use crate::process::name::CommPattern;
+
+/// Watches every TCP connection to PostgreSQL from the kernel and names the code that leaks them.
+///
+/// Needs nothing of the traced program: no restart, no configuration, no library. Without --pid it
+/// traces every process on the node. Findings are printed as they arise; Ctrl-C ends the trace with
+/// a report.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pgsocktrace", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of tracing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to trace, and how.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// More of the tool's own log, on stderr; twice for the kernel programs' too.
+    #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_VERBOSE")]
+    pub verbose: u8,
+    /// Less of the tool's own log.
+    #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// What to do instead of tracing.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Say what this kernel and these privileges allow, hook by hook, and what to do about the rest.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
+}
+
+/// What to trace, and how.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Trace only this process (repeatable).
+    #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pub pid: Vec<u32>,
+    /// With --pid: trace the processes that these fork, too.
+    #[arg(long, env = "PGSOCKTRACE_CHILDREN")]
+    pub children: bool,
+    /// Trace only processes whose name matches this pattern (repeatable).
+    #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
+    pub comm: Vec<CommPattern>,
+    /// Server port to trace (repeatable, at most 16).
+    #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
+    #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// How often connections are evaluated, and findings and the live table printed.
+    #[arg(short, long, value_name = "DUR", default_value = "10s", env = "PGSOCKTRACE_INTERVAL")]
+    #[arg(value_parser = positive_duration)]
+    pub interval: Duration,
+    /// Stop by itself after this long, then print the report.
+    #[arg(short, long, value_name = "DUR", env = "PGSOCKTRACE_DURATION")]
+    #[arg(value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+    /// How long without payload counts as silent.
+    #[arg(long, value_name = "DUR", default_value = "60s", env = "PGSOCKTRACE_SILENT_AFTER")]
+    #[arg(value_parser = positive_duration)]
+    pub silent_after: Duration,
+    /// The pool's or server's cap, for forecasts such as "reaches N in 4 m".
+    #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
+    pub limit: Option<u64>,
+    /// Format of the report.
+    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    pub output: Output,
+    /// Exit with status 3 when a finding of severity `leak` is open at the end.
+    #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK")]
+    pub fail_on_leak: bool,
+    /// Resources that the tracer may use.
+    #[command(flatten, next_help_heading = "Resources")]
+    pub resources: Resources,
+}
+
+/// Resources that the tracer may use.
+#[derive(Clone, Debug, Args)]
+pub struct Resources {
+    /// MiB of the ring buffer between kernel and collector, a power of two.
+    #[arg(long, value_name = "MIB", default_value_t = 8, env = "PGSOCKTRACE_RING_SIZE")]
+    #[arg(value_parser = power_of_two)]
+    pub ring_size: u32,
+    /// Connections that can be traced at once.
+    #[arg(long, value_name = "N", default_value_t = 32_768, env = "PGSOCKTRACE_MAX_CONNECTIONS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub max_connections: u32,
+    /// Connections whose latest request's stack is kept; each takes 30 KiB of kernel memory.
+    #[arg(long, value_name = "N", default_value_t = 1024, env = "PGSOCKTRACE_STACK_SLOTS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub stack_slots: u32,
+    /// Time that all processors together may spend each second on copying stacks.
+    #[arg(long, value_name = "DUR", default_value = "15ms", env = "PGSOCKTRACE_STACK_BUDGET")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub stack_budget: Duration,
+    /// Throw away one event in N, to see that the loss is healed.
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    pub drop_one_in: u32,
+    /// Use only hooks of this flavour where there is a choice.
+    #[arg(long, value_enum, hide = true)]
+    pub hooks: Option<Flavour>,
+}
+
+/// Format of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people: a live table, findings as they arise, a report at the end.
+    #[default]
+    Text,
+    /// One document at the end.
+    Json,
+    /// One event a line, live.
+    Ndjson,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; durations are written 500ms, 10s, 5m or 1h")),
+    }
+}
+
+fn power_of_two(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(mib) if mib.is_power_of_two() && mib <= 1024 => Ok(mib),
+        _ => Err("it must be 1, 2, 4, 8 … or 1024".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"pgsocktrace").chain(arguments))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let trace = parse(&[]).unwrap().trace;
+        assert_eq!(trace.port, [5432]);
+        assert_eq!(trace.interval, Duration::from_secs(10));
+        assert_eq!(trace.silent_after, Duration::from_secs(60));
+        assert_eq!(trace.output, Output::Text);
+        assert!(trace.pid.is_empty() && trace.duration.is_none() && !trace.fail_on_leak);
+    }
+
+    #[test]
+    fn durations_take_all_documented_units() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000)] {
+            let trace = parse(&["--interval", text]).unwrap().trace;
+            assert_eq!(trace.interval, Duration::from_millis(ms), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for arguments in [
+            ["--interval", "5x"],
+            ["--interval", "0s"],
+            ["--pid", "0"],
+            ["--pid", "-3"],
+            ["--port", "70000"],
+            ["--ring-size", "3"],
+            ["--output", "xml"],
+        ] {
+            assert!(parse(&arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn options_repeat() {
+        let trace = parse(&["-p", "1", "-p", "2", "-P", "5432", "-P", "6432"]).unwrap().trace;
+        assert_eq!((trace.pid, trace.port), (vec![1, 2], vec![5432, 6432]));
+    }
+}

@@ -1,0 +1,22 @@
+//! The only place that reads a clock on behalf of everything after decoding.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::event::Timestamp;
+
+/// The present moment of the kernel's `CLOCK_MONOTONIC`, which the kernel programs use too.
+#[must_use]
+pub fn now() -> Timestamp {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Timestamp(seconds * 1_000_000_000 + nanoseconds)
+}
+
+/// The calendar time of `Timestamp(0)`, as far as the two clocks agree now.
+#[must_use]
+pub fn epoch() -> SystemTime {
+    SystemTime::now() - Duration::from_nanos(now().0)
+}

@@ -1,0 +1,142 @@
+//! The fields that the kernel programs read, found by name.
+
+use leak_common::layout::Layout;
+
+use super::{Btf, BtfError, Kind, Type};
+
+/// What one architecture calls a task's registers. All that depends on the architecture is here;
+/// another one is added as another constant.
+struct Registers {
+    instruction_pointer: &'static str,
+    stack_pointer: &'static str,
+    frame_pointer: &'static str,
+    syscall: &'static str,
+    arguments: [&'static str; 3],
+    /// Path within `task_struct` to the thread register, which points to thread-local storage.
+    thread: &'static str,
+}
+
+/// arch/x86/include/asm/ptrace.h and processor.h.
+const X86_64: Registers = Registers {
+    instruction_pointer: "ip",
+    stack_pointer: "sp",
+    frame_pointer: "bp",
+    syscall: "orig_ax",
+    arguments: ["di", "si", "dx"],
+    thread: "thread.fsbase",
+};
+
+impl Btf<'_> {
+    /// Finds every field that the kernel programs read, for x86-64.
+    ///
+    /// # Errors
+    ///
+    /// When a structure or a field is missing.
+    pub fn layout(&self) -> Result<Layout, BtfError> {
+        let [dport, num, family, state, rcv_saddr, daddr, cookie, protocol, err] = self
+            .offsets_in(
+                "sock",
+                [
+                    "__sk_common.skc_dport",
+                    "__sk_common.skc_num",
+                    "__sk_common.skc_family",
+                    "__sk_common.skc_state",
+                    "__sk_common.skc_rcv_saddr",
+                    "__sk_common.skc_daddr",
+                    "__sk_common.skc_cookie",
+                    "sk_protocol",
+                    "sk_err",
+                ],
+            )?;
+        // A kernel without IPv6 has no IPv6 sockets either, so nothing reads these there.
+        let [v6_rcv_saddr, v6_daddr] = self
+            .offsets_in("sock", ["__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr"])
+            .unwrap_or([rcv_saddr, daddr]);
+        let task =
+            |start| self.offsets_in("task_struct", [X86_64.thread, "tgid", "group_leader", start]);
+        // The name before Linux 5.5.
+        let [fsbase, tgid, group_leader, start_boottime] =
+            task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
+        let [arg0, arg1, arg2] = X86_64.arguments;
+        let [ip, sp, bp, syscall, arg0, arg1, arg2] = self.offsets_in(
+            "pt_regs",
+            [
+                X86_64.instruction_pointer,
+                X86_64.stack_pointer,
+                X86_64.frame_pointer,
+                X86_64.syscall,
+                arg0,
+                arg1,
+                arg2,
+            ],
+        )?;
+        Ok(Layout {
+            sk_dport: dport,
+            sk_num: num,
+            sk_family: family,
+            sk_state: state,
+            sk_rcv_saddr: rcv_saddr,
+            sk_daddr: daddr,
+            sk_v6_rcv_saddr: v6_rcv_saddr,
+            sk_v6_daddr: v6_daddr,
+            sk_cookie: cookie,
+            sk_protocol: protocol,
+            sk_err: err,
+            task_fsbase: fsbase,
+            task_tgid: tgid,
+            task_group_leader: group_leader,
+            task_start_boottime: start_boottime,
+            regs_ip: ip,
+            regs_sp: sp,
+            regs_bp: bp,
+            regs_syscall: syscall,
+            regs_arg0: arg0,
+            regs_arg1: arg1,
+            regs_arg2: arg2,
+        })
+    }
+
+    /// Offsets of fields, given as dotted paths, that all lie in one and the same structure: a
+    /// kernel may describe several of one name, and a mixture of two fits neither.
+    fn offsets_in<const N: usize>(
+        &self,
+        structure: &'static str,
+        paths: [&str; N],
+    ) -> Result<[u32; N], BtfError> {
+        let mut missing = BtfError::Missing { structure, field: paths.join("`, `") };
+        let mut nearest = 0;
+        for candidate in self.named(Kind::Struct, structure) {
+            let mut offsets = [0; N];
+            let mut found = 0;
+            for (slot, path) in offsets.iter_mut().zip(paths) {
+                let Some(offset) = self.path(&candidate, path) else { break };
+                *slot = offset;
+                found += 1;
+            }
+            if found == N {
+                return Ok(offsets);
+            }
+            if found >= nearest
+                && let Some(path) = paths.get(found)
+            {
+                nearest = found;
+                missing = BtfError::Missing { structure, field: (*path).to_owned() };
+            }
+        }
+        Err(missing)
+    }
+
+    fn path(&self, structure: &Type, path: &str) -> Option<u32> {
+        let mut structure = *structure;
+        let mut offset = 0_u32;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            let (within, found) = self.field(&structure, name)?;
+            offset = offset.checked_add(within)?;
+            if names.peek().is_some() {
+                structure = self.structure(found)?;
+            }
+        }
+        Some(offset)
+    }
+}

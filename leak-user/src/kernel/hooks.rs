@@ -1,0 +1,233 @@
+//! Which hook can serve which purpose: the one table of them.
+
+use std::fmt;
+
+/// What a hook is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Connections opened and established, and why they failed.
+    Connect,
+    /// Connections destroyed.
+    Close,
+    /// Payload sent, requests and their stacks.
+    Send,
+    /// Payload received, and with it PostgreSQL's state.
+    Receive,
+    /// Children of traced processes.
+    Children,
+}
+
+impl Purpose {
+    /// All of them, in the order in which they are attached: what ends a connection before what
+    /// begins one, so that none that began is left over.
+    pub const ALL: [Self; 5] =
+        [Self::Children, Self::Close, Self::Receive, Self::Send, Self::Connect];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Close => "close",
+            Self::Send => "send",
+            Self::Receive => "receive",
+            Self::Children => "children",
+        }
+    }
+
+    /// What is lost without it.
+    #[must_use]
+    pub fn without(self) -> &'static str {
+        match self {
+            Self::Connect => "new connections would not be seen",
+            Self::Close => "closed connections would be reported as open until the next inventory",
+            Self::Send => "requests, their stacks and bytes sent would not be seen",
+            Self::Receive => "bytes received and PostgreSQL's state would not be seen",
+            Self::Children => "--children has no effect: only the given processes are traced",
+        }
+    }
+
+    /// Whether the main job can run without it.
+    #[must_use]
+    pub fn is_needed(self) -> bool {
+        self != Self::Children
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A way of hooking, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Flavour {
+    /// BTF tracepoints.
+    A,
+    /// fentry and fexit.
+    B,
+    /// kprobes and kretprobes.
+    C,
+}
+
+/// How one kernel program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// To a tracepoint, by BTF.
+    Tracepoint,
+    /// To a function's return, by BTF.
+    FunctionExit,
+    /// To a function, by breakpoint or ftrace. aya decides from the program between its entry and
+    /// its return.
+    Kprobe,
+}
+
+/// One kernel program and what it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Name in the object file.
+    pub name: &'static str,
+    /// How it is attached.
+    pub attachment: Attachment,
+    /// The tracepoint or function.
+    pub target: &'static str,
+}
+
+/// A set of programs that together serve a purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What for.
+    pub purpose: Purpose,
+    /// Which way.
+    pub flavour: Flavour,
+    /// Its name in reports.
+    pub label: &'static str,
+    /// The programs; all or none are attached.
+    pub programs: &'static [Program],
+    /// How many parameters the hooked function must have for the programs to find their arguments;
+    /// empty: that does not matter.
+    pub parameters: &'static [usize],
+    /// What it asks of the kernel.
+    pub requirement: &'static str,
+}
+
+const fn tracepoint(name: &'static str, target: &'static str) -> Program {
+    Program { name, attachment: Attachment::Tracepoint, target }
+}
+
+const fn function_exit(name: &'static str, target: &'static str) -> Program {
+    Program { name, attachment: Attachment::FunctionExit, target }
+}
+
+const fn kprobe(name: &'static str, target: &'static str) -> Program {
+    Program { name, attachment: Attachment::Kprobe, target }
+}
+
+const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usize]) -> Hook {
+    Hook {
+        purpose: Purpose::Receive,
+        flavour: Flavour::B,
+        label: "fexit/tcp_recvmsg",
+        programs: program,
+        parameters,
+        requirement: "Linux 5.14 or later with BTF and function tracing",
+    }
+}
+
+const fn receive_kprobe(programs: &'static [Program; 2], parameters: &'static [usize]) -> Hook {
+    Hook {
+        purpose: Purpose::Receive,
+        flavour: Flavour::C,
+        label: "kprobe/tcp_recvmsg",
+        programs,
+        parameters,
+        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
+    }
+}
+
+/// Every hook, best first within its purpose.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        purpose: Purpose::Connect,
+        flavour: Flavour::A,
+        label: "tp_btf/inet_sock_set_state",
+        programs: &[tracepoint("state_change", "inet_sock_set_state")],
+        parameters: &[],
+        requirement: "Linux 5.14 or later with BTF",
+    },
+    Hook {
+        purpose: Purpose::Close,
+        flavour: Flavour::A,
+        label: "tp_btf/tcp_destroy_sock",
+        programs: &[tracepoint("destroy", "tcp_destroy_sock")],
+        parameters: &[],
+        requirement: "Linux 5.14 or later with BTF",
+    },
+    Hook {
+        purpose: Purpose::Send,
+        flavour: Flavour::A,
+        label: "tp_btf/sock_send_length",
+        programs: &[tracepoint("send_tracepoint", "sock_send_length")],
+        parameters: &[],
+        requirement: "Linux 6.4 or later with BTF",
+    },
+    Hook {
+        purpose: Purpose::Send,
+        flavour: Flavour::B,
+        label: "fexit/tcp_sendmsg",
+        programs: &[function_exit("send_fexit", "tcp_sendmsg")],
+        parameters: &[],
+        requirement: "Linux 5.14 or later with BTF and function tracing",
+    },
+    Hook {
+        purpose: Purpose::Send,
+        flavour: Flavour::C,
+        label: "kprobe/tcp_sendmsg",
+        programs: &[kprobe("send_kretprobe", "tcp_sendmsg"), kprobe("send_kprobe", "tcp_sendmsg")],
+        parameters: &[],
+        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
+    },
+    Hook {
+        purpose: Purpose::Receive,
+        flavour: Flavour::A,
+        label: "tp_btf/sock_recv_length",
+        programs: &[tracepoint("receive_tracepoint", "sock_recv_length")],
+        parameters: &[],
+        requirement: "Linux 6.4 or later with BTF",
+    },
+    receive_fexit(&[function_exit("receive_fexit_4", "tcp_recvmsg")], &[4]),
+    receive_fexit(&[function_exit("receive_fexit_5", "tcp_recvmsg")], &[5]),
+    receive_fexit(&[function_exit("receive_fexit_6", "tcp_recvmsg")], &[6]),
+    receive_kprobe(
+        &[kprobe("receive_kretprobe", "tcp_recvmsg"), kprobe("receive_kprobe_5", "tcp_recvmsg")],
+        &[4, 5],
+    ),
+    receive_kprobe(
+        &[kprobe("receive_kretprobe", "tcp_recvmsg"), kprobe("receive_kprobe_6", "tcp_recvmsg")],
+        &[6],
+    ),
+    Hook {
+        purpose: Purpose::Children,
+        flavour: Flavour::A,
+        label: "tp_btf/sched_process_fork",
+        programs: &[tracepoint("fork", "sched_process_fork")],
+        parameters: &[],
+        requirement: "Linux 5.14 or later with BTF",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_purpose_has_hooks_best_first() {
+        for purpose in Purpose::ALL {
+            let flavours: Vec<_> =
+                HOOKS.iter().filter(|h| h.purpose == purpose).map(|h| h.flavour).collect();
+            assert!(!flavours.is_empty(), "{purpose} has no hook");
+            assert!(flavours.is_sorted(), "{purpose}: {flavours:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Arrays that the kernel programs write and the collector reads in place, without a system call.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{Ordering, fence};
+
+use leak_common::Plain;
+use leak_common::connection::Connection;
+use leak_common::stack::{MAX_STACK, StackHeader, StackRecord};
+use memmap2::{MmapOptions, MmapRaw};
+
+/// How often a record that is being written is looked at again.
+const ATTEMPTS: u32 = 8;
+
+/// A BPF array map, mapped for reading.
+#[derive(Debug)]
+pub(crate) struct MappedArray<T> {
+    memory: MmapRaw,
+    len: usize,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Plain> MappedArray<T> {
+    /// Maps the `len` elements of the map behind `fd`.
+    pub(crate) fn new(fd: &impl AsRawFd, len: u32) -> std::io::Result<Self> {
+        let len = len as usize;
+        // The kernel rounds each element's size up to eight bytes.
+        const { assert!(size_of::<T>() % 8 == 0) };
+        let memory = MmapOptions::new().len(len * size_of::<T>()).map_raw_read_only(fd)?;
+        Ok(Self { memory, len, element: std::marker::PhantomData })
+    }
+
+    /// How many elements there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn element(&self, index: usize) -> Option<*const T> {
+        // SAFETY: the index is within the mapping.
+        (index < self.len).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(index) })
+    }
+}
+
+impl MappedArray<Connection> {
+    /// Copies a slot's connection; `None` when the slot is free or changed hands meanwhile.
+    pub(crate) fn connection(&self, index: usize) -> Option<Connection> {
+        let slot = self.element(index)?;
+        // SAFETY: the pointer is valid for reads; the kernel writes concurrently, so the reads are
+        // volatile. Every byte pattern is a valid Connection.
+        unsafe {
+            let cookie = (&raw const (*slot).cookie).read_volatile();
+            if cookie == 0 {
+                return None;
+            }
+            fence(Ordering::Acquire);
+            let connection = slot.read_volatile();
+            fence(Ordering::Acquire);
+            let after = (&raw const (*slot).cookie).read_volatile();
+            (connection.cookie == cookie && after == cookie).then_some(connection)
+        }
+    }
+}
+
+impl MappedArray<StackRecord> {
+    /// Copies a slot's stack; `None` when it is empty or the kernel keeps writing it.
+    pub(crate) fn stack(&self, index: usize) -> Option<(StackHeader, Vec<u8>)> {
+        let slot = self.element(index)?;
+        for _ in 0..ATTEMPTS {
+            // SAFETY: the pointer is valid for reads; the kernel writes concurrently, so the reads
+            // are volatile, and what was torn is thrown away. Every byte pattern is valid.
+            unsafe {
+                let sequence = &raw const (*slot).header.sequence;
+                let before = sequence.read_volatile();
+                if before == 0 {
+                    return None;
+                }
+                fence(Ordering::Acquire);
+                let header = (&raw const (*slot).header).read_volatile();
+                let len = (header.len as usize).min(MAX_STACK);
+                let mut bytes = vec![0; len];
+                let from = (&raw const (*slot).bytes).cast::<u8>();
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len);
+                fence(Ordering::Acquire);
+                if before % 2 == 0 && sequence.read_volatile() == before {
+                    return Some((header, bytes));
+                }
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+}

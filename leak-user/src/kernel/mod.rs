@@ -1,0 +1,11 @@
+//! Everything that speaks with the kernel.
+
+pub(crate) mod attach;
+pub mod btf;
+pub mod diag;
+pub mod hooks;
+mod mapped;
+pub mod tracer;
+
+pub use attach::Outcome;
+pub use tracer::{Counters, Settings, Tracer};

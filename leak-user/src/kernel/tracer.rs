@@ -1,0 +1,315 @@
+//! The kernel programs at work: loaded, attached, read.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Stack};
+use aya::{Btf, Ebpf, EbpfLoader};
+use leak_common::Plain;
+use leak_common::config::{Config, MAX_PORTS};
+use leak_common::connection::Connection;
+use leak_common::event::{counter, kind};
+use leak_common::layout::Layout;
+use leak_common::stack::{MAX_STACK, StackHeader, StackRecord};
+
+use super::attach::{self, Outcome};
+use super::btf;
+use super::hooks::{Flavour, Purpose};
+use super::mapped::MappedArray;
+use crate::error::KernelError;
+
+/// The kernel programs; empty when they could not be built where this binary was.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leak-ebpf"));
+
+/// Slots beyond the highest one known to be used that are read all the same: see
+/// [`counter::SLOTS_USED`].
+const SLACK: usize = 64;
+
+/// What the kernel programs are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Server ports, at least one.
+    pub ports: Vec<u16>,
+    /// Processes to trace; `None`: all.
+    pub pids: Option<Vec<u32>>,
+    /// Trace what traced processes fork.
+    pub children: bool,
+    /// Bytes of the ring buffer.
+    pub ring_bytes: u32,
+    /// Connections that can be traced at once.
+    pub max_connections: u32,
+    /// Connections whose latest request's stack is kept.
+    pub max_records: u32,
+    /// Bytes of stack copied at first.
+    pub stack_bytes: u32,
+    /// Nanoseconds a second that may be spent on copying stacks.
+    pub stack_budget_ns: u64,
+    /// Throw away one event in this many; 0: none. For tests.
+    pub drop_one_in: u32,
+    /// Use only hooks of this flavour where there is a choice. For tests.
+    pub flavour: Option<Flavour>,
+    /// Compile in the kernel programs' debug log.
+    pub debug_log: bool,
+}
+
+/// What the kernel programs have counted since they were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events sent, by kind.
+    pub sent: [u64; kind::COUNT],
+    /// Events lost for want of room in the ring buffer, by kind.
+    pub lost: [u64; kind::COUNT],
+    /// Connections not traced because the table was full.
+    pub table_full: u64,
+    /// Stacks copied.
+    pub stacks: u64,
+    /// Stacks not copied because the budget was used up.
+    pub stacks_over_budget: u64,
+    /// Stacks not copied because the connection has no slot in the flight recorder.
+    pub stacks_no_slot: u64,
+    /// Stacks of which nothing could be read.
+    pub stacks_unreadable: u64,
+}
+
+/// The attached kernel programs. Dropping it detaches them.
+pub struct Tracer {
+    ebpf: Ebpf,
+    outcomes: Vec<Outcome>,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    connections: MappedArray<Connection>,
+    records: MappedArray<StackRecord>,
+    pids: BpfHashMap<MapData, u32, u32>,
+    profiles: BpfHashMap<MapData, u32, [u32; 2]>,
+}
+
+impl Tracer {
+    /// Loads the programs and attaches the best hook for each purpose.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel or these privileges cannot run the main job; the error says what to do.
+    pub fn start(settings: &Settings) -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NotBuilt);
+        }
+        let types = btf::read_kernel()?;
+        let types = btf::Btf::parse(&types)?;
+        let layout = types.layout()?;
+        let config = config(settings);
+        let mut ebpf = load(settings, &config, &layout)?;
+
+        let take = |ebpf: &mut Ebpf, name: &'static str| {
+            ebpf.take_map(name).ok_or(KernelError::MissingMap { name })
+        };
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
+        let mut pids = BpfHashMap::try_from(take(&mut ebpf, "PIDS")?)?;
+        let profiles = BpfHashMap::try_from(take(&mut ebpf, "PROFILES")?)?;
+        let connections = mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?;
+        let records = mapped(&mut ebpf, "RECORDS", settings.max_records)?;
+        let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE_SLOTS")?)?;
+        for slot in (0..settings.max_connections).rev() {
+            free.push(slot, 0)?;
+        }
+        for &pid in settings.pids.iter().flatten() {
+            pids.insert(pid, 1, 0)?;
+        }
+
+        let arity = |function: &str| types.function_arity(function);
+        let types_for_aya = Btf::from_sys_fs().map_err(KernelError::Btf)?;
+        let purposes: Vec<_> = Purpose::ALL
+            .into_iter()
+            .filter(|&purpose| settings.children || purpose != Purpose::Children)
+            .collect();
+        let outcomes =
+            attach::attach(&mut ebpf, &types_for_aya, &purposes, settings.flavour, &arity);
+        Ok(Self { ebpf, outcomes, ring, counters, connections, records, pids, profiles })
+    }
+
+    /// How each purpose fared.
+    #[must_use]
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// Checks that every purpose that the main job needs has a hook.
+    ///
+    /// # Errors
+    ///
+    /// Names the first purpose without one and what the kernel said.
+    pub fn require_main_job(&self) -> Result<(), KernelError> {
+        for outcome in &self.outcomes {
+            if outcome.chosen.is_none() && outcome.purpose.is_needed() {
+                let said = outcome.refused.iter().map(|(hook, why)| (hook.label, why.clone()));
+                return Err(KernelError::NoHook { purpose: outcome.purpose, said: said.collect() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The attached hook of each purpose.
+    #[must_use]
+    pub fn hooks(&self) -> BTreeMap<String, String> {
+        let chosen = |o: &Outcome| Some((o.purpose.name().into(), o.chosen?.label.into()));
+        self.outcomes.iter().filter_map(chosen).collect()
+    }
+
+    /// The programs' debug log, if it was compiled in: to be polled for readiness and flushed.
+    pub fn debug_log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        match aya_log::EbpfLogger::init(&mut self.ebpf) {
+            Ok(logger) => Some(logger),
+            Err(error) => {
+                log::warn!("the kernel programs' debug log cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    /// Becomes readable when there are events.
+    #[must_use]
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// Hands over the events that have come, at most `limit`, oldest first, and says how many.
+    pub fn drain(&mut self, limit: usize, mut receive: impl FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        while count < limit {
+            let Some(event) = self.ring.next() else { break };
+            receive(&event);
+            count += 1;
+        }
+        count
+    }
+
+    /// The live connections with the slots they have. Slots change hands, so a slot number is good
+    /// only for reading the stack right away.
+    pub fn connections(&self) -> impl Iterator<Item = (usize, Connection)> + '_ {
+        let used = self.per_cpu(counter::SLOTS_USED).into_iter().max().unwrap_or(0);
+        let end = usize::try_from(used).unwrap_or(usize::MAX).saturating_add(SLACK);
+        (0..end.min(self.connections.len()))
+            .filter_map(|slot| Some((slot, self.connections.connection(slot)?)))
+    }
+
+    /// The flight recorder's stack of the connection in `slot`, whatever request it belongs to.
+    #[must_use]
+    pub fn recorded_stack(&self, slot: usize) -> Option<(StackHeader, Vec<u8>)> {
+        self.records.stack(slot)
+    }
+
+    /// What was counted so far, over all processors.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let sum = |index| self.per_cpu(index).into_iter().sum();
+        let by_kind = |first: u32| {
+            let mut values = [0; kind::COUNT];
+            for (value, index) in values.iter_mut().zip(first..) {
+                *value = sum(index);
+            }
+            values
+        };
+        Counters {
+            sent: by_kind(counter::SENT),
+            lost: by_kind(counter::LOST),
+            table_full: sum(counter::TABLE_FULL),
+            stacks: sum(counter::STACKS),
+            stacks_over_budget: sum(counter::STACKS_OVER_BUDGET),
+            stacks_no_slot: sum(counter::STACKS_NO_SLOT),
+            stacks_unreadable: sum(counter::STACKS_UNREADABLE),
+        }
+    }
+
+    fn per_cpu(&self, index: u32) -> Vec<u64> {
+        match self.counters.get(&index, 0) {
+            Ok(values) => values.iter().copied().collect(),
+            Err(error) => {
+                log::warn!("counter {index} of the kernel programs cannot be read: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Traces one more process.
+    pub fn add_pid(&mut self, pid: u32) {
+        if let Err(error) = self.pids.insert(pid, 1, 0) {
+            log::warn!("process {pid} cannot be traced: {error}");
+        }
+    }
+
+    /// The processes traced, when only some are: those given and what they forked.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.pids.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Forgets what was kept of a process that is gone, so that its number can be used again.
+    pub fn forget_process(&mut self, pid: u32) {
+        // Absent is as good as removed.
+        let _ = self.pids.remove(&pid);
+        let _ = self.profiles.remove(&pid);
+    }
+
+    /// From now on copies `bytes` of the process's stacks, as far as the maximum allows.
+    pub fn set_stack_bytes(&mut self, pid: u32, bytes: u32) {
+        let bytes = bytes.min(u32::try_from(MAX_STACK).unwrap_or(u32::MAX));
+        if let Err(error) = self.profiles.insert(pid, [bytes, 0], 0) {
+            log::debug!("process {pid} keeps the default stack size: {error}");
+        }
+    }
+}
+
+/// What the programs are told, frozen at load.
+fn config(settings: &Settings) -> Config {
+    let mut ports = [0; MAX_PORTS];
+    let mut port_count = 0;
+    for (to, port) in ports.iter_mut().zip(&settings.ports) {
+        *to = port.to_be();
+        port_count += 1;
+    }
+    Config {
+        ports,
+        port_count,
+        filter_pids: u32::from(settings.pids.is_some()),
+        follow_children: u32::from(settings.children),
+        stack_bytes: settings.stack_bytes,
+        max_connections: settings.max_connections,
+        max_records: settings.max_records,
+        stack_budget_ns: settings.stack_budget_ns,
+        drop_one_in: settings.drop_one_in,
+        reserved: 0,
+    }
+}
+
+fn load(settings: &Settings, config: &Config, layout: &Layout) -> Result<Ebpf, KernelError> {
+    let level: u8 = if settings.debug_log { log::LevelFilter::Debug as u8 } else { 0 };
+    EbpfLoader::new()
+        .allow_unsupported_maps()
+        .override_global("CONFIG", bytes_of(config), true)
+        .override_global("LAYOUT", bytes_of(layout), true)
+        .override_global("AYA_LOG_LEVEL", &level, false)
+        .map_max_entries("EVENTS", settings.ring_bytes)
+        .map_max_entries("CONNECTIONS", settings.max_connections)
+        .map_max_entries("FREE_SLOTS", settings.max_connections)
+        .map_max_entries("SLOTS", settings.max_connections)
+        .map_max_entries("RECORDS", settings.max_records)
+        .load(OBJECT)
+        .map_err(KernelError::from_load)
+}
+
+fn mapped<T: Plain>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    len: u32,
+) -> Result<MappedArray<T>, KernelError> {
+    let map = ebpf.map(name).ok_or(KernelError::MissingMap { name })?;
+    let aya::maps::Map::Array(data) = map else { return Err(KernelError::MissingMap { name }) };
+    MappedArray::new(&data.fd().as_fd().as_raw_fd(), len)
+        .map_err(|source| KernelError::Unmapped { name, source })
+}
+
+/// The bytes of a plain value.
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: a Plain value has no padding, so all its bytes are initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}

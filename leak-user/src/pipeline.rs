@@ -1,0 +1,213 @@
+//! The event loop: kernel events, resolved stacks, inventories and the clock come in; everything is
+//! judged once an interval.
+
+mod collector;
+mod resolver;
+mod targets;
+
+use std::future::pending;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::cli::TraceArgs;
+use crate::inventory::{Inventory, InventoryError};
+use crate::kernel::{Settings, Tracer};
+use collector::Collector;
+use targets::Targets;
+
+/// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
+const BATCH: usize = 1024;
+/// How often it is looked whether the traced processes still live.
+const LIVENESS: Duration = Duration::from_millis(250);
+/// How long a judgement waits for stacks that are still being resolved.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for the last judgement: the report is what people keep.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether a finding of severity `leak` was open at the end.
+    pub leak: bool,
+}
+
+/// What the command line asks of the kernel programs.
+#[must_use]
+pub fn settings(args: &TraceArgs, verbose: u8) -> Settings {
+    let resources = &args.resources;
+    Settings {
+        ports: args.port.clone(),
+        pids: (!args.pid.is_empty()).then(|| args.pid.clone()),
+        children: args.children,
+        ring_bytes: resources.ring_size << 20,
+        max_connections: resources.max_connections,
+        max_records: resources.stack_slots.min(resources.max_connections),
+        stack_bytes: 8 << 10,
+        stack_budget_ns: u64::try_from(resources.stack_budget.as_nanos()).unwrap_or(u64::MAX),
+        drop_one_in: resources.drop_one_in,
+        flavour: resources.hooks,
+        debug_log: verbose > 1,
+    }
+}
+
+/// Traces until told to stop, and prints what is found to stdout.
+///
+/// # Errors
+///
+/// When the kernel programs cannot run here, a process to trace does not exist, or the report cannot
+/// be written.
+pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    let targets = Targets::find(args)?;
+    let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
+    tracer.require_main_job()?;
+    let debug_log = watch_debug_log(&mut tracer, verbose)?;
+    let ring = duplicate(&tracer)?;
+    let mut collector = Collector::new(args, tracer, targets)?;
+    log::info!("tracing {}; Ctrl-C ends it with a report", collector.subject());
+
+    let mut tick = interval(args.interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut liveness = interval(LIVENESS);
+    liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    let mut taking: Option<JoinHandle<Result<Inventory, InventoryError>>> = None;
+    let mut judge_by: Option<Instant> = None;
+
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = at(end) => break,
+            _ = liveness.tick() => if !collector.anyone_left() {
+                log::info!("all traced processes have exited");
+                break;
+            },
+            ready = ring.readable() => {
+                if collector.drain(BATCH)? < BATCH {
+                    ready?.clear_ready();
+                }
+            }
+            () = flush(debug_log.as_ref()) => {}
+            answer = collector.answer() => collector.take_answer(answer)?,
+            _ = tick.tick(), if taking.is_none() => taking = Some(collector.start_inventory()?),
+            inventory = finished(&mut taking) => {
+                taking = None;
+                collector.take_inventory(inventory?)?;
+                judge_by = Some(Instant::now() + PATIENCE.min(args.interval));
+            }
+            () = at(judge_by) => {
+                judge_by = None;
+                collector.judge()?;
+            }
+        }
+        if judge_by.is_some() && collector.stacks_are_resolved() {
+            judge_by = None;
+            collector.judge()?;
+        }
+    }
+    finish(collector, taking).await
+}
+
+/// Takes a last look at everything, judges, and reports.
+async fn finish(
+    mut collector: Collector,
+    taking: Option<JoinHandle<Result<Inventory, InventoryError>>>,
+) -> anyhow::Result<Ended> {
+    if let Some(taking) = taking {
+        // It looked too early for the last judgement, but it may hold what the kernel is about to
+        // forget.
+        collector.take_inventory(taking.await?)?;
+    }
+    while collector.drain(BATCH)? == BATCH {}
+    let last = collector.start_inventory()?.await?;
+    collector.take_inventory(last)?;
+    let deadline = Instant::now() + LAST_PATIENCE;
+    while !collector.stacks_are_resolved() {
+        tokio::select! {
+            answer = collector.answer() => collector.take_answer(answer)?,
+            () = sleep_until(deadline) => break,
+        }
+    }
+    collector.report()
+}
+
+/// The readiness of the ring buffer, apart from the tracer that reads it.
+fn duplicate(tracer: &Tracer) -> anyhow::Result<AsyncFd<OwnedFd>> {
+    let fd = tracer.ring_fd().try_clone_to_owned().context("the ring buffer cannot be watched")?;
+    Ok(AsyncFd::with_interest(fd, Interest::READABLE)?)
+}
+
+type DebugLog = AsyncFd<DebugLogFd>;
+
+/// The kernel programs' own log; aya reads it, tokio watches it.
+struct DebugLogFd(std::cell::RefCell<aya_log::EbpfLogger<&'static dyn log::Log>>);
+
+impl AsRawFd for DebugLogFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.borrow().as_fd().as_raw_fd()
+    }
+}
+
+fn watch_debug_log(tracer: &mut Tracer, verbose: u8) -> anyhow::Result<Option<DebugLog>> {
+    if verbose < 2 {
+        return Ok(None);
+    }
+    let Some(logger) = tracer.debug_log() else { return Ok(None) };
+    let fd = DebugLogFd(std::cell::RefCell::new(logger));
+    Ok(Some(AsyncFd::with_interest(fd, Interest::READABLE)?))
+}
+
+async fn flush(debug_log: Option<&DebugLog>) {
+    let Some(debug_log) = debug_log else { return pending().await };
+    match debug_log.readable().await {
+        Ok(mut ready) => {
+            ready.get_inner().0.borrow_mut().flush();
+            ready.clear_ready();
+        }
+        Err(_) => pending().await,
+    }
+}
+
+/// Waits until `when`; for ever when there is no such moment.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the inventory under way; for ever when none is.
+async fn finished(
+    taking: &mut Option<JoinHandle<Result<Inventory, InventoryError>>>,
+) -> Result<Result<Inventory, InventoryError>, tokio::task::JoinError> {
+    match taking {
+        Some(taking) => taking.await,
+        None => pending().await,
+    }
+}
+
+/// An error and its causes as one sentence, each said once.
+#[must_use]
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}

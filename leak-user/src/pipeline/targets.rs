@@ -1,0 +1,105 @@
+//! Which processes are to be traced.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::TraceArgs;
+use crate::event::ProcessKey;
+use crate::inventory::Scope;
+use crate::process::name::CommPattern;
+use crate::process;
+
+/// The processes asked for, by number and by name.
+pub(super) struct Targets {
+    /// `None`: all.
+    roots: Option<Vec<ProcessKey>>,
+    children: bool,
+    names: Vec<CommPattern>,
+    /// Processes by whether their name is wanted, as far as they were met.
+    met: HashMap<ProcessKey, bool>,
+}
+
+impl Targets {
+    /// Looks the processes up.
+    ///
+    /// # Errors
+    ///
+    /// When one does not exist, or a pattern is not one.
+    pub(super) fn find(args: &TraceArgs) -> anyhow::Result<Self> {
+        let mut roots = None;
+        if !args.pid.is_empty() {
+            let mut pids: HashSet<u32> = args.pid.iter().copied().collect();
+            for &pid in &args.pid {
+                if let Err(error) = process::identify(pid) {
+                    bail!("process {pid} cannot be traced: {error}");
+                }
+            }
+            if args.children {
+                pids = process::with_descendants(&pids).context("children cannot be listed")?;
+            }
+            // What exits between the two looks is no target any more.
+            roots = Some(pids.into_iter().filter_map(|pid| process::identify(pid).ok()).collect());
+        }
+        Ok(Self { roots, children: args.children, names: args.comm.clone(), met: HashMap::new() })
+    }
+
+    /// The numbers of the processes to trace; `None`: all.
+    pub(super) fn pids(&self) -> Option<Vec<u32>> {
+        self.roots.as_ref().map(|roots| roots.iter().map(|process| process.pid).collect())
+    }
+
+    /// Whether children of the traced processes are traced too.
+    pub(super) fn include_children(&self) -> bool {
+        self.children
+    }
+
+    /// Whether one of the processes still lives, or all are traced. `pids` are those the kernel
+    /// programs trace now, children included.
+    pub(super) fn anyone_left(&self, pids: impl FnOnce() -> Vec<u32>) -> bool {
+        let Some(roots) = &self.roots else { return true };
+        roots.iter().any(|&process| is_alive(process))
+            || (self.children && pids().into_iter().any(|pid| process::identify(pid).is_ok()))
+    }
+
+    /// What an inventory lists.
+    pub(super) fn scope(&self, pids: impl FnOnce() -> Vec<u32>) -> Scope {
+        Scope { pids: self.roots.as_ref().map(|_| pids().into_iter().collect()) }
+    }
+
+    /// Whether connections of `process` are wanted. Its name is looked up when it is first met;
+    /// `comm` stands in when it is gone by then.
+    pub(super) fn wants(&mut self, process: ProcessKey, comm: &str) -> bool {
+        if self.names.is_empty() {
+            return true;
+        }
+        *self.met.entry(process).or_insert_with(|| {
+            let info = process::describe(process);
+            let name = info.as_ref().map_or(comm, |info| &info.comm);
+            self.names.iter().any(|pattern| pattern.matches(name))
+        })
+    }
+
+    /// Forgets a process that is gone.
+    pub(super) fn forget(&mut self, process: ProcessKey) {
+        self.met.remove(&process);
+    }
+
+    /// What is traced, in words.
+    pub(super) fn describe(&self) -> String {
+        let processes = match &self.roots {
+            None => "every process".to_owned(),
+            Some(roots) => {
+                let pids: Vec<_> = roots.iter().map(|process| process.pid.to_string()).collect();
+                let word = if pids.len() == 1 { "process" } else { "processes" };
+                format!("{word} {}", pids.join(", "))
+            }
+        };
+        if self.names.is_empty() { processes } else { format!("{processes}, filtered by name") }
+    }
+}
+
+/// Whether exactly this process, not one that got its number, still lives.
+pub(super) fn is_alive(process: ProcessKey) -> bool {
+    process::identify(process.pid).is_ok_and(|now| now == process)
+}

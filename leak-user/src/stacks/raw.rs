@@ -1,0 +1,43 @@
+//! A user stack as it was copied, before anything is known about it.
+
+use leak_common::stack::GOROUTINE_WINDOW;
+
+use crate::event::ProcessKey;
+
+/// Registers and stack bytes of one thread at the moment of a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawStack {
+    /// The process.
+    pub process: ProcessKey,
+    /// The thread.
+    pub tid: u32,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer: the address of the first byte of `bytes`.
+    pub sp: u64,
+    /// Frame pointer.
+    pub bp: u64,
+    /// How many bytes were asked for. When `bytes` is shorter, the copy reached the stack's end or
+    /// memory that could not be read, and asking for more would not help.
+    pub wanted: u32,
+    /// Bytes of the goroutine's descriptor, from
+    /// [`GOROUTINE_WINDOW_START`](leak_common::stack::GOROUTINE_WINDOW_START) on.
+    pub goroutine_window: [u8; GOROUTINE_WINDOW],
+    /// The stack from `sp` upward.
+    pub bytes: Vec<u8>,
+}
+
+impl RawStack {
+    /// The word at `address`, when the copy holds it.
+    pub(super) fn word(&self, address: u64) -> Option<u64> {
+        let offset = usize::try_from(address.checked_sub(self.sp)?).ok()?;
+        super::bytes::u64_at(&self.bytes, offset)
+    }
+
+    /// Whether `address` lies above the copy only because the copy was cut at the wanted length.
+    pub(super) fn cut_before(&self, address: u64) -> bool {
+        let wanted = usize::try_from(self.wanted).unwrap_or(usize::MAX);
+        let above = address.checked_sub(self.sp).is_some_and(|o| o + 8 > self.bytes.len() as u64);
+        above && self.bytes.len() >= wanted
+    }
+}

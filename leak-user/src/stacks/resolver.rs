@@ -1,0 +1,356 @@
+//! The one door to this room: raw stacks in, symbolized and shared stacks out.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::binary::{Binary, BinaryStore};
+use super::culprit::{base_name, culprit, language_of};
+use super::modules::{Modules, ModulesError};
+use super::perf_map::PerfMap;
+use super::raw::RawStack;
+use super::symbolize::Symbol;
+use super::unwind::{End, Walk, Walker};
+use super::{Frame, Language, Quality, Stack, guarded};
+use crate::event::{ProcessKey, StackId, Timestamp};
+
+/// Most processes whose mappings are kept.
+const MAX_PROCESSES: usize = 8192;
+/// Most different stacks of one process that are remembered by their addresses.
+const MAX_KNOWN_PER_PROCESS: usize = 2048;
+/// Most stacks that are shared among processes.
+const MAX_STACKS: usize = 32 * 1024;
+/// How often a process's mappings are read again at most.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Functions that have no caller, though they may not say so.
+const ROOTS: [&str; 8] = [
+    "_start",
+    "clone",
+    "clone3",
+    "__clone",
+    "__clone3",
+    "start_thread",
+    "_start_c",
+    "thread_start",
+];
+
+/// What became of a raw stack.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// The stack; `None` when nothing is known of its process, as when it exited before it was
+    /// first seen.
+    pub stack: Option<Arc<Stack>>,
+    /// The goroutine that ran, in a Go program.
+    pub goroutine: Option<u64>,
+    /// The stack is truncated because too few bytes of it were copied: a longer copy would show
+    /// more.
+    pub frames_wanted_more: bool,
+}
+
+/// What the resolver holds and what it had to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResolverStats {
+    /// Processes whose mappings are known.
+    pub processes: usize,
+    /// Files that are held open.
+    pub binaries: usize,
+    /// Processes that were refused because too many were known already.
+    pub processes_refused: u64,
+    /// Files that were refused because too many were held open already.
+    pub binaries_refused: u64,
+    /// Held files that are no binaries or made a parser fail; their frames stay nameless.
+    pub binaries_unusable: usize,
+}
+
+/// Unwinds and symbolizes stacks, and remembers what it learnt for that.
+///
+/// It is not `Send`, because blazesym's symbolizer is not: create it on the thread that uses it,
+/// and give it raw stacks through a channel. Reading a large binary for the first time takes up to
+/// some hundred milliseconds, so that thread should not be one that others wait for.
+#[derive(Debug)]
+pub struct Resolver {
+    processes: HashMap<ProcessKey, ProcessState>,
+    binaries: BinaryStore,
+    walker: Walker,
+    stacks: HashSet<SharedStack>,
+    processes_refused: u64,
+}
+
+#[derive(Debug)]
+struct ProcessState {
+    modules: Modules,
+    perf_map: PerfMap,
+    /// Resolved stacks by their addresses and whether they were complete.
+    known: HashMap<(Box<[u64]>, bool), Arc<Stack>>,
+}
+
+impl ProcessState {
+    fn new(modules: Modules) -> Self {
+        Self { modules, perf_map: PerfMap::default(), known: HashMap::new() }
+    }
+}
+
+/// A stack, compared by its identity.
+#[derive(Debug)]
+struct SharedStack(Arc<Stack>);
+
+impl PartialEq for SharedStack {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for SharedStack {}
+
+impl std::hash::Hash for SharedStack {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl std::borrow::Borrow<StackId> for SharedStack {
+    fn borrow(&self) -> &StackId {
+        &self.0.id
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Resolver {
+    /// A resolver that knows no process yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            processes: HashMap::new(),
+            binaries: BinaryStore::default(),
+            walker: Walker::new(),
+            stacks: HashSet::new(),
+            processes_refused: 0,
+        }
+    }
+
+    /// Reads a process's mappings and opens their files, unless that was done before: the process
+    /// may be gone, or its files replaced, when its stacks are asked for.
+    ///
+    /// # Errors
+    /// When procfs refuses, or the PID belongs to another process by now.
+    pub fn first_sight(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
+        if self.processes.contains_key(&process) {
+            return Ok(());
+        }
+        if self.processes.len() >= MAX_PROCESSES {
+            self.processes_refused += 1;
+            return Ok(());
+        }
+        let modules = Modules::read(process, &mut self.binaries, now)?;
+        self.processes.insert(process, ProcessState::new(modules));
+        Ok(())
+    }
+
+    /// Unwinds and symbolizes a stack.
+    pub fn resolve(&mut self, raw: &RawStack, now: Timestamp) -> Resolved {
+        // Without its mappings a process's stack stays unknown; the caller learns that from the
+        // answer, and whoever asked for first sight has learnt why.
+        let _ = self.first_sight(raw.process, now);
+        let executed = |modules: &Modules| modules.is_replaced(raw.process.pid);
+        self.refresh(raw.process, now, executed);
+        let Some(mut walk) = self.walk(raw) else { return Resolved::default() };
+        if walk.end == End::Unmapped && self.refresh(raw.process, now, |_| true) {
+            walk = self.walk(raw).unwrap_or(walk);
+        }
+        let go = self.processes.get(&raw.process).and_then(|state| {
+            let loaded = state.modules.executable()?.loaded()?;
+            loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
+        });
+        let frames_wanted_more = walk.end == End::CopyTooShort;
+        let stack = self.symbolized(raw.process, walk, go.is_some(), now);
+        self.binaries.trim();
+        Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
+    }
+
+    fn walk(&mut self, raw: &RawStack) -> Option<Walk> {
+        let state = self.processes.get(&raw.process)?;
+        Some(self.walker.walk(raw, &state.modules))
+    }
+
+    /// Forgets a process. Its files are closed when no other process runs them.
+    pub fn forget(&mut self, process: ProcessKey) {
+        self.processes.remove(&process);
+        self.binaries.close_unused();
+    }
+
+    /// What is held and what was refused.
+    #[must_use]
+    pub fn stats(&self) -> ResolverStats {
+        ResolverStats {
+            processes: self.processes.len(),
+            binaries: self.binaries.len(),
+            binaries_unusable: self.binaries.unusable(),
+            processes_refused: self.processes_refused,
+            binaries_refused: self.binaries.refused,
+        }
+    }
+
+    /// Reads a process's mappings again when they are `outdated`, though not too often; says whether
+    /// it did. The process may have loaded more code, or executed another program.
+    fn refresh(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+        outdated: impl FnOnce(&Modules) -> bool,
+    ) -> bool {
+        let Some(state) = self.processes.get_mut(&process) else { return false };
+        if now.since(state.modules.read_at) < READ_AGAIN_AFTER || !outdated(&state.modules) {
+            return false;
+        }
+        // A process that has exited keeps the mappings that it had; it is not asked too often.
+        state.modules.read_at = now;
+        let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
+        *state = ProcessState::new(modules);
+        true
+    }
+
+    fn symbolized(
+        &mut self,
+        process: ProcessKey,
+        walk: Walk,
+        is_go: bool,
+        now: Timestamp,
+    ) -> Option<Arc<Stack>> {
+        let state = self.processes.get_mut(&process)?;
+        let Walk { addresses, end } = walk;
+        let key = (addresses.into_boxed_slice(), end == End::Root);
+        if let Some(stack) = state.known.get(&key) {
+            return Some(Arc::clone(stack));
+        }
+        let mut frames = Vec::with_capacity(key.0.len());
+        let mut identity = Fnv::new();
+        let mut lasting = true;
+        for &address in &key.0 {
+            let Some(mapping) = state.modules.find(address) else { continue };
+            let module = mapping.path.as_deref();
+            lasting &= module.is_some();
+            let in_file = mapping.address_in_file(address);
+            let symbols = match (&mapping.binary, in_file, module) {
+                (Some(binary), Some(in_file), _) => {
+                    self.binaries.touch(binary);
+                    symbols_at(binary, in_file)
+                }
+                (_, _, None) => compiled_symbol(state.perf_map.at(process, address, now)),
+                _ => Rc::new([]),
+            };
+            identity.add_frame(module, in_file, symbols.first(), address);
+            add_frames(&mut frames, &symbols, module, in_file.unwrap_or(address));
+        }
+        let named = frames.iter().any(|f| f.function.is_some());
+        let at_root = match end {
+            End::Root => true,
+            End::MaybeRoot | End::Unmapped | End::Lost | End::CopyTooShort => {
+                let last = frames.last().and_then(|f| f.function.as_deref());
+                last.is_some_and(|name| ROOTS.contains(&name))
+            }
+        };
+        let quality = match (named || frames.len() > 1, at_root) {
+            (false, _) => Quality::None,
+            (true, true) => Quality::Complete,
+            (true, false) => Quality::Truncated,
+        };
+        let language = if is_go {
+            Language::Go
+        } else {
+            language_of(
+                frames.iter().filter_map(|f| f.module.as_deref()),
+                state.modules.executable_path.as_deref(),
+            )
+        };
+        let id = StackId(format!("{:016x}", identity.0));
+        let stack = match self.stacks.get(&id) {
+            Some(shared) if shared.0.quality == quality && shared.0.frames == frames => {
+                Arc::clone(&shared.0)
+            }
+            _ => {
+                let culprit = culprit(&frames);
+                let stack = Arc::new(Stack { id, quality, language, frames, culprit });
+                if self.stacks.len() < MAX_STACKS {
+                    self.stacks.insert(SharedStack(Arc::clone(&stack)));
+                }
+                stack
+            }
+        };
+        if state.known.len() >= MAX_KNOWN_PER_PROCESS {
+            state.known.clear();
+        }
+        // Code that is compiled at run time is moved, and names for it come later.
+        if lasting {
+            state.known.insert(key, Arc::clone(&stack));
+        }
+        Some(stack)
+    }
+}
+
+/// A binary's symbols, innermost first. One that makes the parser fail is given up.
+fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
+    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| {
+        binary.condemn();
+        Rc::new([])
+    })
+}
+
+fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
+    let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
+    name.map(symbol).into_iter().collect()
+}
+
+/// Adds the frames of one address: inlined functions first.
+fn add_frames(frames: &mut Vec<Frame>, symbols: &[Symbol], module: Option<&str>, address: u64) {
+    let nameless = [Symbol::default()];
+    let symbols = if symbols.is_empty() { &nameless } else { symbols };
+    frames.extend(symbols.iter().map(|symbol| Frame {
+        function: symbol.function.clone(),
+        module: module.map(str::to_owned),
+        file: symbol.file.clone(),
+        line: symbol.line,
+        address,
+    }));
+}
+
+/// FNV-1a with 64 bits (Fowler, Noll, Vo): the same in every run and release.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds what is the same for the same code in every process: its place in the file, or the name
+    /// of code compiled at run time. Nameless memory has nothing better than where it happens to
+    /// lie.
+    fn add_frame(
+        &mut self,
+        module: Option<&str>,
+        in_file: Option<u64>,
+        symbol: Option<&Symbol>,
+        address: u64,
+    ) {
+        match (module, in_file, symbol.and_then(|s| s.function.as_deref())) {
+            (Some(module), Some(in_file), _) => {
+                self.add(base_name(module).as_bytes());
+                self.add(&in_file.to_le_bytes());
+            }
+            (_, _, Some(name)) => self.add(name.as_bytes()),
+            _ => self.add(&address.to_le_bytes()),
+        }
+    }
+
+    /// Adds `bytes` and an end mark, so that neighbours cannot run together.
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().chain([&0xff]) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The startup message: who connects to what, by which name.
+//!
+//! Source: PostgreSQL's documentation, "Message Formats", `StartupMessage`: length and version in
+//! four bytes each, then pairs of NUL-terminated strings, then a NUL.
+
+/// What a startup message says of its connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Startup {
+    /// `user`.
+    pub user: Option<String>,
+    /// `database`; the server takes the user's name when it is not given, and so do we.
+    pub database: Option<String>,
+    /// `application_name`.
+    pub application_name: Option<String>,
+    /// `replication` was asked for.
+    pub replication: bool,
+}
+
+/// Length and version.
+const HEADER: usize = 8;
+
+/// Reads the first bytes of a startup message, as many as were kept. What is cut off or broken is
+/// left out.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Startup {
+    let mut startup = Startup::default();
+    let declared = match bytes.first_chunk::<4>() {
+        Some(length) => u32::from_be_bytes(*length) as usize,
+        None => return startup,
+    };
+    let message = bytes.get(HEADER..declared.min(bytes.len())).unwrap_or_default();
+    // The last piece is not terminated: it is empty, or cut off.
+    let Some(end) = message.iter().rposition(|&byte| byte == 0) else { return startup };
+    let mut strings = message.get(..end).unwrap_or_default().split(|&byte| byte == 0);
+    while let (Some(name), Some(value)) = (strings.next(), strings.next()) {
+        if name.is_empty() {
+            break;
+        }
+        let text = || Some(String::from_utf8_lossy(value).into_owned());
+        match name {
+            b"user" => startup.user = text(),
+            b"database" => startup.database = text(),
+            b"application_name" => startup.application_name = text(),
+            b"replication" => {
+                startup.replication = !matches!(value, b"false" | b"off" | b"no" | b"0");
+            }
+            _ => {}
+        }
+    }
+    if startup.database.is_none() {
+        startup.database.clone_from(&startup.user);
+    }
+    startup
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let mut body = vec![0, 3, 0, 0];
+        for (name, value) in pairs {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(value.as_bytes());
+            body.push(0);
+        }
+        body.push(0);
+        let mut bytes = u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn reads_the_names() {
+        let bytes = message(&[("user", "shop"), ("database", "orders"), ("application_name", "é")]);
+        let startup = parse(&bytes);
+        assert_eq!(startup.user.as_deref(), Some("shop"));
+        assert_eq!(startup.database.as_deref(), Some("orders"));
+        assert_eq!(startup.application_name.as_deref(), Some("é"));
+        assert!(!startup.replication);
+    }
+
+    #[test]
+    fn the_database_defaults_to_the_user() {
+        assert_eq!(parse(&message(&[("user", "shop")])).database.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn replication_is_noticed() {
+        assert!(parse(&message(&[("user", "r"), ("replication", "true")])).replication);
+        assert!(parse(&message(&[("user", "r"), ("replication", "database")])).replication);
+        assert!(!parse(&message(&[("user", "r"), ("replication", "off")])).replication);
+    }
+
+    #[test]
+    fn a_cut_message_gives_what_is_whole() {
+        let bytes = message(&[("user", "shop"), ("database", "orders")]);
+        for end in 0..bytes.len() {
+            let startup = parse(&bytes[..end]);
+            assert!(startup.user.is_none() || startup.user.as_deref() == Some("shop"));
+            let database = startup.database.as_deref();
+            assert!(matches!(database, None | Some("shop" | "orders")), "{database:?}");
+        }
+    }
+
+    #[test]
+    fn broken_bytes_give_nothing() {
+        assert_eq!(parse(&[]), Startup::default());
+        assert_eq!(parse(&[255; 256]), Startup::default());
+        assert_eq!(parse(b"\0\0\0\x01\0\x03\0\0user\0x\0"), Startup::default());
+        let mut odd = message(&[("user", "a")]);
+        odd.truncate(odd.len() - 3);
+        assert_eq!(parse(&odd).user, None);
+    }
+}

@@ -1,0 +1,315 @@
+//! The one truthful table of connections.
+//!
+//! Events change it, and nothing else: it reads no clock and asks no kernel, so that a recording
+//! gives the same table as the run that it was made from. It is bounded: when it is full, it
+//! refuses newcomers and counts them. It never makes room by forgetting a connection, because the
+//! one that is silent for longest is the one that leaks.
+
+mod connection;
+mod gone;
+mod history;
+mod inventory;
+mod pools;
+mod tally;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use connection::Connection;
+pub use pools::{Identity, Pool, PoolKey};
+pub use tally::{ProcessTally, Tally};
+
+use crate::event::{
+    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackId, StackRole, Timestamp, Usage, Wire,
+};
+use gone::Gone;
+use pools::Pools;
+use tally::Tallies;
+
+/// Where the table had to be corrected, and what it could not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Connections found to exist whose opening was missed.
+    pub added: u64,
+    /// Connections found to be gone whose end was missed.
+    pub closed: u64,
+    /// Connections whose state was found to be another.
+    pub corrected: u64,
+    /// Openings refused because the table was full.
+    pub refused: u64,
+    /// Connections that the last inventory listed and the full table could not take.
+    pub untracked: u64,
+}
+
+impl Losses {
+    /// All corrections.
+    #[must_use]
+    pub fn reconciled(&self) -> u64 {
+        self.added + self.closed + self.corrected
+    }
+}
+
+/// All live connections, and what was counted of those that are gone.
+#[derive(Debug)]
+pub struct ConnectionTable {
+    capacity: usize,
+    connections: HashMap<ConnectionId, Connection>,
+    gone: Gone,
+    pools: Pools,
+    tallies: Tallies,
+    losses: Losses,
+    began: Option<Timestamp>,
+    last_inventory: Option<Timestamp>,
+}
+
+impl ConnectionTable {
+    /// An empty table that takes up to `capacity` connections.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            connections: HashMap::new(),
+            gone: Gone::default(),
+            pools: Pools::default(),
+            tallies: Tallies::default(),
+            losses: Losses::default(),
+            began: None,
+            last_inventory: None,
+        }
+    }
+
+    /// Takes in what has happened. `now` is when the collector learnt of it.
+    pub fn apply(&mut self, event: &Event, now: Timestamp) {
+        self.began.get_or_insert(now);
+        match event {
+            Event::Opened { id, at, caller, endpoints } => {
+                self.opened(*id, *at, caller, *endpoints, now);
+            }
+            Event::Established { id, at, endpoints } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.establish(*at, *endpoints);
+                }
+            }
+            Event::Failed { id, at, errno: _ } => self.remove(*id, *at, true, now),
+            Event::Closed { id, at, usage } => self.closed(*id, *at, usage, now),
+            Event::Used { id, usage } => self.used(*id, usage, now),
+            Event::Inventory { began, sockets, complete } => {
+                self.reconcile(*began, sockets, *complete, now);
+            }
+            Event::StackResolved { id, role, stack, goroutine } => {
+                self.resolved(*id, *role, stack.as_ref(), *goroutine);
+            }
+        }
+    }
+
+    /// The live connections, in no order.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values()
+    }
+
+    /// One live connection.
+    #[must_use]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// What was counted per process, in no order.
+    pub fn processes(&self) -> impl Iterator<Item = (ProcessKey, &ProcessTally)> {
+        self.tallies.processes()
+    }
+
+    /// What was counted per process name and server. Its totals never fall, also when a process is
+    /// gone and forgotten.
+    #[must_use]
+    pub fn tallies_by_name(&self) -> BTreeMap<(String, SocketAddr), Tally> {
+        self.tallies.by_name()
+    }
+
+    /// What had to be corrected or refused.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.losses
+    }
+
+    /// When the first event was applied.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        self.began
+    }
+
+    /// The group that `connection` is judged with.
+    #[must_use]
+    pub fn pool_of(&self, connection: &Connection) -> Pool<'_> {
+        self.pools.pool(&connection.pool)
+    }
+
+    /// Every group.
+    pub fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
+        self.pools.all()
+    }
+
+    /// Net growth of `connection`'s group since it fell silent.
+    #[must_use]
+    pub fn opened_since_silent(&self, connection: &Connection) -> i64 {
+        self.pool_of(connection).growth_since(connection.silent_since())
+    }
+
+    /// Connections silent for at least `silent_for` whose latest request's stack was not looked for
+    /// yet, with that request's number.
+    pub fn wanting_stack(
+        &self,
+        silent_for: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (ConnectionId, u64)> {
+        self.connections
+            .values()
+            .filter(move |connection| {
+                connection.requests != connection.stack_sought
+                    && connection.silent_for(now) >= silent_for
+            })
+            .map(|connection| (connection.id, connection.requests))
+    }
+
+    fn opened(
+        &mut self,
+        id: ConnectionId,
+        at: Timestamp,
+        caller: &Caller,
+        endpoints: Endpoints,
+        now: Timestamp,
+    ) {
+        if let Some(known) = self.connections.get_mut(&id) {
+            if !known.announced && at <= known.first_seen {
+                // The kernel's table or sock_diag told of it before its own event was read.
+                if known.opened_before_trace() {
+                    self.tallies.opened_after_all(known.process, known.endpoints.remote);
+                }
+                known.announce(at, caller);
+                let wire = known.wire.clone();
+                self.regroup(id, &wire, Some(at));
+                return;
+            }
+            self.remove(id, at, false, now);
+        }
+        self.gone.remove(id);
+        if self.connections.len() >= self.capacity {
+            self.losses.refused += 1;
+            return;
+        }
+        self.insert(id, caller.process, endpoints, Some(at), Some(at), now);
+        self.tallies.name(caller);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.announce(at, caller);
+            connection.state_changed_at = at;
+        }
+    }
+
+    /// Puts a connection into the table, whose fullness the caller has looked at.
+    fn insert(
+        &mut self,
+        id: ConnectionId,
+        process: ProcessKey,
+        endpoints: Endpoints,
+        opened_at: Option<Timestamp>,
+        counted_since: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        let pool = self.pools.add(process, endpoints.remote, Identity::default(), counted_since);
+        let mut connection = Connection::new(id, endpoints, pool, counted_since, now);
+        connection.opened_at = opened_at;
+        self.connections.insert(id, connection);
+        self.tallies.add(process, endpoints.remote, opened_at.is_some(), now);
+    }
+
+    fn used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
+        if !self.connections.contains_key(&id) {
+            // Counters read just before the end, told just after it.
+            let stale = self.gone.at(id).is_some_and(|at| usage.opened_at <= at);
+            if stale || self.connections.len() >= self.capacity {
+                return;
+            }
+            self.adopt_used(id, usage, now);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.use_counters(usage);
+            let since = connection.counted_since;
+            self.regroup(id, &usage.wire, since);
+        }
+    }
+
+    /// Takes in a connection that the kernel programs know and the table does not.
+    fn adopt_used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
+        let opened_at = (!usage.adopted).then_some(usage.opened_at);
+        let counted_since = opened_at.or(self.last_inventory);
+        // Before the first inventory, one that is older than the trace was not missed.
+        self.losses.added += u64::from(counted_since.is_some());
+        self.insert(id, usage.opener.process, usage.endpoints, opened_at, counted_since, now);
+        self.tallies.name(&usage.opener);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.tid = opened_at.and(Some(usage.opener.tid));
+            connection.tcp_state = usage.tcp_state;
+            connection.state_changed_at = usage.state_changed_at;
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId, at: Timestamp, usage: &Usage, now: Timestamp) {
+        let known = self.connections.contains_key(&id);
+        // Of a connection that was refused, only the end is seen; that is no correction.
+        let missed = !known
+            && !usage.adopted
+            && self.losses.refused == 0
+            && self.gone.at(id).is_none_or(|gone| usage.opened_at > gone);
+        if missed {
+            self.adopt_used(id, usage, now);
+        }
+        self.remove(id, at, false, now);
+    }
+
+    fn remove(&mut self, id: ConnectionId, at: Timestamp, failed: bool, now: Timestamp) {
+        if let Some(connection) = self.connections.remove(&id) {
+            self.pools.remove(&connection.pool, Some(at));
+            let remote = connection.endpoints.remote;
+            self.tallies.remove(connection.process, remote, failed, now);
+            self.gone.insert(id, at);
+        }
+    }
+
+    /// Moves a connection, with its past, to the group that its startup message names.
+    fn regroup(&mut self, id: ConnectionId, wire: &Wire, since: Option<Timestamp>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let identity = Identity::of(wire);
+        if *connection.pool.identity == identity && connection.counted_since == since {
+            return;
+        }
+        self.pools.remove(&connection.pool, connection.counted_since);
+        let PoolKey { process, remote, .. } = connection.pool;
+        connection.pool = self.pools.add(process, remote, identity, since);
+        connection.counted_since = since;
+    }
+
+    fn resolved(
+        &mut self,
+        id: ConnectionId,
+        role: StackRole,
+        stack: Option<&StackId>,
+        goroutine: Option<u64>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match role {
+            StackRole::OpenedBy => {
+                connection.opened_by = stack.cloned();
+                connection.goroutine = goroutine;
+            }
+            StackRole::LastUsedBy { request } if request == connection.requests => {
+                connection.last_used_by = stack.cloned();
+                connection.stack_sought = request;
+            }
+            StackRole::LastUsedBy { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One connection, as far as events have told.
+
+use std::time::Duration;
+
+use crate::event::{
+    Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, TcpState, Timestamp, Usage,
+    Wire, WireState,
+};
+use crate::table::pools::PoolKey;
+
+/// How much later a listed time must be than a known one to be news.
+///
+/// sock_diag tells "milliseconds ago" in the kernel's ticks, and the dump takes time; without this
+/// allowance a silent connection would seem to be used a little at every inventory.
+const LISTED_JITTER: Duration = Duration::from_secs(1);
+
+/// Everything known about one connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The kernel's socket cookie.
+    pub id: ConnectionId,
+    /// The process that opened it; the first that was seen with it when it is older than the trace.
+    pub process: ProcessKey,
+    /// The thread that opened it.
+    pub tid: Option<u32>,
+    /// The goroutine that opened it.
+    pub goroutine: Option<u64>,
+    /// The processes that have it among their file descriptors, at the last inventory.
+    pub held_by: Vec<ProcessKey>,
+    /// Both ends.
+    pub endpoints: Endpoints,
+    /// TCP state.
+    pub tcp_state: TcpState,
+    /// When the TCP state changed, as far as known.
+    pub state_changed_at: Timestamp,
+    /// PostgreSQL's state.
+    pub wire: Wire,
+    /// When it was opened; `None` when it is older than the trace or its opening was missed.
+    pub opened_at: Option<Timestamp>,
+    /// When it came into the table.
+    pub first_seen: Timestamp,
+    /// When the handshake was seen to be done.
+    pub established_at: Option<Timestamp>,
+    /// When payload was last sent.
+    pub last_send: Option<Timestamp>,
+    /// When payload was last received.
+    pub last_receive: Option<Timestamp>,
+    /// Payload bytes sent.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Bytes that lay unread in the socket at the last inventory; `None` before the first.
+    pub unread_bytes: Option<u32>,
+    /// Inventories in a row that found bytes unread.
+    pub unread_inventories: u32,
+    /// Number of the latest request.
+    pub requests: u64,
+    /// When the latest request began.
+    pub request_at: Option<Timestamp>,
+    /// Process and thread that began the latest request.
+    pub request_by: Option<(u32, u32)>,
+    /// The stack that opened it.
+    pub opened_by: Option<StackId>,
+    /// The stack of the latest request; `None` as long as it is unknown, never an older one's.
+    pub last_used_by: Option<StackId>,
+    /// Number of the request whose stack was looked for last.
+    pub(super) stack_sought: u64,
+    /// Its own [`crate::event::Event::Opened`] was seen.
+    pub(super) announced: bool,
+    /// The group that it is counted in.
+    pub(super) pool: PoolKey,
+    /// Since when it is counted there; `None`: since before the trace.
+    pub(super) counted_since: Option<Timestamp>,
+    /// Byte counts come from inventories: they cover its whole life, the kernel programs' do not.
+    pub(super) listed_bytes: bool,
+}
+
+impl Connection {
+    /// A connection of which nothing is known but where it goes.
+    pub(super) fn new(
+        id: ConnectionId,
+        endpoints: Endpoints,
+        pool: PoolKey,
+        counted_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            process: pool.process,
+            tid: None,
+            goroutine: None,
+            held_by: Vec::new(),
+            endpoints,
+            tcp_state: TcpState::SynSent,
+            state_changed_at: now,
+            wire: Wire::default(),
+            opened_at: None,
+            first_seen: now,
+            established_at: None,
+            last_send: None,
+            last_receive: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            unread_bytes: None,
+            unread_inventories: 0,
+            requests: 0,
+            request_at: None,
+            request_by: None,
+            opened_by: None,
+            last_used_by: None,
+            stack_sought: 0,
+            announced: false,
+            pool,
+            counted_since,
+            listed_bytes: false,
+        }
+    }
+
+    /// Whether it is older than the trace, or its opening was missed.
+    #[must_use]
+    pub fn opened_before_trace(&self) -> bool {
+        self.opened_at.is_none()
+    }
+
+    /// The moment of the last payload byte in either direction; when there was none, of the
+    /// handshake, or else of the opening.
+    #[must_use]
+    pub fn silent_since(&self) -> Timestamp {
+        let payload = self.last_send.max(self.last_receive);
+        payload.or(self.established_at).or(self.opened_at).unwrap_or(self.first_seen)
+    }
+
+    /// Time since [`Self::silent_since`].
+    #[must_use]
+    pub fn silent_for(&self, now: Timestamp) -> Duration {
+        now.since(self.silent_since())
+    }
+
+    /// Whether no request is unanswered: by the wire state where it can be read, else by the
+    /// direction of the last bytes.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        match self.wire.state {
+            WireState::Idle => true,
+            WireState::Unknown => {
+                self.tcp_state == TcpState::Established && self.last_receive >= self.last_send
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a request is unanswered, in the same sense as [`Self::is_idle`].
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self.wire.state {
+            WireState::Busy => true,
+            WireState::Unknown => self.last_send > self.last_receive,
+            _ => false,
+        }
+    }
+
+    /// Takes the place of what the handshake's end tells.
+    pub(super) fn establish(&mut self, at: Timestamp, endpoints: Endpoints) {
+        self.endpoints = endpoints;
+        self.established_at = Some(at);
+        if self.tcp_state == TcpState::SynSent {
+            self.tcp_state = TcpState::Established;
+            self.state_changed_at = at;
+        }
+    }
+
+    /// Learns who called `connect()`, and when.
+    pub(super) fn announce(&mut self, at: Timestamp, caller: &Caller) {
+        self.announced = true;
+        self.opened_at = Some(at);
+        self.tid = Some(caller.tid);
+    }
+
+    /// Takes over the kernel programs' counters.
+    pub(super) fn use_counters(&mut self, usage: &Usage) {
+        if usage.endpoints.local.port() != 0 {
+            self.endpoints = usage.endpoints;
+        }
+        if usage.state_changed_at >= self.state_changed_at {
+            self.tcp_state = usage.tcp_state;
+            self.state_changed_at = usage.state_changed_at;
+        }
+        if self.established_at.is_none() && self.tcp_state == TcpState::Established {
+            self.established_at = Some(self.state_changed_at);
+        }
+        if !self.listed_bytes {
+            self.bytes_sent = usage.bytes_sent;
+            self.bytes_received = usage.bytes_received;
+        }
+        self.last_send = self.last_send.max(usage.last_send);
+        self.last_receive = self.last_receive.max(usage.last_receive);
+        if usage.requests != self.requests {
+            self.requests = usage.requests;
+            self.last_used_by = None;
+        }
+        self.request_at = usage.request_at;
+        self.request_by = usage.request_by;
+        self.wire = usage.wire.clone();
+    }
+
+    /// Takes over what sock_diag lists, and tells whether that corrected what events had told.
+    pub(super) fn use_listing(&mut self, socket: &ListedSocket, began: Timestamp) -> bool {
+        if socket.endpoints.local.port() != 0 {
+            self.endpoints = socket.endpoints;
+        }
+        self.held_by.clone_from(&socket.held_by);
+        self.unread_bytes = Some(socket.unread_bytes);
+        self.unread_inventories = match socket.unread_bytes {
+            0 => 0,
+            _ => self.unread_inventories.saturating_add(1),
+        };
+        later(&mut self.last_send, socket.last_send);
+        later(&mut self.last_receive, socket.last_receive);
+        if self.opened_before_trace() {
+            self.listed_bytes = true;
+            self.bytes_sent = socket.bytes_sent;
+            self.bytes_received = socket.bytes_received;
+        }
+        if socket.tcp_state == self.tcp_state || self.state_changed_at > began {
+            return false;
+        }
+        self.tcp_state = socket.tcp_state;
+        self.state_changed_at = began;
+        if self.tcp_state == TcpState::Established && self.established_at.is_none() {
+            self.established_at = Some(began);
+        }
+        // No hook reports the state of a connection that was never used under trace, so for such a
+        // one this is news and not a correction.
+        self.announced
+    }
+}
+
+/// Moves `known` on to `listed` when that is clearly later.
+fn later(known: &mut Option<Timestamp>, listed: Timestamp) {
+    if known.is_none_or(|known| listed.since(known) > LISTED_JITTER) {
+        *known = Some(listed);
+    }
+}

@@ -1,0 +1,196 @@
+//! Which connections belong together, and how many of them were open when.
+//!
+//! A pool is not visible from outside. What comes closest is the group of connections that one
+//! process has to one server with the same user, database and application name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{ProcessKey, Timestamp, Wire};
+use crate::table::history::History;
+
+/// Most identities told apart for one process and server; the rest count as unknown.
+const MAX_IDENTITIES: usize = 64;
+
+/// How long the history of a group is kept when its last connection is gone.
+const KEEP_EMPTY: Duration = Duration::from_secs(600);
+
+/// What a startup message tells of the pool that sent it. Nothing, for a connection that is
+/// encrypted or older than the trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// User.
+    pub user: Option<String>,
+    /// Database.
+    pub database: Option<String>,
+    /// `application_name`.
+    pub application_name: Option<String>,
+}
+
+impl Identity {
+    pub(super) fn of(wire: &Wire) -> Self {
+        Self {
+            user: wire.user.clone(),
+            database: wire.database.clone(),
+            application_name: wire.application_name.clone(),
+        }
+    }
+
+    /// Whether anything is known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// Names a group of connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// The process that opened them.
+    pub process: ProcessKey,
+    /// The server.
+    pub remote: SocketAddr,
+    /// What else they have in common.
+    pub identity: Arc<Identity>,
+}
+
+/// One identity's part of a [`Family`].
+#[derive(Debug, Default)]
+struct Member {
+    history: History,
+    last_opened: Option<Timestamp>,
+}
+
+/// All that one process has to one server.
+#[derive(Debug, Default)]
+struct Family {
+    members: BTreeMap<Arc<Identity>, Member>,
+}
+
+impl Family {
+    /// Whether connections of unknown identity may be taken for members of the only known pool:
+    /// those that are older than the trace have lost their startup message, and would else be a
+    /// pool of their own that never grows.
+    fn is_one_pool(&self) -> bool {
+        self.members.keys().filter(|identity| identity.is_known()).count() <= 1
+    }
+
+    fn open(&self) -> i64 {
+        self.members.values().map(|member| member.history.open_now()).sum()
+    }
+}
+
+/// A group's past, as detectors ask for it.
+#[derive(Debug)]
+pub struct Pool<'a> {
+    /// Its name.
+    pub key: PoolKey,
+    members: Vec<&'a Member>,
+}
+
+impl Pool<'_> {
+    /// How many were open at `at`.
+    #[must_use]
+    pub fn open_at(&self, at: Timestamp) -> i64 {
+        self.members.iter().map(|member| member.history.open_at(at)).sum()
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn open_now(&self) -> i64 {
+        self.members.iter().map(|member| member.history.open_now()).sum()
+    }
+
+    /// How many more are open now than at `at`; negative when there are fewer.
+    #[must_use]
+    pub fn growth_since(&self, at: Timestamp) -> i64 {
+        self.open_now() - self.open_at(at)
+    }
+
+    /// When the latest connection was opened, whether or not it is still there.
+    #[must_use]
+    pub fn last_opened(&self) -> Option<Timestamp> {
+        self.members.iter().filter_map(|member| member.last_opened).max()
+    }
+}
+
+/// The groups of all connections.
+#[derive(Debug, Default)]
+pub(super) struct Pools {
+    families: HashMap<(ProcessKey, SocketAddr), Family>,
+}
+
+impl Pools {
+    /// Adds a connection that is open since `since`, or since before the trace, and returns the
+    /// group that it was put into.
+    pub(super) fn add(
+        &mut self,
+        process: ProcessKey,
+        remote: SocketAddr,
+        identity: Identity,
+        since: Option<Timestamp>,
+    ) -> PoolKey {
+        let family = self.families.entry((process, remote)).or_default();
+        let mut identity = Arc::new(identity);
+        if family.members.len() >= MAX_IDENTITIES && !family.members.contains_key(&identity) {
+            identity = Arc::default();
+        }
+        let member = family.members.entry(Arc::clone(&identity)).or_default();
+        member.history.change(since, 1);
+        member.last_opened = member.last_opened.max(since);
+        PoolKey { process, remote, identity }
+    }
+
+    /// Takes a connection out from `at` on; as if it had never been there when `at` is when it was
+    /// added.
+    pub(super) fn remove(&mut self, key: &PoolKey, at: Option<Timestamp>) {
+        let family = self.families.get_mut(&(key.process, key.remote));
+        if let Some(member) = family.and_then(|family| family.members.get_mut(&key.identity)) {
+            member.history.change(at, -1);
+        }
+    }
+
+    /// Forgets groups that have been empty for long.
+    pub(super) fn prune(&mut self, now: Timestamp) {
+        self.families.retain(|_, family| {
+            let histories = family.members.values().map(|member| &member.history);
+            let changed = histories.filter_map(History::changed_at).max();
+            family.open() > 0 || changed.is_some_and(|changed| now.since(changed) < KEEP_EMPTY)
+        });
+    }
+
+    /// The group that `key`'s connections are judged with.
+    pub(super) fn pool(&self, key: &PoolKey) -> Pool<'_> {
+        let Some(family) = self.families.get(&(key.process, key.remote)) else {
+            return Pool { key: key.clone(), members: Vec::new() };
+        };
+        if family.is_one_pool() {
+            return Pool {
+                key: PoolKey { identity: one_identity(family), ..key.clone() },
+                members: family.members.values().collect(),
+            };
+        }
+        Pool { key: key.clone(), members: family.members.get(&key.identity).into_iter().collect() }
+    }
+
+    /// Every group.
+    pub(super) fn all(&self) -> impl Iterator<Item = Pool<'_>> {
+        self.families.iter().flat_map(move |(&(process, remote), family)| {
+            let identities = if family.is_one_pool() {
+                vec![one_identity(family)]
+            } else {
+                family.members.keys().cloned().collect()
+            };
+            identities
+                .into_iter()
+                .map(move |identity| self.pool(&PoolKey { process, remote, identity }))
+        })
+    }
+}
+
+/// The known identity of a family that is one pool, or the unknown one.
+fn one_identity(family: &Family) -> Arc<Identity> {
+    family.members.keys().find(|identity| identity.is_known()).cloned().unwrap_or_default()
+}
