@@ -5,8 +5,7 @@ mod programs;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, TcpStream},
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use crate::{
     process::{self, Guarded, is_root},
     setup,
 };
-use load::Sink;
+use load::Server;
 use programs::Statistics;
 
 /// How long the tracer gets to attach before a measurement begins.
@@ -127,9 +126,9 @@ impl Bench {
     fn connects(&self) -> Result<()> {
         println!("connections per second, and events lost");
         for threads in [1, 2, 4] {
-            let sink = Sink::open()?;
-            let mut tracer = self.trace(sink.port(), "json", Stdio::piped())?;
-            let rate = load::connect(sink.port(), threads, Duration::from_secs(3))?;
+            let server = Server::open()?;
+            let mut tracer = self.trace(server.port(), "json", Stdio::piped())?;
+            let rate = server.storm(threads, Duration::from_secs(3))?;
             tracer.dismiss();
             let stdout = tracer.child().stdout.take().context("The tracer has no output.")?;
             let report: Value = serde_json::from_reader(stdout)?;
@@ -165,12 +164,10 @@ impl Bench {
 
     /// Prints the tracer's resident memory while many connections are open.
     fn memory(&self) -> Result<()> {
-        let sink = Sink::open()?;
-        let tracer = self.trace(sink.port(), "json", Stdio::null())?;
+        let server = Server::open()?;
+        let tracer = self.trace(server.port(), "json", Stdio::null())?;
         let empty = resident(tracer.pid())?;
-        let held = (0..HELD)
-            .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, sink.port())))
-            .collect::<Result<Vec<_>, _>>()?;
+        let held = (0..HELD).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
         process::pause(ATTACH)?;
         let full = resident(tracer.pid())?;
         println!("resident memory: {empty} KiB empty, {full} KiB with {} connections", held.len());

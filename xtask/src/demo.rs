@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     build,
     postgres::Postgres,
-    process::{Guarded, is_root},
+    process::{self, Guarded, is_root},
     service, setup,
     toolchain::target_directory,
 };
@@ -55,6 +55,7 @@ pub(crate) fn run(workspace: &Path) -> Result<()> {
     ensure!(status.success(), "pgsocktrace failed: {status}.");
     let status = witness.wait(LIMIT)?;
     ensure!(status.success(), "pgsocktrace -o json failed: {status}.");
+    process::ensure_not_stopped()?;
 
     let report = serde_json::from_slice(&fs::read(&file)?).context("The JSON report is broken")?;
     for line in judge(&report)? {

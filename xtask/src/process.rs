@@ -38,11 +38,15 @@ pub(crate) fn stop_on_signals() -> Result<()> {
 pub(crate) fn pause(duration: Duration) -> Result<()> {
     let end = Instant::now() + duration;
     while Instant::now() < end {
-        if STOPPED.load(Ordering::Relaxed) {
-            bail!("Interrupted.");
-        }
+        ensure_not_stopped()?;
         thread::sleep(POLL.min(duration));
     }
+    ensure_not_stopped()
+}
+
+/// Fails when the user wants to stop.
+pub(crate) fn ensure_not_stopped() -> Result<()> {
+    ensure!(!STOPPED.load(Ordering::Relaxed), "Interrupted.");
     Ok(())
 }
 

@@ -90,9 +90,9 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: || Path::new("/usr/include/liburing.h").exists(),
-        packages: &["liburing-dev"],
-        elsewhere: "Install the headers of liburing.",
+        present: || which("gcc").is_some(),
+        packages: &["gcc", "libc6-dev"],
+        elsewhere: "Install gcc.",
     },
     Requirement {
         need: Need::Tests,
