@@ -36,6 +36,9 @@ pub struct Layout {
     pub task_group_leader: u32,
     /// `struct task_struct`: `start_boottime` (`real_start_time` before 5.5), nanoseconds.
     pub task_start_boottime: u32,
+    /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel has
+    /// no such field.
+    pub task_io_uring: u32,
     /// `struct pt_regs`: the instruction pointer.
     pub regs_ip: u32,
     /// `struct pt_regs`: the stack pointer.
@@ -51,4 +54,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 22 * 4);
+plain!(Layout, 23 * 4);

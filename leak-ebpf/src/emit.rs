@@ -5,7 +5,7 @@ use leak_common::connection::Connection;
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, counter, kind};
 use leak_common::stack::MAX_STACK;
 
-use crate::kernel::{Sock, now};
+use crate::kernel::Sock;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, constant, count};
 use crate::stack;
 
@@ -13,8 +13,9 @@ use crate::stack;
 const FLAGS: u64 = 0;
 
 #[inline(always)]
-fn header(kind: u32, cookie: u64) -> EventHeader {
-    EventHeader { kind, reserved: 0, time_ns: now(), cookie }
+fn header(kind: u32, connection: &Connection) -> EventHeader {
+    let (time_ns, cookie) = (connection.state_changed_ns, connection.cookie);
+    EventHeader { kind, reserved: 0, time_ns, cookie }
 }
 
 /// Whether the tests asked for this event to be thrown away.
@@ -56,7 +57,7 @@ pub(crate) fn opened(connection: &Connection) {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: the map's value is this processor's own, and only this program uses it.
     let event = unsafe { &mut *scratch };
-    event.opened.header = header(kind::OPENED, connection.cookie);
+    event.opened.header = header(kind::OPENED, connection);
     event.opened.caller = connection.opener;
     event.opened.tuple = connection.tuple;
     event.opened.stack.request = 0;
@@ -75,21 +76,16 @@ pub(crate) fn opened(connection: &Connection) {
 /// The handshake is done.
 #[inline(always)]
 pub(crate) fn established(connection: &Connection) {
-    let event = Established {
-        header: header(kind::ESTABLISHED, connection.cookie),
-        tuple: connection.tuple,
-    };
+    let event =
+        Established { header: header(kind::ESTABLISHED, connection), tuple: connection.tuple };
     send(kind::ESTABLISHED, &event);
 }
 
 /// The handshake failed.
 #[inline(always)]
 pub(crate) fn failed(connection: &Connection, sock: Sock) {
-    let event = Failed {
-        header: header(kind::FAILED, connection.cookie),
-        errno: sock.error(),
-        reserved: 0,
-    };
+    let event =
+        Failed { header: header(kind::FAILED, connection), errno: sock.error(), reserved: 0 };
     send(kind::FAILED, &event);
 }
 
@@ -105,7 +101,7 @@ pub(crate) fn closed(connection: &Connection) {
             // SAFETY: the entry is as large as the event. The connection is copied from map to ring
             // without passing through the small BPF stack.
             unsafe {
-                (*event).header = header(kind::CLOSED, connection.cookie);
+                (*event).header = header(kind::CLOSED, connection);
                 core::ptr::copy_nonoverlapping(connection, &raw mut (*event).connection, 1);
             }
             entry.submit(FLAGS);

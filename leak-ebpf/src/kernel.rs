@@ -165,6 +165,14 @@ impl Task {
         self.read(constant!(LAYOUT.task_fsbase))
     }
 
+    /// Whether it has ever used io_uring, which moves bytes under cover of whatever system call the
+    /// task happens to be in.
+    #[inline(always)]
+    pub(crate) fn uses_io_uring(self) -> bool {
+        let offset = constant!(LAYOUT.task_io_uring);
+        offset != 0 && self.read::<u64>(offset) != 0
+    }
+
     /// When its process started, nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub(crate) fn process_start(self) -> u64 {

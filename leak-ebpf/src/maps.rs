@@ -43,6 +43,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     task_tgid: 0,
     task_group_leader: 0,
     task_start_boottime: 0,
+    task_io_uring: 0,
     regs_ip: 128,
     regs_sp: 152,
     regs_bp: 32,

@@ -2,8 +2,8 @@
 //!
 //! The hooks run when the bytes have been moved but the call has not returned, so the registers
 //! saved at its entry still name its buffer. Calls that have no buffer (`sendfile`, `splice`) and
-//! io_uring, which moves bytes under cover of any call, are not seen through: what they moved is
-//! counted and [`Payload::is_visible`] is false.
+//! tasks that use io_uring, which moves bytes under cover of any call, are not seen through: what
+//! they moved is counted and [`Payload::is_visible`] is false.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
@@ -82,7 +82,11 @@ impl Payload {
     /// Finds what the running system call has moved: `len` bytes.
     #[inline(always)]
     pub(crate) fn of_current_call(len: u64) -> Self {
-        let registers = Task::current().registers();
+        let task = Task::current();
+        if task.uses_io_uring() {
+            return Self { address: 0, buffers: 0, len };
+        }
+        let registers = task.registers();
         let argument = registers.at(constant!(LAYOUT.regs_arg1));
         let (address, buffers) = match registers.at(constant!(LAYOUT.regs_syscall)) {
             call::READ | call::WRITE | call::SENDTO | call::RECVFROM => (argument, 0),

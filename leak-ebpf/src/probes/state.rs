@@ -63,6 +63,8 @@ pub(crate) fn destroy(ctx: BtfTracePointContext) -> i32 {
     if let Some(slot) = connection::find(sock) {
         debug!(&ctx, "{} destroyed", slot.connection.cookie);
         if slot.connection.flags & flag::FAILED == 0 {
+            // A reset connection went to CLOSE long before its process let go of it.
+            slot.connection.state_changed_ns = now();
             emit::closed(slot.connection);
         }
         connection::release(sock, slot);

@@ -9,42 +9,335 @@ use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Ended;
-use super::output::Output;
+use super::output::{Output, Scene};
 use super::resolver::{Answer, ResolverThread};
 use super::targets::{self, Targets};
 use crate::cli::TraceArgs;
-use crate::event::{ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState};
+use crate::detect::{self, Severity, Thresholds};
+use crate::event::{
+    ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState, Timestamp,
+};
 use crate::findings::Ledger;
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
 use crate::stacks::Stack;
 use crate::table::ConnectionTable;
-use crate::{clock, decode, detect};
+use crate::{clock, decode};
 
-/// A truncated stack makes the kernel programs copy this many times as much.
+/// A stack that came out truncated makes the kernel programs copy this many times as much.
 const STACK_GROWTH: u32 = 2;
 
 /// Everything known during a trace.
 pub(super) struct Collector {
     ports: Vec<u16>,
-    silent_after: Duration,
+    thresholds: Thresholds,
     tracer: Tracer,
     targets: Targets,
     table: ConnectionTable,
-    judge: detect::Judge,
     ledger: Ledger,
     resolver: ResolverThread,
     stacks: HashMap<StackId, Arc<Stack>>,
     processes: HashMap<ProcessKey, ProcessInfo>,
     /// Where each connection's slot was when the slots were last read.
     slots: HashMap<ConnectionId, usize>,
-    /// Connections whose end only the kernel programs know: sock_diag lists none that are closed
-    /// but not destroyed.
-    closed_undestroyed: Vec<ListedSocket>,
-    received: u64,
-    undecodable: u64,
-    /// Whether it was said that namespaces cannot be read.
+    events: Events,
+    /// Whether it was said already that something cannot be read.
     complained: bool,
     output: Output,
+}
+
+/// How the events from the kernel programs fared here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Events {
+    received: u64,
+    undecodable: u64,
+}
+
+impl Collector {
+    pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
+        let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
+        let output = Output::new(args, &tracer);
+        Ok(Self {
+            ports: args.port.clone(),
+            thresholds: Thresholds {
+                silent_after: args.silent_after,
+                interval: args.interval,
+                limit: args.limit,
+            },
+            tracer,
+            targets,
+            table: ConnectionTable::new(capacity),
+            ledger: Ledger::default(),
+            resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
+            stacks: HashMap::new(),
+            processes: HashMap::new(),
+            slots: HashMap::new(),
+            events: Events::default(),
+            complained: false,
+            output,
+        })
+    }
+
+    /// What is traced, in words.
+    pub(super) fn subject(&self) -> String {
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        format!("{}, server port {}", self.targets.describe(), ports.join(", "))
+    }
+
+    /// Whether a traced process still lives.
+    pub(super) fn anyone_left(&self) -> bool {
+        self.targets.anyone_left(|| self.tracer.pids())
+    }
+
+    /// Takes in up to `limit` events and says how many there were.
+    pub(super) fn drain(&mut self, limit: usize) -> anyhow::Result<usize> {
+        let mut decoded = Vec::new();
+        let count = self.tracer.drain(limit, |bytes| decoded.push(decode::event(bytes)));
+        for decoded in decoded {
+            self.events.received += 1;
+            match decoded {
+                Ok(decoded) => {
+                    let wanted = self.is_wanted(&decoded.event);
+                    if wanted {
+                        self.take_event(&decoded.event)?;
+                    }
+                    if let (true, Event::Opened { id, .. }, Some(stack)) =
+                        (wanted, &decoded.event, decoded.stack)
+                    {
+                        self.resolver.resolve(*id, StackRole::OpenedBy, stack);
+                    }
+                }
+                Err(error) => {
+                    self.events.undecodable += 1;
+                    log::warn!("{error}; it is left out");
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Whether an event is about a process that was asked for. Events that do not say whose
+    /// connection they are about are wanted if the connection is known.
+    fn is_wanted(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Opened { caller, .. } => self.targets.wants(caller.process, &caller.comm),
+            Event::Closed { usage, .. } | Event::Used { usage, .. } => {
+                self.targets.wants(usage.opener.process, &usage.opener.comm)
+            }
+            Event::Established { .. }
+            | Event::Failed { .. }
+            | Event::Inventory { .. }
+            | Event::StackResolved { .. } => true,
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) -> anyhow::Result<()> {
+        if let Event::Opened { caller, .. } = event {
+            self.meet(caller.process);
+        }
+        self.output.event(event, &self.table)?;
+        self.table.apply(event, clock::now());
+        Ok(())
+    }
+
+    /// Looks at a process when it first appears: it may be gone at the next look.
+    fn meet(&mut self, process: ProcessKey) {
+        if self.processes.contains_key(&process) {
+            return;
+        }
+        match process::describe(process) {
+            Ok(info) => {
+                self.processes.insert(process, info);
+                self.resolver.first_sight(process);
+            }
+            Err(error) => log::debug!("process {}: {error}", process.pid),
+        }
+    }
+
+    /// Reads the kernel's counters of every connection.
+    fn read_slots(&mut self) -> Vec<ListedSocket> {
+        let mut undestroyed = Vec::new();
+        self.slots.clear();
+        let connections: Vec<_> = self.tracer.connections().collect();
+        let now = clock::now();
+        for (slot, connection) in connections {
+            match decode::slot(&connection) {
+                Ok(Some(event)) => {
+                    if !self.is_wanted(&event) {
+                        continue;
+                    }
+                    if let Event::Used { id, usage } = &event {
+                        self.slots.insert(*id, slot);
+                        self.meet(usage.opener.process);
+                        if usage.tcp_state == TcpState::Close {
+                            undestroyed.push(closed_but_held(*id, usage));
+                        }
+                    }
+                    self.table.apply(&event, now);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.events.undecodable += 1;
+                    log::warn!("{error}; it is left out");
+                }
+            }
+        }
+        undestroyed
+    }
+
+    /// Begins to list what exists, beside the event loop.
+    pub(super) fn start_inventory(
+        &self,
+    ) -> anyhow::Result<JoinHandle<Result<Inventory, InventoryError>>> {
+        let ports = self.ports.clone();
+        let scope = self.targets.scope(|| self.tracer.pids());
+        let known: HashSet<_> = self.table.connections().map(|connection| connection.id).collect();
+        Ok(spawn_blocking(move || Inventory::take(&ports, &scope, &known)))
+    }
+
+    /// Corrects the table by what exists, and has the stacks of what has fallen silent resolved.
+    pub(super) fn take_inventory(
+        &mut self,
+        inventory: Result<Inventory, InventoryError>,
+    ) -> anyhow::Result<()> {
+        let undestroyed = self.read_slots();
+        match inventory {
+            Ok(mut inventory) => {
+                if let Some(reason) = inventory.unread_reason.take()
+                    && !std::mem::replace(&mut self.complained, true)
+                {
+                    log::warn!("{reason}; connections there are followed only once they are used");
+                }
+                inventory.sockets.extend(undestroyed);
+                self.keep_wanted(&mut inventory.sockets);
+                let event = inventory.into_event();
+                self.table.apply(&event, clock::now());
+            }
+            Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
+        }
+        self.resolve_last_uses();
+        self.forget_the_gone();
+        Ok(())
+    }
+
+    /// Leaves out sockets that only processes of other names hold.
+    fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) {
+        for socket in sockets.iter() {
+            for &holder in &socket.held_by {
+                self.meet(holder);
+            }
+        }
+        let (table, targets) = (&self.table, &mut self.targets);
+        sockets.retain(|socket| {
+            table.get(socket.id).is_some()
+                || socket.held_by.iter().any(|&holder| targets.wants(holder, ""))
+        });
+    }
+
+    /// Has the latest request's stack resolved for each connection that is on its way to being
+    /// called silent.
+    fn resolve_last_uses(&mut self) {
+        let now = clock::now();
+        let wanting: Vec<_> =
+            self.table.wanting_stack(self.thresholds.silent_after / 2, now).collect();
+        for (id, request) in wanting {
+            let role = StackRole::LastUsedBy { request };
+            let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
+            let stack = record
+                .filter(|(header, _)| header.cookie == id.0 && header.request == request)
+                .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
+            match stack {
+                Some(stack) => self.resolver.resolve(id, role, stack),
+                // It was not recorded, and an older one would accuse an innocent.
+                None => self.table.apply(
+                    &Event::StackResolved { id, role, stack: None, goroutine: None },
+                    now,
+                ),
+            }
+        }
+    }
+
+    /// Lets go of processes that are gone and have no connection any more.
+    fn forget_the_gone(&mut self) {
+        let owners: HashSet<_> = self
+            .table
+            .connections()
+            .flat_map(|connection| connection.held_by.iter().copied().chain(connection.process))
+            .collect();
+        let reported: HashSet<_> = self.ledger.processes().collect();
+        self.processes.retain(|&process, _| {
+            let keep = owners.contains(&process) || targets::is_alive(process);
+            if !keep {
+                self.resolver.forget(process);
+                self.targets.forget(process);
+                self.tracer.forget_process(process.pid);
+            }
+            // What is reported keeps its description.
+            keep || reported.contains(&process)
+        });
+    }
+
+    /// The next resolved stack.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        self.resolver.answer().await
+    }
+
+    /// Takes in a resolved stack, and what it teaches about its process.
+    pub(super) fn take_answer(&mut self, answer: Option<Answer>) -> anyhow::Result<()> {
+        let Some(Answer { id, role, process, wanted, resolved }) = answer else {
+            anyhow::bail!("the resolver's thread has died");
+        };
+        if resolved.frames_wanted_more {
+            self.tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
+        }
+        let stack = resolved.stack.map(|stack| {
+            let id = stack.id.clone();
+            self.stacks.insert(id.clone(), stack);
+            id
+        });
+        let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
+        self.table.apply(&event, clock::now());
+        Ok(())
+    }
+
+    /// Whether every stack asked for has been answered.
+    pub(super) fn stacks_are_resolved(&self) -> bool {
+        self.resolver.is_idle()
+    }
+
+    /// Judges the table and prints what has changed.
+    pub(super) fn judge(&mut self) -> anyhow::Result<()> {
+        let now = clock::now();
+        let verdicts =
+            detect::evaluate(&self.table, &self.thresholds, &self.ledger.standing(), now);
+        let changes = self.ledger.update(verdicts, now);
+        self.output.judgement(&changes, &self.scene(now))?;
+        Ok(())
+    }
+
+    /// Judges for the last time and prints the report.
+    pub(super) fn report(mut self) -> anyhow::Result<Ended> {
+        self.judge()?;
+        let now = clock::now();
+        self.output.report(&self.scene(now))?;
+        let leak = self.ledger.open().any(|finding| finding.severity == Severity::Leak);
+        Ok(Ended { leak })
+    }
+}
+
+/// What sock_diag would say of a connection that is closed but held by its process: it lists none.
+fn closed_but_held(id: ConnectionId, usage: &crate::event::Usage) -> ListedSocket {
+    let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
+    ListedSocket {
+        id,
+        endpoints: usage.endpoints,
+        tcp_state: usage.tcp_state,
+        unread_bytes: 0,
+        bytes_sent: usage.bytes_sent,
+        bytes_received: usage.bytes_received,
+        last_send: used(usage.last_send),
+        last_receive: used(usage.last_receive),
+        held_by: Vec::new(),
+    }
 }

@@ -62,6 +62,8 @@ impl Btf<'_> {
         // The name before Linux 5.5.
         let [fsbase, tgid, group_leader, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
+        // A kernel without io_uring lacks the field, and needs none.
+        let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
         let [arg0, arg1, arg2] = X86_64.arguments;
         let [ip, sp, bp, syscall, arg0, arg1, arg2] = self.offsets_in(
             "pt_regs",
@@ -91,6 +93,7 @@ impl Btf<'_> {
             task_tgid: tgid,
             task_group_leader: group_leader,
             task_start_boottime: start_boottime,
+            task_io_uring: io_uring,
             regs_ip: ip,
             regs_sp: sp,
             regs_bp: bp,

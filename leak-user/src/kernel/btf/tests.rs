@@ -152,6 +152,7 @@ fn every_field_is_found() {
         task_tgid: 100,
         task_group_leader: 104,
         task_start_boottime: 112,
+        task_io_uring: 0,
         regs_ip: 40,
         regs_sp: 48,
         regs_bp: 0,
