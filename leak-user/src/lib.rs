@@ -1,14 +1,47 @@
-//! pgsocktrace.
+//! pgsocktrace watches, from the kernel, every TCP connection that processes open to PostgreSQL, and
+//! names the code that leaks them.
+//!
+//! This is the collector: a library and the binary `pgsocktrace`. The kernel tells when a connection
+//! is opened, used and destroyed and by which code; the collector keeps one truthful table of
+//! connections, and small, separate detectors judge it.
+//!
+//! # The way of an event
+//!
+//! ```text
+//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ table ──▶ detect ──▶ findings ──▶ report
+//!     └──mapped arrays─────────┘                   ▲   ▲
+//!                                          inventory   stacks
+//! ```
+//!
+//! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
+//!    accepts, and reads what they say: rare events through a ring buffer, counters and latest stacks
+//!    of each connection in arrays that both sides map.
+//! 2. [`decode`] turns bytes into [`event::Event`]s, trusting none of them.
+//! 3. [`table`] applies events. It is bounded and never forgets a silent connection.
+//! 4. [`inventory`] lists, each interval, what exists according to the kernel and to procfs: the table
+//!    is corrected by it, so that a lost event is healed.
+//! 5. [`stacks`] turns registers and stack bytes into functions, files and lines, on a thread of its
+//!    own, with the files that [`stacks`] opened when the process first appeared.
+//! 6. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
+//!    turned out not to be so.
+//! 7. [`report`] prints it.
+//!
+//! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
+//! this, and [`inventory`], which looks at the system, read the clock.
 
 pub mod cli;
 pub mod clock;
 pub mod decode;
+pub mod detect;
 pub mod doctor;
 pub mod error;
 pub mod event;
+pub mod findings;
 pub mod inventory;
 pub mod kernel;
+pub mod pipeline;
 pub mod process;
+pub mod report;
 pub mod stacks;
 pub mod startup;
 pub mod table;
