@@ -1,4 +1,5 @@
 //! pgsocktrace.
+pub mod detect;
 pub mod event;
 pub mod stacks;
 pub mod table;
