@@ -9,6 +9,7 @@ mod connection;
 mod gone;
 mod history;
 mod inventory;
+mod losses;
 mod pools;
 mod tally;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use connection::Connection;
+pub use losses::Losses;
 pub use pools::{Identity, Pool, PoolKey};
 pub use tally::{ProcessTally, Tally};
 
@@ -30,29 +32,6 @@ use crate::event::{
 use gone::Gone;
 use pools::Pools;
 use tally::Tallies;
-
-/// Where the table had to be corrected, and what it could not take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Connections found to exist whose opening was missed.
-    pub added: u64,
-    /// Connections found to be gone whose end was missed.
-    pub closed: u64,
-    /// Connections whose state was found to be another.
-    pub corrected: u64,
-    /// Openings refused because the table was full.
-    pub refused: u64,
-    /// Connections that the last inventory listed and the full table could not take.
-    pub untracked: u64,
-}
-
-impl Losses {
-    /// All corrections.
-    #[must_use]
-    pub fn reconciled(&self) -> u64 {
-        self.added + self.closed + self.corrected
-    }
-}
 
 /// All live connections, and what was counted of those that are gone.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ struct Step {
 /// Connections that are opened and closed leave two changes and no record of their own, so that a
 /// program with a connection a request costs no more than an idle one.
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub(super) struct History {
     /// The count before the first step: connections older than the trace.
     base: i64,
     steps: VecDeque<Step>,
@@ -48,15 +48,13 @@ impl History {
     }
 
     /// How many were open at `at`.
-    #[must_use]
-    pub fn open_at(&self, at: Timestamp) -> i64 {
+    pub(super) fn open_at(&self, at: Timestamp) -> i64 {
         let after = self.steps.partition_point(|step| step.at <= at);
         self.open_before(after)
     }
 
     /// How many are open after the last change.
-    #[must_use]
-    pub fn open_now(&self) -> i64 {
+    pub(super) fn open_now(&self) -> i64 {
         self.steps.back().map_or(self.base, |step| step.open)
     }
 
