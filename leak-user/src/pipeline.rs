@@ -2,14 +2,17 @@
 //! judged once an interval.
 
 mod collector;
+mod output;
 mod resolver;
 mod targets;
 
 use std::future::pending;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aya_log::EbpfLogger;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,11 +69,12 @@ pub fn settings(args: &TraceArgs, verbose: u8) -> Settings {
 pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    raise_file_limit();
     let targets = Targets::find(args)?;
     let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
     tracer.require_main_job()?;
-    let debug_log = watch_debug_log(&mut tracer, verbose)?;
-    let ring = duplicate(&tracer)?;
+    let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
+    let ring = watch(tracer.ring_fd())?;
     let mut collector = Collector::new(args, tracer, targets)?;
     log::info!("tracing {}; Ctrl-C ends it with a report", collector.subject());
 
@@ -96,7 +100,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
                     ready?.clear_ready();
                 }
             }
-            () = flush(debug_log.as_ref()) => {}
+            flushed = flush(&mut debug_log) => flushed?,
             answer = collector.answer() => collector.take_answer(answer)?,
             _ = tick.tick(), if taking.is_none() => taking = Some(collector.start_inventory()?),
             inventory = finished(&mut taking) => {
@@ -115,6 +119,16 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
         }
     }
     finish(collector, taking).await
+}
+
+/// Allows as many open files as it may have: binaries are kept open so that processes which exit still
+/// resolve.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit on open files stays as it is: {error}");
+    }
 }
 
 /// Takes a last look at everything, judges, and reports.
@@ -140,40 +154,42 @@ async fn finish(
     collector.report()
 }
 
-/// The readiness of the ring buffer, apart from the tracer that reads it.
-fn duplicate(tracer: &Tracer) -> anyhow::Result<AsyncFd<OwnedFd>> {
-    let fd = tracer.ring_fd().try_clone_to_owned().context("the ring buffer cannot be watched")?;
-    Ok(AsyncFd::with_interest(fd, Interest::READABLE)?)
+/// The readiness of a file, apart from whoever reads it.
+fn watch(fd: BorrowedFd<'_>) -> anyhow::Result<AsyncFd<OwnedFd>> {
+    let fd = fd.try_clone_to_owned().context("a file descriptor cannot be duplicated")?;
+    // SAFETY: the descriptor is owned by what watches it, so it stays the same and open.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-type DebugLog = AsyncFd<DebugLogFd>;
-
-/// The kernel programs' own log; aya reads it, tokio watches it.
-struct DebugLogFd(std::cell::RefCell<aya_log::EbpfLogger<&'static dyn log::Log>>);
-
-impl AsRawFd for DebugLogFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.borrow().as_fd().as_raw_fd()
-    }
+/// The kernel programs' own log.
+struct DebugLog {
+    readiness: AsyncFd<OwnedFd>,
+    logger: EbpfLogger<&'static dyn log::Log>,
 }
 
-fn watch_debug_log(tracer: &mut Tracer, verbose: u8) -> anyhow::Result<Option<DebugLog>> {
-    if verbose < 2 {
-        return Ok(None);
-    }
-    let Some(logger) = tracer.debug_log() else { return Ok(None) };
-    let fd = DebugLogFd(std::cell::RefCell::new(logger));
-    Ok(Some(AsyncFd::with_interest(fd, Interest::READABLE)?))
-}
-
-async fn flush(debug_log: Option<&DebugLog>) {
-    let Some(debug_log) = debug_log else { return pending().await };
-    match debug_log.readable().await {
-        Ok(mut ready) => {
-            ready.get_inner().0.borrow_mut().flush();
-            ready.clear_ready();
+impl DebugLog {
+    fn start(tracer: &mut Tracer, verbose: u8) -> anyhow::Result<Option<Self>> {
+        if verbose < 2 {
+            return Ok(None);
         }
-        Err(_) => pending().await,
+        let Some(logger) = tracer.debug_log() else { return Ok(None) };
+        Ok(Some(Self { readiness: watch(logger.as_fd())?, logger }))
+    }
+
+    /// Waits for entries and passes them on.
+    async fn flush(&mut self) -> std::io::Result<()> {
+        let mut ready = self.readiness.readable().await?;
+        self.logger.flush();
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+/// Waits for the kernel programs' log; for ever when it is not read.
+async fn flush(debug_log: &mut Option<DebugLog>) -> std::io::Result<()> {
+    match debug_log {
+        Some(debug_log) => debug_log.flush().await,
+        None => pending().await,
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -13,7 +12,7 @@ use super::output::{Output, Scene};
 use super::resolver::{Answer, ResolverThread};
 use super::targets::{self, Targets};
 use crate::cli::TraceArgs;
-use crate::detect::{self, Severity, Thresholds};
+use crate::detect::{self, Thresholds};
 use crate::event::{
     ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState, Timestamp,
 };
@@ -250,10 +249,9 @@ impl Collector {
             match stack {
                 Some(stack) => self.resolver.resolve(id, role, stack),
                 // It was not recorded, and an older one would accuse an innocent.
-                None => self.table.apply(
-                    &Event::StackResolved { id, role, stack: None, goroutine: None },
-                    now,
-                ),
+                None => self
+                    .table
+                    .apply(&Event::StackResolved { id, role, stack: None, goroutine: None }, now),
             }
         }
     }
@@ -263,9 +261,15 @@ impl Collector {
         let owners: HashSet<_> = self
             .table
             .connections()
-            .flat_map(|connection| connection.held_by.iter().copied().chain(connection.process))
+            .flat_map(|connection| connection.held_by.iter().copied().chain([connection.process]))
             .collect();
-        let reported: HashSet<_> = self.ledger.processes().collect();
+        let reported: HashSet<_> = self
+            .ledger
+            .open()
+            .into_iter()
+            .chain(self.ledger.retracted())
+            .map(|finding| finding.verdict.process)
+            .collect();
         self.processes.retain(|&process, _| {
             let keep = owners.contains(&process) || targets::is_alive(process);
             if !keep {
@@ -311,18 +315,30 @@ impl Collector {
         let now = clock::now();
         let verdicts =
             detect::evaluate(&self.table, &self.thresholds, &self.ledger.standing(), now);
-        let changes = self.ledger.update(verdicts, now);
-        self.output.judgement(&changes, &self.scene(now))?;
-        Ok(())
+        let changes = self.ledger.update(verdicts, &self.table, now);
+        let scene = Scene {
+            table: &self.table,
+            ledger: &self.ledger,
+            stacks: &self.stacks,
+            processes: &self.processes,
+            now,
+        };
+        self.output.judgement(&changes, &scene)
     }
 
     /// Judges for the last time and prints the report.
     pub(super) fn report(mut self) -> anyhow::Result<Ended> {
         self.judge()?;
         let now = clock::now();
-        self.output.report(&self.scene(now))?;
-        let leak = self.ledger.open().any(|finding| finding.severity == Severity::Leak);
-        Ok(Ended { leak })
+        let scene = Scene {
+            table: &self.table,
+            ledger: &self.ledger,
+            stacks: &self.stacks,
+            processes: &self.processes,
+            now,
+        };
+        self.output.report(&scene)?;
+        Ok(Ended { leak: self.ledger.has_leak() })
     }
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use crate::cli::TraceArgs;
 use crate::event::ProcessKey;
 use crate::inventory::Scope;
-use crate::process::name::CommPattern;
 use crate::process;
+use crate::process::name::CommPattern;
 
 /// The processes asked for, by number and by name.
 pub(super) struct Targets {
@@ -47,11 +47,6 @@ impl Targets {
     /// The numbers of the processes to trace; `None`: all.
     pub(super) fn pids(&self) -> Option<Vec<u32>> {
         self.roots.as_ref().map(|roots| roots.iter().map(|process| process.pid).collect())
-    }
-
-    /// Whether children of the traced processes are traced too.
-    pub(super) fn include_children(&self) -> bool {
-        self.children
     }
 
     /// Whether one of the processes still lives, or all are traced. `pids` are those the kernel
