@@ -41,6 +41,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;
+pub mod report;
 pub mod stacks;
 pub mod startup;
 pub mod table;

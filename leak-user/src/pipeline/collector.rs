@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Ended;
-use super::output::{Output, Scene};
+use super::output::Output;
 use super::resolver::{Answer, ResolverThread};
 use super::targets::{self, Targets};
 use crate::cli::TraceArgs;
@@ -16,16 +17,35 @@ use crate::detect::{self, Thresholds};
 use crate::event::{
     ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState, Timestamp,
 };
-use crate::findings::Ledger;
+use crate::findings::{Change, Ledger};
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
 use crate::stacks::Stack;
 use crate::table::ConnectionTable;
+use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
 use crate::{clock, decode};
 
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
 const STACK_GROWTH: u32 = 2;
+
+/// The state as reports see it. A macro, because the output is borrowed apart from the rest.
+macro_rules! snapshot {
+    ($collector:ident, $now:ident, ended: $ended:literal) => {
+        Snapshot {
+            table: &$collector.table,
+            ledger: &$collector.ledger,
+            thresholds: &$collector.thresholds,
+            stacks: &$collector.stacks,
+            processes: &$collector.processes,
+            run: &$collector.run,
+            events: $collector.event_counts(),
+            now: $now,
+            ended: $ended,
+            clock: $collector.clock,
+        }
+    };
+}
 
 /// Everything known during a trace.
 pub(super) struct Collector {
@@ -43,6 +63,8 @@ pub(super) struct Collector {
     events: Events,
     /// Whether it was said already that something cannot be read.
     complained: bool,
+    run: RunInfo,
+    clock: Clock,
     output: Output,
 }
 
@@ -56,7 +78,8 @@ struct Events {
 impl Collector {
     pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
         let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
-        let output = Output::new(args, &tracer);
+        let run = run_info(args, &tracer);
+        let clock = Clock::new(clock::now(), SystemTime::now());
         Ok(Self {
             ports: args.port.clone(),
             thresholds: Thresholds {
@@ -74,7 +97,9 @@ impl Collector {
             slots: HashMap::new(),
             events: Events::default(),
             complained: false,
-            output,
+            run,
+            clock,
+            output: Output::new(args.output, clock),
         })
     }
 
@@ -113,6 +138,7 @@ impl Collector {
                 }
             }
         }
+        self.output.flush()?;
         Ok(count)
     }
 
@@ -135,7 +161,7 @@ impl Collector {
         if let Event::Opened { caller, .. } = event {
             self.meet(caller.process);
         }
-        self.output.event(event, &self.table)?;
+        self.output.event(event)?;
         self.table.apply(event, clock::now());
         Ok(())
     }
@@ -313,32 +339,50 @@ impl Collector {
     /// Judges the table and prints what has changed.
     pub(super) fn judge(&mut self) -> anyhow::Result<()> {
         let now = clock::now();
-        let verdicts =
-            detect::evaluate(&self.table, &self.thresholds, &self.ledger.standing(), now);
-        let changes = self.ledger.update(verdicts, &self.table, now);
-        let scene = Scene {
-            table: &self.table,
-            ledger: &self.ledger,
-            stacks: &self.stacks,
-            processes: &self.processes,
-            now,
-        };
-        self.output.judgement(&changes, &scene)
+        let changes = self.update_ledger(now);
+        let snapshot = snapshot!(self, now, ended: false);
+        Ok(self.output.interval(&snapshot, &changes)?)
     }
 
     /// Judges for the last time and prints the report.
     pub(super) fn report(mut self) -> anyhow::Result<Ended> {
-        self.judge()?;
         let now = clock::now();
-        let scene = Scene {
-            table: &self.table,
-            ledger: &self.ledger,
-            stacks: &self.stacks,
-            processes: &self.processes,
-            now,
-        };
-        self.output.report(&scene)?;
+        let changes = self.update_ledger(now);
+        let snapshot = snapshot!(self, now, ended: true);
+        self.output.report(&snapshot, &changes)?;
         Ok(Ended { leak: self.ledger.has_leak() })
+    }
+
+    fn event_counts(&self) -> EventCounts {
+        let counters = self.tracer.counters();
+        let lost: u64 = counters.lost.iter().sum();
+        EventCounts {
+            received: self.events.received,
+            lost: lost + self.events.undecodable,
+            stacks_skipped: counters.stacks_over_budget
+                + counters.stacks_no_slot
+                + counters.stacks_unreadable
+                + self.resolver.refused(),
+        }
+    }
+
+    fn update_ledger(&mut self, now: Timestamp) -> Vec<Change> {
+        let standing = self.ledger.standing();
+        let verdicts = detect::evaluate(&self.table, &self.thresholds, &standing, now);
+        self.ledger.update(verdicts, &self.table, now)
+    }
+}
+
+/// What stays the same for the whole run.
+fn run_info(args: &TraceArgs, tracer: &Tracer) -> RunInfo {
+    let system = rustix::system::uname();
+    RunInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: system.nodename().to_string_lossy().into_owned(),
+        kernel: system.release().to_string_lossy().into_owned(),
+        hooks: tracer.hooks(),
+        ports: args.port.clone(),
+        started_at: SystemTime::now(),
     }
 }
 

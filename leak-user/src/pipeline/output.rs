@@ -1,57 +1,77 @@
-//! temporary
-use crate::cli::TraceArgs;
-use crate::event::{Event, ProcessKey, StackId, Timestamp};
-use crate::findings::{Change, Ledger};
-use crate::kernel::Tracer;
-use crate::process::ProcessInfo;
-use crate::stacks::Stack;
-use crate::table::ConnectionTable;
-use std::collections::HashMap;
-use std::sync::Arc;
-pub(super) struct Scene<'a> {
-    pub(super) table: &'a ConnectionTable,
-    pub(super) ledger: &'a Ledger,
-    pub(super) stacks: &'a HashMap<StackId, Arc<Stack>>,
-    pub(super) processes: &'a HashMap<ProcessKey, ProcessInfo>,
-    pub(super) now: Timestamp,
+//! Where the report goes: stdout, in the format that was asked for.
+
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+use crate::cli;
+use crate::event::Event;
+use crate::findings::Change;
+use crate::report::text::Paint;
+use crate::report::{Clock, Snapshot, json, ndjson, text};
+
+/// Writes what there is to tell, when it is time to.
+pub(super) struct Output {
+    format: cli::Output,
+    paint: Paint,
+    clock: Clock,
+    out: BufWriter<Stdout>,
 }
-pub(super) struct Output;
+
 impl Output {
-    pub(super) fn new(_: &TraceArgs, _: &Tracer) -> Self {
-        Self
+    pub(super) fn new(format: cli::Output, clock: Clock) -> Self {
+        let stdout = io::stdout();
+        let paint = Paint::new(stdout.is_terminal());
+        Self { format, paint, clock, out: BufWriter::new(stdout) }
     }
-    pub(super) fn event(&mut self, _e: &Event, _t: &ConnectionTable) -> anyhow::Result<()> {
-        Ok(())
-    }
-    pub(super) fn judgement(&mut self, c: &[Change], s: &Scene<'_>) -> anyhow::Result<()> {
-        for c in c {
-            let kind = match c {
-                Change::Opened(_) => "NEW",
-                Change::Updated(..) => "UPD",
-                Change::Retracted(..) => "RET",
-            };
-            let f = c.finding();
-            let cul = f.verdict.stack.as_ref().and_then(|i| s.stacks.get(i)).and_then(|st| {
-                st.culprit
-                    .and_then(|c| st.frames.get(c))
-                    .map(|f| format!("{:?} {:?}:{:?}", f.function, f.file, f.line))
-            });
-            println!(
-                "{kind} {} {} {:?} {} [{}] {:?} {cul:?}",
-                f.id,
-                f.verdict.reason,
-                f.verdict.severity,
-                f.verdict.evidence,
-                f.verdict.connections.len(),
-                f.verdict.stack_of
-            );
+
+    /// Something happened to a connection.
+    pub(super) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if self.format == cli::Output::Ndjson {
+            ndjson::write_event(&mut self.out, event, &self.clock)?;
         }
-        println!("-- {} connections, {:?}", s.table.connections().count(), s.table.losses());
         Ok(())
     }
-    pub(super) fn report(&mut self, s: &Scene<'_>) -> anyhow::Result<()> {
-        println!("=== report {}", s.ledger.open().len());
-        let _ = (s.processes, s.now);
-        Ok(())
+
+    /// Makes visible what was written so far: a reader waits for it.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// The table was judged.
+    pub(super) fn interval(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        changes: &[Change],
+    ) -> io::Result<()> {
+        match self.format {
+            cli::Output::Text => {
+                text::write_interval(&mut self.out, self.paint, snapshot, changes)?;
+            }
+            cli::Output::Ndjson => self.changes(snapshot, changes)?,
+            cli::Output::Json => {}
+        }
+        self.flush()
+    }
+
+    /// The trace has ended, with these last changes.
+    pub(super) fn report(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        changes: &[Change],
+    ) -> io::Result<()> {
+        match self.format {
+            cli::Output::Text => text::write_report(&mut self.out, self.paint, snapshot)?,
+            cli::Output::Json => json::write(&mut self.out, snapshot)?,
+            cli::Output::Ndjson => {
+                self.changes(snapshot, changes)?;
+                ndjson::write_report(&mut self.out, snapshot)?;
+            }
+        }
+        self.flush()
+    }
+
+    fn changes(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> io::Result<()> {
+        changes
+            .iter()
+            .try_for_each(|change| ndjson::write_change(&mut self.out, change, snapshot))
     }
 }
