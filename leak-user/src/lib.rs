@@ -1,5 +1,6 @@
 //! pgsocktrace.
 pub mod detect;
 pub mod event;
+pub mod findings;
 pub mod stacks;
 pub mod table;

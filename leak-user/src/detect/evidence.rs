@@ -14,7 +14,7 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// "41-63 s"; "41 s" when all are the same; "0 s" when there are none.
-pub(super) fn span(durations: impl IntoIterator<Item = Duration>) -> String {
+pub(crate) fn span(durations: impl IntoIterator<Item = Duration>) -> String {
     let mut ends: Option<(Duration, Duration)> = None;
     for one in durations {
         let (least, most) = ends.get_or_insert((one, one));

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub(crate) use evidence::{duration, plural};
+pub(crate) use evidence::{duration, plural, span};
 pub use view::View;
 
 use crate::event::{ConnectionId, ProcessKey, StackId, Timestamp};
