@@ -102,6 +102,12 @@ impl ConnectionTable {
         self.tallies.processes()
     }
 
+    /// What was counted for one process.
+    #[must_use]
+    pub fn process(&self, key: ProcessKey) -> Option<&ProcessTally> {
+        self.tallies.process(key)
+    }
+
     /// What was counted per process name and server. Its totals never fall, also when a process is
     /// gone and forgotten.
     #[must_use]
