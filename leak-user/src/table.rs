@@ -26,9 +26,7 @@ pub use losses::Losses;
 pub use pools::{Identity, Pool, PoolKey};
 pub use tally::{ProcessTally, Tally};
 
-use crate::event::{
-    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackId, StackRole, Timestamp, Usage, Wire,
-};
+use crate::event::{Caller, ConnectionId, Endpoints, Event, ProcessKey, Timestamp, Usage, Wire};
 use gone::Gone;
 use pools::Pools;
 use tally::Tallies;
@@ -81,7 +79,9 @@ impl ConnectionTable {
                 self.reconcile(*began, sockets, *complete, now);
             }
             Event::StackResolved { id, role, stack, goroutine } => {
-                self.resolved(*id, *role, stack.as_ref(), *goroutine);
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.use_stack(*role, stack.as_ref(), *goroutine);
+                }
             }
         }
     }
@@ -100,6 +100,12 @@ impl ConnectionTable {
     /// What was counted per process, in no order.
     pub fn processes(&self) -> impl Iterator<Item = (ProcessKey, &ProcessTally)> {
         self.tallies.processes()
+    }
+
+    /// What was counted for one process.
+    #[must_use]
+    pub fn process(&self, key: ProcessKey) -> Option<&ProcessTally> {
+        self.tallies.process(key)
     }
 
     /// What was counted per process name and server. Its totals never fall, also when a process is
@@ -269,26 +275,5 @@ impl ConnectionTable {
         let PoolKey { process, remote, .. } = connection.pool;
         connection.pool = self.pools.add(process, remote, identity, since);
         connection.counted_since = since;
-    }
-
-    fn resolved(
-        &mut self,
-        id: ConnectionId,
-        role: StackRole,
-        stack: Option<&StackId>,
-        goroutine: Option<u64>,
-    ) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        match role {
-            StackRole::OpenedBy => {
-                connection.opened_by = stack.cloned();
-                connection.goroutine = goroutine;
-            }
-            StackRole::LastUsedBy { request } if request == connection.requests => {
-                connection.last_used_by = stack.cloned();
-                connection.stack_sought = request;
-            }
-            StackRole::LastUsedBy { .. } => {}
-        }
     }
 }

@@ -117,4 +117,6 @@ fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

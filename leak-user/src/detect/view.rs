@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::detect::{Reason, Severity, StackOf, Standing, Thresholds, Verdict, evidence};
-use crate::event::{ConnectionId, ProcessKey, StackId, Timestamp};
+use crate::event::{ConnectionId, ProcessKey, StackId, Timestamp, WireState};
 use crate::table::{Connection, ConnectionTable};
 
 /// The table at one moment, without the connections that have been judged already.
@@ -130,11 +130,14 @@ fn group_of(connection: &Connection) -> Group {
     (connection.process, connection.endpoints.remote, stack_of, stack)
 }
 
-/// The stack that names the culprit best: pools dial on helper threads and on behalf of innocent
-/// requests, so the opener is only shown when the last user is unknown.
+/// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent requests,
+/// so the opener is shown only for a connection that was never used: where the last user is unknown,
+/// nobody is named.
 pub(super) fn shown_stack(connection: &Connection) -> (StackOf, Option<StackId>) {
-    match (&connection.last_used_by, &connection.opened_by) {
-        (None, Some(opened_by)) => (StackOf::OpenedBy, Some(opened_by.clone())),
-        (last_used_by, _) => (StackOf::LastUsedBy, last_used_by.clone()),
+    let unused = connection.requests == 0 || connection.wire.state == WireState::Startup;
+    if unused {
+        (StackOf::OpenedBy, connection.opened_by.clone())
+    } else {
+        (StackOf::LastUsedBy, connection.last_used_by.clone())
     }
 }

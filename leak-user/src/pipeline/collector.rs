@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use leak_common::connection::Connection;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Ended;
@@ -21,9 +22,9 @@ use crate::findings::{Change, Ledger};
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
+use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
 use crate::stacks::Stack;
 use crate::table::ConnectionTable;
-use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
 use crate::{clock, decode};
 
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
@@ -46,6 +47,9 @@ macro_rules! snapshot {
         }
     };
 }
+
+/// Events read at a time where all that have come are to be read.
+const DRAIN: usize = 4096;
 
 /// Everything known during a trace.
 pub(super) struct Collector {
@@ -180,13 +184,13 @@ impl Collector {
         }
     }
 
-    /// Reads the kernel's counters of every connection.
-    fn read_slots(&mut self) -> Vec<ListedSocket> {
+    /// Takes in the kernel's counters of every connection. Returns the connections that are closed but
+    /// not destroyed, which nothing else lists.
+    fn take_slots(&mut self, slots: Vec<(usize, Connection)>) -> Vec<ListedSocket> {
         let mut undestroyed = Vec::new();
         self.slots.clear();
-        let connections: Vec<_> = self.tracer.connections().collect();
         let now = clock::now();
-        for (slot, connection) in connections {
+        for (slot, connection) in slots {
             match decode::slot(&connection) {
                 Ok(Some(event)) => {
                     if !self.is_wanted(&event) {
@@ -226,7 +230,10 @@ impl Collector {
         &mut self,
         inventory: Result<Inventory, InventoryError>,
     ) -> anyhow::Result<()> {
-        let undestroyed = self.read_slots();
+        let slots: Vec<_> = self.tracer.connections().collect();
+        // Whatever ended until now is told before the counters and the list say that it is gone.
+        while self.drain(DRAIN)? == DRAIN {}
+        let undestroyed = self.take_slots(slots);
         match inventory {
             Ok(mut inventory) => {
                 if let Some(reason) = inventory.unread_reason.take()

@@ -53,11 +53,7 @@ impl Output {
     }
 
     /// The trace has ended, with these last changes.
-    pub(super) fn report(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        changes: &[Change],
-    ) -> io::Result<()> {
+    pub(super) fn report(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> io::Result<()> {
         match self.format {
             cli::Output::Text => text::write_report(&mut self.out, self.paint, snapshot)?,
             cli::Output::Json => json::write(&mut self.out, snapshot)?,
@@ -70,8 +66,6 @@ impl Output {
     }
 
     fn changes(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> io::Result<()> {
-        changes
-            .iter()
-            .try_for_each(|change| ndjson::write_change(&mut self.out, change, snapshot))
+        changes.iter().try_for_each(|change| ndjson::write_change(&mut self.out, change, snapshot))
     }
 }

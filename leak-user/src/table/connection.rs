@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::event::{
-    Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, TcpState, Timestamp, Usage,
-    Wire, WireState,
+    Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
+    Timestamp, Usage, Wire, WireState,
 };
 use crate::table::pools::PoolKey;
 
@@ -201,6 +201,26 @@ impl Connection {
         self.request_at = usage.request_at;
         self.request_by = usage.request_by;
         self.wire = usage.wire.clone();
+    }
+
+    /// Takes over a stack; one of a request that is not the latest any more is of no use.
+    pub(super) fn use_stack(
+        &mut self,
+        role: StackRole,
+        stack: Option<&StackId>,
+        goroutine: Option<u64>,
+    ) {
+        match role {
+            StackRole::OpenedBy => {
+                self.opened_by = stack.cloned();
+                self.goroutine = goroutine;
+            }
+            StackRole::LastUsedBy { request } if request == self.requests => {
+                self.last_used_by = stack.cloned();
+                self.stack_sought = request;
+            }
+            StackRole::LastUsedBy { .. } => {}
+        }
     }
 
     /// Takes over what sock_diag lists, and tells whether that corrected what events had told.

@@ -85,6 +85,10 @@ impl Tallies {
         self.processes.iter().map(|(&key, tally)| (key, tally))
     }
 
+    pub(super) fn process(&self, key: ProcessKey) -> Option<&ProcessTally> {
+        self.processes.get(&key)
+    }
+
     /// Sums by process name and server, forgotten processes included.
     pub(super) fn by_name(&self) -> BTreeMap<(String, SocketAddr), Tally> {
         let mut sums = self.forgotten.clone();

@@ -1,6 +1,6 @@
 use super::testing::{APP, World, caller, endpoints, listed, secs, usage};
 use super::*;
-use crate::event::{ListedSocket, TcpState, WireState};
+use crate::event::{ListedSocket, StackId, StackRole, TcpState, WireState};
 
 fn id(number: u64) -> ConnectionId {
     ConnectionId(number)

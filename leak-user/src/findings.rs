@@ -1,0 +1,249 @@
+//! What is held against connections, from the first verdict to the retraction.
+//!
+//! Detectors judge each interval anew; the ledger makes findings of their verdicts that keep their
+//! name, know since when they stand, and are retracted with a reason. A false accusation that is
+//! never taken back costs more trust than a leak that is found late.
+
+mod fate;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+
+use crate::detect::{Reason, Severity, Standing, Verdict};
+use crate::event::{ConnectionId, Timestamp};
+use crate::table::ConnectionTable;
+
+/// Most retracted findings remembered.
+const MAX_RETRACTED: usize = 512;
+
+/// A finding's name, "f1" and up. It is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingId(u64);
+
+impl fmt::Display for FindingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{}", self.0)
+    }
+}
+
+/// A verdict that has lasted since a moment.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Its name.
+    pub id: FindingId,
+    /// The latest verdict; of a retracted finding, the last one.
+    pub verdict: Verdict,
+    /// When it arose.
+    pub since: Timestamp,
+    /// When it stopped being true.
+    pub retracted_at: Option<Timestamp>,
+    /// Its connections, and since when each was silent.
+    accused: BTreeMap<ConnectionId, Timestamp>,
+}
+
+impl Finding {
+    /// Whether `verdict` is about the same trouble of the same code.
+    fn covers(&self, verdict: &Verdict) -> bool {
+        // A group's commonest stack may change while it grows.
+        let same_stack = verdict.reason == Reason::Growing || self.verdict.stack == verdict.stack;
+        same_stack && self.is_about(verdict)
+    }
+
+    /// Whether `verdict` is about the same trouble, whoever made it.
+    fn is_about(&self, verdict: &Verdict) -> bool {
+        self.verdict.reason == verdict.reason
+            && self.verdict.process == verdict.process
+            && self.verdict.remote == verdict.remote
+            && self.verdict.pool == verdict.pool
+    }
+}
+
+/// How a finding changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It is new.
+    Opened(Finding),
+    /// It weighs more or less, or its connections are others; says what became of those that left,
+    /// when some did.
+    Updated(Finding, Option<String>),
+    /// It is no longer true; says why.
+    Retracted(Finding, String),
+}
+
+impl Change {
+    /// The finding as it is now.
+    #[must_use]
+    pub fn finding(&self) -> &Finding {
+        match self {
+            Self::Opened(finding) | Self::Updated(finding, _) | Self::Retracted(finding, _) => {
+                finding
+            }
+        }
+    }
+}
+
+/// How many findings there have been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Opened.
+    pub found: u64,
+    /// Retracted.
+    pub retracted: u64,
+}
+
+/// All findings.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    open: Vec<Finding>,
+    retracted: VecDeque<Finding>,
+    counts: BTreeMap<Reason, Count>,
+    last_id: u64,
+}
+
+impl Ledger {
+    /// Takes in what [`crate::detect::evaluate`] says of `table` at `now`.
+    pub fn update(
+        &mut self,
+        verdicts: Vec<Verdict>,
+        table: &ConnectionTable,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let judged: HashMap<ConnectionId, Reason> = verdicts
+            .iter()
+            .filter(|verdict| verdict.reason != Reason::Growing)
+            .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
+            .collect();
+        let mut former = std::mem::take(&mut self.open);
+        let (known, new): (Vec<_>, Vec<_>) = verdicts
+            .into_iter()
+            .partition(|verdict| former.iter().any(|finding| finding.covers(verdict)));
+        let mut changes = Vec::new();
+        let mut fates = fate::Fates { table, judged: &judged, now };
+        for verdict in known.into_iter().chain(new) {
+            let silences = silences(&verdict, table, now);
+            let Some(mut finding) = take_former(&mut former, &verdict) else {
+                changes.push(Change::Opened(self.open_new(verdict, silences, now)));
+                continue;
+            };
+            let left = finding.accused.iter().filter(|(id, _)| !silences.contains_key(id));
+            let left: Vec<_> = left.map(|(&id, &since)| (id, since)).collect();
+            let changed = finding.verdict.severity != verdict.severity
+                || finding.verdict.stack != verdict.stack
+                || finding.verdict.connections != verdict.connections;
+            // A group's newest connections change all the time; what it is accused of does not.
+            let worth_telling = match verdict.reason {
+                Reason::Growing => finding.verdict.severity != verdict.severity,
+                _ => changed,
+            };
+            let sentence = fates.sentence(verdict.reason, &left);
+            finding.verdict = verdict;
+            finding.accused = silences;
+            if worth_telling {
+                changes.push(Change::Updated(finding.clone(), sentence));
+            }
+            self.open.push(finding);
+        }
+        for mut finding in former {
+            let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
+            let sentence = fates.sentence(finding.verdict.reason, &left);
+            finding.retracted_at = Some(now);
+            self.count(finding.verdict.reason).retracted += 1;
+            self.remember(finding.clone());
+            changes.push(Change::Retracted(finding, sentence.unwrap_or_else(fate::no_longer)));
+        }
+        changes
+    }
+
+    /// The findings that are true now: the heaviest first, then the biggest.
+    #[must_use]
+    pub fn open(&self) -> Vec<&Finding> {
+        let mut open: Vec<_> = self.open.iter().collect();
+        open.sort_by_key(|finding| {
+            let verdict = &finding.verdict;
+            (std::cmp::Reverse((verdict.severity, verdict.connections.len())), finding.id)
+        });
+        open
+    }
+
+    /// Retracted findings, the latest last; the oldest and lightest are forgotten.
+    pub fn retracted(&self) -> impl Iterator<Item = &Finding> {
+        self.retracted.iter()
+    }
+
+    /// Whether a leak is open.
+    #[must_use]
+    pub fn has_leak(&self) -> bool {
+        self.open.iter().any(|finding| finding.verdict.severity == Severity::Leak)
+    }
+
+    /// How often a reason was found and retracted, for every reason.
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, Count)> {
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
+    }
+
+    /// The connections that stand accused of being abandoned, for the next evaluation.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.open
+            .iter()
+            .filter(|finding| finding.verdict.reason == Reason::Abandoned)
+            .flat_map(|finding| finding.accused.iter().map(|(&id, &since)| (id, since)))
+            .collect()
+    }
+
+    fn open_new(
+        &mut self,
+        verdict: Verdict,
+        accused: BTreeMap<ConnectionId, Timestamp>,
+        now: Timestamp,
+    ) -> Finding {
+        self.last_id += 1;
+        self.count(verdict.reason).found += 1;
+        let id = FindingId(self.last_id);
+        let finding = Finding { id, verdict, since: now, retracted_at: None, accused };
+        self.open.push(finding.clone());
+        finding
+    }
+
+    fn count(&mut self, reason: Reason) -> &mut Count {
+        self.counts.entry(reason).or_default()
+    }
+
+    /// Idle pools make and retract light findings all day: those are forgotten first.
+    fn remember(&mut self, finding: Finding) {
+        if self.retracted.len() >= MAX_RETRACTED {
+            let is_light = |old: &Finding| old.verdict.severity == Severity::Info;
+            let light = self.retracted.iter().position(is_light);
+            self.retracted.remove(light.unwrap_or(0));
+        }
+        self.retracted.push_back(finding);
+    }
+}
+
+/// Since when each of the verdict's connections is silent.
+fn silences(
+    verdict: &Verdict,
+    table: &ConnectionTable,
+    now: Timestamp,
+) -> BTreeMap<ConnectionId, Timestamp> {
+    let since = |id| table.get(id).map_or(now, |connection| connection.silent_since());
+    verdict.connections.iter().map(|&id| (id, since(id))).collect()
+}
+
+/// Takes out the finding that `verdict` carries on: the one with the same key, or else one of the
+/// same trouble whose connections have all gone over, because their stack has become known since.
+fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
+    let same = former.iter().position(|finding| finding.covers(verdict));
+    let gone_over = || {
+        let members: BTreeSet<_> = verdict.connections.iter().collect();
+        former.iter().position(|finding| {
+            finding.is_about(verdict) && finding.accused.keys().all(|id| members.contains(id))
+        })
+    };
+    same.or_else(gone_over).map(|index| former.remove(index))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Telling people and programs what was found.
+//!
+//! Everything a report says comes from a [`Snapshot`]; the writers only differ in form. They write
+//! to whatever they are given and return its errors, a closed pipe among them.
+
+mod clock;
+pub mod json;
+mod model;
+pub mod ndjson;
+#[cfg(test)]
+mod testing;
+pub mod text;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use clock::Clock;
+
+use crate::detect::Thresholds;
+use crate::event::{ProcessKey, StackId, Timestamp};
+use crate::findings::Ledger;
+use crate::process::ProcessInfo;
+use crate::stacks::Stack;
+use crate::table::ConnectionTable;
+
+/// What stays the same for a whole run.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// Version of pgsocktrace.
+    pub version: String,
+    /// Name of the machine.
+    pub host: String,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// What was attached, per purpose.
+    pub hooks: BTreeMap<String, String>,
+    /// Server ports traced.
+    pub ports: Vec<u16>,
+    /// When tracing began.
+    pub started_at: SystemTime,
+}
+
+/// How the collector fared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// Events received from the kernel.
+    pub received: u64,
+    /// Events lost on the way.
+    pub lost: u64,
+    /// Stacks that were wanted and could not be captured or unwound.
+    pub stacks_skipped: u64,
+}
+
+/// Everything that a report is made from, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The connections.
+    pub table: &'a ConnectionTable,
+    /// The findings.
+    pub ledger: &'a Ledger,
+    /// From when on things count.
+    pub thresholds: &'a Thresholds,
+    /// Stacks by identity.
+    pub stacks: &'a HashMap<StackId, Arc<Stack>>,
+    /// What is known of processes.
+    pub processes: &'a HashMap<ProcessKey, ProcessInfo>,
+    /// What stays the same.
+    pub run: &'a RunInfo,
+    /// How the collector fared.
+    pub events: EventCounts,
+    /// The moment.
+    pub now: Timestamp,
+    /// Whether tracing ended at this moment.
+    pub ended: bool,
+    /// From the kernel's time to the calendar's.
+    pub clock: Clock,
+}
+
+impl<'a> Snapshot<'a> {
+    /// Name of a process: of the process where it is known, else of the first thread seen.
+    fn comm(&self, process: ProcessKey) -> Option<&'a str> {
+        let described = self.processes.get(&process).map(|info| info.comm.as_str());
+        described.or_else(|| self.table.process(process)?.comm.as_deref())
+    }
+
+    /// A stack, when it is at hand.
+    fn stack(&self, id: Option<&StackId>) -> Option<&'a Stack> {
+        self.stacks.get(id?).map(Arc::as_ref)
+    }
+}

@@ -1,0 +1,103 @@
+//! A made-up run for the writers' tests.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::detect::{Thresholds, evaluate};
+use crate::event::{StackId, Timestamp, WireState};
+use crate::findings::{Change, Ledger};
+use crate::process::ProcessInfo;
+use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
+use crate::stacks::{Frame, Language, Quality, Stack};
+use crate::table::testing::{APP, World, secs};
+
+/// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
+pub(super) struct Run {
+    pub(super) world: World,
+    pub(super) ledger: Ledger,
+    thresholds: Thresholds,
+    stacks: HashMap<StackId, Arc<Stack>>,
+    processes: HashMap<crate::event::ProcessKey, ProcessInfo>,
+    info: RunInfo,
+}
+
+impl Run {
+    pub(super) fn new() -> Self {
+        let mut world = World::new();
+        world.open(0, 1.0);
+        for number in 1..=12 {
+            let at = 10.0 * number as f64;
+            world.open(number, at);
+            world.request(number, at + 0.1, "leak", WireState::Idle);
+            world.request(0, at + 0.2, "work", WireState::Idle);
+        }
+        let silent_after = Duration::from_secs(60);
+        let interval = Duration::from_secs(10);
+        let process = ProcessInfo {
+            key: APP,
+            comm: "shop\x1b[2J".into(),
+            exe: Some("/srv/shop".into()),
+            container_id: None,
+            started_at: Some(SystemTime::UNIX_EPOCH),
+        };
+        Self {
+            world,
+            ledger: Ledger::default(),
+            thresholds: Thresholds { silent_after, interval, limit: None },
+            stacks: HashMap::from([(StackId("leak".into()), Arc::new(stack()))]),
+            processes: HashMap::from([(APP, process)]),
+            info: RunInfo {
+                version: "0.1.0".into(),
+                host: "db-client".into(),
+                kernel: "6.18.0".into(),
+                hooks: BTreeMap::from([("connect".into(), "tp_btf/inet_sock_set_state".into())]),
+                ports: vec![5432],
+                started_at: SystemTime::UNIX_EPOCH,
+            },
+        }
+    }
+
+    /// Judges at second `at`.
+    pub(super) fn turn(&mut self, at: f64) -> Vec<Change> {
+        let standing = self.ledger.standing();
+        let verdicts = evaluate(&self.world.table, &self.thresholds, &standing, secs(at));
+        self.ledger.update(verdicts, &self.world.table, secs(at))
+    }
+
+    pub(super) fn snapshot(&self, at: f64) -> Snapshot<'_> {
+        Snapshot {
+            table: &self.world.table,
+            ledger: &self.ledger,
+            thresholds: &self.thresholds,
+            stacks: &self.stacks,
+            processes: &self.processes,
+            run: &self.info,
+            events: EventCounts { received: 40, lost: 0, stacks_skipped: 1 },
+            now: secs(at),
+            ended: true,
+            clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),
+        }
+    }
+}
+
+fn stack() -> Stack {
+    let frame = |function: &str, file: Option<&str>, line| Frame {
+        function: Some(function.into()),
+        module: Some("/srv/shop".into()),
+        file: file.map(str::to_owned),
+        line,
+        address: 0x40_1000,
+    };
+    Stack {
+        id: StackId("leak".into()),
+        quality: Quality::Complete,
+        language: Language::Go,
+        frames: vec![
+            frame("write", None, None),
+            frame("app::report", Some("src/report.go"), Some(41)),
+            frame("main", Some("src/main.go"), Some(7)),
+        ],
+        culprit: Some(1),
+    }
+}

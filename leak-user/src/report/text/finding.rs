@@ -1,0 +1,133 @@
+//! One finding, with the code that it names.
+
+use std::io;
+
+use crate::detect::{Severity, StackOf, plural};
+use crate::findings::Finding;
+use crate::report::Snapshot;
+use crate::report::text::style::{Paint, Tone, printable};
+use crate::stacks::{Frame, Quality, Stack};
+
+/// Most frames shown; the JSON report has them all.
+const MAX_FRAMES: usize = 40;
+
+/// Writes all of it: headline, culprit, evidence and stack.
+pub(super) fn write(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    write_headline(out, paint, snapshot, finding)?;
+    write_culprit(out, paint, snapshot, finding)?;
+    write_evidence(out, finding)?;
+    match snapshot.stack(finding.verdict.stack.as_ref()) {
+        Some(stack) => write_stack(out, paint, stack),
+        None => writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown")),
+    }
+}
+
+/// `LEAK f3 abandoned: 12 connections of shop (4242) to 127.0.0.1:5432`.
+pub(super) fn write_headline(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let tone = match finding.verdict.severity {
+        Severity::Leak => Tone::Leak,
+        Severity::Suspect => Tone::Suspect,
+        Severity::Info => Tone::Dim,
+    };
+    let severity = paint.tone(tone, &finding.verdict.severity.name().to_uppercase());
+    writeln!(out, "{severity} {}", subject(snapshot, finding))
+}
+
+/// The code that the stack names, when it names any.
+pub(super) fn write_culprit(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let stack = snapshot.stack(finding.verdict.stack.as_ref());
+    let Some(culprit) = stack.and_then(|stack| stack.frames.get(stack.culprit?)) else {
+        return Ok(());
+    };
+    let did = match finding.verdict.stack_of {
+        StackOf::OpenedBy => "opened by",
+        StackOf::LastUsedBy => "last used by",
+    };
+    writeln!(out, "  {did} {}", paint.tone(Tone::Strong, &place(culprit)))
+}
+
+/// One line for a finding that is no longer true.
+pub(super) fn write_retracted(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+    why: Option<&str>,
+) -> io::Result<()> {
+    let retracted = paint.tone(Tone::Good, "retracted");
+    let why = match (why, finding.retracted_at) {
+        (Some(why), _) => why.to_owned(),
+        (None, Some(at)) => format!("at {}", snapshot.clock.rfc3339(at)),
+        (None, None) => String::new(),
+    };
+    writeln!(out, "{retracted} {}: {why}", subject(snapshot, finding))
+}
+
+/// The evidence, on a line of its own.
+pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
+    writeln!(out, "  {}", finding.verdict.evidence)
+}
+
+fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
+    let verdict = &finding.verdict;
+    let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
+    format!(
+        "{} {}: {} of {comm} ({}) to {}",
+        finding.id,
+        verdict.reason,
+        plural(verdict.connections.len(), "connection"),
+        verdict.process.pid,
+        verdict.remote
+    )
+}
+
+/// Numbered frames; those of drivers and runtimes, inside the culprit, are dimmed.
+fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Result<()> {
+    for (number, frame) in stack.frames.iter().enumerate().take(MAX_FRAMES) {
+        let line = format!("    {number:>2} {}", place(frame));
+        let line = match stack.culprit {
+            Some(culprit) if number == culprit => paint.tone(Tone::Strong, &line),
+            Some(culprit) if number > culprit => line,
+            _ => paint.tone(Tone::Dim, &line),
+        };
+        writeln!(out, "{line}")?;
+    }
+    let more = stack.frames.len().saturating_sub(MAX_FRAMES);
+    if more > 0 {
+        writeln!(out, "       … and {more} more")?;
+    }
+    match stack.quality {
+        Quality::Complete => Ok(()),
+        Quality::Truncated => writeln!(out, "       (truncated: outer frames are missing)"),
+        Quality::None => writeln!(out, "       (no frame could be had)"),
+    }
+}
+
+/// `function at file:line`; without a function, the address in its module.
+fn place(frame: &Frame) -> String {
+    let function = match (&frame.function, &frame.module) {
+        (Some(function), _) => printable(function),
+        (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),
+        (None, None) => format!("{:#x}", frame.address),
+    };
+    match (&frame.file, frame.line) {
+        (Some(file), Some(line)) => format!("{function} at {}:{line}", printable(file)),
+        (Some(file), None) => format!("{function} at {}", printable(file)),
+        (None, _) => function,
+    }
+}
