@@ -1,0 +1,3 @@
+//! x
+use std::process::ExitCode;
+fn main() -> ExitCode { tests::run(vec![]) }
