@@ -31,6 +31,7 @@
 //! `PGSOCKTRACE_BIN` names the binary; without it, it is `target/release/pgsocktrace` of this
 //! workspace.
 
+pub mod bpf;
 pub mod fake_server;
 pub mod leftovers;
 pub mod namespace;
@@ -38,6 +39,7 @@ pub mod need;
 pub mod process;
 pub mod program;
 pub mod report;
+pub mod schema;
 pub mod server;
 pub mod shop;
 pub mod suite;
@@ -73,10 +75,7 @@ pub struct Test {
 }
 
 /// A test of this name.
-pub fn test(
-    name: impl Into<String>,
-    body: impl Fn(&Suite) -> Result<()> + Send + 'static,
-) -> Test {
+pub fn test(name: impl Into<String>, body: impl Fn(&Suite) -> Result<()> + Send + 'static) -> Test {
     Test { name: name.into(), needs: Vec::new(), body: Box::new(body) }
 }
 

@@ -86,8 +86,7 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
 /// EPERM that it is not.
 fn io_uring_works() -> bool {
     // SAFETY: the kernel refuses the null pointer; nothing is written and no descriptor is made.
-    let result = unsafe {
-        libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<libc::c_void>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<libc::c_void>()) };
     result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }

@@ -1,7 +1,9 @@
 //! Processes that tests start: they never outlive the test, and their lines can be waited for.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -190,6 +192,41 @@ impl Drop for Running {
         // Both fail only when the process has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A running process whose stdout goes where the test says; killed when this is dropped.
+pub struct Silent(Child);
+
+impl Silent {
+    /// Starts it, with stderr going to a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(command: &mut Command, stdout: Stdio, stderr: &Path) -> Result<Self> {
+        leftovers::mark(command);
+        die_with_parent(command, libc::SIGKILL);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(File::create(stderr)?);
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Its exit status once it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within [`BOUND`].
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        eventually("the process ends", || Ok(self.0.try_wait()?.is_some()))?;
+        Ok(self.0.wait()?)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // Both fail only when the process has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

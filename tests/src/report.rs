@@ -218,7 +218,10 @@ impl Event {
     /// A field of the connection that the event is about.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
-        self.value.get("connection").and_then(|connection| connection.get(name)).or_else(|| self.value.get(name))
+        self.value
+            .get("connection")
+            .and_then(|connection| connection.get(name))
+            .or_else(|| self.value.get(name))
     }
 
     /// The id of the connection that the event is about.

@@ -74,10 +74,12 @@ impl Shop {
             _ => ("shop", &["-g"][..]),
         };
         let mut compile = Command::new("gcc");
-        compile
-            .args(["-O2", "-fomit-frame-pointer"])
-            .args(options)
-            .args(["-I/usr/include/postgresql", &format!("{APPS}/shop.c"), "-lpq", "-pthread"]);
+        compile.args(["-O2", "-fomit-frame-pointer"]).args(options).args([
+            "-I/usr/include/postgresql",
+            &format!("{APPS}/shop.c"),
+            "-lpq",
+            "-pthread",
+        ]);
         suite.compiled(name, compile)
     }
 

@@ -102,13 +102,19 @@ impl Suite {
     /// Begins to describe a trace of connections to the server.
     #[must_use]
     pub fn trace(&self) -> TraceBuilder {
-        TraceBuilder::new(self.tool(), Some(self.port()))
+        TraceBuilder::new(self.tool(), self.port())
+    }
+
+    /// Begins to describe a trace without any options but the output format.
+    #[must_use]
+    pub fn trace_bare(&self) -> TraceBuilder {
+        TraceBuilder::bare(self.tool())
     }
 
     /// Begins to describe a trace of connections to this port alone.
     #[must_use]
     pub fn trace_port(&self, port: u16) -> TraceBuilder {
-        TraceBuilder::new(self.tool(), None).port(port)
+        TraceBuilder::new(self.tool(), port)
     }
 
     /// The client program that speaks the protocol by raw bytes.

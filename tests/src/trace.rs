@@ -17,14 +17,15 @@ pub struct TraceBuilder {
 }
 
 impl TraceBuilder {
-    pub(crate) fn new(command: Command, port: Option<u16>) -> Self {
-        let builder = Self { command, output: "ndjson" }
+    pub(crate) fn bare(command: Command) -> Self {
+        Self { command, output: "ndjson" }
+    }
+
+    pub(crate) fn new(command: Command, port: u16) -> Self {
+        Self::bare(command)
             .option("--interval", &format!("{}ms", INTERVAL.as_millis()))
-            .option("--silent-after", "2s");
-        match port {
-            Some(port) => builder.port(port),
-            None => builder,
-        }
+            .option("--silent-after", "2s")
+            .port(port)
     }
 
     /// Traces this process.
@@ -81,9 +82,10 @@ impl TraceBuilder {
     /// When it ends before, with what it said.
     pub fn start(self) -> Result<Trace> {
         let trace = Trace { running: Running::start(&mut self.into_command())? };
-        let ready = trace.running.stderr.find_from(0, Instant::now() + BOUND, |line| {
-            line.contains("tracing").then_some(())
-        });
+        let ready = trace
+            .running
+            .stderr
+            .find_from(0, Instant::now() + BOUND, |line| line.contains("tracing").then_some(()));
         ready.with_context(|| format!("the trace does not begin; {}", trace.complaints()))?;
         Ok(trace)
     }
@@ -138,8 +140,9 @@ impl Trace {
     ///
     /// When it does not come, with the events that came.
     pub fn event(&self, kind: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
-        self.event_until(kind, &wanted, Instant::now() + BOUND)
-            .with_context(|| format!("no such {kind} among {:#?}; {}", self.events(), self.complaints()))
+        self.event_until(kind, &wanted, Instant::now() + BOUND).with_context(|| {
+            format!("no such {kind} among {:#?}; {}", self.events(), self.complaints())
+        })
     }
 
     /// Waits for an event of this kind about this connection.
@@ -223,9 +226,8 @@ impl Trace {
         wanted: &impl Fn(&Event) -> bool,
         deadline: Instant,
     ) -> Option<Event> {
-        let pick = |line: &str| {
-            Event::read(line).filter(|event| event.kind == kind && wanted(event))
-        };
+        let pick =
+            |line: &str| Event::read(line).filter(|event| event.kind == kind && wanted(event));
         Some(self.running.stdout.find_from(0, deadline, pick)?.1)
     }
 

@@ -105,8 +105,11 @@ fn received_by(suite: &Suite, flavour: &str) -> Result<()> {
     let reply = client.ok("query BEGIN")?;
 
     let report = trace.stop()?;
-    let states: &[&str] =
-        if may_stay_unknown(flavour) { &["in_transaction", "unknown"] } else { &["in_transaction"] };
+    let states: &[&str] = if may_stay_unknown(flavour) {
+        &["in_transaction", "unknown"]
+    } else {
+        &["in_transaction"]
+    };
     check(&report, &reply, id, states)
 }
 
@@ -197,8 +200,7 @@ fn many_results_in_one_answer(suite: &Suite) -> Result<()> {
     let id = session(suite, &mut client)?;
     client.ok("query BEGIN; SELECT 1; SELECT 2; COMMIT; SELECT 3")?;
     // The answer is larger than any buffer, and ends with another state than it begins with.
-    let reply =
-        client.ok("query BEGIN; SELECT repeat('x', 1000) FROM generate_series(1, 2000)")?;
+    let reply = client.ok("query BEGIN; SELECT repeat('x', 1000) FROM generate_series(1, 2000)")?;
     check(&trace.stop()?, &reply, id, &["in_transaction"])
 }
 

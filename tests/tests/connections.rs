@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tests::{Build, FakeServer, Manner, Namespace, Need, Shop, Suite, eventually, server, test};
+use tests::{Build, Need, Shop, Suite, eventually, server, test};
 
 fn main() -> ExitCode {
     tests::run(vec![
@@ -15,15 +15,8 @@ fn main() -> ExitCode {
         test("refused_connect", refused_connect),
         test("opened_and_closed", opened_and_closed),
         test("duplicated_descriptor", duplicated_descriptor),
-        test("inherited_by_a_child", inherited_by_a_child),
-        test("passed_to_another_process", passed_to_another_process),
-        test("opened_before_tracing", opened_before_tracing),
-        test("used_after_opened_before_tracing", used_after_opened_before_tracing),
         test("never_used_after_connect", never_used_after_connect),
         test("process_that_exits_at_once", process_that_exits_at_once),
-        test("another_network_namespace", another_network_namespace).needs(Need::Ip),
-        test("opened_before_tracing_in_another_network_namespace", adopted_in_a_namespace)
-            .needs(Need::Ip),
         test("encrypted", encrypted).needs(Need::Libpq),
         test("three_hundred", three_hundred),
         test("unread_bytes", unread_bytes),
@@ -130,89 +123,6 @@ fn duplicated_descriptor(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-fn inherited_by_a_child(suite: &Suite) -> Result<()> {
-    let mut client = suite.client()?;
-    let trace = suite.trace().pid(client.pid()).flag("--children").start()?;
-    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let reply = client.ok("fork")?;
-    trace.let_intervals_pass(2);
-
-    let report = trace.stop()?;
-    let connection = report.only_connection()?;
-    assert_eq!(connection.id, id);
-    assert_eq!(connection.bytes_sent, reply.number("sent")?, "with what the child sent");
-    assert_eq!(connection.bytes_received, reply.number("received")?);
-    let mut holders = connection.held_by.clone();
-    holders.sort_unstable();
-    let mut expected = [client.pid(), u32::try_from(reply.number("child")?)?];
-    expected.sort_unstable();
-    assert_eq!(holders, expected);
-    Ok(())
-}
-
-fn passed_to_another_process(suite: &Suite) -> Result<()> {
-    let mut client = suite.client()?;
-    let child = u32::try_from(client.ok("receiver")?.number("child")?)?;
-    let trace = suite.trace().pid(client.pid()).pid(child).start()?;
-    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let reply = client.ok("pass")?;
-    trace.let_intervals_pass(2);
-
-    let report = trace.stop()?;
-    let connection = report.only_connection()?;
-    assert_eq!(connection.id, id);
-    assert_eq!(connection.bytes_sent, reply.number("sent")?, "with what the receiver sent");
-    assert_eq!(connection.held_by, [child]);
-    Ok(())
-}
-
-fn opened_before_tracing(suite: &Suite) -> Result<()> {
-    let mut client = suite.client()?;
-    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let quiet_since = std::time::Instant::now();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    let trace = suite.trace().pid(client.pid()).start()?;
-    trace.let_intervals_pass(1);
-
-    let report = trace.stop()?;
-    let quiet = u64::try_from(quiet_since.elapsed().as_millis())?;
-    let connection = report.only_connection()?;
-    assert_eq!(connection.id, id);
-    assert!(connection.opened_before_trace);
-    assert_eq!(connection.opened_by, None);
-    assert_eq!(connection.last_used_by, None);
-    assert_eq!(connection.held_by, [client.pid()]);
-    assert!(
-        (1500..=quiet + 500).contains(&connection.silent_ms),
-        "silent for {} ms, not for up to {quiet}",
-        connection.silent_ms
-    );
-    Ok(())
-}
-
-fn used_after_opened_before_tracing(suite: &Suite) -> Result<()> {
-    let mut client = suite.client()?;
-    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let trace = suite.trace().pid(client.pid()).start()?;
-    client.ok("query BEGIN")?;
-    // Long enough to count as silent, so that the latest request's stack is asked for.
-    let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
-    assert_eq!(finding.connections, [id]);
-
-    let report = trace.stop()?;
-    let connection = report.connection(id)?;
-    assert!(connection.opened_before_trace);
-    assert_eq!(connection.opened_by, None);
-    assert_eq!(connection.wire.state, "in_transaction");
-    let stack = report.stack(connection.last_used_by.as_ref())?;
-    assert!(stack.frames.iter().any(|frame| frame.function.as_deref() == Some("main")));
-    Ok(())
-}
-
 fn never_used_after_connect(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
@@ -244,41 +154,6 @@ fn process_that_exits_at_once(suite: &Suite) -> Result<()> {
     let process = report.process(pid)?;
     assert_eq!(process.comm, "mayfly");
     assert_eq!((process.opened_total, process.closed_total, process.open), (1, 1, 0));
-    Ok(())
-}
-
-fn another_network_namespace(suite: &Suite) -> Result<()> {
-    let (namespace, server) = Namespace::create(|| FakeServer::start(Manner::Postgres))?;
-    let mut client = suite.client_in(&namespace)?;
-    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
-    let id = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let reply = client.ok("query SELECT 1")?;
-    // An inventory that did not look into the namespace would now think the connection gone.
-    trace.let_intervals_pass(3);
-
-    let report = trace.stop()?;
-    let connection = report.only_connection()?;
-    assert_eq!(connection.id, id);
-    assert_eq!(connection.bytes_sent, reply.number("sent")?);
-    assert_eq!(connection.held_by, [client.pid()]);
-    assert_eq!(connection.wire.state, "idle");
-    Ok(())
-}
-
-fn adopted_in_a_namespace(suite: &Suite) -> Result<()> {
-    let (namespace, server) = Namespace::create(|| FakeServer::start(Manner::Postgres))?;
-    let mut client = suite.client_in(&namespace)?;
-    let id = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
-    client.ok("startup")?;
-    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
-    trace.let_intervals_pass(1);
-
-    let report = trace.stop()?;
-    let connection = report.only_connection()?;
-    assert_eq!(connection.id, id);
-    assert!(connection.opened_before_trace);
-    assert_eq!(connection.held_by, [client.pid()]);
     Ok(())
 }
 
