@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Manner {
     Noise,
     /// Accepts connections and never says a word.
     Mute,
+    /// Has no room for another connection: the handshake hangs.
+    Full,
 }
 
 /// A listening server; its threads end when it is dropped.
@@ -43,16 +46,34 @@ impl FakeServer {
             stop: Arc::default(),
             clients: Arc::default(),
         };
+        if manner == Manner::Full {
+            server.fill(&listener)?;
+        }
         let (stop, clients) = (server.stop.clone(), server.clients.clone());
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
+                let pause = || thread::sleep(Duration::from_millis(10));
+                if manner == Manner::Full {
+                    pause();
+                    continue;
+                }
                 match listener.accept() {
                     Ok((client, _)) => welcome(client, manner, &clients),
-                    Err(_) => thread::sleep(Duration::from_millis(10)),
+                    Err(_) => pause(),
                 }
             }
         });
         Ok(server)
+    }
+
+    /// Shrinks the listener's queue to one place and takes that place.
+    fn fill(&self, listener: &TcpListener) -> Result<()> {
+        // SAFETY: listen only changes the queue length of a descriptor that the listener owns.
+        let shrunk = unsafe { libc::listen(listener.as_raw_fd(), 0) };
+        ensure!(shrunk == 0, "listen: {}", std::io::Error::last_os_error());
+        let filler = TcpStream::connect(("127.0.0.1", self.port))?;
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(filler);
+        Ok(())
     }
 
     /// The port it listens on.
@@ -98,7 +119,7 @@ fn converse(mut client: TcpStream, manner: Manner) -> std::io::Result<()> {
                 client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
             }
             Manner::Noise => client.write_all(&[0x80, 0xff, 0x00, 0x5a, 0x00, 0x00])?,
-            Manner::Mute => {}
+            Manner::Mute | Manner::Full => {}
         }
         first = false;
     }

@@ -181,6 +181,8 @@ fn closed_with_all_events_lost(suite: &Suite) -> Result<()> {
     client.ok("close")?;
     trace.let_intervals_pass(3);
     let report = trace.stop()?;
+    assert!(report.events.lost > 0, "no event was lost");
+    assert_eq!(report.process(client.pid())?.open, 0);
     assert!(report.connections.is_empty(), "{:#?}", report.connections);
     assert!(report.leaks().is_empty(), "{:#?}", report.findings);
     Ok(())

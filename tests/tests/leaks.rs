@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         test("opened_before_tracing", opened_before_tracing),
         test("every_connection_is_a_new_one", every_connection_is_a_new_one),
         test("connect_without_an_answer", connect_without_an_answer),
+        test("handshake_without_an_end", handshake_without_an_end),
         test("request_without_an_answer", request_without_an_answer),
     ]);
     tests::run(all.into_iter().map(|test: Test| test.needs(Need::Libpq)).collect())
@@ -252,6 +253,18 @@ fn connect_without_an_answer(suite: &Suite) -> Result<()> {
     assert_eq!(finding.connections, [id]);
     assert_ne!(finding.severity, "leak");
     trace.stop()?;
+    Ok(())
+}
+
+fn handshake_without_an_end(suite: &Suite) -> Result<()> {
+    let server = FakeServer::start(Manner::Full)?;
+    let mut client = suite.client()?;
+    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
+    let id = client.ok(&format!("connect 4 {} begin", server.port()))?.number("cookie")?;
+    let finding = trace.finding(|finding| finding.reason == "connect_stuck")?;
+    assert_eq!(finding.connections, [id]);
+    assert_ne!(finding.severity, "leak");
+    assert_eq!(trace.stop()?.connection(id)?.tcp_state, "SYN_SENT");
     Ok(())
 }
 
