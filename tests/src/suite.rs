@@ -211,7 +211,10 @@ pub fn finish(command: &mut Command) -> Result<Output> {
 fn find_tool() -> Result<PathBuf> {
     let path = match std::env::var_os("PGSOCKTRACE_BIN") {
         Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/pgsocktrace"),
+        None => {
+            let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+            tests.parent().unwrap_or(tests).join("target/release/pgsocktrace")
+        }
     };
     match path.canonicalize() {
         Ok(path) => Ok(path),
