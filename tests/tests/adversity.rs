@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     tests::run(vec![
         test("no_such_process", no_such_process),
         test("process_dies_while_traced", process_dies_while_traced),
+        test("process_becomes_a_zombie", process_becomes_a_zombie),
         test("no_privileges", no_privileges).needs(Need::Setpriv),
         test("doctor_without_privileges", doctor_without_privileges).needs(Need::Setpriv),
         test("reader_of_stdout_goes_away", reader_of_stdout_goes_away),
@@ -58,6 +59,17 @@ fn process_dies_while_traced(suite: &Suite) -> Result<()> {
     let report = outcome.report()?;
     assert!(report.connections.is_empty(), "{:#?}", report.connections);
     assert_eq!(report.process(pid)?.closed_total, 1);
+    Ok(())
+}
+
+/// A process that has exited and that its parent has not waited for is no process to trace.
+fn process_becomes_a_zombie(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    client.tell("exit")?;
+    let outcome = trace.outcome()?;
+    assert_eq!(outcome.status.code(), Some(0), "{}", outcome.stderr);
+    outcome.report()?;
     Ok(())
 }
 
