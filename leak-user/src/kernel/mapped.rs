@@ -24,7 +24,7 @@ impl<T: Plain> MappedArray<T> {
     pub(crate) fn new(fd: &impl AsRawFd, len: u32) -> std::io::Result<Self> {
         let len = len as usize;
         // The kernel rounds each element's size up to eight bytes.
-        const { assert!(size_of::<T>() % 8 == 0) };
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
         let memory = MmapOptions::new().len(len * size_of::<T>()).map_raw_read_only(fd)?;
         Ok(Self { memory, len, element: std::marker::PhantomData })
     }

@@ -1,0 +1,76 @@
+//! Proof that nothing is left behind.
+//!
+//! Everything the tests start inherits a mark in its environment, so what remains of this run can
+//! be told from other people's processes, and from other runs at the same time.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+
+use crate::process::eventually;
+
+const VARIABLE: &str = "LEAK_TESTS_RUN";
+
+/// Start of the name of every directory that a run makes in the directory for temporary files;
+/// the run's PID follows.
+pub(crate) const DIRECTORY: &str = "pgsocktrace-tests.";
+
+static MARK: LazyLock<String> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{}-{now}", std::process::id())
+});
+
+pub(crate) fn mark(command: &mut Command) {
+    command.env(VARIABLE, MARK.as_str());
+}
+
+/// The processes of this run, as `PID NAME`.
+fn processes() -> Vec<String> {
+    let wanted = format!("{VARIABLE}={}", *MARK);
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let marked = |path: &Path| {
+        fs::read(path.join("environ"))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
+    };
+    entries
+        .flatten()
+        .filter(|entry| marked(&entry.path()))
+        .map(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            format!("{} {}", entry.file_name().to_string_lossy(), name.trim())
+        })
+        .collect()
+}
+
+/// Whether a run's processes are all gone.
+///
+/// # Errors
+///
+/// Names those that stay.
+pub(crate) fn check() -> Result<()> {
+    if eventually("processes end", || Ok(processes().is_empty())).is_err() {
+        bail!("left behind: {}", processes().join(", "));
+    }
+    Ok(())
+}
+
+/// Removes directories of earlier runs that were killed.
+pub(crate) fn sweep() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY)?.split('.').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another run may be sweeping at the same time.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

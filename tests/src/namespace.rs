@@ -1,0 +1,55 @@
+//! Network namespaces of a test's own. They have no name, so nothing of them can be left behind:
+//! the kernel removes them with their last process and socket.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::{io, thread};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+/// A network namespace with nothing but a loopback.
+pub struct Namespace {
+    handle: File,
+}
+
+impl Namespace {
+    /// Makes a namespace, brings its loopback up, and runs `inside` there.
+    ///
+    /// What `inside` starts listening on stays in the namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be made, or `inside` fails.
+    pub fn create<T: Send>(inside: impl FnOnce() -> Result<T> + Send) -> Result<(Self, T)> {
+        let enter = || -> Result<(Self, T)> {
+            // SAFETY: unshare changes only the network namespace of this thread, which ends here.
+            let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            ensure!(unshared == 0, "unshare: {}", io::Error::last_os_error());
+            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+            ensure!(up.success(), "`ip link set lo up` failed");
+            let handle = File::open("/proc/thread-self/ns/net").context("namespace")?;
+            Ok((Self { handle }, inside()?))
+        };
+        thread::scope(|scope| scope.spawn(enter).join())
+            .map_err(|_| anyhow!("the namespace's thread panicked"))?
+    }
+
+    /// Makes `command` run in this namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace's descriptor cannot be duplicated.
+    pub fn adopt(&self, command: &mut Command) -> Result<()> {
+        let handle = self.handle.try_clone()?;
+        // SAFETY: setns is async-signal-safe, and the descriptor stays open in the closure.
+        unsafe {
+            command.pre_exec(move || match libc::setns(handle.as_raw_fd(), libc::CLONE_NEWNET) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! What a test may need of the machine it runs on.
+
+use std::fmt;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::server;
+
+/// A prerequisite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To load BPF programs and to run PostgreSQL as another user.
+    Root,
+    /// A C compiler, for the client programs.
+    Compiler,
+    /// PostgreSQL's server and `psql`.
+    PostgreSql,
+    /// Headers of PostgreSQL's client library.
+    Libpq,
+    /// An IPv6 loopback address.
+    Ipv6,
+    /// A kernel that lets root use io_uring.
+    IoUring,
+    /// Python's psycopg2.
+    Psycopg2,
+    /// `ip`, to bring up a network namespace's loopback.
+    Ip,
+    /// `setpriv`, to drop privileges.
+    Setpriv,
+    /// `strip`, to take symbols away.
+    Strip,
+}
+
+impl Need {
+    /// What every test needs.
+    pub const ALWAYS: [Self; 3] = [Self::Root, Self::Compiler, Self::PostgreSql];
+
+    /// Whether this machine has it.
+    #[must_use]
+    pub fn is_met(self) -> bool {
+        match self {
+            // SAFETY: geteuid only reads the caller's credentials.
+            Self::Root => unsafe { libc::geteuid() == 0 },
+            Self::Compiler => succeeds("gcc", &["--version"]),
+            Self::PostgreSql => server::find_binaries().is_some() && succeeds("psql", &["-V"]),
+            Self::Libpq => Path::new("/usr/include/postgresql/libpq-fe.h").exists(),
+            Self::Ipv6 => TcpListener::bind("[::1]:0").is_ok(),
+            Self::IoUring => io_uring_works(),
+            Self::Psycopg2 => succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
+            Self::Ip => succeeds("ip", &["-V"]),
+            Self::Setpriv => succeeds("setpriv", &["--version"]),
+            Self::Strip => succeeds("strip", &["--version"]),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::Compiler => "gcc",
+            Self::PostgreSql => "PostgreSQL's server and psql",
+            Self::Libpq => "libpq's headers",
+            Self::Ipv6 => "IPv6",
+            Self::IoUring => "io_uring",
+            Self::Psycopg2 => "python3-psycopg2",
+            Self::Ip => "ip",
+            Self::Setpriv => "setpriv",
+            Self::Strip => "strip",
+        })
+    }
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Asks for a ring with a pointer that cannot be: EFAULT says that the call is allowed, ENOSYS or
+/// EPERM that it is not.
+fn io_uring_works() -> bool {
+    // SAFETY: the kernel refuses the null pointer; nothing is written and no descriptor is made.
+    let result =
+        unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<libc::c_void>()) };
+    result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}

@@ -1,0 +1,115 @@
+//! The programs that are traced: one command a line on stdin, one answer a line on stdout.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{BOUND, Running};
+
+/// A program of `tests/apps/` that waits for commands.
+pub struct Program {
+    running: Running,
+    answers: usize,
+}
+
+/// An answer's `key=value` words.
+#[derive(Debug)]
+pub struct Reply(String);
+
+impl Reply {
+    /// The number that the answer gives for `key`.
+    ///
+    /// # Errors
+    ///
+    /// When it gives none.
+    pub fn number(&self, key: &str) -> Result<u64> {
+        self.word(key)?.parse().with_context(|| format!("{key} in \"{}\"", self.0))
+    }
+
+    /// The word that the answer gives for `key`.
+    ///
+    /// # Errors
+    ///
+    /// When it gives none.
+    pub fn word(&self, key: &str) -> Result<&str> {
+        self.0
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            .with_context(|| format!("no {key} in \"{}\"", self.0))
+    }
+}
+
+impl Program {
+    /// Starts the program.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        Ok(Self { running: Running::start(command)?, answers: 0 })
+    }
+
+    /// Its PID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Gives a command without waiting for the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the program has ended.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        self.running.say(command)
+    }
+
+    /// Waits for the answer to the oldest command that has none.
+    ///
+    /// # Errors
+    ///
+    /// When there is none within the bound, or the program could not do what it was told.
+    pub fn answer(&mut self) -> Result<Reply> {
+        let deadline = Instant::now() + BOUND;
+        let found =
+            self.running.stdout.find_from(self.answers, deadline, |line| Some(line.to_owned()));
+        let Some((number, line)) = found else {
+            bail!("no answer; on stderr: {}", self.running.stderr.all().join(" / "));
+        };
+        self.answers = number + 1;
+        ensure!(line.starts_with("ok"), "the client program {line}");
+        Ok(Reply(line))
+    }
+
+    /// Gives a command and waits until it is done.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot do it.
+    pub fn ok(&mut self, command: &str) -> Result<Reply> {
+        self.tell(command)?;
+        self.answer().with_context(|| format!("command \"{command}\""))
+    }
+
+    /// Kills the program and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When it stays.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running.signal(libc::SIGKILL);
+        self.running.wait()?;
+        Ok(())
+    }
+
+    /// Waits until the program has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub fn ended(&mut self) -> Result<()> {
+        self.running.wait()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! The report and the events as the contract (schema `pgsocktrace.report/1`) has them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The final document.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Report {
+    pub schema: String,
+    pub hooks: BTreeMap<String, String>,
+    pub ports: Vec<u16>,
+    pub events: Counts,
+    pub processes: Vec<Process>,
+    pub connections: Vec<Connection>,
+    pub stacks: BTreeMap<String, Stack>,
+    pub findings: Vec<Finding>,
+}
+
+/// What became of the kernel's events.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Counts {
+    pub received: u64,
+    pub lost: u64,
+    pub reconciled: u64,
+}
+
+/// A traced process.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Process {
+    pub pid: u32,
+    pub comm: String,
+    pub open: u64,
+    pub opened_total: u64,
+    pub closed_total: u64,
+    pub peak_open: u64,
+}
+
+/// An open connection.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Connection {
+    pub id: u64,
+    pub pid: u32,
+    pub tid: Option<u32>,
+    pub held_by: Vec<u32>,
+    pub local: String,
+    pub remote: String,
+    pub tcp_state: String,
+    pub wire: Wire,
+    pub opened_before_trace: bool,
+    pub silent_ms: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub unread_bytes: u64,
+    pub opened_since_silent: i64,
+    pub opened_by: Option<String>,
+    pub last_used_by: Option<String>,
+}
+
+/// What the wire tells of a connection.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Wire {
+    pub state: String,
+    pub tls: bool,
+    pub user: Option<String>,
+    pub database: Option<String>,
+    pub application_name: Option<String>,
+    pub backend_pid: Option<u64>,
+}
+
+/// A stack, innermost frame first.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Stack {
+    pub quality: String,
+    pub language: String,
+    pub frames: Vec<Frame>,
+}
+
+/// A frame of a stack.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Frame {
+    pub function: Option<String>,
+    pub module: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// A verdict.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Finding {
+    pub reason: String,
+    pub severity: String,
+    pub connections: Vec<u64>,
+    pub count: u64,
+    pub evidence: String,
+    pub stack_of: Option<String>,
+    pub stack: Option<String>,
+    pub culprit: Option<Culprit>,
+    pub retracted_at: Option<Value>,
+}
+
+/// The innermost frame that belongs to the application.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Culprit {
+    pub function: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+impl Finding {
+    /// The culprit's function, where one is named.
+    #[must_use]
+    pub fn function(&self) -> Option<&str> {
+        self.culprit.as_ref()?.function.as_deref()
+    }
+
+    /// Whether it says that something leaks.
+    #[must_use]
+    pub fn is_leak(&self) -> bool {
+        self.severity == "leak"
+    }
+}
+
+impl Report {
+    /// Reads a document of `-o json`, or the last event of `-o ndjson`.
+    ///
+    /// # Errors
+    ///
+    /// Names the field that is missing or of another type.
+    pub fn read(document: &Value) -> Result<Self> {
+        Self::deserialize(report_of(document)).context("the report breaks its schema")
+    }
+
+    /// The connection with this id.
+    ///
+    /// # Errors
+    ///
+    /// When the report has no such connection.
+    pub fn connection(&self, id: u64) -> Result<&Connection> {
+        let found = self.connections.iter().find(|connection| connection.id == id);
+        found.with_context(|| format!("no connection {id} among {:#?}", self.connections))
+    }
+
+    /// The only connection.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or more than one.
+    pub fn only_connection(&self) -> Result<&Connection> {
+        match self.connections.as_slice() {
+            [connection] => Ok(connection),
+            other => bail!("one connection expected, not {other:#?}"),
+        }
+    }
+
+    /// The process with this PID.
+    ///
+    /// # Errors
+    ///
+    /// When the report has no such process.
+    pub fn process(&self, pid: u32) -> Result<&Process> {
+        let found = self.processes.iter().find(|process| process.pid == pid);
+        found.with_context(|| format!("no process {pid} among {:?}", self.processes))
+    }
+
+    /// The stack with this id.
+    ///
+    /// # Errors
+    ///
+    /// When there is no id, or no such stack.
+    pub fn stack(&self, id: Option<&String>) -> Result<&Stack> {
+        let id = id.context("there is no stack")?;
+        self.stacks.get(id).with_context(|| format!("no stack {id} in the report"))
+    }
+
+    /// The findings of severity `leak` that have not been retracted.
+    #[must_use]
+    pub fn leaks(&self) -> Vec<&Finding> {
+        let standing = |finding: &&Finding| finding.is_leak() && finding.retracted_at.is_none();
+        self.findings.iter().filter(standing).collect()
+    }
+}
+
+/// Where an event of `-o ndjson` keeps the document; a document of `-o json` is its own.
+#[must_use]
+pub fn report_of(document: &Value) -> &Value {
+    document.get("report").unwrap_or(document)
+}
+
+/// A line of `-o ndjson`.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: String,
+    /// All of it.
+    pub value: Value,
+}
+
+impl Event {
+    /// Reads a line; `None` when it is no event.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(line).ok()?;
+        Some(Self { kind: value.get("event")?.as_str()?.to_owned(), value })
+    }
+
+    /// A field of the connection that the event is about.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.value
+            .get("connection")
+            .and_then(|connection| connection.get(name))
+            .or_else(|| self.value.get(name))
+    }
+
+    /// The id of the connection that the event is about.
+    #[must_use]
+    pub fn id(&self) -> Option<u64> {
+        self.field("id")?.as_u64()
+    }
+
+    /// The finding that the event is about.
+    #[must_use]
+    pub fn finding(&self) -> Option<Finding> {
+        Finding::deserialize(self.value.get("finding").unwrap_or(&self.value)).ok()
+    }
+}

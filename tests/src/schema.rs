@@ -1,0 +1,178 @@
+//! The documented schema, field by field: what must be there even when it is unknown.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// A field's type. `Or…` may also be `null`.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    TextOrNull,
+    Time,
+    TimeOrNull,
+    Number,
+    NumberOrNull,
+    Flag,
+    List,
+    Map,
+    MapOrNull,
+}
+
+use Kind::{Flag, List, Map, MapOrNull, Number, NumberOrNull, Text, TextOrNull, Time, TimeOrNull};
+
+const DOCUMENT: &[(&str, Kind)] = &[
+    ("schema", Text),
+    ("version", Text),
+    ("host", Text),
+    ("kernel", Text),
+    ("hooks", Map),
+    ("started_at", Time),
+    ("ended_at", Time),
+    ("ports", List),
+    ("events", Map),
+    ("processes", List),
+    ("connections", List),
+    ("stacks", Map),
+    ("findings", List),
+];
+
+const EVENTS: &[(&str, Kind)] = &[("received", Number), ("lost", Number), ("reconciled", Number)];
+
+const PROCESS: &[(&str, Kind)] = &[
+    ("pid", Number),
+    ("started_at", Time),
+    ("comm", Text),
+    ("exe", TextOrNull),
+    ("container_id", TextOrNull),
+    ("pod", MapOrNull),
+    ("open", Number),
+    ("opened_total", Number),
+    ("closed_total", Number),
+    ("peak_open", Number),
+];
+
+const CONNECTION: &[(&str, Kind)] = &[
+    ("id", Number),
+    ("pid", Number),
+    ("tid", NumberOrNull),
+    ("goroutine", NumberOrNull),
+    ("held_by", List),
+    ("local", Text),
+    ("remote", Text),
+    ("tcp_state", Text),
+    ("wire", Map),
+    ("opened_at", TimeOrNull),
+    ("opened_before_trace", Flag),
+    ("silent_ms", Number),
+    ("bytes_sent", Number),
+    ("bytes_received", Number),
+    ("unread_bytes", Number),
+    ("opened_since_silent", Number),
+    ("opened_by", TextOrNull),
+    ("last_used_by", TextOrNull),
+];
+
+const WIRE: &[(&str, Kind)] = &[
+    ("state", Text),
+    ("tls", Flag),
+    ("user", TextOrNull),
+    ("database", TextOrNull),
+    ("application_name", TextOrNull),
+    ("backend_pid", NumberOrNull),
+];
+
+const STACK: &[(&str, Kind)] = &[("quality", Text), ("language", Text), ("frames", List)];
+
+const FRAME: &[(&str, Kind)] = &[
+    ("function", TextOrNull),
+    ("module", TextOrNull),
+    ("file", TextOrNull),
+    ("line", NumberOrNull),
+];
+
+const FINDING: &[(&str, Kind)] = &[
+    ("reason", Text),
+    ("severity", Text),
+    ("since", Time),
+    ("process", Map),
+    ("remote", Text),
+    ("connections", List),
+    ("count", Number),
+    ("evidence", Text),
+    ("stack_of", TextOrNull),
+    ("stack", TextOrNull),
+    ("culprit", MapOrNull),
+    ("retracted_at", TimeOrNull),
+];
+
+/// Checks a document of `-o json`.
+///
+/// # Errors
+///
+/// Names the first field that is missing or of another type.
+pub fn check(document: &Value) -> Result<()> {
+    fields(document, DOCUMENT).context("the document")?;
+    ensure!(document["schema"] == "pgsocktrace.report/1", "schema is {}", document["schema"]);
+    fields(&document["events"], EVENTS).context("events")?;
+    for process in elements(&document["processes"]) {
+        fields(process, PROCESS).context("processes")?;
+    }
+    for connection in elements(&document["connections"]) {
+        fields(connection, CONNECTION).context("connections")?;
+        fields(&connection["wire"], WIRE).context("wire")?;
+    }
+    for stack in document["stacks"].as_object().into_iter().flat_map(|stacks| stacks.values()) {
+        fields(stack, STACK).context("stacks")?;
+        for frame in elements(&stack["frames"]) {
+            fields(frame, FRAME).context("frames")?;
+            ensure!(frame.get("address").is_some(), "a frame has no address");
+        }
+    }
+    for finding in elements(&document["findings"]) {
+        fields(finding, FINDING).context("findings")?;
+        ensure!(finding.get("id").is_some(), "a finding has no id");
+        let stack = finding["stack"].as_str();
+        ensure!(
+            stack.is_none_or(|id| document["stacks"].get(id).is_some()),
+            "stack {stack:?} of a finding is not in the document"
+        );
+    }
+    Ok(())
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn fields(value: &Value, expected: &[(&str, Kind)]) -> Result<()> {
+    for (name, kind) in expected {
+        let Some(field) = value.get(name) else {
+            bail!("field {name} is missing in {value:#}");
+        };
+        ensure!(is(field, *kind), "field {name} is no {kind:?}: {field}");
+    }
+    Ok(())
+}
+
+fn is(field: &Value, kind: Kind) -> bool {
+    match kind {
+        Text => field.is_string(),
+        Time => field.as_str().is_some_and(is_rfc3339),
+        Number => field.is_number(),
+        Flag => field.is_boolean(),
+        List => field.is_array(),
+        Map => field.is_object(),
+        TextOrNull => field.is_null() || is(field, Text),
+        TimeOrNull => field.is_null() || is(field, Time),
+        NumberOrNull => field.is_null() || is(field, Number),
+        MapOrNull => field.is_null() || is(field, Map),
+    }
+}
+
+/// `2025-01-31T12:00:00.5Z` or with an offset from UTC.
+fn is_rfc3339(text: &str) -> bool {
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    let bytes = text.as_bytes();
+    separators.iter().all(|(at, separator)| bytes.get(*at) == Some(separator))
+        && (text.ends_with('Z') || bytes.iter().skip(19).any(|byte| b"+-".contains(byte)))
+}

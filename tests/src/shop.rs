@@ -1,0 +1,121 @@
+//! The order service that leaks on command, in C and in Python.
+
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::program::Program;
+use crate::server::USER;
+use crate::suite::{APPS, Suite};
+
+/// How the order service was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// C, optimised, with debug information, without frame pointers.
+    Debug,
+    /// C, optimised, with symbols but without debug information.
+    Symbols,
+    /// C, optimised, stripped of everything.
+    Stripped,
+    /// C as [`Build::Debug`], each request on a thread of its own.
+    Threaded,
+    /// Python with psycopg2.
+    Python,
+}
+
+/// A running order service.
+pub struct Shop {
+    program: Program,
+}
+
+impl Shop {
+    /// Starts it; `settings` are added to its connection string.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled or started.
+    pub fn start(suite: &Suite, build: Build, settings: &[&str]) -> Result<Self> {
+        let mut command = Self::command(suite, build)?;
+        command.arg(connection_string(suite.port(), settings));
+        if build == Build::Threaded {
+            command.arg("threaded");
+        }
+        Ok(Self { program: Program::start(&mut command)? })
+    }
+
+    /// Starts a copy of it that lies at `path` and that the test may delete or replace.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled, copied or started.
+    pub fn start_copy(suite: &Suite, path: &Path) -> Result<Self> {
+        fs::copy(Self::compile(suite, Build::Debug)?, path)?;
+        let mut command = Command::new(path);
+        command.arg(connection_string(suite.port(), &[]));
+        Ok(Self { program: Program::start(&mut command)? })
+    }
+
+    fn command(suite: &Suite, build: Build) -> Result<Command> {
+        if build == Build::Python {
+            let mut command = Command::new("/usr/bin/python3");
+            command.arg(format!("{APPS}/shop.py"));
+            return Ok(command);
+        }
+        Ok(Command::new(Self::compile(suite, build)?))
+    }
+
+    fn compile(suite: &Suite, build: Build) -> Result<PathBuf> {
+        let (name, options) = match build {
+            Build::Symbols => ("shop-symbols", &["-g0"][..]),
+            Build::Stripped => ("shop-stripped", &["-g0", "-s"][..]),
+            _ => ("shop", &["-g"][..]),
+        };
+        let mut compile = Command::new("gcc");
+        compile.args(["-O2", "-fomit-frame-pointer"]).args(options).args([
+            "-I/usr/include/postgresql",
+            &format!("{APPS}/shop.c"),
+            "-lpq",
+            "-pthread",
+        ]);
+        suite.compiled(name, compile)
+    }
+
+    /// The line of `shop.c` that makes the last request of the handler with this leak.
+    ///
+    /// # Errors
+    ///
+    /// When no line is marked so.
+    pub fn line_of(leak: &str) -> Result<u32> {
+        let source = fs::read_to_string(format!("{APPS}/shop.c"))?;
+        let marker = format!("/* LEAK {leak} */");
+        let index = source.lines().position(|line| line.ends_with(&marker));
+        Ok(u32::try_from(index.with_context(|| format!("no line is marked {marker}"))? + 1)?)
+    }
+}
+
+impl Deref for Shop {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Shop {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+}
+
+fn connection_string(port: u16, settings: &[&str]) -> String {
+    let plain = ["sslmode=disable"];
+    let settings = if settings.is_empty() { &plain[..] } else { settings };
+    format!(
+        "host=127.0.0.1 port={port} user={USER} dbname=postgres application_name=shop \
+         gssencmode=disable {}",
+        settings.join(" ")
+    )
+}

@@ -1,0 +1,237 @@
+//! A running `pgsocktrace` and what it prints.
+
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{BOUND, Running};
+use crate::report::{Event, Finding, Report};
+use crate::suite::INTERVAL;
+
+/// A trace that has not been started.
+pub struct TraceBuilder {
+    command: Command,
+    output: &'static str,
+}
+
+impl TraceBuilder {
+    pub(crate) fn bare(command: Command) -> Self {
+        Self { command, output: "ndjson" }
+    }
+
+    pub(crate) fn new(command: Command, port: u16) -> Self {
+        Self::bare(command)
+            .option("--interval", &format!("{}ms", INTERVAL.as_millis()))
+            .option("--silent-after", "2s")
+            .port(port)
+    }
+
+    /// Traces this process.
+    #[must_use]
+    pub fn pid(self, pid: u32) -> Self {
+        self.option("--pid", &pid.to_string())
+    }
+
+    /// Traces this port.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.option("--port", &port.to_string())
+    }
+
+    /// Adds an option with a value.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.command.args([name, value]);
+        self
+    }
+
+    /// Adds an option without a value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.command.arg(name);
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Asks for another output than `ndjson`.
+    #[must_use]
+    pub fn output(mut self, format: &'static str) -> Self {
+        self.output = format;
+        self
+    }
+
+    /// The command as it would be run.
+    #[must_use]
+    pub fn into_command(mut self) -> Command {
+        self.command.args(["--output", self.output]);
+        self.command
+    }
+
+    /// Starts the trace and waits until its hooks are attached.
+    ///
+    /// # Errors
+    ///
+    /// When it ends before, with what it said.
+    pub fn start(self) -> Result<Trace> {
+        let trace = Trace { running: Running::start(&mut self.into_command())? };
+        let ready = trace
+            .running
+            .stderr
+            .find_from(0, Instant::now() + BOUND, |line| line.contains("tracing").then_some(()));
+        ready.with_context(|| format!("the trace does not begin; {}", trace.complaints()))?;
+        Ok(trace)
+    }
+}
+
+/// A trace at work.
+pub struct Trace {
+    running: Running,
+}
+
+/// How a trace ended.
+pub struct Outcome {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Everything it printed.
+    pub stdout: String,
+    /// Everything it complained of.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// The final report.
+    ///
+    /// # Errors
+    ///
+    /// When there is none or it breaks its schema.
+    pub fn report(&self) -> Result<Report> {
+        let last = self.stdout.lines().last().context("nothing was printed")?;
+        let document = serde_json::from_str(last)
+            .or_else(|_| serde_json::from_str(&self.stdout))
+            .context("the report is no JSON")?;
+        Report::read(&document)
+    }
+}
+
+impl Trace {
+    /// PID of the tracer.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// The events so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.running.stdout.all().iter().filter_map(|line| Event::read(line)).collect()
+    }
+
+    /// Waits for an event of this kind that `wanted` accepts.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come, with the events that came.
+    pub fn event(&self, kind: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
+        self.event_until(kind, &wanted, Instant::now() + BOUND).with_context(|| {
+            format!("no such {kind} among {:#?}; {}", self.events(), self.complaints())
+        })
+    }
+
+    /// Waits for an event of this kind about this connection.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come, with the events that came.
+    pub fn event_about(&self, kind: &str, id: u64) -> Result<Event> {
+        self.event(kind, |event| event.id() == Some(id))
+    }
+
+    /// Waits for a finding that `wanted` accepts.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come, with the events that came.
+    pub fn finding(&self, wanted: impl Fn(&Finding) -> bool) -> Result<Finding> {
+        self.finding_while(wanted, || Ok(()))
+    }
+
+    /// Waits for a finding that `wanted` accepts while the traced program goes about its work.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come, with the events that came, or when the work fails.
+    pub fn finding_while(
+        &self,
+        wanted: impl Fn(&Finding) -> bool,
+        mut work: impl FnMut() -> Result<()>,
+    ) -> Result<Finding> {
+        let matches = |event: &Event| event.finding().is_some_and(|finding| wanted(&finding));
+        let deadline = Instant::now() + BOUND;
+        while Instant::now() < deadline {
+            work()?;
+            let step = Instant::now() + Duration::from_millis(250);
+            if let Some(event) = self.event_until("finding", &matches, step) {
+                return event.finding().context("unreadable finding");
+            }
+        }
+        bail!("no such finding among {:#?}; {}", self.events(), self.complaints())
+    }
+
+    /// Lets the trace evaluate its connections `count` times: for what announces itself by no
+    /// event, and for what must not happen.
+    pub fn let_intervals_pass(&self, count: u32) {
+        thread::sleep(INTERVAL * count);
+    }
+
+    /// Ends the trace as Ctrl-C does and reads its report.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end with status 0 and a report.
+    pub fn stop(self) -> Result<Report> {
+        self.running.signal(libc::SIGINT);
+        let outcome = self.outcome()?;
+        ensure!(outcome.status.success(), "ended with {}: {}", outcome.status, outcome.stderr);
+        outcome.report()
+    }
+
+    /// Sends a signal to the tracer.
+    pub fn signal(&self, signal: i32) {
+        self.running.signal(signal);
+    }
+
+    /// Waits until the trace has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn outcome(mut self) -> Result<Outcome> {
+        let status = self.running.wait()?;
+        let (stdout, stderr) = (self.running.stdout.to_end()?, self.running.stderr.to_end()?);
+        ensure!(!stderr.contains("panicked"), "it panicked: {stderr}");
+        Ok(Outcome { status, stdout, stderr })
+    }
+
+    fn event_until(
+        &self,
+        kind: &str,
+        wanted: &impl Fn(&Event) -> bool,
+        deadline: Instant,
+    ) -> Option<Event> {
+        let pick =
+            |line: &str| Event::read(line).filter(|event| event.kind == kind && wanted(event));
+        Some(self.running.stdout.find_from(0, deadline, pick)?.1)
+    }
+
+    fn complaints(&self) -> String {
+        format!("on stderr: {}", self.running.stderr.all().join("\n"))
+    }
+}

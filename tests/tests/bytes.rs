@@ -1,0 +1,217 @@
+//! Every system call that moves payload is seen, its bytes are counted exactly, and the state of
+//! the dialogue is known or `unknown`, but never wrong.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tests::{FakeServer, Manner, Need, Program, Reply, Report, Suite, Test, test};
+
+const SENDERS: [&str; 11] = [
+    "write",
+    "send",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "writev",
+    "send_more",
+    "sendfile",
+    "splice",
+    "io_uring_send",
+    "io_uring_write",
+];
+
+const RECEIVERS: [&str; 10] = [
+    "read",
+    "recv",
+    "recvfrom",
+    "peek",
+    "recvmsg",
+    "recvmmsg",
+    "readv",
+    "splice",
+    "io_uring_recv",
+    "io_uring_read",
+];
+
+/// Flavours whose payload no memory of the caller holds at the time: the state may be unknown.
+fn may_stay_unknown(flavour: &str) -> bool {
+    ["sendfile", "splice"].contains(&flavour) || flavour.starts_with("io_uring")
+}
+
+fn main() -> ExitCode {
+    let mut all = Vec::new();
+    for flavour in SENDERS {
+        let name = format!("sent_by_{flavour}");
+        all.push(needing_io_uring(flavour, test(name, move |s| sent_by(s, flavour))));
+    }
+    for flavour in RECEIVERS {
+        let name = format!("received_by_{flavour}");
+        all.push(needing_io_uring(flavour, test(name, move |s| received_by(s, flavour))));
+    }
+    for (name, bytes) in [("header_and_body_apart", 0), ("one_byte_at_a_time", 1), ("threes", 3)] {
+        all.push(test(format!("received_in_pieces_{name}"), move |s| in_pieces(s, bytes)));
+    }
+    all.extend([
+        test("states_of_the_dialogue", states_of_the_dialogue),
+        test("startup_names_user_and_database", startup_names_user_and_database),
+        test("startup_is_a_state_until_answered", startup_is_a_state_until_answered),
+        test("many_results_in_one_answer", many_results_in_one_answer),
+        test("pipelined_requests", pipelined_requests),
+    ]);
+    tests::run(all)
+}
+
+fn needing_io_uring(flavour: &str, test: Test) -> Test {
+    if flavour.starts_with("io_uring") { test.needs(Need::IoUring) } else { test }
+}
+
+/// Checks the report against what the client counted for itself.
+fn check(report: &Report, reply: &Reply, id: u64, states: &[&str]) -> Result<()> {
+    let connection = report.connection(id)?;
+    assert_eq!(connection.bytes_sent, reply.number("sent")?, "bytes sent");
+    assert_eq!(connection.bytes_received, reply.number("received")?, "bytes received");
+    let state = connection.wire.state.as_str();
+    assert!(states.contains(&state), "state {state}, expected {states:?}");
+    assert_eq!(report.events.lost, 0, "lost events");
+    Ok(())
+}
+
+/// Opens a session with a client that is being traced.
+fn session(suite: &Suite, client: &mut Program) -> Result<u64> {
+    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
+    client.ok("startup")?;
+    Ok(id)
+}
+
+fn sent_by(suite: &Suite, flavour: &str) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    client.ok(&format!("send-by {flavour}"))?;
+    client.ok("query SELECT 1")?;
+    let reply = client.ok("query BEGIN")?;
+
+    let report = trace.stop()?;
+    // The server's answer was read in the ordinary way, and it says where the dialogue stands.
+    check(&report, &reply, id, &["in_transaction"])
+}
+
+fn received_by(suite: &Suite, flavour: &str) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    client.ok(&format!("receive-by {flavour}"))?;
+    client.ok("query SELECT 1")?;
+    let reply = client.ok("query BEGIN")?;
+
+    let report = trace.stop()?;
+    let states: &[&str] = if may_stay_unknown(flavour) {
+        &["in_transaction", "unknown"]
+    } else {
+        &["in_transaction"]
+    };
+    check(&report, &reply, id, states)
+}
+
+fn in_pieces(suite: &Suite, bytes: usize) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    client.ok(&format!("pieces-of {bytes}"))?;
+    let id = session(suite, &mut client)?;
+    client.ok("query SELECT repeat('x', 100) FROM generate_series(1, 20)")?;
+    let reply = client.ok("query BEGIN")?;
+
+    let report = trace.stop()?;
+    check(&report, &reply, id, &["in_transaction"])?;
+    let backend = report.connection(id)?.wire.backend_pid;
+    assert!(
+        backend.is_none() || backend == Some(reply.number("backend")?),
+        "backend {backend:?} is wrong"
+    );
+    Ok(())
+}
+
+fn states_of_the_dialogue(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+
+    let idle = session(suite, &mut client)?;
+    client.ok("query SELECT 1")?;
+    let finished = session(suite, &mut client)?;
+    client.ok("query BEGIN")?;
+    client.ok("query COMMIT")?;
+    let in_transaction = session(suite, &mut client)?;
+    client.ok("query BEGIN")?;
+    let failed = session(suite, &mut client)?;
+    client.ok("query BEGIN")?;
+    client.ok("query SELECT 1/0")?;
+    let copy = session(suite, &mut client)?;
+    client.ok("query CREATE TEMP TABLE incoming (line text)")?;
+    client.ok("query COPY incoming FROM STDIN")?;
+    let copied = session(suite, &mut client)?;
+    client.ok("query CREATE TEMP TABLE incoming (line text)")?;
+    client.ok("query COPY incoming FROM STDIN")?;
+    client.ok("copy-fail enough")?;
+    let busy = session(suite, &mut client)?;
+    client.ok("ask SELECT pg_sleep(60)")?;
+
+    let report = trace.stop()?;
+    let state = |id| report.connection(id).map(|connection| connection.wire.state.clone());
+    assert_eq!(state(idle)?, "idle");
+    assert_eq!(state(finished)?, "idle", "after COMMIT");
+    assert_eq!(state(in_transaction)?, "in_transaction");
+    assert_eq!(state(failed)?, "failed_transaction");
+    assert_eq!(state(copy)?, "copy");
+    assert_eq!(state(copied)?, "idle", "after COPY");
+    assert_eq!(state(busy)?, "busy");
+    Ok(())
+}
+
+fn startup_names_user_and_database(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    client.ok("application an-application-with-a-name")?;
+    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
+    let reply = client.ok("startup")?;
+
+    let report = trace.stop()?;
+    check(&report, &reply, id, &["idle"])?;
+    let wire = &report.connection(id)?.wire;
+    assert_eq!(wire.user.as_deref(), Some("postgres"));
+    assert_eq!(wire.database.as_deref(), Some("postgres"));
+    assert_eq!(wire.application_name.as_deref(), Some("an-application-with-a-name"));
+    assert_eq!(wire.backend_pid, Some(reply.number("backend")?));
+    assert!(!wire.tls);
+    Ok(())
+}
+
+fn startup_is_a_state_until_answered(suite: &Suite) -> Result<()> {
+    let server = FakeServer::start(Manner::Mute)?;
+    let mut client = suite.client()?;
+    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
+    let id = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
+    let reply = client.ok("greet")?;
+    check(&trace.stop()?, &reply, id, &["startup"])
+}
+
+fn many_results_in_one_answer(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    client.ok("query BEGIN; SELECT 1; SELECT 2; COMMIT; SELECT 3")?;
+    // The answer is larger than any buffer, and ends with another state than it begins with.
+    let reply = client.ok("query BEGIN; SELECT repeat('x', 1000) FROM generate_series(1, 2000)")?;
+    check(&trace.stop()?, &reply, id, &["in_transaction"])
+}
+
+fn pipelined_requests(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    // Reads the first answer to its last byte and no further.
+    client.ok("pieces-of 0")?;
+    client.ok("ask SELECT 1")?;
+    client.ok("ask SELECT pg_sleep(60)")?;
+    let reply = client.ok("answer")?;
+    check(&trace.stop()?, &reply, id, &["busy", "unknown"])
+}
