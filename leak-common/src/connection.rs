@@ -79,6 +79,9 @@ pub mod state {
     pub const REPLICATION: u32 = 6;
 }
 
+/// Where a message ends is not known.
+pub const LOST: u64 = u64::MAX;
+
 /// Bits of [`Connection::flags`].
 pub mod flag {
     /// The connection was first seen in use: it was opened before tracing began, or its `connect()`
@@ -133,6 +136,15 @@ pub struct Connection {
     pub phase: u32,
     /// One of [`state`].
     pub wire: u32,
+    /// Bytes of the client's last message that are still to be sent, or [`LOST`].
+    pub sending: u64,
+    /// Bytes of the server's last message that are still to be received, or [`LOST`]; counted only
+    /// while more than one `ReadyForQuery` is expected.
+    pub receiving: u64,
+    /// How many `ReadyForQuery` the requests sent so far will still bring.
+    pub expected: u32,
+    /// Fills up the structure; always 0.
+    pub reserved: u32,
     /// The last six bytes received: the newest in the lowest byte, the oldest in the sixth.
     pub tail: u64,
     /// Process id of the server's backend; 0: not seen.
@@ -142,4 +154,4 @@ pub struct Connection {
     /// The startup message from its first byte.
     pub startup: [u8; MAX_STARTUP],
 }
-plain!(Connection, 192 + MAX_STARTUP);
+plain!(Connection, 216 + MAX_STARTUP);

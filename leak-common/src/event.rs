@@ -92,7 +92,7 @@ pub struct Closed {
     /// Its final counters.
     pub connection: Connection,
 }
-plain!(Closed, 24 + 448);
+plain!(Closed, 24 + 472);
 
 /// What the kernel programs count besides connections, one set a processor.
 pub mod counter {

@@ -39,6 +39,16 @@ pub struct Layout {
     /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel has
     /// no such field.
     pub task_io_uring: u32,
+    /// `struct task_struct`: `files`.
+    pub task_files: u32,
+    /// `struct files_struct`: `fdt`.
+    pub files_fdt: u32,
+    /// `struct fdtable`: `fd`, an array of `struct file *`.
+    pub fdtable_fd: u32,
+    /// `struct file`: `private_data`, a socket's `struct socket *`.
+    pub file_private_data: u32,
+    /// `struct socket`: `sk`.
+    pub socket_sk: u32,
     /// `struct pt_regs`: the instruction pointer.
     pub regs_ip: u32,
     /// `struct pt_regs`: the stack pointer.
@@ -54,4 +64,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 23 * 4);
+plain!(Layout, 28 * 4);

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
-use leak_common::connection::{Caller, Connection, phase, state};
+use leak_common::connection::{Caller, Connection, LOST, phase, state};
 use leak_common::event::counter;
 
 use crate::kernel::Sock;
@@ -89,6 +89,9 @@ pub(crate) fn create(sock: Sock, opener: &Caller, now: u64, flags: u32) -> Optio
     connection.answered = 0;
     connection.phase = phase::NEW;
     connection.wire = state::UNKNOWN;
+    connection.sending = 0;
+    connection.receiving = LOST;
+    connection.expected = 0;
     connection.tail = 0;
     connection.backend_pid = 0;
     connection.startup_len = 0;

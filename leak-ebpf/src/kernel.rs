@@ -173,6 +173,22 @@ impl Task {
         offset != 0 && self.read::<u64>(offset) != 0
     }
 
+    /// Whether `descriptor` is that of `sock` in its process.
+    #[inline(always)]
+    pub(crate) fn descriptor_is(self, descriptor: u64, sock: Sock) -> bool {
+        let follow = |pointer: u64, offset: u32| -> u64 {
+            let field = (pointer as *const u8).wrapping_add(offset as usize).cast::<u64>();
+            // SAFETY: the helper faults safely.
+            unsafe { bpf_probe_read_kernel(field) }.unwrap_or(0)
+        };
+        let files = follow(self.0 as u64, constant!(LAYOUT.task_files));
+        let table = follow(files, constant!(LAYOUT.files_fdt));
+        let entries = follow(table, constant!(LAYOUT.fdtable_fd));
+        let file = follow(entries.wrapping_add((descriptor & 0xffff_ffff) * 8), 0);
+        let socket = follow(file, constant!(LAYOUT.file_private_data));
+        follow(socket, constant!(LAYOUT.socket_sk)) == sock.address as u64
+    }
+
     /// When its process started, nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub(crate) fn process_start(self) -> u64 {

@@ -11,6 +11,7 @@ mod connection;
 mod emit;
 mod kernel;
 mod maps;
+mod messages;
 mod payload;
 mod probes;
 mod stack;

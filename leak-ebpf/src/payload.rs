@@ -2,14 +2,14 @@
 //!
 //! The hooks run when the bytes have been moved but the call has not returned, so the registers
 //! saved at its entry still name its buffer. Calls that have no buffer (`sendfile`, `splice`) and
-//! tasks that use io_uring, which moves bytes under cover of any call, are not seen through: what
-//! they moved is counted and [`Payload::is_visible`] is false.
+//! io_uring, which moves bytes under cover of any call, are not seen through: what they moved is
+//! counted and [`Payload::is_visible`] is false.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::MAX_STARTUP;
 
-use crate::kernel::{Registers, Task};
+use crate::kernel::{Registers, Sock, Task};
 use crate::maps::constant;
 
 /// The system calls of x86-64 that move bytes, from `arch/x86/entry/syscalls/syscall_64.tbl`.
@@ -62,9 +62,11 @@ impl Head {
 /// `struct iovec`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Buffer {
-    base: u64,
-    len: u64,
+pub(crate) struct Buffer {
+    /// Where it begins, in the process's memory.
+    pub(crate) base: u64,
+    /// How long it is.
+    pub(crate) len: u64,
 }
 
 /// The bytes moved by the call under way.
@@ -79,14 +81,17 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    /// Finds what the running system call has moved: `len` bytes.
+    /// Finds what the running system call has moved over `sock`: `len` bytes.
     #[inline(always)]
-    pub(crate) fn of_current_call(len: u64) -> Self {
+    pub(crate) fn of_current_call(sock: Sock, len: u64) -> Self {
         let task = Task::current();
-        if task.uses_io_uring() {
+        let registers = task.registers();
+        // io_uring's work runs inside whatever call comes next, whose buffer is another matter.
+        if task.uses_io_uring()
+            && !task.descriptor_is(registers.at(constant!(LAYOUT.regs_arg0)), sock)
+        {
             return Self { address: 0, buffers: 0, len };
         }
-        let registers = task.registers();
         let argument = registers.at(constant!(LAYOUT.regs_arg1));
         let (address, buffers) = match registers.at(constant!(LAYOUT.regs_syscall)) {
             call::READ | call::WRITE | call::SENDTO | call::RECVFROM => (argument, 0),
@@ -125,6 +130,20 @@ impl Payload {
             index += 1;
         }
         Buffer { base: 0, len: 0 }
+    }
+
+    /// The buffer that holds all of the bytes, when it is one.
+    #[inline(always)]
+    pub(crate) fn only_buffer(&self) -> Option<Buffer> {
+        (self.buffers == 0).then_some(Buffer { base: self.address, len: self.len })
+    }
+
+    /// Type and length of the message whose header is at a user address.
+    #[inline(always)]
+    pub(crate) fn message_at(&self, address: u64) -> Option<(u8, u32)> {
+        // SAFETY: the helper checks the user's address.
+        let header = unsafe { bpf_probe_read_user(address as *const [u8; 5]) }.ok()?;
+        Some((header[0], u32::from_be_bytes([header[1], header[2], header[3], header[4]])))
     }
 
     #[inline(always)]

@@ -4,8 +4,9 @@
 //! guessed: what cannot be read leaves the state unknown until the server next says that it is
 //! ready.
 
-use leak_common::connection::{Connection, flag, phase, state};
+use leak_common::connection::{Connection, LOST, flag, phase, state};
 
+use crate::messages;
 use crate::payload::{Head, Payload};
 
 /// Codes that a startup packet carries instead of a protocol version.
@@ -29,6 +30,9 @@ const READY_FOR_QUERY: u64 = 0x5a_0000_0005;
 /// `BackendKeyData` with a key of four bytes: type, length, PID, key.
 const KEY_DATA_LEN: u32 = 12;
 const READY_LEN: u64 = 6;
+/// What brings a `ReadyForQuery`: simple query, function call, `Sync`.
+const REQUESTS: u64 = messages::types(b"QFS");
+const ANSWERS: u64 = messages::types(b"Z");
 
 /// The process has sent something.
 #[inline(always)]
@@ -86,10 +90,35 @@ fn request(connection: &mut Connection, payload: &Payload) {
         }
         return;
     }
+    expect_answers(connection, payload);
     connection.wire = state::BUSY;
     let head = payload.head();
     if head.bytes[0] == b'Q' && starts_with_listen(&head) {
         connection.flags |= flag::LISTENS;
+    }
+}
+
+/// Counts the requests that each bring a `ReadyForQuery`: simple queries, function calls and `Sync`.
+#[inline(always)]
+fn expect_answers(connection: &mut Connection, payload: &Payload) {
+    let before = connection.expected;
+    if before == 0 && connection.wire != state::BUSY && connection.wire != state::UNKNOWN {
+        // The server waits for a request, so one begins.
+        connection.sending = 0;
+    }
+    if connection.sending != LOST {
+        let (left, count) = (&mut connection.sending, &mut connection.expected);
+        messages::walk(payload, left, count, REQUESTS);
+    }
+    if connection.sending == LOST && payload.tail(0) & FIVE_BYTES == SYNC {
+        // A long batch: it ends in one Sync, and so does a message.
+        connection.expected = connection.expected.max(before.saturating_add(1));
+        connection.sending = 0;
+    }
+    if before <= 1 && connection.expected > 1 {
+        // From here on answers are told apart, if the next one begins a message.
+        let unanswered = before == 0 || connection.answered != connection.requests;
+        connection.receiving = if unanswered { 0 } else { LOST };
     }
 }
 
@@ -145,8 +174,11 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
     }
     let tail = payload.tail(connection.tail);
     connection.tail = tail;
+    let certain = count_answers(connection, payload);
     if tail >> 8 == READY_FOR_QUERY {
         let state = match tail as u8 {
+            _ if !certain => state::UNKNOWN,
+            _ if connection.expected > 0 => state::BUSY,
             b'I' => state::IDLE,
             b'T' => state::IN_TRANSACTION,
             b'E' => state::FAILED_TRANSACTION,
@@ -162,6 +194,28 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
     } else if connection.phase == phase::UNKNOWN {
         notice_tls(connection, &payload.head());
     }
+}
+
+/// Takes the `ReadyForQuery`s that were received off those expected. Where one is expected at most,
+/// the one at the end is it; where several are, they are counted. False when they could not be.
+#[inline(always)]
+fn count_answers(connection: &mut Connection, payload: &Payload) -> bool {
+    if connection.expected <= 1 {
+        if connection.tail >> 8 == READY_FOR_QUERY {
+            connection.expected = 0;
+        }
+        return true;
+    }
+    if connection.receiving != LOST {
+        let mut answers = 0;
+        messages::walk(payload, &mut connection.receiving, &mut answers, ANSWERS);
+        connection.expected = connection.expected.saturating_sub(answers);
+    }
+    if connection.receiving == LOST && connection.tail >> 8 == READY_FOR_QUERY {
+        connection.expected = 0;
+        return false;
+    }
+    true
 }
 
 /// `BackendKeyData` comes right before the first `ReadyForQuery`. 0 when it is not there.

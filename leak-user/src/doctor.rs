@@ -90,7 +90,7 @@ fn conclude(verdict: &Result<(), KernelError>, out: &mut impl Write) -> io::Resu
 
 fn hook(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
     let chosen = outcome.chosen.map_or("none", |hook| hook.label);
-    writeln!(out, "  {:<9} {chosen}", outcome.purpose.name())?;
+    writeln!(out, "  {:<9} {chosen:<28} {}", outcome.purpose.name(), outcome.purpose.tells())?;
     for (hook, why) in &outcome.refused {
         writeln!(out, "            {} was refused: {why}", hook.label)?;
         writeln!(out, "            it asks for {}", hook.requirement)?;

@@ -68,6 +68,8 @@ pub struct ProcessInfo {
 /// The fields that are wanted of `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
+    /// Field 3: it has exited, and only its parent has not noticed yet.
+    pub(crate) has_exited: bool,
     /// Field 4.
     pub(crate) parent: u32,
     /// Field 22.
@@ -81,9 +83,10 @@ impl Stat {
         let name_end = line.iter().rposition(|&byte| byte == b')')?;
         let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
-        let parent = fields.nth(1)?.parse().ok()?;
+        let has_exited = matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
         let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { parent, start_ticks })
+        Some(Self { has_exited, parent, start_ticks })
     }
 
     fn read(pid: u32) -> Result<Self, ProcessError> {
@@ -100,6 +103,14 @@ impl Stat {
 /// When the process is gone or procfs cannot be read.
 pub fn identify(pid: u32) -> Result<ProcessKey, ProcessError> {
     Stat::read(pid).map(|stat| ProcessKey { pid, start_ticks: stat.start_ticks })
+}
+
+/// Whether exactly this process, not one that got its PID, still runs. One that has exited and was not
+/// waited for does not.
+#[must_use]
+pub fn is_running(process: ProcessKey) -> bool {
+    Stat::read(process.pid)
+        .is_ok_and(|stat| stat.start_ticks == process.start_ticks && !stat.has_exited)
 }
 
 /// Describes a process. What needs more privileges than there are is `None`.

@@ -53,13 +53,15 @@ fn main() -> ExitCode {
 
 /// Lets the service leak and serve until a standing finding of severity `leak` has the reason.
 fn leak_until_found(trace: &Trace, shop: &mut Shop, leak: Leak) -> Result<Finding> {
-    let mut leaks_left = 6;
+    // A pool that fills up in a burst has said nothing yet: these leaks take their time.
+    let mut leaks_left = 12;
     trace.finding_while(
         |finding| finding.reason == leak.reason && finding.is_leak(),
         || {
             if leaks_left > 0 {
                 shop.ok(leak.command)?;
                 leaks_left -= 1;
+                trace.let_intervals_pass(1);
             }
             shop.ok("serve 3")?;
             Ok(())
@@ -171,7 +173,7 @@ fn pool_exhausted(suite: &Suite) -> Result<()> {
     shop.ok("limit 4")?;
     for _ in 0..4 {
         shop.ok("return")?;
-        trace.let_intervals_pass(1);
+        trace.let_intervals_pass(3);
     }
     ensure!(shop.ok("serve 1").is_err(), "the pool is not exhausted");
     trace.finding(|finding| finding.is_leak() && finding.function() == Some("show_invoice"))?;

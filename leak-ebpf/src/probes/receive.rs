@@ -84,6 +84,6 @@ fn received(sock: Sock, result: i32, flags: u64) {
     connection.bytes_received += result as u64;
     connection.last_receive_ns = now;
     let is_first_answer = connection.answered != connection.requests;
-    wire::received(connection, &Payload::of_current_call(result as u64), is_first_answer);
+    wire::received(connection, &Payload::of_current_call(sock, result as u64), is_first_answer);
     connection.answered = connection.requests;
 }

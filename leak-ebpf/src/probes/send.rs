@@ -59,7 +59,7 @@ fn sent(sock: Sock, result: i32) {
     let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
     connection.bytes_sent += result as u64;
     connection.last_send_ns = now;
-    wire::sent(connection, &Payload::of_current_call(result as u64));
+    wire::sent(connection, &Payload::of_current_call(sock, result as u64));
     if connection.answered == connection.requests {
         let caller = caller();
         connection.requests += 1;

@@ -35,6 +35,18 @@ impl Purpose {
         }
     }
 
+    /// What it tells.
+    #[must_use]
+    pub fn tells(self) -> &'static str {
+        match self {
+            Self::Connect => "connections opened, established, failed; who opened them",
+            Self::Close => "connections destroyed",
+            Self::Send => "bytes sent, requests and their stacks",
+            Self::Receive => "bytes received, PostgreSQL's state",
+            Self::Children => "processes that traced ones fork (--children)",
+        }
+    }
+
     /// What is lost without it.
     #[must_use]
     pub fn without(self) -> &'static str {

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::Ended;
 use super::output::Output;
 use super::resolver::{Answer, ResolverThread};
-use super::targets::{self, Targets};
+use super::targets::Targets;
 use crate::cli::TraceArgs;
 use crate::detect::{self, Thresholds};
 use crate::event::{
@@ -304,7 +304,7 @@ impl Collector {
             .map(|finding| finding.verdict.process)
             .collect();
         self.processes.retain(|&process, _| {
-            let keep = owners.contains(&process) || targets::is_alive(process);
+            let keep = owners.contains(&process) || process::is_running(process);
             if !keep {
                 self.resolver.forget(process);
                 self.targets.forget(process);

@@ -53,8 +53,9 @@ impl Targets {
     /// programs trace now, children included.
     pub(super) fn anyone_left(&self, pids: impl FnOnce() -> Vec<u32>) -> bool {
         let Some(roots) = &self.roots else { return true };
-        roots.iter().any(|&process| is_alive(process))
-            || (self.children && pids().into_iter().any(|pid| process::identify(pid).is_ok()))
+        let runs = |pid| process::identify(pid).is_ok_and(process::is_running);
+        roots.iter().any(|&root| process::is_running(root))
+            || (self.children && pids().into_iter().any(runs))
     }
 
     /// What an inventory lists.
@@ -92,9 +93,4 @@ impl Targets {
         };
         if self.names.is_empty() { processes } else { format!("{processes}, filtered by name") }
     }
-}
-
-/// Whether exactly this process, not one that got its number, still lives.
-pub(super) fn is_alive(process: ProcessKey) -> bool {
-    process::identify(process.pid).is_ok_and(|now| now == process)
 }

@@ -11,7 +11,7 @@ fn stat_line(name: &str) -> Vec<u8> {
 
 #[test]
 fn names_cannot_disturb_the_fields() {
-    let expected = Some(Stat { parent: 3, start_ticks: 987_654 });
+    let expected = Some(Stat { has_exited: false, parent: 3, start_ticks: 987_654 });
     for name in ["sh", "a) S 1 2 3", "a b", "(((", ")))", "", "x\n) R"] {
         assert_eq!(Stat::parse(&stat_line(name)), expected, "{name:?}");
     }

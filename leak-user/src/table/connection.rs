@@ -73,6 +73,10 @@ pub struct Connection {
     pub(super) counted_since: Option<Timestamp>,
     /// Byte counts come from inventories: they cover its whole life, the kernel programs' do not.
     pub(super) listed_bytes: bool,
+    /// Payload bytes that the kernel programs saw being received.
+    seen_received: u64,
+    /// `seen_received` when bytes were last found to have been received unseen.
+    unseen_after: Option<u64>,
 }
 
 impl Connection {
@@ -113,6 +117,8 @@ impl Connection {
             pool,
             counted_since,
             listed_bytes: false,
+            seen_received: 0,
+            unseen_after: None,
         }
     }
 
@@ -189,8 +195,8 @@ impl Connection {
             self.established_at = Some(self.state_changed_at);
         }
         if !self.listed_bytes {
-            self.bytes_sent = usage.bytes_sent;
-            self.bytes_received = usage.bytes_received;
+            self.bytes_sent = usage.bytes_sent.max(self.bytes_sent);
+            self.bytes_received = usage.bytes_received.max(self.bytes_received);
         }
         self.last_send = self.last_send.max(usage.last_send);
         self.last_receive = self.last_receive.max(usage.last_receive);
@@ -201,6 +207,27 @@ impl Connection {
         self.request_at = usage.request_at;
         self.request_by = usage.request_by;
         self.wire = usage.wire.clone();
+        self.seen_received = usage.bytes_received;
+        self.doubt_wire();
+    }
+
+    /// Adds bytes that moved past the hooks, as `splice` moves them: the list knows what came in, and
+    /// how much of that still lies unread.
+    fn count_unseen(&mut self, socket: &ListedSocket) {
+        self.bytes_sent = self.bytes_sent.max(socket.bytes_sent);
+        let consumed = socket.bytes_received.saturating_sub(u64::from(socket.unread_bytes));
+        if consumed > self.bytes_received {
+            self.bytes_received = consumed;
+            self.unseen_after = Some(self.seen_received);
+            self.doubt_wire();
+        }
+    }
+
+    /// What was received unseen may have changed the state: it is unknown until more is seen.
+    fn doubt_wire(&mut self) {
+        if self.unseen_after == Some(self.seen_received) {
+            self.wire.state = WireState::Unknown;
+        }
     }
 
     /// Takes over a stack; one of a request that is not the latest any more is of no use.
@@ -234,12 +261,17 @@ impl Connection {
             0 => 0,
             _ => self.unread_inventories.saturating_add(1),
         };
-        later(&mut self.last_send, socket.last_send);
-        later(&mut self.last_receive, socket.last_receive);
+        if socket.tcp_state != TcpState::SynSent {
+            // Before the handshake sock_diag has no such times and gives that of the dump.
+            later(&mut self.last_send, socket.last_send);
+            later(&mut self.last_receive, socket.last_receive);
+        }
         if self.opened_before_trace() {
             self.listed_bytes = true;
             self.bytes_sent = socket.bytes_sent;
             self.bytes_received = socket.bytes_received;
+        } else {
+            self.count_unseen(socket);
         }
         if socket.tcp_state == self.tcp_state || self.state_changed_at > began {
             return false;

@@ -57,13 +57,19 @@ impl Btf<'_> {
                 // A kernel without IPv6 has no IPv6 sockets, so nothing reads these two there.
                 .or_else(|_| sock(RCV_SADDR, DADDR))?;
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
-        let task =
-            |start| self.offsets_in("task_struct", [X86_64.thread, "tgid", "group_leader", start]);
+        let task = |start| {
+            let paths = [X86_64.thread, "tgid", "group_leader", "files", start];
+            self.offsets_in("task_struct", paths)
+        };
         // The name before Linux 5.5.
-        let [fsbase, tgid, group_leader, start_boottime] =
+        let [fsbase, tgid, group_leader, files, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
         // A kernel without io_uring lacks the field, and needs none.
         let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
+        let [fdt] = self.offsets_in("files_struct", ["fdt"])?;
+        let [fd] = self.offsets_in("fdtable", ["fd"])?;
+        let [private_data] = self.offsets_in("file", ["private_data"])?;
+        let [socket_sk] = self.offsets_in("socket", ["sk"])?;
         let [arg0, arg1, arg2] = X86_64.arguments;
         let [ip, sp, bp, syscall, arg0, arg1, arg2] = self.offsets_in(
             "pt_regs",
@@ -94,6 +100,11 @@ impl Btf<'_> {
             task_group_leader: group_leader,
             task_start_boottime: start_boottime,
             task_io_uring: io_uring,
+            task_files: files,
+            files_fdt: fdt,
+            fdtable_fd: fd,
+            file_private_data: private_data,
+            socket_sk,
             regs_ip: ip,
             regs_sp: sp,
             regs_bp: bp,

@@ -116,10 +116,16 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
         &[
             ("tgid", int, 100),
             ("group_leader", pointer, 104),
+            ("files", pointer, 120),
+            ("io_uring", pointer, 128),
             (start, int, 112),
             ("thread", thread, 1000),
         ],
     );
+    btf.structure("files_struct", &[("count", int, 0), ("fdt", pointer, 32)]);
+    btf.structure("fdtable", &[("max_fds", int, 0), ("fd", pointer, 8)]);
+    btf.structure("file", &[("private_data", pointer, 24)]);
+    btf.structure("socket", &[("sk", pointer, 16)]);
     let registers: Vec<_> = ["bp", "dx", "si", "di", "orig_ax", "ip", "sp"]
         .into_iter()
         .enumerate()
@@ -152,7 +158,12 @@ fn every_field_is_found() {
         task_tgid: 100,
         task_group_leader: 104,
         task_start_boottime: 112,
-        task_io_uring: 0,
+        task_io_uring: 128,
+        task_files: 120,
+        files_fdt: 32,
+        fdtable_fd: 8,
+        file_private_data: 24,
+        socket_sk: 16,
         regs_ip: 40,
         regs_sp: 48,
         regs_bp: 0,
