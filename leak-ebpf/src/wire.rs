@@ -200,22 +200,25 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
 /// the one at the end is it; where several are, they are counted. False when they could not be.
 #[inline(always)]
 fn count_answers(connection: &mut Connection, payload: &Payload) -> bool {
-    if connection.expected <= 1 {
-        if connection.tail >> 8 == READY_FOR_QUERY {
-            connection.expected = 0;
-        }
-        return true;
-    }
+    let is_ready = connection.tail >> 8 == READY_FOR_QUERY;
     if connection.receiving != LOST {
         let mut answers = 0;
         messages::walk(payload, &mut connection.receiving, &mut answers, ANSWERS);
         connection.expected = connection.expected.saturating_sub(answers);
+        if connection.receiving == 0 && connection.expected <= 1 {
+            // At a message's end, and the next ReadyForQuery is the last: no need to count on.
+            connection.receiving = LOST;
+            return true;
+        }
+        if connection.receiving != LOST {
+            return true;
+        }
     }
-    if connection.receiving == LOST && connection.tail >> 8 == READY_FOR_QUERY {
+    let certain = connection.expected <= 1;
+    if is_ready {
         connection.expected = 0;
-        return false;
     }
-    true
+    certain
 }
 
 /// `BackendKeyData` comes right before the first `ReadyForQuery`. 0 when it is not there.

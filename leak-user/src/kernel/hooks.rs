@@ -39,7 +39,7 @@ impl Purpose {
     #[must_use]
     pub fn tells(self) -> &'static str {
         match self {
-            Self::Connect => "connections opened, established, failed; who opened them",
+            Self::Connect => "connections opened, established, failures; who opened them",
             Self::Close => "connections destroyed",
             Self::Send => "bytes sent, requests and their stacks",
             Self::Receive => "bytes received, PostgreSQL's state",
