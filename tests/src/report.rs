@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::schema;
+
 /// The final document.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of the documented schema")]
@@ -34,7 +36,7 @@ pub struct Counts {
 #[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Process {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Option<String>,
     pub open: u64,
     pub opened_total: u64,
     pub closed_total: u64,
@@ -46,7 +48,7 @@ pub struct Process {
 #[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Connection {
     pub id: u64,
-    pub pid: u32,
+    pub pid: Option<u32>,
     pub tid: Option<u32>,
     pub held_by: Vec<u32>,
     pub local: String,
@@ -139,7 +141,9 @@ impl Report {
     ///
     /// Names the field that is missing or of another type.
     pub fn read(document: &Value) -> Result<Self> {
-        Self::deserialize(report_of(document)).context("the report breaks its schema")
+        let document = report_of(document);
+        schema::check(document).context("the report breaks its schema")?;
+        Self::deserialize(document).context("the report breaks its schema")
     }
 
     /// The connection with this id.

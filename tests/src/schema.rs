@@ -38,10 +38,11 @@ const DOCUMENT: &[(&str, Kind)] = &[
 
 const EVENTS: &[(&str, Kind)] = &[("received", Number), ("lost", Number), ("reconciled", Number)];
 
+/// A process may be gone before its name and start can be read.
 const PROCESS: &[(&str, Kind)] = &[
     ("pid", Number),
-    ("started_at", Time),
-    ("comm", Text),
+    ("started_at", TimeOrNull),
+    ("comm", TextOrNull),
     ("exe", TextOrNull),
     ("container_id", TextOrNull),
     ("pod", MapOrNull),
@@ -51,9 +52,10 @@ const PROCESS: &[(&str, Kind)] = &[
     ("peak_open", Number),
 ];
 
+/// A connection that was found when its process had closed it already belongs to nobody.
 const CONNECTION: &[(&str, Kind)] = &[
     ("id", Number),
-    ("pid", Number),
+    ("pid", NumberOrNull),
     ("tid", NumberOrNull),
     ("goroutine", NumberOrNull),
     ("held_by", List),
@@ -149,7 +151,7 @@ fn fields(value: &Value, expected: &[(&str, Kind)]) -> Result<()> {
         let Some(field) = value.get(name) else {
             bail!("field {name} is missing in {value:#}");
         };
-        ensure!(is(field, *kind), "field {name} is no {kind:?}: {field}");
+        ensure!(is(field, *kind), "field {name} is no {kind:?}: {field} in {value}");
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Trace {
                 return event.finding().context("unreadable finding");
             }
         }
-        bail!("no such finding among {:#?}; {}", self.events(), self.complaints())
+        bail!("no such finding; {}", self.diary())
     }
 
     /// Lets the trace evaluate its connections `count` times: for what announces itself by no
@@ -229,6 +229,17 @@ impl Trace {
         let pick =
             |line: &str| Event::read(line).filter(|event| event.kind == kind && wanted(event));
         Some(self.running.stdout.find_from(0, deadline, pick)?.1)
+    }
+
+    /// What was printed so far, as far as one can read it.
+    fn diary(&self) -> String {
+        const LONGEST: usize = 400;
+        const MOST: usize = 40;
+        let short = |line: &String| line.chars().take(LONGEST).collect::<String>();
+        let events = self.running.stdout.all();
+        let from = events.len().saturating_sub(MOST);
+        let events: Vec<_> = events[from..].iter().map(short).collect();
+        format!("the last events:\n{}\n{}", events.join("\n"), self.complaints())
     }
 
     fn complaints(&self) -> String {

@@ -35,7 +35,7 @@ fn one_session(suite: &Suite, family: &str, address: &str) -> Result<()> {
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert_eq!(connection.id, id);
-    assert_eq!(connection.pid, client.pid());
+    assert_eq!(connection.pid, Some(client.pid()));
     assert_eq!(connection.tid, Some(client.pid()));
     assert_eq!(connection.held_by, [client.pid()]);
     assert_eq!(connection.local, format!("{address}:{}", opened.number("port")?));
@@ -103,7 +103,7 @@ fn opened_and_closed(suite: &Suite) -> Result<()> {
     assert_eq!(process.closed_total, 3);
     assert_eq!(process.open, 1);
     assert_eq!(process.peak_open, 1);
-    assert_eq!(process.comm, "client");
+    assert_eq!(process.comm.as_deref(), Some("client"));
     Ok(())
 }
 
@@ -152,7 +152,7 @@ fn process_that_exits_at_once(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     assert!(report.connections.is_empty(), "{:#?}", report.connections);
     let process = report.process(pid)?;
-    assert_eq!(process.comm, "mayfly");
+    assert_eq!(process.comm.as_deref(), Some("mayfly"));
     assert_eq!((process.opened_total, process.closed_total, process.open), (1, 1, 0));
     Ok(())
 }
