@@ -6,6 +6,10 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "contexts come by value from aya's macros, and a released slot must not be used again"
+)]
 
 mod connection;
 mod emit;
