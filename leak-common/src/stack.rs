@@ -108,9 +108,10 @@ pub struct PythonProfile {
     pub instruction: u32,
     /// In the stretch, the address of the caller's frame; a multiple of 8.
     pub previous: u32,
-    /// In the stretch, the byte that says who owns the frame; [`ABSENT`]: there is none.
+    /// In the stretch, the byte that says who owns the frame.
     pub owner: u32,
-    /// The owner of frames that are no function calls.
+    /// The owner of frames that are no function calls; [`ABSENT`], which is no byte's value: there
+    /// are no such frames.
     pub foreign_owner: u32,
 }
 plain!(PythonProfile, 44);

@@ -12,8 +12,11 @@ use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonProfile
 const WORDS: usize = 16;
 const _: () = assert!(WORDS.is_power_of_two() && WORDS * 8 >= PYTHON_WINDOW);
 
+/// Most frames that are looked at: those noted, and some that are no function calls.
+const MAX_HOPS: usize = MAX_PYTHON_FRAMES + 16;
+
 /// Notes the thread's calls in `header`, innermost first, until there are no more, one cannot be
-/// read, or there is no room.
+/// read, or there is no room. The header has none yet.
 #[inline(always)]
 pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut StackHeader) {
     let window = u64::from(profile.window);
@@ -24,36 +27,33 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
         return;
     }
     let Some(mut frame) = innermost(profile, thread_register) else { return };
-    let mut noted = 0;
+    let mut words = [0u64; WORDS];
     let mut hops = 0;
-    // Frames that are no function calls are passed over; there is at most one for each that is.
-    while hops < 2 * MAX_PYTHON_FRAMES {
+    while hops < MAX_HOPS {
         hops += 1;
         if frame == 0 {
             header.python_whole = 1;
-            break;
+            return;
         }
-        let mut words = [0u64; WORDS];
         // SAFETY: the length was checked; the helper checks the user's side.
         let failed = unsafe {
             let from = frame.wrapping_add(window) as *const u8;
             read_user(words.as_mut_ptr().cast(), window_len, from.cast()) != 0
         };
         if failed {
-            break;
+            return;
         }
-        if !is_foreign(profile, &words) {
-            if noted >= MAX_PYTHON_FRAMES {
-                break;
-            }
-            let note = &mut header.python[noted];
-            note.code = word(&words, profile.code);
-            note.instruction = word(&words, profile.instruction);
-            noted += 1;
-        }
+        // Counted in memory, whose contents the verifier does not follow, and without a branch:
+        // otherwise it would prove everything that follows anew for each way to come to it.
+        // SAFETY: the reference is valid.
+        let noted = unsafe { core::ptr::read_volatile(&raw const header.python_len) };
+        let Some(note) = header.python.get_mut(noted as usize) else { return };
+        note.code = word(&words, profile.code);
+        note.instruction = word(&words, profile.instruction);
+        // A frame that is no function call is overwritten by the next.
+        header.python_len = noted + is_call(profile, &words);
         frame = word(&words, profile.previous);
     }
-    header.python_len = noted as u32;
 }
 
 /// Address of the innermost frame; 0 when the thread runs no Python.
@@ -76,12 +76,13 @@ fn pointer(base: u64, offset: u32) -> Option<u64> {
     unsafe { bpf_probe_read_user(base.wrapping_add(u64::from(offset)) as *const u64).ok() }
 }
 
-/// Whether the frame only marks where C code has called the interpreter.
+/// 0 when the frame only marks where C code has called the interpreter, otherwise 1.
 #[inline(always)]
-fn is_foreign(profile: &PythonProfile, words: &[u64; WORDS]) -> bool {
-    let owner = profile.owner;
-    owner != ABSENT
-        && (word(words, owner) >> (owner % 8 * 8)) & 0xff == u64::from(profile.foreign_owner)
+fn is_call(profile: &PythonProfile, words: &[u64; WORDS]) -> u32 {
+    let owner = (word(words, profile.owner) >> (profile.owner % 8 * 8)) & 0xff;
+    let difference = owner ^ u64::from(profile.foreign_owner);
+    // At most 32 bits long, so that only a difference of 0 makes the highest bit.
+    1 - (difference.wrapping_sub(1) >> 63) as u32
 }
 
 /// The word that holds the byte at `offset`.

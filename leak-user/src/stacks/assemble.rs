@@ -58,7 +58,8 @@ impl Assembly {
         address: u64,
     ) {
         self.is_lasting &= module.is_some();
-        let is_evaluator = |s: &Symbol| s.function.as_ref().is_some_and(|f| f.starts_with(EVALUATOR));
+        let is_evaluator =
+            |s: &Symbol| s.function.as_ref().is_some_and(|f| f.starts_with(EVALUATOR));
         if !self.calls.is_empty() && symbols.iter().any(is_evaluator) {
             if !self.evaluator_met {
                 self.add_python();
@@ -206,8 +207,7 @@ mod tests {
         let calls = [call("checkout", 41), None, call("<module>", 9)];
         let native = ["send", "sock_send", COLD, "callback", EVAL, "Py_RunMain", "_start"];
         let (names, whole) = assembled(&calls, &native);
-        let expected =
-            ["send", "sock_send", "checkout", "?", "<module>", "Py_RunMain", "_start"];
+        let expected = ["send", "sock_send", "checkout", "?", "<module>", "Py_RunMain", "_start"];
         assert_eq!(names, expected);
         // A shorter copy of the native stack is the same use of the same code.
         assert_eq!(assembled(&calls, &native[..4]).1, whole);

@@ -262,7 +262,10 @@ impl Resolver {
         let is_whole = if calls.is_empty() { end == End::Root } else { raw.python_whole };
         let key = (addresses.into_boxed_slice(), hash, is_whole);
         if let Some(stack) = state.known.get(&key) {
-            return Some((Arc::clone(stack), python_is_whole && stack.quality == Quality::Complete));
+            return Some((
+                Arc::clone(stack),
+                python_is_whole && stack.quality == Quality::Complete,
+            ));
         }
         let mut assembly = Assembly::new(calls);
         for &address in &key.0 {

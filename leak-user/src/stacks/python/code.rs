@@ -92,7 +92,12 @@ impl Header {
     }
 
     /// Place of `instruction` in the bytecode, in bytes; `Some(None)` before the first.
-    fn offset(&self, instruction: u64, python: &Interpreter, memory: &Memory) -> Option<Option<u64>> {
+    fn offset(
+        &self,
+        instruction: u64,
+        python: &Interpreter,
+        memory: &Memory,
+    ) -> Option<Option<u64>> {
         let code = &python.layout.code;
         // To 3.10 an `int`, -1 at first; above it lies another field.
         let index = i64::from((instruction as u32).cast_signed());
@@ -148,4 +153,3 @@ fn string(address: u64, most: u64, python: &Interpreter, memory: &Memory) -> Opt
         .collect();
     Some(text)
 }
-

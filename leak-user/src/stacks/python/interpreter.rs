@@ -49,8 +49,9 @@ impl Interpreter {
     fn of(mapping: &Mapping, by_name: Option<Version>, memory: &Memory) -> Option<Self> {
         let binary = mapping.binary.as_deref()?;
         let bias = mapping.start.wrapping_sub(mapping.address_in_file(mapping.start)?);
-        let [runtime, code_type, version] =
-            super::super::guarded(|| symbols(binary, ["_PyRuntime", "PyCode_Type", "Py_Version"]))??;
+        let [runtime, code_type, version] = super::super::guarded(|| {
+            symbols(binary, ["_PyRuntime", "PyCode_Type", "Py_Version"])
+        })??;
         let in_memory = |symbol: Option<u64>| symbol.map(|at| at.wrapping_add(bias));
         let (runtime, code_type) = (in_memory(runtime)?, in_memory(code_type)?);
         let version = match in_memory(version) {
@@ -98,7 +99,8 @@ fn slot_with(value: u64, thread: u64, memory: &Memory) -> Option<u32> {
         return None;
     }
     let slots = memory.bytes(thread.checked_add(SLOTS.into())?, SLOT_COUNT * SLOT_SIZE)?;
-    let index = (0..SLOT_COUNT).find(|i| u64_at(&slots, i * SLOT_SIZE + SLOT_VALUE) == Some(value))?;
+    let index =
+        (0..SLOT_COUNT).find(|i| u64_at(&slots, i * SLOT_SIZE + SLOT_VALUE) == Some(value))?;
     u32::try_from(index * SLOT_SIZE + SLOT_VALUE).ok()?.checked_add(SLOTS)
 }
 
@@ -124,7 +126,13 @@ fn symbols<const N: usize>(binary: &Binary, names: [&str; N]) -> Option<[Option<
     Some(found)
 }
 
-fn look_up(elf: &Elf, file: &File, tables: (&str, &str), names: &[&str], found: &mut [Option<u64>]) {
+fn look_up(
+    elf: &Elf,
+    file: &File,
+    tables: (&str, &str),
+    names: &[&str],
+    found: &mut [Option<u64>],
+) {
     let data = |name| elf.data(file, elf.section(name)?).ok();
     let (Some(table), Some(strings)) = (data(tables.0), data(tables.1)) else { return };
     let longest = names.iter().map(|n| n.len()).max().unwrap_or(0) + 1;

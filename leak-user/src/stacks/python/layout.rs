@@ -224,7 +224,10 @@ impl Layout {
         if window_len as usize > PYTHON_WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
             return None;
         }
-        let owner = if self.owner == ABSENT { ABSENT } else { self.owner - window };
+        let (owner, foreign_owner) = match self.owner {
+            ABSENT => (0, ABSENT),
+            owner => (owner.checked_sub(window)?, OWNED_BY_C),
+        };
         Some(PythonProfile {
             present: 1,
             slot,
@@ -236,7 +239,7 @@ impl Layout {
             instruction: self.instruction_of_frame - window,
             previous: self.previous - window,
             owner,
-            foreign_owner: OWNED_BY_C,
+            foreign_owner,
         })
     }
 }

@@ -131,21 +131,29 @@ mod tests {
     fn ranges_with_a_gap() {
         let table = [0, 1, 6, 0, 4, 0x80, 2, 0xff];
         let at = |offset| line_at(LineFormat::Ranges, &table, 10, offset);
-        assert_eq!([at(0), at(5), at(6), at(10), at(12)], [Some(11), Some(11), None, Some(10), None]);
+        assert_eq!(
+            [at(0), at(5), at(6), at(10), at(12)],
+            [Some(11), Some(11), None, Some(10), None]
+        );
     }
 
     #[test]
     fn locations_of_all_forms() {
         let table = [
-            0x80 | 1,              // short, 2 units, line as before
+            0x80 | 1, // short, 2 units, line as before
             7,
-            0x80 | 11 << 3,        // one line further, 1 unit
-            1, 2,
-            0x80 | 13 << 3 | 7,    // 8 units, line + 70 = 140 = 12 | 2 << 6
-            0x4c, 2,
-            0x80 | 15 << 3,        // 1 unit without a line
-            0x80 | 14 << 3,        // 1 unit, line - 1
-            3, 0, 1, 1,
+            0x80 | 11 << 3, // one line further, 1 unit
+            1,
+            2,
+            0x80 | 13 << 3 | 7, // 8 units, line + 70 = 140 = 12 | 2 << 6
+            0x4c,
+            2,
+            0x80 | 15 << 3, // 1 unit without a line
+            0x80 | 14 << 3, // 1 unit, line - 1
+            3,
+            0,
+            1,
+            1,
         ];
         let at = |unit: u64| line_at(LineFormat::Locations, &table, 5, unit * 2);
         assert_eq!([at(0), at(1), at(2), at(3), at(10)], [5, 5, 6, 76, 76].map(Some));

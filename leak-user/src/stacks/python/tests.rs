@@ -7,9 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use leak_common::stack::{
-    ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonFrame, PythonProfile,
-};
+use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonFrame, PythonProfile};
 
 use super::super::tests::{NOW, Running, copied, key};
 use super::super::{Language, Quality, RawStack, Resolver, Stack};
@@ -107,8 +105,7 @@ fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonF
     let mut frames = Vec::new();
     while frame != 0 && frames.len() < MAX_PYTHON_FRAMES {
         let bytes = read(frame + u64::from(profile.window), profile.window_len as usize);
-        let is_foreign = profile.owner != ABSENT
-            && u32::from(bytes[profile.owner as usize]) == profile.foreign_owner;
+        let is_foreign = u32::from(bytes[profile.owner as usize]) == profile.foreign_owner;
         if !is_foreign {
             let code = word(&bytes, profile.code);
             frames.push(PythonFrame { code, instruction: word(&bytes, profile.instruction) });
@@ -187,7 +184,10 @@ fn assert_checkout(stack: &Stack, waiting: &Waiting, python: &str) {
     assert!(culprit.file.as_deref().unwrap().ends_with("/shop.py"));
     let names: Vec<_> = stack.frames.iter().filter_map(|f| f.function.as_deref()).collect();
     assert!(names[0].contains("recv"), "{python}: {names:?}");
-    assert!(!names.iter().any(|n| n.starts_with("_PyEval_EvalFrameDefault")), "{python}: {names:?}");
+    assert!(
+        !names.iter().any(|n| n.starts_with("_PyEval_EvalFrameDefault")),
+        "{python}: {names:?}"
+    );
 }
 
 #[test]
