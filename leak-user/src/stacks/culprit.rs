@@ -81,7 +81,7 @@ fn is_application(frame: &Frame) -> bool {
 /// Whether a source file or module belongs to a library.
 fn is_library(path: &str) -> bool {
     let below = |directory: &&str| path.rfind(*directory).map(|at| at + directory.len());
-    match PACKAGES.iter().filter_map(|d| below(&d)).max().and_then(|at| path.get(at..)) {
+    match PACKAGES.iter().filter_map(below).max().and_then(|at| path.get(at..)) {
         Some(package) => PARSED.packages.iter().any(|glob| matches(glob, package)),
         None => PARSED.files.iter().any(|glob| matches(glob, path)),
     }

@@ -82,6 +82,15 @@ pub struct Resolver {
     processes_refused: u64,
 }
 
+/// What a resolved stack is remembered by.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Known {
+    native: Box<[u64]>,
+    /// A hash of the Python calls.
+    python: u64,
+    is_whole: bool,
+}
+
 #[derive(Debug)]
 struct ProcessState {
     modules: Modules,
@@ -89,8 +98,7 @@ struct ProcessState {
     python: PythonProcess,
     /// It was seen to be written in Go.
     is_go: bool,
-    /// Resolved stacks by their native addresses and Python calls, and whether they were complete.
-    known: HashMap<(Box<[u64]>, u64, bool), Arc<Stack>>,
+    known: HashMap<Known, Arc<Stack>>,
 }
 
 impl ProcessState {
@@ -258,9 +266,9 @@ impl Resolver {
         let Walk { addresses, end } = walk;
         let calls = state.python.name(&raw.python);
         let python_is_whole = raw.python_whole && !calls.is_empty();
-        let hash = if calls.is_empty() { 0 } else { hash_of(&calls) };
+        let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
         let is_whole = if calls.is_empty() { end == End::Root } else { raw.python_whole };
-        let key = (addresses.into_boxed_slice(), hash, is_whole);
+        let key = Known { native: addresses.into_boxed_slice(), python, is_whole };
         if let Some(stack) = state.known.get(&key) {
             return Some((
                 Arc::clone(stack),
@@ -268,7 +276,7 @@ impl Resolver {
             ));
         }
         let mut assembly = Assembly::new(calls);
-        for &address in &key.0 {
+        for &address in &key.native {
             let Some(mapping) = state.modules.find(address) else { continue };
             let module = mapping.path.as_deref();
             let in_file = mapping.address_in_file(address);

@@ -50,11 +50,9 @@ impl PythonProcess {
         }
         self.looked_at = Some(now);
         if self.found.is_none() {
-            let find = || {
-                let memory = Memory::open(process).ok()?;
-                Some((Interpreter::find(modules, &memory)?, memory))
-            };
-            self.found = find();
+            self.found = Memory::open(process)
+                .ok()
+                .and_then(|memory| Some((Interpreter::find(modules, &memory)?, memory)));
         }
         self.profile = self.found.as_ref().and_then(|(python, memory)| python.profile(memory));
     }
