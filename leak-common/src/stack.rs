@@ -91,7 +91,10 @@ plain!(StackRecord, 152 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
 pub struct PythonProfile {
     /// 1: the process runs CPython, and what follows is known.
     pub present: u32,
-    /// The slot with the address of the `PyThreadState`, from the thread register.
+    /// From the thread register, the address of the table of slots; [`ABSENT`]: the slots themselves
+    /// lie there.
+    pub slots: u32,
+    /// The slot with the address of the `PyThreadState`, from the table or from the thread register.
     pub slot: u32,
     /// In `PyThreadState`, what leads to the current frame.
     pub frame: u32,
@@ -114,7 +117,7 @@ pub struct PythonProfile {
     /// are no such frames.
     pub foreign_owner: u32,
 }
-plain!(PythonProfile, 44);
+plain!(PythonProfile, 48);
 
 /// What the collector has learnt about a process and tells the kernel programs.
 #[repr(C)]
@@ -130,4 +133,4 @@ pub struct StackProfile {
     /// find any would likewise end in a page fault.
     pub python: PythonProfile,
 }
-plain!(StackProfile, 8 + 44);
+plain!(StackProfile, 8 + 48);

@@ -59,7 +59,11 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
 /// Address of the innermost frame; 0 when the thread runs no Python.
 #[inline(always)]
 fn innermost(profile: &PythonProfile, thread_register: u64) -> Option<u64> {
-    let state = pointer(thread_register, profile.slot)?;
+    let slots = match profile.slots {
+        ABSENT => thread_register,
+        offset => pointer(thread_register, offset)?,
+    };
+    let state = pointer(slots, profile.slot)?;
     if state == 0 {
         return None;
     }

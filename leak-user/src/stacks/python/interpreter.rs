@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use leak_common::stack::PythonProfile;
+use leak_common::stack::{ABSENT, PythonProfile};
 
 use super::super::binary::Binary;
 use super::super::bytes::{text_at, u16_at, u32_at, u64_at};
@@ -14,14 +14,27 @@ use super::memory::Memory;
 
 /// Most threads that are asked for their slot.
 const MAX_THREADS: usize = 64;
-/// `struct pthread` of glibc for x86-64 (nptl/descr.h): `specific_1stblock`, the first slots that
-/// `pthread_setspecific` writes. The interpreter takes its own early, so it is among them.
-const SLOTS: u32 = 0x310;
-/// `PTHREAD_KEY_2NDLEVEL_SIZE`, how many there are.
+/// Most slots that are looked at. The interpreter takes its own early.
 const SLOT_COUNT: usize = 32;
-/// `struct pthread_key_data`: a sequence number, then the value.
-const SLOT_SIZE: usize = 16;
-const SLOT_VALUE: usize = 8;
+
+/// How a C library keeps the slots that `pthread_setspecific` writes.
+struct Slots {
+    /// From the thread register, the address of their table; [`ABSENT`]: they lie there themselves.
+    table: u32,
+    /// The first slot's value.
+    first: u32,
+    /// From one slot to the next.
+    step: usize,
+}
+
+const C_LIBRARIES: [Slots; 2] = [
+    // glibc for x86-64, nptl/descr.h: `specific_1stblock` of `struct pthread`, whose elements are a
+    // sequence number and the value.
+    Slots { table: ABSENT, first: 0x310 + 8, step: 16 },
+    // musl for x86-64, src/internal/pthread_impl.h: `tsd` of `struct pthread`.
+    Slots { table: 128, first: 0, step: 8 },
+];
+
 /// Size of an ELF symbol, and where its value lies.
 const SYMBOL_SIZE: usize = 24;
 const SYMBOL_VALUE: usize = 8;
@@ -72,7 +85,7 @@ impl Interpreter {
     ///
     /// The interpreter's list of threads tells which thread has which `PyThreadState`; the slot that
     /// holds the one in the other is the interpreter's, in all threads. So nothing has to be assumed
-    /// of how the slot was allocated, and a C library of another make is noticed.
+    /// of how the slot was allocated, and which C library it is shows by itself.
     pub(super) fn profile(&self, memory: &Memory) -> Option<PythonProfile> {
         let layout = &self.layout;
         let interpreter = memory.field(self.runtime, layout.interpreters)?;
@@ -82,8 +95,8 @@ impl Interpreter {
                 return None;
             }
             let thread = memory.field(state, layout.thread_id)?;
-            if let Some(slot) = slot_with(state, thread, memory) {
-                return layout.profile(slot);
+            if let Some((slots, slot)) = slot_with(state, thread, memory) {
+                return layout.profile(slots, slot);
             }
             state = memory.field(state, layout.next_thread)?;
         }
@@ -91,17 +104,25 @@ impl Interpreter {
     }
 }
 
-/// Offset from the thread register of the slot that holds `value`, in the thread of that
+/// Offsets of the table of slots and of the slot that holds `value`, in the thread of that
 /// `pthread_t`, which is the thread register's value.
-fn slot_with(value: u64, thread: u64, memory: &Memory) -> Option<u32> {
-    // `tcbhead_t` begins with its own address.
+fn slot_with(value: u64, thread: u64, memory: &Memory) -> Option<(u32, u32)> {
+    // glibc's `tcbhead_t` and musl's `struct pthread` begin with their own address.
     if memory.field(thread, 0)? != thread {
         return None;
     }
-    let slots = memory.bytes(thread.checked_add(SLOTS.into())?, SLOT_COUNT * SLOT_SIZE)?;
-    let index =
-        (0..SLOT_COUNT).find(|i| u64_at(&slots, i * SLOT_SIZE + SLOT_VALUE) == Some(value))?;
-    u32::try_from(index * SLOT_SIZE + SLOT_VALUE).ok()?.checked_add(SLOTS)
+    C_LIBRARIES.iter().find_map(|slots| {
+        let table = match slots.table {
+            ABSENT => thread,
+            offset => memory.field(thread, offset)?,
+        };
+        let first = table.checked_add(slots.first.into())?;
+        let bytes = memory.bytes(first, SLOT_COUNT * slots.step)?;
+        let at = (0..SLOT_COUNT)
+            .map(|index| index * slots.step)
+            .find(|&at| u64_at(&bytes, at) == Some(value))?;
+        Some((slots.table, u32::try_from(at).ok()?.checked_add(slots.first)?))
+    })
 }
 
 /// Whether a file may hold the interpreter, and its release if the name has it: `python3.11`,
@@ -156,6 +177,28 @@ fn look_up(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ProcessKey;
+    use crate::stacks::modules::start_ticks;
+
+    #[test]
+    fn slots_of_both_c_libraries() {
+        let pid = std::process::id();
+        let process = ProcessKey { pid, start_ticks: start_ticks(pid).unwrap() };
+        let memory = Memory::open(process).unwrap();
+        let mut thread = vec![0u64; 256];
+        let address = thread.as_ptr() as u64;
+        let value = 0x5eed;
+        assert_eq!(slot_with(value, address, &memory), None, "it does not begin with its address");
+        thread[0] = address;
+        assert_eq!(slot_with(value, std::hint::black_box(&thread).as_ptr() as u64, &memory), None);
+        let table: Vec<u64> = (0x5eed - 9..).take(SLOT_COUNT).collect();
+        thread[128 / 8] = std::hint::black_box(&table).as_ptr() as u64;
+        let found = slot_with(value, std::hint::black_box(&thread).as_ptr() as u64, &memory);
+        assert_eq!(found, Some((128, 9 * 8)));
+        thread[(0x310 + 3 * 16 + 8) / 8] = value;
+        let found = slot_with(value, std::hint::black_box(&thread).as_ptr() as u64, &memory);
+        assert_eq!(found, Some((ABSENT, 0x310 + 3 * 16 + 8)));
+    }
 
     #[test]
     fn names_of_interpreters() {

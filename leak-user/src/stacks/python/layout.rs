@@ -214,9 +214,9 @@ impl Layout {
         })
     }
 
-    /// What the kernel programs need, given a thread's slot for Python; `None` when the fields lie too
+    /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the fields lie too
     /// far apart for them.
-    pub(super) fn profile(&self, slot: u32) -> Option<PythonProfile> {
+    pub(super) fn profile(&self, slots: u32, slot: u32) -> Option<PythonProfile> {
         let fields = [self.code_of_frame, self.instruction_of_frame, self.previous];
         let window = *fields.iter().min()?;
         let last = fields.iter().max()?.max(if self.owner == ABSENT { &0 } else { &self.owner });
@@ -230,6 +230,7 @@ impl Layout {
         };
         Some(PythonProfile {
             present: 1,
+            slots,
             slot,
             frame: self.frame,
             control_frame: self.control_frame,

@@ -97,7 +97,11 @@ fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonF
     };
     let pointer = |base: u64, at: u32| word(&read(base + u64::from(at), 8), 0);
     assert!(profile.window_len as usize <= PYTHON_WINDOW);
-    let state = pointer(thread_register, profile.slot);
+    let slots = match profile.slots {
+        ABSENT => thread_register,
+        offset => pointer(thread_register, offset),
+    };
+    let state = pointer(slots, profile.slot);
     let mut frame = pointer(state, profile.frame);
     if profile.control_frame != ABSENT {
         frame = pointer(frame, profile.control_frame);
