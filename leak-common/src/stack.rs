@@ -16,6 +16,9 @@ pub const MAX_PYTHON_FRAMES: usize = 48;
 /// Bytes of a CPython frame that are read at once, at most: whatever the release, everything that is
 /// noted lies in a stretch of this length.
 pub const PYTHON_WINDOW: usize = 96;
+/// In the map of profiles, the key of the one that is tried at `connect()` in processes without their
+/// own: no process has this number.
+pub const ANY_PROCESS: u32 = 0;
 /// Says "there is none" in [`PythonProfile`].
 pub const ABSENT: u32 = u32::MAX;
 
@@ -66,10 +69,14 @@ pub struct StackHeader {
     /// 1: they are all that the thread has; 0: there are more, or they could not be read, or the
     /// process does not run CPython.
     pub python_whole: u32,
+    /// [`PythonProfile::tag`] of the profile that led to them.
+    pub python_tag: u32,
+    /// Fills up the structure; always 0.
+    pub reserved: u32,
     /// The interpreter's calls, innermost first.
     pub python: [PythonFrame; MAX_PYTHON_FRAMES],
 }
-plain!(StackHeader, 8 * 8 + 4 * 4 + GOROUTINE_WINDOW + 8 + 16 * MAX_PYTHON_FRAMES);
+plain!(StackHeader, 8 * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
 
 /// The flight recorder's slot of one connection: the stack of its latest recorded request.
 #[repr(C)]
@@ -80,17 +87,20 @@ pub struct StackRecord {
     /// Stack bytes from `header.sp` upward; the first `header.len` are valid.
     pub bytes: [u8; MAX_STACK],
 }
-plain!(StackRecord, 152 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+plain!(StackRecord, 160 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
 
 /// Where a process's CPython keeps the calls of the running thread. All offsets are in bytes.
 ///
 /// From the thread register to the thread's slot for Python, there to its `PyThreadState`, on to its
 /// current frame, and from frame to frame outward.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PythonProfile {
     /// 1: the process runs CPython, and what follows is known.
     pub present: u32,
+    /// Tells this profile from others. What was found through another than the process's own means
+    /// nothing, though it may look right.
+    pub tag: u32,
     /// From the thread register, the address of the table of slots; [`ABSENT`]: the slots themselves
     /// lie there.
     pub slots: u32,
@@ -117,7 +127,7 @@ pub struct PythonProfile {
     /// are no such frames.
     pub foreign_owner: u32,
 }
-plain!(PythonProfile, 48);
+plain!(PythonProfile, 52);
 
 /// What the collector has learnt about a process and tells the kernel programs.
 #[repr(C)]
@@ -133,4 +143,4 @@ pub struct StackProfile {
     /// find any would likewise end in a page fault.
     pub python: PythonProfile,
 }
-plain!(StackProfile, 8 + 48);
+plain!(StackProfile, 8 + 52);

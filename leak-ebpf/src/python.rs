@@ -19,6 +19,7 @@ const MAX_HOPS: usize = MAX_PYTHON_FRAMES + 16;
 /// read, or there is no room. The header has none yet.
 #[inline(always)]
 pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut StackHeader) {
+    header.python_tag = profile.tag;
     let window = u64::from(profile.window);
     // Read once: the collector may replace the profile between a check and its use.
     // SAFETY: the reference is valid.

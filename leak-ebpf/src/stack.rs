@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::{Caller, Connection};
 use leak_common::event::counter;
 use leak_common::stack::{
-    GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
+    ANY_PROCESS, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
 };
 
 use crate::kernel::{Task, now};
@@ -67,7 +67,13 @@ pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller
     header.sp = registers.at(constant!(LAYOUT.regs_sp));
     header.bp = registers.at(constant!(LAYOUT.regs_bp));
     let (mut wanted, mut goroutines) = (0, header.request == 0);
-    if let Some(profile) = PROFILES.get_ptr(caller.tgid) {
+    let mut profile = PROFILES.get_ptr(caller.tgid);
+    if profile.is_none() && header.request == 0 {
+        // A process often connects before the collector has seen it. It is likely to run the same
+        // Python as another one; whether it does is found out later.
+        profile = PROFILES.get_ptr(ANY_PROCESS);
+    }
+    if let Some(profile) = profile {
         // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and
         // whatever is read is checked where it is used.
         let profile = unsafe { &*profile };

@@ -10,7 +10,7 @@ use leak_common::config::{Config, MAX_PORTS};
 use leak_common::connection::Connection;
 use leak_common::event::{counter, kind};
 use leak_common::layout::Layout;
-use leak_common::stack::{MAX_STACK, StackHeader, StackProfile, StackRecord};
+use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
 
 use super::attach::{self, Outcome};
 use super::btf;
@@ -251,8 +251,16 @@ impl Tracer {
     }
 
     /// Tells the programs what was learnt about a process. What `profile` leaves open (its zeroes)
-    /// stays as it was.
+    /// stays as it was. Its Python is also tried in processes about which nothing is known.
     pub fn set_profile(&mut self, pid: u32, profile: StackProfile) {
+        self.merge_profile(pid, profile);
+        if profile.python.present != 0 {
+            let python = profile.python;
+            self.merge_profile(ANY_PROCESS, StackProfile { python, ..StackProfile::default() });
+        }
+    }
+
+    fn merge_profile(&mut self, pid: u32, profile: StackProfile) {
         let most = u32::try_from(MAX_STACK).unwrap_or(u32::MAX);
         let mut known = self.profiles.get(&pid, 0).map(|value| value.0).unwrap_or_default();
         let before = known;

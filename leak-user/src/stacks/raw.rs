@@ -27,6 +27,8 @@ pub struct RawStack {
     pub python: Vec<PythonFrame>,
     /// Whether `python` holds all calls of the thread.
     pub python_whole: bool,
+    /// Which profile led to them: [`PythonProfile::tag`](leak_common::stack::PythonProfile::tag).
+    pub python_tag: u32,
     /// The stack from `sp` upward.
     pub bytes: Vec<u8>,
 }

@@ -264,7 +264,7 @@ impl Resolver {
     ) -> Option<(Arc<Stack>, bool)> {
         let state = self.processes.get_mut(&raw.process)?;
         let Walk { addresses, end } = walk;
-        let calls = state.python.name(&raw.python);
+        let calls = state.python.name(&raw.python, raw.python_tag);
         let python_is_whole = raw.python_whole && !calls.is_empty();
         let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
         let is_whole = if calls.is_empty() { end == End::Root } else { raw.python_whole };

@@ -67,6 +67,7 @@ pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         goroutine_window: [0; 64],
         python: Vec::new(),
         python_whole: false,
+        python_tag: 0,
         bytes,
     }
 }

@@ -5,6 +5,8 @@
 //! pycore_interp.h and pycore_frame.h of that release, for x86-64. Since 3.13 a process describes itself: `_PyRuntime` begins
 //! with a `_Py_DebugOffsets` (pycore_runtime.h).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use leak_common::stack::{ABSENT, PYTHON_WINDOW, PythonProfile};
 
 use super::super::bytes::u64_at;
@@ -14,7 +16,7 @@ use super::lines::LineFormat;
 pub(super) type Version = (u8, u8);
 
 /// How a frame notes where in its code it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Instruction {
     /// Offset in bytes.
     Bytes,
@@ -25,7 +27,7 @@ pub(super) enum Instruction {
 }
 
 /// Offsets in a code object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CodeLayout {
     pub(super) file: u32,
     pub(super) name: u32,
@@ -40,7 +42,7 @@ pub(super) struct CodeLayout {
 }
 
 /// Everything about a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Layout {
     /// In `_PyRuntime`: the first interpreter.
     pub(super) interpreters: u32,
@@ -228,8 +230,9 @@ impl Layout {
             ABSENT => (0, ABSENT),
             owner => (owner.checked_sub(window)?, OWNED_BY_C),
         };
-        Some(PythonProfile {
+        let mut profile = PythonProfile {
             present: 1,
+            tag: 0,
             slots,
             slot,
             frame: self.frame,
@@ -241,6 +244,16 @@ impl Layout {
             previous: self.previous - window,
             owner,
             foreign_owner,
-        })
+        };
+        profile.tag = self.tag(&profile);
+        Some(profile)
+    }
+
+    /// A hash of everything that has a part in finding a call and its place in the code.
+    fn tag(&self, profile: &PythonProfile) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self, profile).hash(&mut hasher);
+        let hash = hasher.finish();
+        (hash ^ (hash >> 32)) as u32
     }
 }

@@ -4,7 +4,7 @@
 //! Objects/locations.md (since 3.11; InternalDocs/code_objects.md later).
 
 /// How a release writes the lines of a code object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum LineFormat {
     /// `co_lnotab`, to 3.9: steps of the bytecode's offset and of the line.
     Steps,

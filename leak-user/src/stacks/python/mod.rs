@@ -4,6 +4,9 @@
 //! What a process's memory claims is checked: a code object must be of the interpreter's type for
 //! them, the instruction must lie in it, and every length has a limit. What fails has no name, which
 //! is better than a wrong one.
+//!
+//! One gap is left: a function that was made at run time (`exec`) and dropped before its stack is
+//! asked for may have had its memory taken by another function's code, which is then named.
 
 mod code;
 mod interpreter;
@@ -62,9 +65,12 @@ impl PythonProcess {
         self.profile
     }
 
-    /// Names calls. One that cannot be named stays in its place without a name; when none can be,
-    /// they were no calls.
-    pub(super) fn name(&mut self, frames: &[PythonFrame]) -> Vec<Option<PythonCall>> {
+    /// Names calls that were found through the profile with this tag. One that cannot be named stays
+    /// in its place without a name; when none can be, they were no calls.
+    pub(super) fn name(&mut self, frames: &[PythonFrame], tag: u32) -> Vec<Option<PythonCall>> {
+        if self.profile.is_none_or(|own| own.tag != tag) {
+            return Vec::new();
+        }
         let calls: Vec<_> = frames.iter().map(|frame| self.name_one(*frame)).collect();
         if calls.iter().all(Option::is_none) { Vec::new() } else { calls }
     }

@@ -166,6 +166,7 @@ impl Waiting {
         assert_eq!(profile.present, 1);
         self.running.while_stopped(self.tid, |registers| {
             let mut raw = copied(pid, registers.rip, registers.rsp, registers.rbp);
+            raw.python_tag = profile.tag;
             (raw.python, raw.python_whole) = walk(&profile, registers.fs_base, pid);
             raw
         })
@@ -289,6 +290,9 @@ fn garbage_has_no_name() {
         assert_eq!(calls(&stack), []);
         assert_eq!(stack.culprit, None);
     }
+    // Through another release's profile, though every address happens to be right.
+    let raw = RawStack { python_tag: good.python_tag ^ 1, ..good.clone() };
+    assert_eq!(calls(&resolver.resolve(&raw, NOW).stack.unwrap()), []);
     // One call that has lost its code leaves the others in their places.
     let mut raw = good.clone();
     raw.python[1].code += 8;
