@@ -6,11 +6,12 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::{Caller, Connection};
 use leak_common::event::counter;
 use leak_common::stack::{
-    GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader, StackProfile,
+    ANY_PROCESS, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
 };
 
 use crate::kernel::{Task, now};
 use crate::maps::{BUDGET, PROFILES, RECORDS, constant, count};
+use crate::python;
 
 /// The budget is kept for spans of this length.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -36,12 +37,14 @@ pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller) {
     unsafe { core::ptr::write_volatile(&raw mut record.header.sequence, sequence.wrapping_add(1)) };
 }
 
-/// Copies the caller's registers and stack, if the budget allows; otherwise leaves `len` at 0.
+/// Copies the caller's registers, Python calls and stack, if the budget allows; otherwise leaves `len` at 0.
 #[inline(always)]
 pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller: &Caller) {
     let began = now();
     header.len = 0;
     header.wanted = 0;
+    header.python_len = 0;
+    header.python_whole = 0;
     header.time_ns = began;
     header.tgid = caller.tgid;
     header.tid = caller.tid;
@@ -63,24 +66,30 @@ pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller
     header.ip = registers.at(constant!(LAYOUT.regs_ip));
     header.sp = registers.at(constant!(LAYOUT.regs_sp));
     header.bp = registers.at(constant!(LAYOUT.regs_bp));
-    let profile = profile(caller.tgid);
-    header.wanted = profile.stack_bytes;
+    let (mut wanted, mut goroutines) = (0, header.request == 0);
+    let mut profile = PROFILES.get_ptr(caller.tgid);
+    if profile.is_none() && header.request == 0 {
+        // A process often connects before the collector has seen it. It is likely to run the same
+        // Python as another one; whether it does is found out later.
+        profile = PROFILES.get_ptr(ANY_PROCESS);
+    }
+    if let Some(profile) = profile {
+        // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and
+        // whatever is read is checked where it is used.
+        let profile = unsafe { &*profile };
+        wanted = profile.stack_bytes;
+        goroutines |= profile.goroutines != 0;
+        if profile.python.present != 0 {
+            python::walk(&profile.python, task.thread_register(), header);
+        }
+    }
+    header.wanted = if wanted == 0 { constant!(CONFIG.stack_bytes) } else { wanted };
     header.len = copy_chunks(header.sp, header.wanted, bytes);
-    if profile.goroutines != 0 || header.request == 0 {
+    if goroutines {
         copy_goroutine(task.thread_register(), &mut header.goroutine);
     }
     count(if header.len == 0 { counter::STACKS_UNREADABLE } else { counter::STACKS });
     budget.spent_ns += now().wrapping_sub(began);
-}
-
-/// What was learnt about the process, or the default.
-#[inline(always)]
-fn profile(tgid: u32) -> StackProfile {
-    match PROFILES.get_ptr(tgid) {
-        // SAFETY: the value is copied at once; the collector replaces it whole.
-        Some(profile) => unsafe { *profile },
-        None => StackProfile { stack_bytes: constant!(CONFIG.stack_bytes), goroutines: 0 },
-    }
 }
 
 /// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end.

@@ -105,6 +105,9 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Option<RawStack> {
         bp: header.bp,
         wanted: header.wanted,
         goroutine_window: header.goroutine,
+        python: header.python.iter().take(header.python_len as usize).copied().collect(),
+        python_whole: header.python_whole != 0,
+        python_tag: header.python_tag,
         bytes: copied.to_vec(),
     })
 }

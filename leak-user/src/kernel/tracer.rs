@@ -10,7 +10,7 @@ use leak_common::config::{Config, MAX_PORTS};
 use leak_common::connection::Connection;
 use leak_common::event::{counter, kind};
 use leak_common::layout::Layout;
-use leak_common::stack::{MAX_STACK, StackHeader, StackRecord};
+use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
 
 use super::attach::{self, Outcome};
 use super::btf;
@@ -80,7 +80,7 @@ pub struct Tracer {
     connections: MappedArray<Connection>,
     records: MappedArray<StackRecord>,
     pids: BpfHashMap<MapData, u32, u32>,
-    profiles: BpfHashMap<MapData, u32, [u32; 2]>,
+    profiles: BpfHashMap<MapData, u32, ProfileValue>,
 }
 
 impl Tracer {
@@ -250,14 +250,49 @@ impl Tracer {
         let _ = self.profiles.remove(&pid);
     }
 
-    /// From now on copies `bytes` of the process's stacks, as far as the maximum allows.
-    pub fn set_stack_bytes(&mut self, pid: u32, bytes: u32) {
-        let bytes = bytes.min(u32::try_from(MAX_STACK).unwrap_or(u32::MAX));
-        if let Err(error) = self.profiles.insert(pid, [bytes, 0], 0) {
-            log::debug!("process {pid} keeps the default stack size: {error}");
+    /// Tells the programs what was learnt about a process. What `profile` leaves open (its zeroes)
+    /// stays as it was. Its Python is also tried in processes about which nothing is known.
+    pub fn set_profile(&mut self, pid: u32, profile: StackProfile) {
+        self.merge_profile(pid, profile);
+        if profile.python.present != 0 {
+            let python = profile.python;
+            self.merge_profile(ANY_PROCESS, StackProfile { python, ..StackProfile::default() });
         }
     }
+
+    fn merge_profile(&mut self, pid: u32, profile: StackProfile) {
+        let most = u32::try_from(MAX_STACK).unwrap_or(u32::MAX);
+        let mut known = self.profiles.get(&pid, 0).map(|value| value.0).unwrap_or_default();
+        let before = known;
+        if profile.stack_bytes != 0 {
+            known.stack_bytes = profile.stack_bytes.min(most);
+        }
+        if profile.goroutines != 0 {
+            known.goroutines = profile.goroutines;
+        }
+        if profile.python.present != 0 {
+            known.python = profile.python;
+        }
+        if known != before
+            && let Err(error) = self.profiles.insert(pid, ProfileValue(known), 0)
+        {
+            log::debug!("process {pid} keeps its profile: {error}");
+        }
+    }
+
+    /// From now on copies `bytes` of the process's stacks, as far as the maximum allows.
+    pub fn set_stack_bytes(&mut self, pid: u32, bytes: u32) {
+        self.set_profile(pid, StackProfile { stack_bytes: bytes, ..StackProfile::default() });
+    }
 }
+
+/// A value of the map of profiles.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct ProfileValue(StackProfile);
+
+// SAFETY: the type is Plain: integers without padding, for which any bytes are valid.
+unsafe impl aya::Pod for ProfileValue {}
 
 /// What the programs are told, frozen at load.
 fn config(settings: &Settings) -> Config {

@@ -40,7 +40,7 @@ impl FileId {
 #[derive(Debug)]
 pub(super) struct Binary {
     id: FileId,
-    file: File,
+    pub(super) file: File,
     loaded: RefCell<State>,
     last_used: Cell<u64>,
 }

@@ -14,6 +14,8 @@ struct Rules {
     languages: Vec<(Language, &'static str)>,
     modules: Vec<&'static str>,
     functions: Vec<&'static str>,
+    packages: Vec<&'static str>,
+    files: Vec<&'static str>,
     /// Lines that are no rules; a test keeps this at none.
     malformed: usize,
 }
@@ -25,6 +27,8 @@ impl Rules {
             match line.split_once(' ').map(|(kind, rest)| (kind, rest.trim())) {
                 Some(("module", glob)) => rules.modules.push(glob),
                 Some(("function", glob)) => rules.functions.push(glob),
+                Some(("package", glob)) => rules.packages.push(glob),
+                Some(("file", glob)) => rules.files.push(glob),
                 Some(("language", rest)) => {
                     match rest.split_once(' ').and_then(|(n, g)| Some((language(n)?, g.trim()))) {
                         Some(rule) => rules.languages.push(rule),
@@ -51,10 +55,18 @@ fn language(name: &str) -> Option<Language> {
     })
 }
 
+/// Directories into which Python packages are installed.
+const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
+
 /// Index of the innermost frame that belongs to the application; `None` when no frame does, or
-/// none that does has a name.
+/// none that does has a name. Code that a library may have made up at run time (`<string>`) is
+/// chosen only when there is no other.
 pub(super) fn culprit(frames: &[Frame]) -> Option<usize> {
-    frames.iter().position(is_application)
+    let is_from_file = |f: &Frame| !f.file.as_deref().is_some_and(|file| file.starts_with('<'));
+    frames
+        .iter()
+        .position(|frame| is_application(frame) && is_from_file(frame))
+        .or_else(|| frames.iter().position(is_application))
 }
 
 fn is_application(frame: &Frame) -> bool {
@@ -63,6 +75,16 @@ fn is_application(frame: &Frame) -> bool {
     let module = frame.module.as_deref().map(base_name);
     !PARSED.functions.iter().any(|glob| matches(glob, function))
         && !module.is_some_and(|m| PARSED.modules.iter().any(|glob| matches(glob, m)))
+        && ![&frame.file, &frame.module].into_iter().flatten().any(|path| is_library(path))
+}
+
+/// Whether a source file or module belongs to a library.
+fn is_library(path: &str) -> bool {
+    let below = |directory: &&str| path.rfind(*directory).map(|at| at + directory.len());
+    match PACKAGES.iter().filter_map(below).max().and_then(|at| path.get(at..)) {
+        Some(package) => PARSED.packages.iter().any(|glob| matches(glob, package)),
+        None => PARSED.files.iter().any(|glob| matches(glob, path)),
+    }
 }
 
 /// Language of a stack by the modules it runs through, then by the process's executable: a
@@ -213,6 +235,43 @@ mod tests {
         ];
         assert_eq!(culprit_of(&python), None);
         assert_eq!(language_of(python.iter().map(|f| f.1), None), Language::Python);
+    }
+
+    fn culprit_of_python(list: &[(&str, &str)]) -> Option<String> {
+        let mut frames = frames(list);
+        for frame in &mut frames {
+            frame.file.clone_from(&frame.module);
+        }
+        culprit(&frames).and_then(|i| frames[i].function.clone())
+    }
+
+    #[test]
+    fn python_libraries_are_not_the_application() {
+        let library = "/usr/lib/python3/dist-packages/psycopg2/pool.py";
+        let found = culprit_of_python(&[
+            ("sock_send", "/usr/lib/python3.11/lib-dynload/_socket.cpython-311-x86_64.so"),
+            ("AbstractConnectionPool._connect", library),
+            ("Engine.connect", "/venv/lib/python3.12/site-packages/sqlalchemy/engine/base.py"),
+            ("<lambda>", "<string>"),
+            ("contextmanager", "/usr/lib/python3.9/contextlib.py"),
+            ("checkout", "/srv/shop/shop.py"),
+            ("Flask.wsgi_app", "/venv/lib/python3.12/site-packages/flask/app.py"),
+        ]);
+        assert_eq!(found.as_deref(), Some("checkout"));
+        // An application that was installed as a package.
+        let installed = "/venv/lib/python3.12/site-packages/shop/app.py";
+        let found = culprit_of_python(&[("execute", library), ("checkout", installed)]);
+        assert_eq!(found.as_deref(), Some("checkout"));
+        // A copy beside the application, and a directory that merely begins like one.
+        let found = culprit_of_python(&[
+            ("connect", "/var/task/psycopg2/__init__.py"),
+            ("checkout", "/var/task/psycopg2_shop/app.py"),
+        ]);
+        assert_eq!(found.as_deref(), Some("checkout"));
+        let frozen = "<frozen importlib._bootstrap>";
+        let found = culprit_of_python(&[("execute", library), ("run", frozen), ("f", "<stdin>")]);
+        assert_eq!(found.as_deref(), Some("f"));
+        assert_eq!(culprit_of_python(&[("execute", library), ("run", frozen)]), None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! From the registers and bytes of a user stack to functions, files and lines.
-
 //!
 //! [`Resolver`] is the door: it unwinds with the binaries' own rules ([framehop] for `.eh_frame`
-//! and `.debug_frame`, Go's line table for Go), symbolizes ([blazesym], Go's line table, perf maps)
-//! and picks the culprit. All of it reads files that strangers made, so whatever they claim is
+//! and `.debug_frame`, Go's line table for Go), symbolizes ([blazesym], Go's line table, perf maps),
+//! names the Python calls that the interpreter runs, and picks the culprit. All of it reads files that strangers made, so whatever they claim is
 //! checked, and what fails costs one stack.
 
+mod assemble;
 mod binary;
 mod bytes;
 mod culprit;
@@ -16,6 +16,7 @@ mod guard;
 mod modules;
 mod pclntab;
 mod perf_map;
+mod python;
 mod raw;
 mod resolver;
 mod symbolize;
@@ -63,14 +64,14 @@ pub enum Language {
 pub struct Frame {
     /// Demangled name; `None` when the module has no symbol there.
     pub function: Option<String>,
-    /// Path of the binary as the process sees it.
+    /// Path of the binary as the process sees it; for Python, of the source file.
     pub module: Option<String>,
     /// Source file.
     pub file: Option<String>,
     /// Line in `file`, from 1.
     pub line: Option<u32>,
     /// Address in the module's own numbering (as `addr2line` takes it); in no module, the absolute
-    /// address.
+    /// address; for Python, the place in the function's bytecode.
     pub address: u64,
 }
 

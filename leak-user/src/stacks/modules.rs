@@ -130,6 +130,11 @@ impl Modules {
         self.mappings.get(after.checked_sub(1)?).filter(|m| address < m.end)
     }
 
+    /// All mappings, by address.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.iter()
+    }
+
     /// The executable's own binary.
     pub(super) fn executable(&self) -> Option<&Rc<Binary>> {
         let path = self.executable_path.as_deref()?;

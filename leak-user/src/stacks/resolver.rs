@@ -5,14 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leak_common::stack::StackProfile;
+
+use super::assemble::{Assembled, Assembly, hash_of};
 use super::binary::{Binary, BinaryStore};
-use super::culprit::{base_name, culprit, language_of};
+use super::culprit::{culprit, language_of};
 use super::modules::{Modules, ModulesError};
 use super::perf_map::PerfMap;
+use super::python::PythonProcess;
 use super::raw::RawStack;
 use super::symbolize::Symbol;
 use super::unwind::{End, Walk, Walker};
-use super::{Frame, Language, Quality, Stack, guarded};
+use super::{Language, Quality, Stack, guarded};
 use crate::event::{ProcessKey, StackId, Timestamp};
 
 /// Most processes whose mappings are kept.
@@ -78,17 +82,29 @@ pub struct Resolver {
     processes_refused: u64,
 }
 
+/// What a resolved stack is remembered by.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Known {
+    native: Box<[u64]>,
+    /// A hash of the Python calls.
+    python: u64,
+    is_whole: bool,
+}
+
 #[derive(Debug)]
 struct ProcessState {
     modules: Modules,
     perf_map: PerfMap,
-    /// Resolved stacks by their addresses and whether they were complete.
-    known: HashMap<(Box<[u64]>, bool), Arc<Stack>>,
+    python: PythonProcess,
+    /// It was seen to be written in Go.
+    is_go: bool,
+    known: HashMap<Known, Arc<Stack>>,
 }
 
 impl ProcessState {
     fn new(modules: Modules) -> Self {
-        Self { modules, perf_map: PerfMap::default(), known: HashMap::new() }
+        let (perf_map, python) = (PerfMap::default(), PythonProcess::default());
+        Self { modules, perf_map, python, is_go: false, known: HashMap::new() }
     }
 }
 
@@ -141,7 +157,8 @@ impl Resolver {
     /// # Errors
     /// When procfs refuses, or the PID belongs to another process by now.
     pub fn first_sight(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
-        if self.processes.contains_key(&process) {
+        if let Some(state) = self.processes.get_mut(&process) {
+            state.python.look(process, &state.modules, now);
             return Ok(());
         }
         if self.processes.len() >= MAX_PROCESSES {
@@ -149,8 +166,25 @@ impl Resolver {
             return Ok(());
         }
         let modules = Modules::read(process, &mut self.binaries, now)?;
-        self.processes.insert(process, ProcessState::new(modules));
+        let mut state = ProcessState::new(modules);
+        state.python.look(process, &state.modules, now);
+        self.processes.insert(process, state);
         Ok(())
+    }
+
+    /// What the kernel programs should know of a process to copy its stacks well; `None` when there
+    /// is nothing to tell them yet. It may be known later than at first sight, as when an
+    /// interpreter is still starting, and change when the process executes another program: ask
+    /// again after each stack. The size of the stack is left open.
+    #[must_use]
+    pub fn profile(&self, process: ProcessKey) -> Option<StackProfile> {
+        let state = self.processes.get(&process)?;
+        let python = state.python.profile();
+        (state.is_go || python.is_some()).then(|| StackProfile {
+            stack_bytes: 0,
+            goroutines: u32::from(state.is_go),
+            python: python.unwrap_or_default(),
+        })
     }
 
     /// Unwinds and symbolizes a stack.
@@ -168,9 +202,13 @@ impl Resolver {
             let loaded = state.modules.executable()?.loaded()?;
             loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
         });
-        let frames_wanted_more = walk.end == End::CopyTooShort;
-        let stack = self.symbolized(raw.process, walk, go.is_some(), now);
+        if let Some(state) = self.processes.get_mut(&raw.process) {
+            state.is_go = go.is_some();
+        }
+        let is_cut = walk.end == End::CopyTooShort;
+        let (stack, python_suffices) = self.symbolized(raw, walk, now).unzip();
         self.binaries.trim();
+        let frames_wanted_more = is_cut && !python_suffices.unwrap_or(false);
         Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
     }
 
@@ -213,43 +251,53 @@ impl Resolver {
         state.modules.read_at = now;
         let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
         *state = ProcessState::new(modules);
+        state.python.look(process, &state.modules, now);
         true
     }
 
+    /// The stack with names, and whether its Python calls make up for what the copy lacks.
     fn symbolized(
         &mut self,
-        process: ProcessKey,
+        raw: &RawStack,
         walk: Walk,
-        is_go: bool,
         now: Timestamp,
-    ) -> Option<Arc<Stack>> {
-        let state = self.processes.get_mut(&process)?;
+    ) -> Option<(Arc<Stack>, bool)> {
+        let state = self.processes.get_mut(&raw.process)?;
         let Walk { addresses, end } = walk;
-        let key = (addresses.into_boxed_slice(), end == End::Root);
+        let calls = state.python.name(&raw.python, raw.python_tag);
+        let python_is_whole = raw.python_whole && !calls.is_empty();
+        let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
+        let is_whole = if calls.is_empty() { end == End::Root } else { raw.python_whole };
+        let key = Known { native: addresses.into_boxed_slice(), python, is_whole };
         if let Some(stack) = state.known.get(&key) {
-            return Some(Arc::clone(stack));
+            return Some((
+                Arc::clone(stack),
+                python_is_whole && stack.quality == Quality::Complete,
+            ));
         }
-        let mut frames = Vec::with_capacity(key.0.len());
-        let mut identity = Fnv::new();
-        let mut lasting = true;
-        for &address in &key.0 {
+        let mut assembly = Assembly::new(calls);
+        for &address in &key.native {
             let Some(mapping) = state.modules.find(address) else { continue };
             let module = mapping.path.as_deref();
-            lasting &= module.is_some();
             let in_file = mapping.address_in_file(address);
             let symbols = match (&mapping.binary, in_file, module) {
                 (Some(binary), Some(in_file), _) => {
                     self.binaries.touch(binary);
                     symbols_at(binary, in_file)
                 }
-                (_, _, None) => compiled_symbol(state.perf_map.at(process, address, now)),
+                (_, _, None) => compiled_symbol(state.perf_map.at(raw.process, address, now)),
                 _ => Rc::new([]),
             };
-            identity.add_frame(module, in_file, symbols.first(), address);
-            add_frames(&mut frames, &symbols, module, in_file.unwrap_or(address));
+            assembly.add_native(module, in_file, &symbols, address);
         }
+        let is_lasting = assembly.is_lasting;
+        let is_python = assembly.has_python();
+        // What a short copy lacks further out is the interpreter's.
+        let python_suffices = python_is_whole && assembly.has_placed_python();
+        let Assembled { frames, identity } = assembly.finish();
         let named = frames.iter().any(|f| f.function.is_some());
         let at_root = match end {
+            _ if is_python => python_suffices,
             End::Root => true,
             End::MaybeRoot | End::Unmapped | End::Lost | End::CopyTooShort => {
                 let last = frames.last().and_then(|f| f.function.as_deref());
@@ -261,15 +309,17 @@ impl Resolver {
             (true, true) => Quality::Complete,
             (true, false) => Quality::Truncated,
         };
-        let language = if is_go {
+        let language = if state.is_go {
             Language::Go
+        } else if is_python {
+            Language::Python
         } else {
             language_of(
                 frames.iter().filter_map(|f| f.module.as_deref()),
                 state.modules.executable_path.as_deref(),
             )
         };
-        let id = StackId(format!("{:016x}", identity.0));
+        let id = StackId(format!("{identity:016x}"));
         let stack = match self.stacks.get(&id) {
             Some(shared) if shared.0.quality == quality && shared.0.frames == frames => {
                 Arc::clone(&shared.0)
@@ -287,10 +337,10 @@ impl Resolver {
             state.known.clear();
         }
         // Code that is compiled at run time is moved, and names for it come later.
-        if lasting {
+        if is_lasting {
             state.known.insert(key, Arc::clone(&stack));
         }
-        Some(stack)
+        Some((stack, python_suffices))
     }
 }
 
@@ -302,53 +352,4 @@ fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
 fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
     let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
     name.map(symbol).into_iter().collect()
-}
-
-/// Adds the frames of one address: inlined functions first.
-fn add_frames(frames: &mut Vec<Frame>, symbols: &[Symbol], module: Option<&str>, address: u64) {
-    let nameless = [Symbol::default()];
-    let symbols = if symbols.is_empty() { &nameless } else { symbols };
-    frames.extend(symbols.iter().map(|symbol| Frame {
-        function: symbol.function.clone(),
-        module: module.map(str::to_owned),
-        file: symbol.file.clone(),
-        line: symbol.line,
-        address,
-    }));
-}
-
-/// FNV-1a with 64 bits (Fowler, Noll, Vo): the same in every run and release.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Adds what is the same for the same code in every process: its place in the file, or the name
-    /// of code compiled at run time. Nameless memory has nothing better than where it happens to
-    /// lie.
-    fn add_frame(
-        &mut self,
-        module: Option<&str>,
-        in_file: Option<u64>,
-        symbol: Option<&Symbol>,
-        address: u64,
-    ) {
-        match (module, in_file, symbol.and_then(|s| s.function.as_deref())) {
-            (Some(module), Some(in_file), _) => {
-                self.add(base_name(module).as_bytes());
-                self.add(&in_file.to_le_bytes());
-            }
-            (_, _, Some(name)) => self.add(name.as_bytes()),
-            _ => self.add(&address.to_le_bytes()),
-        }
-    }
-
-    /// Adds `bytes` and an end mark, so that neighbours cannot run together.
-    fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes.iter().chain([&0xff]) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
 }

@@ -12,9 +12,9 @@ use super::{Language, Quality, RawStack, Resolver, Stack};
 use crate::event::{ProcessKey, Timestamp};
 
 const WANTED: usize = 30 * 1024;
-const NOW: Timestamp = Timestamp(0);
+pub(super) const NOW: Timestamp = Timestamp(0);
 
-fn key(pid: u32) -> ProcessKey {
+pub(super) fn key(pid: u32) -> ProcessKey {
     ProcessKey { pid, start_ticks: start_ticks(pid).unwrap() }
 }
 
@@ -47,7 +47,7 @@ fn own_stack() -> RawStack {
 }
 
 /// Copies a stack in chunks until one fails, as the kernel programs do.
-fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
+pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut bytes = Vec::new();
     while bytes.len() < WANTED {
@@ -65,12 +65,15 @@ fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         bp,
         wanted: WANTED as u32,
         goroutine_window: [0; 64],
+        python: Vec::new(),
+        python_whole: false,
+        python_tag: 0,
         bytes,
     }
 }
 
 /// A child that is killed when the test ends, however it ends.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -84,7 +87,7 @@ impl Running {
         Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 
@@ -106,6 +109,15 @@ impl Running {
     }
 
     fn stack_of(&self, tid: i32) -> RawStack {
+        self.while_stopped(tid, |registers| self.stack_at(registers))
+    }
+
+    /// Stops a thread while `look` looks at it.
+    pub(super) fn while_stopped<T>(
+        &self,
+        tid: i32,
+        look: impl FnOnce(&libc::user_regs_struct) -> T,
+    ) -> T {
         // SAFETY: ptrace acts on our own child, and `registers` is large enough for its answer.
         let registers = unsafe {
             let none = std::ptr::null_mut::<libc::c_void>();
@@ -117,6 +129,16 @@ impl Running {
             assert_eq!(libc::ptrace(libc::PTRACE_GETREGS, tid, none, &raw mut registers), 0);
             registers
         };
+        let seen = look(&registers);
+        // SAFETY: as above.
+        unsafe {
+            let none = std::ptr::null_mut::<libc::c_void>();
+            libc::ptrace(libc::PTRACE_DETACH, tid, none, none);
+        }
+        seen
+    }
+
+    fn stack_at(&self, registers: &libc::user_regs_struct) -> RawStack {
         let mut raw = copied(self.pid(), registers.rip, registers.rsp, registers.rbp);
         // The goroutine's descriptor, as the kernel programs find it: Go keeps it below fs.
         let memory = fs::File::open(format!("/proc/{}/mem", self.pid())).unwrap();
@@ -124,11 +146,6 @@ impl Running {
         if memory.read_exact_at(&mut pointer, registers.fs_base.wrapping_sub(8)).is_ok() {
             let window = u64::from_le_bytes(pointer).wrapping_add(128);
             let _ = memory.read_exact_at(&mut raw.goroutine_window, window);
-        }
-        // SAFETY: as above.
-        unsafe {
-            let none = std::ptr::null_mut::<libc::c_void>();
-            libc::ptrace(libc::PTRACE_DETACH, tid, none, none);
         }
         raw
     }
