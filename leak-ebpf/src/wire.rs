@@ -143,7 +143,7 @@ pub(crate) fn received(connection: &mut Connection, payload: &Payload, is_first_
     match connection.phase {
         phase::ENCRYPTION_ASKED => encryption_answer(connection, payload),
         phase::STARTUP | phase::READY | phase::UNKNOWN => {
-            answer(connection, payload, is_first_answer)
+            answer(connection, payload, is_first_answer);
         }
         _ => {}
     }

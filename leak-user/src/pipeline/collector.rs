@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Ended;
 use super::output::Output;
-use super::resolver::{Answer, ResolverThread};
+use super::resolver::{Answer, ResolvedStack, ResolverThread};
 use super::targets::Targets;
 use crate::cli::TraceArgs;
 use crate::detect::{self, Thresholds};
@@ -84,7 +84,7 @@ impl Collector {
         let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
         let run = run_info(args, &tracer);
         let clock = Clock::new(clock::now(), SystemTime::now());
-        Ok(Self {
+        let mut collector = Self {
             ports: args.port.clone(),
             thresholds: Thresholds {
                 silent_after: args.silent_after,
@@ -104,7 +104,12 @@ impl Collector {
             run,
             clock,
             output: Output::new(args.output, clock),
-        })
+        };
+        // What is learnt of a process before it does anything makes its first stacks better.
+        for process in collector.targets.roots().to_vec() {
+            collector.meet(process);
+        }
+        Ok(collector)
     }
 
     /// What is traced, in words.
@@ -289,42 +294,48 @@ impl Collector {
         }
     }
 
-    /// Lets go of processes that are gone and have no connection any more.
+    /// Lets go of processes that are gone and have no connection any more, and of stacks that nothing
+    /// refers to.
     fn forget_the_gone(&mut self) {
-        let owners: HashSet<_> = self
-            .table
-            .connections()
-            .flat_map(|connection| connection.held_by.iter().copied().chain([connection.process]))
-            .collect();
-        let reported: HashSet<_> = self
-            .ledger
-            .open()
-            .into_iter()
-            .chain(self.ledger.retracted())
-            .map(|finding| finding.verdict.process)
-            .collect();
-        self.processes.retain(|&process, _| {
-            let keep = owners.contains(&process) || process::is_running(process);
-            if !keep {
-                self.resolver.forget(process);
-                self.targets.forget(process);
+        let mut processes = HashSet::new();
+        let mut stacks = HashSet::new();
+        for connection in self.table.connections() {
+            processes.insert(connection.process);
+            processes.extend(&connection.held_by);
+            stacks.extend(connection.opened_by.iter().chain(&connection.last_used_by));
+        }
+        // What is reported keeps its description.
+        let mut reported = HashSet::new();
+        for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {
+            reported.insert(finding.verdict.process);
+            stacks.extend(&finding.verdict.stack);
+        }
+        self.stacks.retain(|id, _| stacks.contains(id));
+        self.processes.retain(|process, _| {
+            let is_gone = !processes.contains(process) && !process::is_running(*process);
+            if is_gone {
+                self.resolver.forget(*process);
+                self.targets.forget(*process);
                 self.tracer.forget_process(process.pid);
             }
-            // What is reported keeps its description.
-            keep || reported.contains(&process)
+            !is_gone || reported.contains(process)
         });
     }
 
-    /// The next resolved stack.
+    /// What the resolver has found out next.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
     }
 
-    /// Takes in a resolved stack, and what it teaches about its process.
+    /// Takes in what the resolver has found out: a stack, and how to copy its process's stacks.
     pub(super) fn take_answer(&mut self, answer: Option<Answer>) -> anyhow::Result<()> {
-        let Some(Answer { id, role, process, wanted, resolved }) = answer else {
+        let Some(Answer { process, profile, stack }) = answer else {
             anyhow::bail!("the resolver's thread has died");
         };
+        if let Some(profile) = profile {
+            self.tracer.set_profile(process.pid, profile);
+        }
+        let Some(ResolvedStack { id, role, wanted, resolved }) = stack else { return Ok(()) };
         if resolved.frames_wanted_more {
             self.tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
 
+use leak_common::stack::StackProfile;
 use tokio::sync::mpsc as channel;
 
 use crate::clock;
@@ -23,14 +24,22 @@ enum Request {
     Forget(ProcessKey),
 }
 
-/// A stack, resolved as far as it could be.
+/// What the thread has found out.
 pub(super) struct Answer {
+    /// About which process.
+    pub(super) process: ProcessKey,
+    /// What the kernel programs should know of it to copy its stacks well.
+    pub(super) profile: Option<StackProfile>,
+    /// The stack, when one was to be resolved.
+    pub(super) stack: Option<ResolvedStack>,
+}
+
+/// A stack, resolved as far as it could be.
+pub(super) struct ResolvedStack {
     /// The connection it was asked for.
     pub(super) id: ConnectionId,
     /// Which of its stacks.
     pub(super) role: StackRole,
-    /// Whose it is.
-    pub(super) process: ProcessKey,
     /// How many bytes of it were wanted.
     pub(super) wanted: u32,
     /// What was found.
@@ -82,10 +91,12 @@ impl ResolverThread {
         self.send(Request::Forget(process));
     }
 
-    /// The next resolved stack.
+    /// The next answer.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         let answer = self.answers.recv().await?;
-        self.pending.remove(&(answer.id, answer.role));
+        if let Some(stack) = &answer.stack {
+            self.pending.remove(&(stack.id, stack.role));
+        }
         Some(answer)
     }
 
@@ -116,12 +127,15 @@ fn serve(resolver: &mut Resolver, request: Request) -> Option<Answer> {
             if let Err(error) = resolver.first_sight(process, clock::now()) {
                 log::debug!("process {}: {error}", process.pid);
             }
-            None
+            let profile = resolver.profile(process);
+            Some(Answer { process, profile, stack: None })
         }
         Request::Resolve { id, role, stack } => {
             let resolved = resolver.resolve(&stack, clock::now());
             let (process, wanted) = (stack.process, stack.wanted);
-            Some(Answer { id, role, process, wanted, resolved })
+            let profile = resolver.profile(process);
+            let stack = Some(ResolvedStack { id, role, wanted, resolved });
+            Some(Answer { process, profile, stack })
         }
         Request::Forget(process) => {
             resolver.forget(process);

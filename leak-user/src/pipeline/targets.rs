@@ -44,6 +44,11 @@ impl Targets {
         Ok(Self { roots, children: args.children, names: args.comm.clone(), met: HashMap::new() })
     }
 
+    /// The processes asked for by number.
+    pub(super) fn roots(&self) -> &[ProcessKey] {
+        self.roots.as_deref().unwrap_or_default()
+    }
+
     /// The numbers of the processes to trace; `None`: all.
     pub(super) fn pids(&self) -> Option<Vec<u32>> {
         self.roots.as_ref().map(|roots| roots.iter().map(|process| process.pid).collect())
