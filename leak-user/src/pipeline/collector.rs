@@ -312,13 +312,15 @@ impl Collector {
         }
         self.stacks.retain(|id, _| stacks.contains(id));
         self.processes.retain(|process, _| {
-            let is_gone = !processes.contains(process) && !process::is_running(*process);
-            if is_gone {
+            let is_needed = processes.contains(process)
+                || reported.contains(process)
+                || process::is_running(*process);
+            if !is_needed {
                 self.resolver.forget(*process);
                 self.targets.forget(*process);
                 self.tracer.forget_process(process.pid);
             }
-            !is_gone || reported.contains(process)
+            is_needed
         });
     }
 
