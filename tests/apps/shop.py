@@ -1,4 +1,7 @@
-"""An order service like shop.c, by psycopg2: one command a line on stdin, one answer a line."""
+"""An order service like shop.c, by psycopg2: one command a line on stdin, one answer a line.
+
+A comment `LEAK name` marks the line that makes a handler's last request; tests look it up.
+"""
 
 import sys
 
@@ -34,7 +37,7 @@ def show_invoice():
     connection.rollback()
     connection.autocommit = True
     cursor = connection.cursor()
-    cursor.execute("SELECT 'invoice'")
+    cursor.execute("SELECT 'invoice'")  # LEAK return
     FORGOTTEN.append(connection)
 
 
@@ -42,7 +45,7 @@ def refund_order():
     """Forgets to end its transaction."""
     connection = pool_take()
     cursor = connection.cursor()
-    cursor.execute("SELECT 'refund'")
+    cursor.execute("SELECT 'refund'")  # LEAK transaction
     FORGOTTEN.append(connection)
 
 

@@ -83,14 +83,17 @@ impl Shop {
         suite.compiled(name, compile)
     }
 
-    /// The line of `shop.c` that makes the last request of the handler with this leak.
+    /// The line of the source that makes the last request of the handler with this leak.
     ///
     /// # Errors
     ///
     /// When no line is marked so.
-    pub fn line_of(leak: &str) -> Result<u32> {
-        let source = fs::read_to_string(format!("{APPS}/shop.c"))?;
-        let marker = format!("/* LEAK {leak} */");
+    pub fn line_of(build: Build, leak: &str) -> Result<u32> {
+        let (file, marker) = match build {
+            Build::Python => ("shop.py", format!("# LEAK {leak}")),
+            _ => ("shop.c", format!("/* LEAK {leak} */")),
+        };
+        let source = fs::read_to_string(format!("{APPS}/{file}"))?;
         let index = source.lines().position(|line| line.ends_with(&marker));
         Ok(u32::try_from(index.with_context(|| format!("no line is marked {marker}"))? + 1)?)
     }

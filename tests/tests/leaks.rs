@@ -115,7 +115,7 @@ fn in_c(suite: &Suite, leak: Leak, build: Build) -> Result<()> {
     } else {
         let file = culprit.file.as_deref().unwrap_or_default();
         assert!(file.ends_with("shop.c"), "{file}");
-        assert_eq!(culprit.line, Some(Shop::line_of(leak.command)?));
+        assert_eq!(culprit.line, Some(Shop::line_of(build, leak.command)?));
     }
     only_blames(&report, &[leak.function]);
     Ok(())
@@ -147,7 +147,13 @@ fn in_python(suite: &Suite, leak: Leak) -> Result<()> {
     };
     assert!(has("libpq"), "{stack:#?}");
     assert!(has("psycopg"), "{stack:#?}");
-    assert!(has("python3"), "{stack:#?}");
+    assert_eq!(stack.language, "python");
+    assert_eq!(finding.function(), Some(leak.function), "{stack:#?}");
+    let culprit = finding.culprit.as_ref().context("culprit")?;
+    let file = culprit.file.as_deref().unwrap_or_default();
+    assert!(file.ends_with("shop.py"), "{file}");
+    assert_eq!(culprit.line, Some(Shop::line_of(Build::Python, leak.command)?));
+    only_blames(&report, &[leak.function]);
     Ok(())
 }
 
