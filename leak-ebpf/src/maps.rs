@@ -77,10 +77,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static CONNECTIONS: Array<Connection> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The flight recorder: the latest request's stack of the connection with the same index. Mapped
-/// into the collector. Its length is set at load.
+/// The flight recorder: the latest request's stack of the connection with the same index. Its length
+/// is set at load.
 #[map]
-pub(crate) static RECORDS: Array<StackRecord> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static RECORDS: Array<StackRecord> = Array::with_max_entries(1, 0);
 
 /// Free slots of `CONNECTIONS`, filled by the collector. Its length is set at load.
 #[map]

@@ -5,11 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use leak_common::Plain;
 use leak_common::connection::Connection;
-use leak_common::stack::{MAX_STACK, StackHeader, StackRecord};
 use memmap2::{MmapOptions, MmapRaw};
-
-/// How often a record that is being written is looked at again.
-const ATTEMPTS: u32 = 8;
 
 /// A BPF array map, mapped for reading.
 #[derive(Debug)]
@@ -57,35 +53,5 @@ impl MappedArray<Connection> {
             let after = (&raw const (*slot).cookie).read_volatile();
             (connection.cookie == cookie && after == cookie).then_some(connection)
         }
-    }
-}
-
-impl MappedArray<StackRecord> {
-    /// Copies a slot's stack; `None` when it is empty or the kernel keeps writing it.
-    pub(crate) fn stack(&self, index: usize) -> Option<(StackHeader, Vec<u8>)> {
-        let slot = self.element(index)?;
-        for _ in 0..ATTEMPTS {
-            // SAFETY: the pointer is valid for reads; the kernel writes concurrently, so the reads
-            // are volatile, and what was torn is thrown away. Every byte pattern is valid.
-            unsafe {
-                let sequence = &raw const (*slot).header.sequence;
-                let before = sequence.read_volatile();
-                if before == 0 {
-                    return None;
-                }
-                fence(Ordering::Acquire);
-                let header = (&raw const (*slot).header).read_volatile();
-                let len = (header.len as usize).min(MAX_STACK);
-                let mut bytes = vec![0; len];
-                let from = (&raw const (*slot).bytes).cast::<u8>();
-                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len);
-                fence(Ordering::Acquire);
-                if before % 2 == 0 && sequence.read_volatile() == before {
-                    return Some((header, bytes));
-                }
-            }
-            std::hint::spin_loop();
-        }
-        None
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Stack};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Stack};
 use aya::{Btf, Ebpf, EbpfLoader};
 use leak_common::Plain;
 use leak_common::config::{Config, MAX_PORTS};
@@ -24,6 +24,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 /// Slots beyond the highest one known to be used that are read all the same: see
 /// [`counter::SLOTS_USED`].
 const SLACK: usize = 64;
+
+/// How often a stack that is being written is read again.
+const ATTEMPTS: u32 = 8;
 
 /// What the kernel programs are told.
 #[derive(Clone, Debug)]
@@ -78,9 +81,9 @@ pub struct Tracer {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     connections: MappedArray<Connection>,
-    records: MappedArray<StackRecord>,
+    records: Array<MapData, Value<StackRecord>>,
     pids: BpfHashMap<MapData, u32, u32>,
-    profiles: BpfHashMap<MapData, u32, ProfileValue>,
+    profiles: BpfHashMap<MapData, u32, Value<StackProfile>>,
 }
 
 impl Tracer {
@@ -107,7 +110,7 @@ impl Tracer {
         let mut pids = BpfHashMap::try_from(take(&mut ebpf, "PIDS")?)?;
         let profiles = BpfHashMap::try_from(take(&mut ebpf, "PROFILES")?)?;
         let connections = mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?;
-        let records = mapped(&mut ebpf, "RECORDS", settings.max_records)?;
+        let records = Array::try_from(take(&mut ebpf, "RECORDS")?)?;
         let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE_SLOTS")?)?;
         for slot in (0..settings.max_connections).rev() {
             free.push(slot, 0)?;
@@ -192,10 +195,23 @@ impl Tracer {
             .filter_map(|slot| Some((slot, self.connections.connection(slot)?)))
     }
 
-    /// The flight recorder's stack of the connection in `slot`, whatever request it belongs to.
+    /// The flight recorder's stack of the connection in `slot`, whatever request it belongs to; `None`
+    /// when it has no slot there or the kernel keeps writing it.
+    ///
+    /// It is copied, not mapped: of the recorder's memory little is ever read, and all of a mapping
+    /// would be this process's.
     #[must_use]
     pub fn recorded_stack(&self, slot: usize) -> Option<(StackHeader, Vec<u8>)> {
-        self.records.stack(slot)
+        let slot = u32::try_from(slot).ok()?;
+        for _ in 0..ATTEMPTS {
+            let before = self.records.get(&slot, 0).ok()?.0;
+            let after = self.records.get(&slot, 0).ok()?.0.header.sequence;
+            if before.header.sequence % 2 == 0 && before.header.sequence == after {
+                let len = (before.header.len as usize).min(MAX_STACK);
+                return Some((before.header, before.bytes.get(..len)?.to_vec()));
+            }
+        }
+        None
     }
 
     /// What was counted so far, over all processors.
@@ -274,7 +290,7 @@ impl Tracer {
             known.python = profile.python;
         }
         if known != before
-            && let Err(error) = self.profiles.insert(pid, ProfileValue(known), 0)
+            && let Err(error) = self.profiles.insert(pid, Value(known), 0)
         {
             log::debug!("process {pid} keeps its profile: {error}");
         }
@@ -286,13 +302,13 @@ impl Tracer {
     }
 }
 
-/// A value of the map of profiles.
+/// A plain value in a map.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct ProfileValue(StackProfile);
+struct Value<T>(T);
 
-// SAFETY: the type is Plain: integers without padding, for which any bytes are valid.
-unsafe impl aya::Pod for ProfileValue {}
+// SAFETY: a Plain value has no padding, and any bytes are a valid one.
+unsafe impl<T: Plain> aya::Pod for Value<T> {}
 
 /// What the programs are told, frozen at load.
 fn config(settings: &Settings) -> Config {

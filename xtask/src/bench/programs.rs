@@ -1,6 +1,6 @@
 //! What the kernel counts about BPF programs: runs, and the time that they took.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -46,7 +46,8 @@ impl Statistics {
     /// Reads the counters of all programs that a process holds; without the switch they stand still.
     pub(super) fn of(&self, pid: u32) -> Result<Counters> {
         let shown = process::output(Command::new("bpftool").args(["prog", "show", "-j"]))?;
-        read(&serde_json::from_str(&shown)?, pid).context("bpftool shows no programs.")
+        let ids = held_by(pid).with_context(|| format!("Cannot look at process {pid}"))?;
+        read(&serde_json::from_str(&shown)?, &ids).context("bpftool shows no programs.")
     }
 }
 
@@ -80,14 +81,25 @@ impl Counters {
     }
 }
 
-/// Reads what `bpftool prog show -j` printed, of one process.
-fn read(shown: &Value, pid: u32) -> Option<Counters> {
+/// The programs that a process holds by descriptor. bpftool can tell only where it can load a program
+/// of its own.
+fn held_by(pid: u32) -> std::io::Result<BTreeSet<u64>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor may be closed meanwhile.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        ids.extend(id.and_then(|id| id.trim().parse::<u64>().ok()));
+    }
+    Ok(ids)
+}
+
+/// Reads what `bpftool prog show -j` printed, of the programs with these `ids`.
+fn read(shown: &Value, ids: &BTreeSet<u64>) -> Option<Counters> {
     let counters = shown
         .as_array()?
         .iter()
-        .filter(|program| {
-            program["pids"].as_array().is_some_and(|pids| pids.iter().any(|one| one["pid"] == pid))
-        })
+        .filter(|program| program["id"].as_u64().is_some_and(|id| ids.contains(&id)))
         .filter_map(|program| {
             Some(Counter {
                 id: program["id"].as_u64()?,
@@ -110,19 +122,19 @@ mod tests {
     fn costs_are_those_of_the_process_since_the_earlier_moment() {
         let program = |runs: u64, nanoseconds: u64| {
             json!([
-                {"id": 1, "name": "mine", "pids": [{"pid": 7}],
-                 "run_cnt": runs, "run_time_ns": nanoseconds},
-                {"id": 2, "name": "other", "pids": [{"pid": 8}], "run_cnt": 9, "run_time_ns": 9},
-                {"id": 3, "name": "never ran", "pids": [{"pid": 7}]},
+                {"id": 1, "name": "mine", "run_cnt": runs, "run_time_ns": nanoseconds},
+                {"id": 2, "name": "other", "run_cnt": 9, "run_time_ns": 9},
+                {"id": 3, "name": "never ran"},
                 {"id": 4, "name": "held by nobody"},
             ])
         };
-        let earlier = read(&program(10, 1000), 7).unwrap();
-        let later = read(&program(30, 5000), 7).unwrap();
+        let ids = BTreeSet::from([1, 3]);
+        let earlier = read(&program(10, 1000), &ids).unwrap();
+        let later = read(&program(30, 5000), &ids).unwrap();
         let costs = later.since(&earlier);
         assert_eq!(costs.len(), 1);
         assert_eq!((costs[0].name.as_str(), costs[0].runs), ("mine", 20));
         assert!((costs[0].nanoseconds - 200.0).abs() < f64::EPSILON);
-        assert!(read(&json!({}), 7).is_none());
+        assert!(read(&json!({}), &ids).is_none());
     }
 }
