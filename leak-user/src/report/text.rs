@@ -11,6 +11,7 @@ pub use style::Paint;
 use crate::detect::{Severity, plural};
 use crate::findings::{Change, Finding};
 use crate::report::Snapshot;
+use finding::Shown;
 use style::{Tone, printable};
 
 /// Writes what there is to see after an interval: the findings that changed, and the table.
@@ -34,10 +35,11 @@ pub fn write_interval(
         .filter(|change| change.finding().verdict.severity > Severity::Info)
         .collect();
     telling.sort_by_key(|change| std::cmp::Reverse(change.finding().verdict.connections.len()));
+    let mut shown = Shown::new();
     for change in telling {
         writeln!(out)?;
         match change {
-            Change::Opened(new) => finding::write(out, paint, snapshot, new)?,
+            Change::Opened(new) => finding::write(out, paint, snapshot, new, &mut shown)?,
             Change::Updated(changed, why) => {
                 finding::write_headline(out, paint, snapshot, changed)?;
                 finding::write_evidence(out, changed)?;
@@ -83,9 +85,10 @@ pub fn write_report(
     let open = snapshot.ledger.open();
     let (grave, light): (Vec<&Finding>, Vec<&Finding>) =
         open.into_iter().partition(|finding| finding.verdict.severity > Severity::Info);
+    let mut shown = Shown::new();
     for one in &grave {
         writeln!(out)?;
-        finding::write(out, paint, snapshot, one)?;
+        finding::write(out, paint, snapshot, one, &mut shown)?;
     }
     if !light.is_empty() {
         writeln!(out)?;

@@ -1,9 +1,11 @@
 //! One finding, with the code that it names.
 
+use std::collections::HashMap;
 use std::io;
 
 use crate::detect::{Severity, StackOf, plural};
-use crate::findings::Finding;
+use crate::event::StackId;
+use crate::findings::{Finding, FindingId};
 use crate::report::Snapshot;
 use crate::report::text::style::{Paint, Tone, printable};
 use crate::stacks::{Frame, Quality, Stack};
@@ -11,20 +13,32 @@ use crate::stacks::{Frame, Quality, Stack};
 /// Most frames shown; the JSON report has them all.
 const MAX_FRAMES: usize = 40;
 
-/// Writes all of it: headline, culprit, evidence and stack.
+/// The stacks that were written already, and for which finding.
+pub(super) type Shown = HashMap<StackId, FindingId>;
+
+/// Writes all of it: headline, culprit, evidence and stack, unless that stands above already.
 pub(super) fn write(
     out: &mut impl io::Write,
     paint: Paint,
     snapshot: &Snapshot<'_>,
     finding: &Finding,
+    shown: &mut Shown,
 ) -> io::Result<()> {
     write_headline(out, paint, snapshot, finding)?;
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
-    match snapshot.stack(finding.verdict.stack.as_ref()) {
-        Some(stack) => write_stack(out, paint, stack),
-        None => writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown")),
+    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
+        return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
+    };
+    if let Some(other) = shown.get(&stack.id) {
+        return writeln!(
+            out,
+            "  {}",
+            paint.tone(Tone::Dim, &format!("the stack is that of {other}"))
+        );
     }
+    shown.insert(stack.id.clone(), finding.id);
+    write_stack(out, paint, stack)
 }
 
 /// `LEAK f3 abandoned: 12 connections of shop (4242) to 127.0.0.1:5432`.
