@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tests::{Build, Need, Shop, Suite, eventually, server, test};
+use tests::{Build, FakeServer, Manner, Need, Shop, Suite, eventually, server, test};
 
 fn main() -> ExitCode {
     tests::run(vec![
@@ -13,6 +13,8 @@ fn main() -> ExitCode {
             .needs(Need::Ipv6),
         test("non_blocking_connect", non_blocking_connect),
         test("refused_connect", refused_connect),
+        test("connect_without_an_answer", connect_without_an_answer),
+        test("handshake_without_an_end", handshake_without_an_end),
         test("opened_and_closed", opened_and_closed),
         test("duplicated_descriptor", duplicated_descriptor),
         test("never_used_after_connect", never_used_after_connect),
@@ -83,6 +85,31 @@ fn refused_connect(suite: &Suite) -> Result<()> {
     assert!(report.connections.is_empty(), "{:#?}", report.connections);
     assert!(report.leaks().is_empty(), "{:#?}", report.findings);
     assert!(report.processes.iter().all(|process| process.open == 0), "{:?}", report.processes);
+    Ok(())
+}
+
+fn connect_without_an_answer(suite: &Suite) -> Result<()> {
+    let server = FakeServer::start(Manner::Mute)?;
+    let mut client = suite.client()?;
+    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
+    let id = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
+    client.ok("greet")?;
+    let finding = trace.finding(|finding| finding.reason == "connect_stuck")?;
+    assert_eq!(finding.connections, [id]);
+    assert_ne!(finding.severity, "leak");
+    trace.stop()?;
+    Ok(())
+}
+
+fn handshake_without_an_end(suite: &Suite) -> Result<()> {
+    let server = FakeServer::start(Manner::Full)?;
+    let mut client = suite.client()?;
+    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
+    let id = client.ok(&format!("connect 4 {} begin", server.port()))?.number("cookie")?;
+    let finding = trace.finding(|finding| finding.reason == "connect_stuck")?;
+    assert_eq!(finding.connections, [id]);
+    assert_ne!(finding.severity, "leak");
+    assert_eq!(trace.stop()?.connection(id)?.tcp_state, "SYN_SENT");
     Ok(())
 }
 
