@@ -76,6 +76,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
     let ring = watch(tracer.ring_fd())?;
     let mut collector = Collector::new(args, tracer, targets)?;
+    // What is learnt of the processes at first sight makes their first stacks better.
+    settle(&mut collector, PATIENCE).await?;
     log::info!("tracing {}; Ctrl-C ends it with a report", collector.subject());
 
     let mut tick = interval(args.interval);
@@ -144,14 +146,20 @@ async fn finish(
     while collector.drain(BATCH)? == BATCH {}
     let last = collector.start_inventory()?.await?;
     collector.take_inventory(last)?;
-    let deadline = Instant::now() + LAST_PATIENCE;
+    settle(&mut collector, LAST_PATIENCE).await?;
+    collector.report()
+}
+
+/// Lets the resolver answer everything that it was asked, but for no longer than `patience`.
+async fn settle(collector: &mut Collector, patience: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
     while !collector.stacks_are_resolved() {
         tokio::select! {
             answer = collector.answer() => collector.take_answer(answer)?,
             () = sleep_until(deadline) => break,
         }
     }
-    collector.report()
+    Ok(())
 }
 
 /// The readiness of a file, apart from whoever reads it.

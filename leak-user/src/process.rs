@@ -65,6 +65,15 @@ pub struct ProcessInfo {
     pub started_at: Option<SystemTime>,
 }
 
+impl ProcessInfo {
+    /// What can still be said of a process that is gone.
+    #[must_use]
+    pub fn gone(key: ProcessKey, comm: &str) -> Self {
+        let started_at = started_at(key);
+        Self { key, comm: comm.to_owned(), exe: None, container_id: None, started_at }
+    }
+}
+
 /// The fields that are wanted of `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {

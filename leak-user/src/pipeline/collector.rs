@@ -105,9 +105,8 @@ impl Collector {
             clock,
             output: Output::new(args.output, clock),
         };
-        // What is learnt of a process before it does anything makes its first stacks better.
         for process in collector.targets.roots().to_vec() {
-            collector.meet(process);
+            collector.meet(process, None);
         }
         Ok(collector)
     }
@@ -168,24 +167,26 @@ impl Collector {
 
     fn take_event(&mut self, event: &Event) -> anyhow::Result<()> {
         if let Event::Opened { caller, .. } = event {
-            self.meet(caller.process);
+            self.meet(caller.process, Some(&caller.comm));
         }
         self.output.event(event)?;
         self.table.apply(event, clock::now());
         Ok(())
     }
 
-    /// Looks at a process when it first appears: it may be gone at the next look.
-    fn meet(&mut self, process: ProcessKey) {
+    /// Looks at a process when it first appears: it may be gone at the next look. `comm` is what is
+    /// known of its name when it is gone already.
+    fn meet(&mut self, process: ProcessKey, comm: Option<&str>) {
         if self.processes.contains_key(&process) {
             return;
         }
-        match process::describe(process) {
-            Ok(info) => {
-                self.processes.insert(process, info);
-                self.resolver.first_sight(process);
-            }
-            Err(error) => log::debug!("process {}: {error}", process.pid),
+        let info = process::describe(process).or_else(|error| {
+            log::debug!("process {}: {error}", process.pid);
+            comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
+        });
+        if let Ok(info) = info {
+            self.processes.insert(process, info);
+            self.resolver.first_sight(process);
         }
     }
 
@@ -203,7 +204,7 @@ impl Collector {
                     }
                     if let Event::Used { id, usage } = &event {
                         self.slots.insert(*id, slot);
-                        self.meet(usage.opener.process);
+                        self.meet(usage.opener.process, Some(&usage.opener.comm));
                         if usage.tcp_state == TcpState::Close {
                             undestroyed.push(closed_but_held(*id, usage));
                         }
@@ -262,7 +263,7 @@ impl Collector {
     fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) {
         for socket in sockets.iter() {
             for &holder in &socket.held_by {
-                self.meet(holder);
+                self.meet(holder, None);
             }
         }
         let (table, targets) = (&self.table, &mut self.targets);

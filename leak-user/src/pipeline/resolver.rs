@@ -51,6 +51,8 @@ pub(super) struct ResolverThread {
     requests: SyncSender<Request>,
     answers: channel::UnboundedReceiver<Answer>,
     pending: HashSet<(ConnectionId, StackRole)>,
+    /// Processes that are still to be looked at.
+    unseen: usize,
     refused: u64,
 }
 
@@ -69,12 +71,12 @@ impl ResolverThread {
                 }
             }
         })?;
-        Ok(Self { requests, answers, pending: HashSet::new(), refused: 0 })
+        Ok(Self { requests, answers, pending: HashSet::new(), unseen: 0, refused: 0 })
     }
 
     /// Has a process looked at before it can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
-        self.send(Request::FirstSight(process));
+        self.unseen += usize::from(self.send(Request::FirstSight(process)));
     }
 
     /// Has a stack resolved, unless it is being resolved already.
@@ -94,15 +96,18 @@ impl ResolverThread {
     /// The next answer.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         let answer = self.answers.recv().await?;
-        if let Some(stack) = &answer.stack {
-            self.pending.remove(&(stack.id, stack.role));
+        match &answer.stack {
+            Some(stack) => {
+                self.pending.remove(&(stack.id, stack.role));
+            }
+            None => self.unseen = self.unseen.saturating_sub(1),
         }
         Some(answer)
     }
 
-    /// Whether every stack asked for has been answered.
+    /// Whether every request has been answered.
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.unseen == 0
     }
 
     /// Requests that were refused because too many waited.
