@@ -15,20 +15,16 @@ pub struct Config {
     pub port_count: u32,
     /// 1: only processes in the `PIDS` map are traced. 0: every process is.
     pub filter_pids: u32,
-    /// 1: what a traced process forks is traced too.
-    pub follow_children: u32,
     /// Bytes of user stack copied for a process about which nothing has been learnt yet.
     pub stack_bytes: u32,
     /// Connections that can be traced at once: the length of the `CONNECTIONS` map.
     pub max_connections: u32,
     /// Connections whose latest request's stack can be kept: the length of the `RECORDS` map.
     pub max_records: u32,
-    /// Nanoseconds of every second that may be spent on copying stacks, over all processors.
-    pub stack_budget_ns: u64,
     /// One event in this many is thrown away and counted as lost; 0 in real use. Lets the tests
     /// see that a loss is healed.
     pub drop_one_in: u32,
-    /// Fills up the structure; always 0.
-    pub reserved: u32,
+    /// Nanoseconds of every second that may be spent on copying stacks, over all processors.
+    pub stack_budget_ns: u64,
 }
-plain!(Config, 72);
+plain!(Config, 64);

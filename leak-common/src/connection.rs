@@ -95,8 +95,9 @@ pub mod flag {
 
 /// Counters and state of one connection, updated by the kernel programs.
 ///
-/// Fields of the send side are written only by send programs and those of the receive side only by
-/// receive programs; both write `wire` and `flags`, each with single stores.
+/// What counts sends is written only by send programs and what counts receives only by receive
+/// programs. The state of the dialogue is written by both, without a lock: a client that sends while
+/// another of its threads receives can leave it wrong until the server next says that it is ready.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {

@@ -12,8 +12,6 @@ pub struct Layout {
     pub sk_num: u32,
     /// `struct sock`: `__sk_common.skc_family`.
     pub sk_family: u32,
-    /// `struct sock`: `__sk_common.skc_state`, one byte.
-    pub sk_state: u32,
     /// `struct sock`: `__sk_common.skc_rcv_saddr`, IPv4.
     pub sk_rcv_saddr: u32,
     /// `struct sock`: `__sk_common.skc_daddr`, IPv4.
@@ -30,6 +28,8 @@ pub struct Layout {
     pub sk_err: u32,
     /// `struct task_struct`: `thread.fsbase`, the thread register.
     pub task_fsbase: u32,
+    /// `struct task_struct`: `pid`, the thread's number.
+    pub task_pid: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
     /// `struct task_struct`: `group_leader`.

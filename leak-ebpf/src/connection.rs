@@ -1,10 +1,11 @@
 //! From a socket to its slot in the table of connections, and back to the pool of free slots.
 
 use core::ptr;
+use core::sync::atomic::{Ordering, compiler_fence};
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
-use leak_common::connection::{Caller, Connection, LOST, phase, state};
+use leak_common::connection::{Caller, Connection, LOST, state};
 use leak_common::event::counter;
 
 use crate::kernel::Sock;
@@ -39,45 +40,52 @@ pub(crate) fn find(sock: Sock) -> Option<Slot> {
     at(index)
 }
 
+/// The slot of a socket that has one, also when a kprobe gave it: kprobes cannot leave a mark in the
+/// socket. Dearer, for the rare changes of state.
+#[inline(always)]
+pub(crate) fn find_anywhere(sock: Sock) -> Option<Slot> {
+    if let Some(slot) = find(sock) {
+        return Some(slot);
+    }
+    // SAFETY: the value is copied at once.
+    at(unsafe { *SLOTS.get_ptr(sock.cookie())? })
+}
+
+/// How a connection begins, as far as it is seen.
+pub(crate) struct Birth<'a> {
+    /// Who called `connect()`, or used it first.
+    pub(crate) opener: &'a Caller,
+    /// When.
+    pub(crate) now: u64,
+    /// Bits of [`leak_common::connection::flag`].
+    pub(crate) flags: u32,
+    /// Its TCP state.
+    pub(crate) tcp_state: u32,
+    /// One of [`leak_common::connection::phase`].
+    pub(crate) phase: u32,
+}
+
 /// Gives a socket a slot, or empties the one it has: `connect()` was called on it, or it was first
 /// seen in use. `None`, counted, when the table is full.
 #[inline(always)]
-pub(crate) fn create(sock: Sock, opener: &Caller, now: u64, flags: u32) -> Option<Slot> {
+pub(crate) fn create(sock: Sock, birth: &Birth<'_>) -> Option<Slot> {
     let cookie = sock.cookie();
     if cookie == 0 {
         return None;
     }
     let slot = match find(sock) {
         Some(slot) => slot,
-        None => {
-            let Some(index) = allocate() else {
-                count(counter::TABLE_FULL);
-                return None;
-            };
-            let _ = SLOTS.insert(cookie, index, 0);
-            if let Some(pointer) = sock.for_helpers() {
-                // SAFETY: the verifier checks the socket pointer and the map.
-                let handle = unsafe {
-                    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-                    bpf_sk_storage_get(handles(), pointer, ptr::null_mut(), create).cast::<Handle>()
-                };
-                if handle.is_null() {
-                    let _ = FREE_SLOTS.push(index, 0);
-                    count(counter::TABLE_FULL);
-                    return None;
-                }
-                // SAFETY: not null, so it is the value in the socket's storage.
-                unsafe { (*handle).slot_plus_one = index + 1 };
-            }
-            at(index)?
-        }
+        None => at(assign(sock, cookie)?)?,
     };
     let connection = &mut *slot.connection;
-    connection.opened_ns = now;
-    connection.opener = *opener;
+    // A slot with a cookie is read by the collector: it has none while it is filled.
+    publish(connection, 0);
+    connection.opened_ns = birth.now;
+    connection.opener = *birth.opener;
     connection.tuple = sock.tuple();
-    connection.state_changed_ns = now;
-    connection.flags = flags;
+    connection.state_changed_ns = birth.now;
+    connection.tcp_state = birth.tcp_state;
+    connection.flags = birth.flags;
     connection.bytes_sent = 0;
     connection.last_send_ns = 0;
     connection.requests = 0;
@@ -87,7 +95,7 @@ pub(crate) fn create(sock: Sock, opener: &Caller, now: u64, flags: u32) -> Optio
     connection.bytes_received = 0;
     connection.last_receive_ns = 0;
     connection.answered = 0;
-    connection.phase = phase::NEW;
+    connection.phase = birth.phase;
     connection.wire = state::UNKNOWN;
     connection.sending = 0;
     connection.receiving = LOST;
@@ -95,16 +103,59 @@ pub(crate) fn create(sock: Sock, opener: &Caller, now: u64, flags: u32) -> Optio
     connection.tail = 0;
     connection.backend_pid = 0;
     connection.startup_len = 0;
-    // Last: a slot with a cookie is read by the collector.
-    connection.cookie = cookie;
+    publish(connection, cookie);
     Some(slot)
+}
+
+/// Stores the cookie, after everything stored before and before everything stored after.
+#[inline(always)]
+fn publish(connection: &mut Connection, cookie: u64) {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the reference is valid.
+    unsafe { ptr::write_volatile(&raw mut connection.cookie, cookie) };
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// A slot for a socket that has none. Two threads may meet here over one socket: who first enters its
+/// slot under the cookie wins, and the other takes that one.
+#[inline(always)]
+fn assign(sock: Sock, cookie: u64) -> Option<u32> {
+    let Some(mut index) = allocate() else {
+        count(counter::TABLE_FULL);
+        return None;
+    };
+    if SLOTS.insert(cookie, index, u64::from(BPF_NOEXIST)).is_err() {
+        let _ = FREE_SLOTS.push(index, 0);
+        let Some(theirs) = SLOTS.get_ptr(cookie) else {
+            count(counter::TABLE_FULL);
+            return None;
+        };
+        // SAFETY: the value is copied at once.
+        index = unsafe { *theirs };
+    }
+    if let Some(pointer) = sock.for_helpers() {
+        // SAFETY: the verifier checks the socket pointer and the map.
+        let handle = unsafe {
+            let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+            bpf_sk_storage_get(handles(), pointer, ptr::null_mut(), create).cast::<Handle>()
+        };
+        if handle.is_null() {
+            let _ = SLOTS.remove(cookie);
+            let _ = FREE_SLOTS.push(index, 0);
+            count(counter::TABLE_FULL);
+            return None;
+        }
+        // SAFETY: not null, so it is the value in the socket's storage.
+        unsafe { (*handle).slot_plus_one = index + 1 };
+    }
+    Some(index)
 }
 
 /// Takes a destroyed socket's slot back.
 #[inline(always)]
 pub(crate) fn release(sock: Sock, slot: Slot) {
     let _ = SLOTS.remove(slot.connection.cookie);
-    slot.connection.cookie = 0;
+    publish(slot.connection, 0);
     if let Some(pointer) = sock.for_helpers() {
         // SAFETY: the verifier checks the socket pointer and the map.
         unsafe { bpf_sk_storage_delete(handles(), pointer) };

@@ -146,6 +146,28 @@ pub(crate) fn now() -> u64 {
 pub(crate) struct Task(*const u8);
 
 impl Task {
+    /// A task that a tracepoint was given.
+    ///
+    /// # Safety
+    ///
+    /// `task` is a `struct task_struct *` that the verifier knows as such.
+    #[inline(always)]
+    pub(crate) unsafe fn given(task: *const u8) -> Self {
+        Self(task)
+    }
+
+    /// Its process.
+    #[inline(always)]
+    pub(crate) fn process(self) -> u32 {
+        self.read(constant!(LAYOUT.task_tgid))
+    }
+
+    /// Whether it is its process's first thread.
+    #[inline(always)]
+    pub(crate) fn is_leader(self) -> bool {
+        self.read::<u32>(constant!(LAYOUT.task_pid)) == self.process()
+    }
+
     /// The task that makes the call being traced: valid only in hooks that run in its context.
     #[inline(always)]
     pub(crate) fn current() -> Self {
@@ -202,16 +224,6 @@ impl Task {
         // SAFETY: the pointer is a task's.
         Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
     }
-}
-
-/// The process of a task that a tracepoint was given.
-///
-/// # Safety
-///
-/// `task` is a `struct task_struct *` that the verifier knows as such.
-#[inline(always)]
-pub(crate) unsafe fn process_of(task: *const u8) -> u32 {
-    Task(task).read(constant!(LAYOUT.task_tgid))
 }
 
 /// A `struct pt_regs *`: what the kernel saved of the user's registers.

@@ -16,13 +16,11 @@ pub(crate) static CONFIG: Config = Config {
     ports: [0; MAX_PORTS],
     port_count: 0,
     filter_pids: 0,
-    follow_children: 0,
     stack_bytes: 8192,
     max_connections: 1,
     max_records: 1,
     stack_budget_ns: 0,
     drop_one_in: 0,
-    reserved: 0,
 };
 
 /// This kernel's structures.
@@ -31,7 +29,6 @@ pub(crate) static LAYOUT: Layout = Layout {
     sk_dport: 12,
     sk_num: 14,
     sk_family: 16,
-    sk_state: 18,
     sk_rcv_saddr: 4,
     sk_daddr: 0,
     sk_v6_rcv_saddr: 72,
@@ -40,6 +37,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     sk_protocol: 0,
     sk_err: 0,
     task_fsbase: 0,
+    task_pid: 0,
     task_tgid: 0,
     task_group_leader: 0,
     task_start_boottime: 0,
@@ -103,7 +101,8 @@ pub(crate) static HANDLES: SkStorage<Handle> = SkStorage::new();
 #[map]
 pub(crate) static SLOTS: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Processes that are traced, when only some are.
+/// Processes that are traced, when only some are. The value is 1 for those that were asked for, 2 for
+/// those that a traced one forked.
 #[map]
 pub(crate) static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 

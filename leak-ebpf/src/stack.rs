@@ -1,6 +1,8 @@
 //! User stacks: registers and bytes, into an event or into a connection's slot of the flight
 //! recorder.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::{Caller, Connection};
@@ -27,14 +29,25 @@ pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller) {
     let Some(record) = RECORDS.get_ptr_mut(index) else { return };
     // SAFETY: the value lives as long as the map.
     let record = unsafe { &mut *record };
-    let sequence = record.header.sequence | 1;
-    // SAFETY: as above; volatile, so that the marks stay around what they guard.
-    unsafe { core::ptr::write_volatile(&raw mut record.header.sequence, sequence) };
+    if record.header.sequence % 2 == 1 {
+        // Another thread is recording its request on the same connection right now.
+        return count(counter::STACKS_UNREADABLE);
+    }
+    let sequence = record.header.sequence + 1;
+    mark(&mut record.header, sequence);
     record.header.cookie = connection.cookie;
     record.header.request = connection.requests;
     copy(&mut record.header, &mut record.bytes, caller);
-    // SAFETY: as above.
-    unsafe { core::ptr::write_volatile(&raw mut record.header.sequence, sequence.wrapping_add(1)) };
+    mark(&mut record.header, sequence.wrapping_add(1));
+}
+
+/// Stores the sequence number, after everything stored before and before everything stored after.
+#[inline(always)]
+fn mark(header: &mut StackHeader, sequence: u64) {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the reference is valid.
+    unsafe { core::ptr::write_volatile(&raw mut header.sequence, sequence) };
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Copies the caller's registers, Python calls and stack, if the budget allows; otherwise leaves `len` at 0.

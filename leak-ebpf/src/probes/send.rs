@@ -5,11 +5,14 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use leak_common::connection::{flag, phase};
 
-use crate::connection::{self, Slot};
+use crate::connection::{self, Birth, Slot};
 use crate::kernel::{Sock, caller, caller_is_traced, now};
 use crate::maps::{CALLS, Call};
 use crate::payload::Payload;
 use crate::{stack, wire};
+
+/// What a connection in use most likely is; the collector's inventory knows better.
+const TCP_ESTABLISHED: u32 = 1;
 
 /// Flavour A: `void (struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_send_length")]
@@ -79,8 +82,8 @@ pub(super) fn known_or_adopted(sock: Sock, now: u64) -> Option<Slot> {
     if !caller_is_traced() {
         return None;
     }
-    let slot = connection::create(sock, &caller(), now, flag::ADOPTED)?;
-    slot.connection.tcp_state = 1;
-    slot.connection.phase = phase::UNKNOWN;
-    Some(slot)
+    let opener = caller();
+    let (flags, phase) = (flag::ADOPTED, phase::UNKNOWN);
+    let birth = Birth { opener: &opener, now, flags, tcp_state: TCP_ESTABLISHED, phase };
+    connection::create(sock, &birth)
 }

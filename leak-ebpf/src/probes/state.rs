@@ -3,10 +3,11 @@
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
-use leak_common::connection::flag;
+use leak_common::connection::{flag, phase};
 
+use crate::connection::{self, Birth};
+use crate::emit;
 use crate::kernel::{Sock, caller, caller_is_traced, now};
-use crate::{connection, emit};
 
 /// The kernel's TCP states, include/net/tcp_states.h.
 const TCP_ESTABLISHED: i32 = 1;
@@ -17,9 +18,15 @@ const TCP_CLOSE: i32 = 7;
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn state_change(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::trusted(ctx.arg(0));
-    if sock.is_traced() {
-        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        if new == TCP_SYN_SENT { opened(&ctx, sock) } else { changed(&ctx, sock, old, new) }
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    // Known sockets are not looked at by port: a failed `connect()` takes it away.
+    if new != TCP_SYN_SENT {
+        changed(&ctx, sock, old, new);
+    } else if sock.is_traced() {
+        opened(&ctx, sock);
+    } else {
+        // `connect()` to another server, on the socket of a connection that is over.
+        ended(&ctx, sock);
     }
     0
 }
@@ -30,16 +37,17 @@ fn opened(ctx: &BtfTracePointContext, sock: Sock) {
     if !caller_is_traced() {
         return;
     }
-    let caller = caller();
-    let Some(slot) = connection::create(sock, &caller, now(), 0) else { return };
-    slot.connection.tcp_state = TCP_SYN_SENT as u32;
+    let opener = caller();
+    let tcp_state = TCP_SYN_SENT as u32;
+    let birth = Birth { opener: &opener, now: now(), flags: 0, tcp_state, phase: phase::NEW };
+    let Some(slot) = connection::create(sock, &birth) else { return };
     emit::opened(slot.connection);
-    debug!(ctx, "opened {} by process {}", slot.connection.cookie, caller.tgid);
+    debug!(ctx, "opened {} by process {}", slot.connection.cookie, opener.tgid);
 }
 
 #[inline(always)]
 fn changed(ctx: &BtfTracePointContext, sock: Sock, old: i32, new: i32) {
-    let Some(slot) = connection::find(sock) else { return };
+    let Some(slot) = connection::find_anywhere(sock) else { return };
     let connection = slot.connection;
     connection.tcp_state = new as u32;
     connection.state_changed_ns = now();
@@ -56,18 +64,18 @@ fn changed(ctx: &BtfTracePointContext, sock: Sock, old: i32, new: i32) {
 /// `void (struct sock *sk)`
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub(crate) fn destroy(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock::trusted(ctx.arg(0));
-    if !sock.is_traced() {
-        return 0;
-    }
-    if let Some(slot) = connection::find(sock) {
-        debug!(&ctx, "{} destroyed", slot.connection.cookie);
-        if slot.connection.flags & flag::FAILED == 0 {
-            // A reset connection went to CLOSE long before its process let go of it.
-            slot.connection.state_changed_ns = now();
-            emit::closed(slot.connection);
-        }
-        connection::release(sock, slot);
-    }
+    ended(&ctx, Sock::trusted(ctx.arg(0)));
     0
+}
+
+#[inline(always)]
+fn ended(ctx: &BtfTracePointContext, sock: Sock) {
+    let Some(slot) = connection::find_anywhere(sock) else { return };
+    debug!(ctx, "{} ended", slot.connection.cookie);
+    if slot.connection.flags & flag::FAILED == 0 {
+        // A reset connection went to CLOSE long before its process let go of it.
+        slot.connection.state_changed_ns = now();
+        emit::closed(slot.connection);
+    }
+    connection::release(sock, slot);
 }

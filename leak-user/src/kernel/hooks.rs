@@ -143,7 +143,7 @@ const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usi
         label: "fexit/tcp_recvmsg",
         programs: program,
         parameters,
-        requirement: "Linux 5.14 or later with BTF and function tracing",
+        requirement: "Linux 5.15 or later with BTF and function tracing",
     }
 }
 
@@ -166,7 +166,7 @@ pub const HOOKS: &[Hook] = &[
         label: "tp_btf/inet_sock_set_state",
         programs: &[tracepoint("state_change", "inet_sock_set_state")],
         parameters: &[],
-        requirement: "Linux 5.14 or later with BTF",
+        requirement: "Linux 5.15 or later with BTF",
     },
     Hook {
         purpose: Purpose::Close,
@@ -174,7 +174,7 @@ pub const HOOKS: &[Hook] = &[
         label: "tp_btf/tcp_destroy_sock",
         programs: &[tracepoint("destroy", "tcp_destroy_sock")],
         parameters: &[],
-        requirement: "Linux 5.14 or later with BTF",
+        requirement: "Linux 5.15 or later with BTF",
     },
     Hook {
         purpose: Purpose::Send,
@@ -190,7 +190,7 @@ pub const HOOKS: &[Hook] = &[
         label: "fexit/tcp_sendmsg",
         programs: &[function_exit("send_fexit", "tcp_sendmsg")],
         parameters: &[],
-        requirement: "Linux 5.14 or later with BTF and function tracing",
+        requirement: "Linux 5.15 or later with BTF and function tracing",
     },
     Hook {
         purpose: Purpose::Send,
@@ -223,9 +223,12 @@ pub const HOOKS: &[Hook] = &[
         purpose: Purpose::Children,
         flavour: Flavour::A,
         label: "tp_btf/sched_process_fork",
-        programs: &[tracepoint("fork", "sched_process_fork")],
+        programs: &[
+            tracepoint("fork", "sched_process_fork"),
+            tracepoint("exit", "sched_process_exit"),
+        ],
         parameters: &[],
-        requirement: "Linux 5.14 or later with BTF",
+        requirement: "Linux 5.15 or later with BTF",
     },
 ];
 

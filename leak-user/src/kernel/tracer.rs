@@ -322,13 +322,11 @@ fn config(settings: &Settings) -> Config {
         ports,
         port_count,
         filter_pids: u32::from(settings.pids.is_some()),
-        follow_children: u32::from(settings.children),
         stack_bytes: settings.stack_bytes,
         max_connections: settings.max_connections,
         max_records: settings.max_records,
         stack_budget_ns: settings.stack_budget_ns,
         drop_one_in: settings.drop_one_in,
-        reserved: 0,
     }
 }
 

@@ -41,7 +41,6 @@ impl Btf<'_> {
                 "__sk_common.skc_dport",
                 "__sk_common.skc_num",
                 "__sk_common.skc_family",
-                "__sk_common.skc_state",
                 RCV_SADDR,
                 DADDR,
                 v6_rcv_saddr,
@@ -52,17 +51,17 @@ impl Btf<'_> {
             ];
             self.offsets_in("sock", paths)
         };
-        let [dport, num, family, state, rcv_saddr, daddr, rest @ ..] =
+        let [dport, num, family, rcv_saddr, daddr, rest @ ..] =
             sock("__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr")
                 // A kernel without IPv6 has no IPv6 sockets, so nothing reads these two there.
                 .or_else(|_| sock(RCV_SADDR, DADDR))?;
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
         let task = |start| {
-            let paths = [X86_64.thread, "tgid", "group_leader", "files", start];
+            let paths = [X86_64.thread, "pid", "tgid", "group_leader", "files", start];
             self.offsets_in("task_struct", paths)
         };
         // The name before Linux 5.5.
-        let [fsbase, tgid, group_leader, files, start_boottime] =
+        let [fsbase, pid, tgid, group_leader, files, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
         // A kernel without io_uring lacks the field, and needs none.
         let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
@@ -87,7 +86,6 @@ impl Btf<'_> {
             sk_dport: dport,
             sk_num: num,
             sk_family: family,
-            sk_state: state,
             sk_rcv_saddr: rcv_saddr,
             sk_daddr: daddr,
             sk_v6_rcv_saddr: v6_rcv_saddr,
@@ -96,6 +94,7 @@ impl Btf<'_> {
             sk_protocol: protocol,
             sk_err: err,
             task_fsbase: fsbase,
+            task_pid: pid,
             task_tgid: tgid,
             task_group_leader: group_leader,
             task_start_boottime: start_boottime,

@@ -97,7 +97,6 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
             ("", daddrs, 0),
             ("", ports, 12),
             ("skc_family", int, 16),
-            ("skc_state", int, 18),
             (&format!("{v6}daddr"), int, 56),
             (&format!("{v6}rcv_saddr"), int, 72),
             ("skc_cookie", int, 88),
@@ -114,6 +113,7 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
     btf.structure(
         "task_struct",
         &[
+            ("pid", int, 96),
             ("tgid", int, 100),
             ("group_leader", pointer, 104),
             ("files", pointer, 120),
@@ -146,7 +146,6 @@ fn every_field_is_found() {
         sk_dport: 8 + 12,
         sk_num: 8 + 12 + 2,
         sk_family: 8 + 16,
-        sk_state: 8 + 18,
         sk_rcv_saddr: 8 + 4,
         sk_daddr: 8,
         sk_v6_rcv_saddr: 8 + 72,
@@ -155,6 +154,7 @@ fn every_field_is_found() {
         sk_protocol: 204,
         sk_err: 200,
         task_fsbase: 1040,
+        task_pid: 96,
         task_tgid: 100,
         task_group_leader: 104,
         task_start_boottime: 112,
