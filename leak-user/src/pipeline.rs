@@ -10,7 +10,7 @@ use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya_log::EbpfLogger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
@@ -22,11 +22,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::cli::TraceArgs;
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::{Settings, Tracer};
-use collector::Collector;
+use collector::{BATCH, Collector};
 use targets::Targets;
 
-/// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
-const BATCH: usize = 1024;
 /// How often it is looked whether the traced processes still live.
 const LIVENESS: Duration = Duration::from_millis(250);
 /// How long a judgement waits for stacks that are still being resolved.
@@ -120,7 +118,10 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             collector.judge()?;
         }
     }
-    finish(collector, taking).await
+    tokio::select! {
+        ended = finish(collector, taking) => ended,
+        _ = interrupt.recv() => bail!("interrupted a second time, so there is no report"),
+    }
 }
 
 /// Allows as many open files as it may have: binaries are kept open so that processes which exit still
@@ -143,7 +144,7 @@ async fn finish(
         // forget.
         collector.take_inventory(taking.await?)?;
     }
-    while collector.drain(BATCH)? == BATCH {}
+    collector.drain_all()?;
     let last = collector.start_inventory()?.await?;
     collector.take_inventory(last)?;
     settle(&mut collector, LAST_PATIENCE).await?;

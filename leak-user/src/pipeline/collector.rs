@@ -16,7 +16,7 @@ use super::targets::Targets;
 use crate::cli::TraceArgs;
 use crate::detect::{self, Thresholds};
 use crate::event::{
-    ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState, Timestamp,
+    ConnectionId, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState, Timestamp, Usage,
 };
 use crate::findings::{Change, Ledger};
 use crate::inventory::{Inventory, InventoryError};
@@ -48,8 +48,10 @@ macro_rules! snapshot {
     };
 }
 
-/// Events read at a time where all that have come are to be read.
-const DRAIN: usize = 4096;
+/// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
+pub(super) const BATCH: usize = 1024;
+/// More than fit into the ring buffer of the usual size.
+const MAX_BATCHES: usize = 256;
 
 /// Everything known during a trace.
 pub(super) struct Collector {
@@ -62,11 +64,13 @@ pub(super) struct Collector {
     resolver: ResolverThread,
     stacks: HashMap<StackId, Arc<Stack>>,
     processes: HashMap<ProcessKey, ProcessInfo>,
+    /// Those of them that are gone and that nothing else remembers.
+    departed: HashSet<ProcessKey>,
     /// Where each connection's slot was when the slots were last read.
     slots: HashMap<ConnectionId, usize>,
     events: Events,
-    /// Whether it was said already that something cannot be read.
-    complained: bool,
+    /// What it was warned of already.
+    warned: Warned,
     run: RunInfo,
     clock: Clock,
     output: Output,
@@ -77,6 +81,14 @@ pub(super) struct Collector {
 struct Events {
     received: u64,
     undecodable: u64,
+}
+
+/// Warnings that are given once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Warned {
+    namespaces: bool,
+    holders: bool,
+    table_full: bool,
 }
 
 impl Collector {
@@ -98,9 +110,10 @@ impl Collector {
             resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
             stacks: HashMap::new(),
             processes: HashMap::new(),
+            departed: HashSet::new(),
             slots: HashMap::new(),
             events: Events::default(),
-            complained: false,
+            warned: Warned::default(),
             run,
             clock,
             output: Output::new(args.output, clock),
@@ -120,6 +133,16 @@ impl Collector {
     /// Whether a traced process still lives.
     pub(super) fn anyone_left(&self) -> bool {
         self.targets.anyone_left(|| self.tracer.pids())
+    }
+
+    /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.
+    pub(super) fn drain_all(&mut self) -> anyhow::Result<()> {
+        for _ in 0..MAX_BATCHES {
+            if self.drain(BATCH)? < BATCH {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes in up to `limit` events and says how many there were.
@@ -158,10 +181,10 @@ impl Collector {
             Event::Closed { usage, .. } | Event::Used { usage, .. } => {
                 self.targets.wants(usage.opener.process, &usage.opener.comm)
             }
-            Event::Established { .. }
-            | Event::Failed { .. }
-            | Event::Inventory { .. }
-            | Event::StackResolved { .. } => true,
+            Event::Established { id, .. } | Event::Failed { id, .. } => {
+                self.table.get(*id).is_some()
+            }
+            Event::Inventory { .. } | Event::StackResolved { .. } => true,
         }
     }
 
@@ -206,7 +229,7 @@ impl Collector {
                         self.slots.insert(*id, slot);
                         self.meet(usage.opener.process, Some(&usage.opener.comm));
                         if usage.tcp_state == TcpState::Close {
-                            undestroyed.push(closed_but_held(*id, usage));
+                            undestroyed.push(self.closed_but_held(*id, usage));
                         }
                     }
                     self.table.apply(&event, now);
@@ -238,15 +261,11 @@ impl Collector {
     ) -> anyhow::Result<()> {
         let slots: Vec<_> = self.tracer.connections().collect();
         // Whatever ended until now is told before the counters and the list say that it is gone.
-        while self.drain(DRAIN)? == DRAIN {}
+        self.drain_all()?;
         let undestroyed = self.take_slots(slots);
         match inventory {
             Ok(mut inventory) => {
-                if let Some(reason) = inventory.unread_reason.take()
-                    && !std::mem::replace(&mut self.complained, true)
-                {
-                    log::warn!("{reason}; connections there are followed only once they are used");
-                }
+                self.warn_of_gaps(&inventory);
                 inventory.sockets.extend(undestroyed);
                 self.keep_wanted(&mut inventory.sockets);
                 let event = inventory.into_event();
@@ -257,6 +276,49 @@ impl Collector {
         self.resolve_last_uses();
         self.forget_the_gone();
         Ok(())
+    }
+
+    /// What sock_diag would say of a connection that is closed but held by its process: it lists none.
+    /// What only the list knows stays as it was.
+    fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> ListedSocket {
+        let known = self.table.get(id);
+        let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
+        ListedSocket {
+            id,
+            endpoints: usage.endpoints,
+            tcp_state: usage.tcp_state,
+            unread_bytes: 0,
+            bytes_sent: known.map_or(usage.bytes_sent, |known| known.bytes_sent),
+            bytes_received: known.map_or(usage.bytes_received, |known| known.bytes_received),
+            last_send: used(usage.last_send),
+            last_receive: used(usage.last_receive),
+            held_by: known
+                .map_or_else(|| vec![usage.opener.process], |known| known.held_by.clone()),
+        }
+    }
+
+    /// Says what cannot be seen, once.
+    fn warn_of_gaps(&mut self, inventory: &Inventory) {
+        let first = |said: &mut bool| !std::mem::replace(said, true);
+        if let Some(reason) = &inventory.unread_reason
+            && first(&mut self.warned.namespaces)
+        {
+            log::warn!("{reason}; connections there are followed only once they are used");
+        }
+        let unread = inventory.unread_processes;
+        if unread > 0 && first(&mut self.warned.holders) {
+            log::warn!(
+                "the file descriptors of {unread} processes cannot be read, so it is not known which \
+                 connections they hold; CAP_SYS_PTRACE allows it"
+            );
+        }
+        let untraced = self.tracer.counters().table_full;
+        if untraced > 0 && first(&mut self.warned.table_full) {
+            log::warn!(
+                "{untraced} connections are not traced because the kernel's table is full; raise \
+                 --max-connections"
+            );
+        }
     }
 
     /// Leaves out sockets that only processes of other names hold.
@@ -305,24 +367,30 @@ impl Collector {
             processes.extend(&connection.held_by);
             stacks.extend(connection.opened_by.iter().chain(&connection.last_used_by));
         }
-        // What is reported keeps its description.
         let mut reported = HashSet::new();
         for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {
             reported.insert(finding.verdict.process);
             stacks.extend(&finding.verdict.stack);
         }
         self.stacks.retain(|id, _| stacks.contains(id));
-        self.processes.retain(|process, _| {
-            let is_needed = processes.contains(process)
-                || reported.contains(process)
-                || process::is_running(*process);
-            if !is_needed {
-                self.resolver.forget(*process);
-                self.targets.forget(*process);
+        self.departed.retain(|process| self.processes.contains_key(process));
+        for &process in self.processes.keys() {
+            if !processes.contains(&process)
+                && !process::is_running(process)
+                && self.departed.insert(process)
+            {
+                self.resolver.forget(process);
                 self.tracer.forget_process(process.pid);
             }
-            is_needed
+        }
+        // What is reported keeps its description.
+        let (table, departed) = (&self.table, &self.departed);
+        self.processes.retain(|process, _| {
+            !departed.contains(process)
+                || reported.contains(process)
+                || table.process(*process).is_some()
         });
+        self.targets.prune();
     }
 
     /// What the resolver has found out next.
@@ -379,7 +447,8 @@ impl Collector {
         let lost: u64 = counters.lost.iter().sum();
         EventCounts {
             received: self.events.received,
-            lost: lost + self.events.undecodable,
+            // A connection without a slot loses all its events.
+            lost: lost + self.events.undecodable + counters.table_full,
             stacks_skipped: counters.stacks_over_budget
                 + counters.stacks_no_slot
                 + counters.stacks_unreadable
@@ -404,21 +473,5 @@ fn run_info(args: &TraceArgs, tracer: &Tracer) -> RunInfo {
         hooks: tracer.hooks(),
         ports: args.port.clone(),
         started_at: SystemTime::now(),
-    }
-}
-
-/// What sock_diag would say of a connection that is closed but held by its process: it lists none.
-fn closed_but_held(id: ConnectionId, usage: &crate::event::Usage) -> ListedSocket {
-    let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
-    ListedSocket {
-        id,
-        endpoints: usage.endpoints,
-        tcp_state: usage.tcp_state,
-        unread_bytes: 0,
-        bytes_sent: usage.bytes_sent,
-        bytes_received: usage.bytes_received,
-        last_send: used(usage.last_send),
-        last_receive: used(usage.last_receive),
-        held_by: Vec::new(),
     }
 }
