@@ -221,6 +221,12 @@ impl ConnectionTable {
             self.adopt_used(id, usage, now);
         }
         if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(request_at) = usage.request_at
+                && usage.requests != connection.requests
+            {
+                let pause = request_at.since(connection.silent_since());
+                self.pools.paused(&connection.pool, pause);
+            }
             connection.use_counters(usage);
             let since = connection.counted_since;
             self.regroup(id, &usage.wire, since);

@@ -19,12 +19,16 @@ const LEAST_GROWTH: i64 = 5;
 /// Least share of pairs of samples that must rise rather than fall: Kendall's tau.
 const LEAST_TAU: f64 = 0.8;
 
+/// What leaks steadily is silent for long only in the window's first half, and the first leaks eat what
+/// was idle: one in this many of the growth must lie idle.
+const LEAK_SHARE: i64 = 3;
+
 /// Finds groups whose number of open connections rises all the time: in both halves of a window, by
 /// rank and not by slope, so that one burst is none, and still at its end, so that a pool that has
 /// filled up is none.
 ///
-/// A program under rising load grows too. It is a leak when at least half of the growth is
-/// connections that lie idle while the group opens more.
+/// A program under rising load grows too. It is a leak when a good part of the growth is connections
+/// that fell silent in the window and lie idle while the group opens more.
 pub(super) struct Growing;
 
 impl Detector for Growing {
@@ -50,7 +54,9 @@ impl Detector for Growing {
         let mut members = members(view);
         let mut idle: HashMap<PoolKey, usize> = HashMap::new();
         for connection in idle_connections(view, now) {
-            if view.lasting_growth(connection) > 0 || view.stands_accused(connection) {
+            // Those that were silent before the window say nothing about what grew in it.
+            let fell_silent = connection.silent_since() >= from;
+            if fell_silent && view.lasting_growth(connection) > 0 {
                 *idle.entry(view.table().pool_of(connection).key).or_default() += 1;
             }
         }
@@ -84,7 +90,7 @@ fn verdict(
     let from = now.before(window);
     let growth = pool.growth_since(from);
     let severity = match i64::try_from(idle) {
-        Ok(idle) if idle * 2 >= growth => Severity::Leak,
+        Ok(idle) if idle * LEAK_SHARE >= growth => Severity::Leak,
         _ => Severity::Suspect,
     };
     // Those that make up the growth.
@@ -93,7 +99,7 @@ fn verdict(
     let (stack_of, stack) = commonest_stack(&members);
     let limit = view.thresholds().limit;
     let evidence = format!(
-        "open connections rose from {} to {} in {}, {} of them silent and idle meanwhile{}",
+        "open connections rose from {} to {} in {}, while {} fell silent and stayed idle{}",
         pool.open_at(from),
         pool.open_now(),
         duration(window),
@@ -187,7 +193,7 @@ mod tests {
         assert_eq!(found[0].severity, Severity::Leak);
         assert_eq!(
             found[0].evidence,
-            "open connections rose from 6 to 30 in 120 s, 18 of them silent and idle meanwhile; \
+            "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; \
              reaches 100 in 350 s"
         );
         assert_eq!(found[0].connections.len(), 24);

@@ -61,6 +61,7 @@ pub struct PoolKey {
 struct Member {
     history: History,
     last_opened: Option<Timestamp>,
+    longest_pause: Duration,
 }
 
 /// All that one process has to one server.
@@ -109,6 +110,12 @@ impl Pool<'_> {
         self.open_now() - self.open_at(at)
     }
 
+    /// The longest silence of one of its connections that ended in a use.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        self.members.iter().map(|member| member.longest_pause).max().unwrap_or_default()
+    }
+
     /// When the latest connection was opened, whether or not it is still there.
     #[must_use]
     pub fn last_opened(&self) -> Option<Timestamp> {
@@ -141,6 +148,14 @@ impl Pools {
         member.history.change(since, 1);
         member.last_opened = member.last_opened.max(since);
         PoolKey { process, remote, identity }
+    }
+
+    /// Learns that a connection was used after it had been silent for `pause`.
+    pub(super) fn paused(&mut self, key: &PoolKey, pause: Duration) {
+        let family = self.families.get_mut(&(key.process, key.remote));
+        if let Some(member) = family.and_then(|family| family.members.get_mut(&key.identity)) {
+            member.longest_pause = member.longest_pause.max(pause);
+        }
     }
 
     /// Takes a connection out from `at` on; as if it had never been there when `at` is when it was
