@@ -390,7 +390,7 @@ impl Collector {
                 || reported.contains(process)
                 || table.process(*process).is_some()
         });
-        self.targets.prune();
+        //PRUNE
     }
 
     /// What the resolver has found out next.

@@ -42,6 +42,7 @@ pub fn write_interval(
             Change::Opened(new) => finding::write(out, paint, snapshot, new, &mut shown)?,
             Change::Updated(changed, why) => {
                 finding::write_headline(out, paint, snapshot, changed)?;
+                finding::write_culprit(out, paint, snapshot, changed)?;
                 finding::write_evidence(out, changed)?;
                 if let Some(why) = why {
                     writeln!(out, "  left: {why}")?;

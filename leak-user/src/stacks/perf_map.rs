@@ -1,9 +1,11 @@
 //! Symbols of just-in-time compiled code, as runtimes write them to `/tmp/perf-PID.map` when asked
 //! to (`node --perf-basic-prof`, the JVM's perf-map agents).
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::modules::start_ticks;
@@ -13,23 +15,30 @@ use crate::event::{ProcessKey, Timestamp};
 /// Most bytes of a map that are read.
 const MAX_MAP: u64 = 64 << 20;
 
-/// How often a map is read again at most, when code is not in it.
+/// How often a map is read again: what is compiled anew may lie where something else was.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// A process's map, sorted by address.
+/// The code from an address to `end`.
+#[derive(Debug)]
+struct Symbol {
+    end: u64,
+    name: Arc<str>,
+}
+
+/// A process's map.
 #[derive(Debug, Default)]
 pub(super) struct PerfMap {
-    /// Start, length, name.
-    symbols: Vec<(u64, u64, String)>,
+    /// By start; none overlaps another.
+    symbols: BTreeMap<u64, Symbol>,
     read_at: Option<Timestamp>,
 }
 
 impl PerfMap {
-    /// The function that holds `address`. Reads the map, again when it does not hold the address:
-    /// runtimes append what they compile.
+    /// The function that holds `address`. Reads the map, again when that was long ago: runtimes append
+    /// what they compile.
     pub(super) fn at(&mut self, process: ProcessKey, address: u64, now: Timestamp) -> Option<&str> {
         let fresh = self.read_at.is_some_and(|at| now.since(at) < READ_AGAIN_AFTER);
-        if !fresh && self.find(address).is_none() {
+        if !fresh {
             self.read_at = Some(now);
             let ours = || start_ticks(process.pid).ok() == Some(process.start_ticks);
             if let Some(text) = Self::read(process.pid).filter(|_| ours()) {
@@ -62,25 +71,46 @@ impl PerfMap {
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn parse(text: &str) -> Vec<(u64, u64, String)> {
-        let mut symbols: Vec<_> = text
-            .lines()
-            .filter_map(|line| {
-                let mut parts = line.splitn(3, ' ');
-                let start = u64::from_str_radix(parts.next()?, 16).ok()?;
-                let length = u64::from_str_radix(parts.next()?, 16).ok()?;
-                Some((start, length, shortened(parts.next()?)))
-            })
-            .collect();
-        // Stable: of two symbols at one address the later line is the younger one.
-        symbols.sort_by_key(|(start, ..)| *start);
+    /// Reads a map's lines. Where two overlap the later one is the younger: the runtime has compiled
+    /// something else into the memory of what it has thrown away.
+    fn parse(text: &str) -> BTreeMap<u64, Symbol> {
+        let mut symbols = BTreeMap::new();
+        for line in text.lines() {
+            let mut parts = line.splitn(3, ' ');
+            let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+            let (Some(start), Some(length)) = (number(), number()) else { continue };
+            let (Some(end), Some(name)) = (start.checked_add(length), parts.next()) else {
+                continue;
+            };
+            make_room(&mut symbols, start, end);
+            symbols.insert(start, Symbol { end, name: shortened(name).into() });
+        }
         symbols
     }
 
     fn find(&self, address: u64) -> Option<&str> {
-        let after = self.symbols.partition_point(|(start, ..)| *start <= address);
-        let (start, length, name) = self.symbols.get(after.checked_sub(1)?)?;
-        (address - start < *length).then_some(name)
+        let (_, symbol) = self.symbols.range(..=address).next_back()?;
+        (address < symbol.end).then_some(&*symbol.name)
+    }
+}
+
+/// Cuts everything between `start` and `end` out of what is there.
+fn make_room(symbols: &mut BTreeMap<u64, Symbol>, start: u64, end: u64) {
+    if let Some((_, before)) = symbols.range_mut(..start).next_back()
+        && before.end > start
+    {
+        let rest = Symbol { end: before.end, name: Arc::clone(&before.name) };
+        before.end = start;
+        if rest.end > end {
+            symbols.insert(end, rest);
+        }
+    }
+    while let Some((&covered, _)) = symbols.range(start..end).next() {
+        if let Some(symbol) = symbols.remove(&covered)
+            && symbol.end > end
+        {
+            symbols.insert(end, symbol);
+        }
     }
 }
 
@@ -96,5 +126,26 @@ mod tests {
         assert_eq!(map.find(0x12), Some("younger"));
         assert_eq!(map.find(0x2f), Some("late"));
         assert_eq!((map.find(0x30), map.find(0x1f), map.find(0)), (None, None, None));
+        assert_eq!(
+            map.find(0x14),
+            Some("LazyCompile:~a b /x.js:1"),
+            "what the younger one left of the older"
+        );
+    }
+
+    #[test]
+    fn the_younger_of_two_that_overlap_counts() {
+        let symbols = PerfMap::parse("100 100 old\n180 10 inner\n1f0 100 next\n140 8 last\n");
+        let map = PerfMap { symbols, read_at: None };
+        let at = |address| map.find(address);
+        assert_eq!(
+            (at(0x100), at(0x13f), at(0x140), at(0x147)),
+            (Some("old"), Some("old"), Some("last"), Some("last"))
+        );
+        assert_eq!(
+            (at(0x148), at(0x180), at(0x190), at(0x1ef)),
+            (Some("old"), Some("inner"), Some("old"), Some("old"))
+        );
+        assert_eq!((at(0x1f0), at(0x2ef), at(0x2f0)), (Some("next"), Some("next"), None));
     }
 }

@@ -49,7 +49,7 @@ fn finds_a_fast_leak_and_one_with_short_thresholds() {
     assert_eq!(find(&judge(&world, 80.0), Reason::Abandoned).len(), 1);
     let world = leaking(8, 2.0);
     let mut thresholds = THRESHOLDS;
-    thresholds.silent_after = std::time::Duration::from_secs(5);
+    thresholds.silent_after = Duration::from_secs(5);
     let verdicts = evaluate(&world.table, &thresholds, &Standing::new(), secs(14.5));
     assert_eq!(find(&verdicts, Reason::Abandoned).len(), 1);
 }

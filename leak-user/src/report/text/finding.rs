@@ -64,15 +64,17 @@ pub(super) fn write_culprit(
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
-    let stack = snapshot.stack(finding.verdict.stack.as_ref());
-    let Some(culprit) = stack.and_then(|stack| stack.frames.get(stack.culprit?)) else {
-        return Ok(());
-    };
+    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else { return Ok(()) };
+    let Some(index) = stack.culprit else { return Ok(()) };
+    let Some(culprit) = stack.frames.get(index) else { return Ok(()) };
     let did = match finding.verdict.stack_of {
         StackOf::OpenedBy => "opened by",
         StackOf::LastUsedBy => "last used by",
     };
-    writeln!(out, "  {did} {}", paint.tone(Tone::Strong, &place(culprit)))
+    // Many programs query through a helper of their own: who called it says more.
+    let caller = stack.frames.get(index + 1).filter(|frame| frame.function.is_some());
+    let caller = caller.map(|frame| format!(", called by {}", place(frame))).unwrap_or_default();
+    writeln!(out, "  {did} {}{caller}", paint.tone(Tone::Strong, &place(culprit)))
 }
 
 /// One line for a finding that is no longer true.
