@@ -62,7 +62,12 @@ pub(crate) fn opened(connection: &Connection) {
     event.opened.tuple = connection.tuple;
     event.opened.stack.request = 0;
     event.opened.stack.cookie = connection.cookie;
-    stack::copy(&mut event.opened.stack, &mut event.bytes, &connection.opener);
+    stack::copy(
+        &mut event.opened.stack,
+        &mut event.bytes,
+        &connection.opener,
+        connection.opened_ns,
+    );
     let copied = (event.opened.stack.len as usize).min(MAX_STACK);
     let length = size_of::<Opened>() + copied;
     // SAFETY: the length is within the value, and the helper copies it.

@@ -239,16 +239,22 @@ impl Registers {
     }
 }
 
-/// The calling process and thread.
+/// The calling process and thread, but for their name, which costs a call.
 #[inline(always)]
-pub(crate) fn caller() -> Caller {
+pub(crate) fn nameless_caller() -> Caller {
     let ids = bpf_get_current_pid_tgid();
-    let mut caller = Caller {
+    Caller {
         tgid: (ids >> 32) as u32,
         tid: ids as u32,
         process_start_ns: Task::current().process_start(),
         comm: [0; 16],
-    };
+    }
+}
+
+/// The calling process and thread.
+#[inline(always)]
+pub(crate) fn caller() -> Caller {
+    let mut caller = nameless_caller();
     // SAFETY: the buffer is as long as told. On failure it stays empty.
     unsafe { bpf_get_current_comm(caller.comm.as_mut_ptr().cast(), 16) };
     caller

@@ -25,6 +25,12 @@ pub(crate) const fn types(letters: &[u8]) -> u64 {
     bits
 }
 
+/// 1 if a message is of one of the `wanted` types, else 0.
+#[inline(always)]
+pub(crate) fn is_any(wanted: u64, kind: u8) -> u32 {
+    (wanted >> (kind & 63)) as u32 & 1
+}
+
 /// Walks over the messages of `payload` and adds those of the `wanted` types to `count`. `left` is how
 /// many bytes belong to a message that began earlier, then how many of the last one are still to
 /// come. It gets lost in more messages than it looks at, and in bytes that lie in several buffers.
@@ -50,10 +56,9 @@ pub(crate) fn walk(payload: &Payload, left: &mut u64, count: &mut u32, wanted: u
         if length < LEAST_LENGTH {
             return;
         }
-        let is_wanted = (wanted >> (kind & 63)) as u32 & 1;
         // SAFETY: the reference is valid.
         let before = unsafe { core::ptr::read_volatile(count) };
-        store(count, before.wrapping_add(is_wanted));
+        store(count, before.wrapping_add(is_any(wanted, kind)));
         offset += 1 + u64::from(length);
         looked_at += 1;
     }

@@ -112,6 +112,12 @@ impl Payload {
         self.address != 0 && self.buffers <= MAX_BUFFERS
     }
 
+    /// How many bytes were moved.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The first buffer that holds any of the bytes.
     #[inline(always)]
     fn first(&self) -> Buffer {

@@ -22,7 +22,7 @@ const GOROUTINE_SLOT: u64 = 8;
 
 /// Records the stack of the request that begins now in the connection's slot.
 #[inline(always)]
-pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller) {
+pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller, began: u64) {
     if index >= constant!(CONFIG.max_records) {
         return count(counter::STACKS_NO_SLOT);
     }
@@ -37,7 +37,7 @@ pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller) {
     mark(&mut record.header, sequence);
     record.header.cookie = connection.cookie;
     record.header.request = connection.requests;
-    copy(&mut record.header, &mut record.bytes, caller);
+    copy(&mut record.header, &mut record.bytes, caller, began);
     mark(&mut record.header, sequence.wrapping_add(1));
 }
 
@@ -52,8 +52,12 @@ fn mark(header: &mut StackHeader, sequence: u64) {
 
 /// Copies the caller's registers, Python calls and stack, if the budget allows; otherwise leaves `len` at 0.
 #[inline(always)]
-pub(crate) fn copy(header: &mut StackHeader, bytes: &mut [u8; MAX_STACK], caller: &Caller) {
-    let began = now();
+pub(crate) fn copy(
+    header: &mut StackHeader,
+    bytes: &mut [u8; MAX_STACK],
+    caller: &Caller,
+    began: u64,
+) {
     header.len = 0;
     header.wanted = 0;
     header.python_len = 0;

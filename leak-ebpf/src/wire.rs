@@ -90,9 +90,9 @@ fn request(connection: &mut Connection, payload: &Payload) {
         }
         return;
     }
-    expect_answers(connection, payload);
-    connection.wire = state::BUSY;
     let head = payload.head();
+    expect_answers(connection, payload, &head);
+    connection.wire = state::BUSY;
     if head.bytes[0] == b'Q' && starts_with_listen(&head) {
         connection.flags |= flag::LISTENS;
     }
@@ -100,13 +100,16 @@ fn request(connection: &mut Connection, payload: &Payload) {
 
 /// Counts the requests that each bring a `ReadyForQuery`: simple queries, function calls and `Sync`.
 #[inline(always)]
-fn expect_answers(connection: &mut Connection, payload: &Payload) {
+fn expect_answers(connection: &mut Connection, payload: &Payload, head: &Head) {
     let before = connection.expected;
     if before == 0 && connection.wire != state::BUSY && connection.wire != state::UNKNOWN {
         // The server waits for a request, so one begins.
         connection.sending = 0;
     }
-    if connection.sending != LOST {
+    if connection.sending == 0 && head.len >= 5 && payload.len() == u64::from(head.word(1)) + 1 {
+        // One message and no more, the commonest case, is not looked at twice.
+        connection.expected = before.wrapping_add(messages::is_any(REQUESTS, head.bytes[0]));
+    } else if connection.sending != LOST {
         let (left, count) = (&mut connection.sending, &mut connection.expected);
         messages::walk(payload, left, count, REQUESTS);
     }

@@ -6,7 +6,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetPr
 use leak_common::connection::{flag, phase};
 
 use crate::connection::{self, Birth, Slot};
-use crate::kernel::{Sock, caller, caller_is_traced, now};
+use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now};
 use crate::maps::{CALLS, Call};
 use crate::payload::Payload;
 use crate::{stack, wire};
@@ -64,12 +64,12 @@ fn sent(sock: Sock, result: i32) {
     connection.last_send_ns = now;
     wire::sent(connection, &Payload::of_current_call(sock, result as u64));
     if connection.answered == connection.requests {
-        let caller = caller();
+        let caller = nameless_caller();
         connection.requests += 1;
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;
         connection.request_tid = caller.tid;
-        stack::record(index, connection, &caller);
+        stack::record(index, connection, &caller, now);
     }
 }
 
