@@ -75,6 +75,8 @@ pub struct Connection {
     pub(super) listed_bytes: bool,
     /// Payload bytes that the kernel programs saw being received.
     seen_received: u64,
+    /// The kernel programs saw the process send after it had last read.
+    sent_last: bool,
     /// `seen_received` when bytes were last found to have been received unseen.
     unseen_after: Option<u64>,
 }
@@ -118,6 +120,7 @@ impl Connection {
             counted_since,
             listed_bytes: false,
             seen_received: 0,
+            sent_last: false,
             unseen_after: None,
         }
     }
@@ -165,6 +168,14 @@ impl Connection {
         }
     }
 
+    /// Whether the process is known to have read nothing since it last sent.
+    ///
+    /// [`Self::last_receive`] does not tell: the list's is when bytes came, read or not.
+    #[must_use]
+    pub fn is_answer_untouched(&self) -> bool {
+        self.sent_last && self.unseen_after != Some(self.seen_received)
+    }
+
     /// Takes the place of what the handshake's end tells.
     pub(super) fn establish(&mut self, at: Timestamp, endpoints: Endpoints) {
         self.endpoints = endpoints;
@@ -208,6 +219,7 @@ impl Connection {
         self.request_by = usage.request_by;
         self.wire = usage.wire.clone();
         self.seen_received = usage.bytes_received;
+        self.sent_last = usage.last_send > usage.last_receive;
         self.doubt_wire();
     }
 
