@@ -235,7 +235,13 @@ fn silences(
 /// Takes out the finding that `verdict` carries on: the one with the same key, or else one of the
 /// same trouble whose connections have all gone over, because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
-    let same = former.iter().position(|finding| finding.covers(verdict));
+    let covering = |severity: Option<Severity>| {
+        former.iter().position(|finding| {
+            finding.covers(verdict)
+                && severity.is_none_or(|severity| finding.verdict.severity == severity)
+        })
+    };
+    let same = covering(Some(verdict.severity)).or_else(|| covering(None));
     let gone_over = || {
         let members: BTreeSet<_> = verdict.connections.iter().collect();
         former.iter().position(|finding| {
