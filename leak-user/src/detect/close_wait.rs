@@ -235,6 +235,27 @@ mod tests {
     }
 
     #[test]
+    fn reset_connections_are_judged_like_closed_ones() {
+        let mut world = World::new();
+        for number in 1..=2 {
+            world.open(number, 1.0);
+            end(&mut world, number, 10.0, TcpState::Close);
+        }
+        let verdicts = judge(&world, 90.0);
+        assert_eq!(severities(&verdicts), [(Severity::Suspect, 2)]);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(
+            verdicts[0].evidence,
+            "the server reset 2 connections 80 s ago (threshold 60 s); \
+             the process still holds them"
+        );
+        for number in 3..=4 {
+            world.open(number, 20.0);
+        }
+        assert_eq!(severities(&judge(&world, 75.0)), [(Severity::Leak, 2)]);
+    }
+
+    #[test]
     fn what_the_process_has_closed_is_not_judged() {
         let mut world = World::new();
         half_closed_at_10(&mut world, 1);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::detect::{Thresholds, evaluate};
-use crate::event::{Event, StackId, StackRole, WireState};
+use crate::event::{Event, StackId, StackRole, TcpState, WireState};
 use crate::table::testing::{World, secs};
 
 const THRESHOLDS: Thresholds = Thresholds {
@@ -132,4 +132,23 @@ fn the_retracted_are_bounded_and_light_ones_go_first() {
     assert_eq!(count(&ledger, Reason::Silent), (700, 700));
     assert_eq!(ledger.retracted().count(), MAX_RETRACTED);
     assert_eq!(ledger.retracted().next().unwrap().verdict.reason, Reason::IdleInTransaction);
+}
+
+#[test]
+fn a_reset_connection_is_not_called_closed() {
+    let mut world = two_in_transaction();
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 80.0);
+    for number in [1, 2] {
+        world.set(number, |usage| {
+            usage.tcp_state = TcpState::Close;
+            usage.state_changed_at = secs(81.0);
+        });
+    }
+    assert!(turn(&mut ledger, &world, 100.0).is_empty());
+    let changes = turn(&mut ledger, &world, 150.0);
+    let told = changes.iter().any(|change| {
+        matches!(change, Change::Retracted(_, sentence) if sentence == "now judged close_wait")
+    });
+    assert!(told, "{changes:?}");
 }

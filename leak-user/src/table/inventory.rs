@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::event::{ConnectionId, ListedSocket, Timestamp};
+use crate::event::{ConnectionId, ListedSocket, TcpState, Timestamp};
 use crate::table::ConnectionTable;
 
 impl ConnectionTable {
@@ -36,7 +36,10 @@ impl ConnectionTable {
         // Without a holder it cannot be laid at anyone's door: its process has closed it, or died,
         // or it is on its way from one process to another and will be listed again.
         let Some(&process) = socket.held_by.first() else { return };
-        if ended_since || socket.tcp_state.closed_by_process() {
+        if ended_since
+            || socket.tcp_state.closed_by_process()
+            || socket.tcp_state == TcpState::Close
+        {
             return;
         }
         if self.connections.len() >= self.capacity {
