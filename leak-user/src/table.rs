@@ -171,7 +171,7 @@ impl ConnectionTable {
         if let Some(known) = self.connections.get_mut(&id) {
             if !known.announced && at <= known.first_seen {
                 // The kernel's table or sock_diag told of it before its own event was read.
-                if known.opened_before_trace() {
+                if known.opened_at.is_none() {
                     self.tallies.opened_after_all(known.process, known.endpoints.remote);
                 }
                 known.announce(at, caller);

@@ -35,7 +35,8 @@ pub struct Connection {
     pub state_changed_at: Timestamp,
     /// PostgreSQL's state.
     pub wire: Wire,
-    /// When it was opened; `None` when it is older than the trace or its opening was missed.
+    /// When it was opened; `None` when it is older than the trace or its opening was missed:
+    /// [`Self::opened_before_trace`] tells which.
     pub opened_at: Option<Timestamp>,
     /// When it came into the table.
     pub first_seen: Timestamp,
@@ -125,10 +126,11 @@ impl Connection {
         }
     }
 
-    /// Whether it is older than the trace, or its opening was missed.
+    /// Whether it is older than the trace. One that the first inventory did not list is not, also
+    /// where nobody knows when exactly it was opened.
     #[must_use]
     pub fn opened_before_trace(&self) -> bool {
-        self.opened_at.is_none()
+        self.opened_at.is_none() && self.counted_since.is_none()
     }
 
     /// The moment of the last payload byte in either direction; when there was none, of the
@@ -278,7 +280,7 @@ impl Connection {
             later(&mut self.last_send, socket.last_send);
             later(&mut self.last_receive, socket.last_receive);
         }
-        if self.opened_before_trace() {
+        if self.opened_at.is_none() {
             self.listed_bytes = true;
             self.bytes_sent = socket.bytes_sent;
             self.bytes_received = socket.bytes_received;

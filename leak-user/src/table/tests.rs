@@ -119,7 +119,9 @@ fn inventories_mend_losses() {
     assert_eq!((connection.unread_bytes, connection.unread_inventories), (Some(7), 1));
     assert!(world.table.get(id(2)).is_none());
     assert!(world.table.get(id(3)).is_some());
-    assert!(world.table.get(id(4)).unwrap().opened_before_trace());
+    let missed = world.table.get(id(4)).unwrap();
+    assert_eq!((missed.opened_at, missed.opened_before_trace()), (None, false));
+    assert_eq!(missed.bytes_received, 2000);
     let losses = world.table.losses();
     assert_eq!((losses.added, losses.closed, losses.corrected), (1, 1, 1));
     // The lost end comes after all: it counts for nothing.
@@ -127,6 +129,23 @@ fn inventories_mend_losses() {
     world.table.apply(&event, secs(11.0));
     assert_eq!(world.table.losses(), losses);
     assert_eq!(tally(&world.table).closed_total, 1);
+}
+
+#[test]
+fn what_is_first_seen_in_use_after_an_inventory_is_no_older_than_the_trace() {
+    let adopted = |world: &mut World, number: u64| {
+        let mut usage = usage(number, secs(20.0));
+        usage.adopted = true;
+        world.table.apply(&Event::Used { id: id(number), usage: Box::new(usage) }, secs(21.0));
+        world.inventory(30.0, vec![listed(number, 19.0)]);
+        world.table.get(id(number)).cloned().unwrap()
+    };
+    let later = adopted(&mut World::new(), 1);
+    assert_eq!((later.opened_at, later.opened_before_trace()), (None, false));
+    assert_eq!((later.bytes_sent, later.bytes_received), (1000, 2000));
+    let mut before_any = World::new();
+    before_any.table = ConnectionTable::new(10);
+    assert!(adopted(&mut before_any, 1).opened_before_trace());
 }
 
 #[test]
