@@ -118,7 +118,7 @@ impl ConnectionTable {
     /// What had to be corrected or refused.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        self.losses
+        Losses { folded: self.pools.folded(), ..self.losses }
     }
 
     /// When the first event was applied.
