@@ -222,6 +222,7 @@ impl ConnectionTable {
         }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.use_counters(usage);
+            connection.last_counted = Some(now);
             let since = connection.counted_since;
             self.regroup(id, &usage.wire, since);
         }

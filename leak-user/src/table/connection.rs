@@ -72,6 +72,10 @@ pub struct Connection {
     pub(super) pool: PoolKey,
     /// Since when it is counted there; `None`: since before the trace.
     pub(super) counted_since: Option<Timestamp>,
+    /// When the kernel programs' counters of it were last read.
+    pub(super) last_counted: Option<Timestamp>,
+    /// Complete inventories in a row that did not list it.
+    pub(super) unlisted: u32,
     /// Byte counts come from inventories: they cover its whole life, the kernel programs' do not.
     pub(super) listed_bytes: bool,
     /// Payload bytes that the kernel programs saw being received.
@@ -119,6 +123,8 @@ impl Connection {
             announced: false,
             pool,
             counted_since,
+            last_counted: None,
+            unlisted: 0,
             listed_bytes: false,
             seen_received: 0,
             sent_last: false,
@@ -269,6 +275,7 @@ impl Connection {
         if socket.endpoints.local.port() != 0 {
             self.endpoints = socket.endpoints;
         }
+        self.unlisted = 0;
         self.held_by.clone_from(&socket.held_by);
         self.unread_bytes = Some(socket.unread_bytes);
         self.unread_inventories = match socket.unread_bytes {

@@ -149,11 +149,39 @@ fn what_is_first_seen_in_use_after_an_inventory_is_no_older_than_the_trace() {
 }
 
 #[test]
-fn incomplete_inventories_prove_no_absence() {
+fn a_connection_with_counters_outlives_a_list_that_missed_it() {
     let mut world = World::new();
     world.open(1, 1.0);
+    let complete = |world: &mut World, at: f64, sockets: Vec<ListedSocket>| {
+        world.count(at + 0.5);
+        inventory(&mut world.table, at, sockets, at + 0.6);
+        world.table.get(id(1)).is_some()
+    };
+    assert!(complete(&mut world, 10.0, Vec::new()));
+    assert!(complete(&mut world, 20.0, vec![listed(1, 1.0)]));
+    assert!(complete(&mut world, 30.0, Vec::new()));
+    // An incomplete list says nothing either way.
+    world.inventory(35.0, Vec::new());
+    assert!(!complete(&mut world, 40.0, Vec::new()), "its end was missed in the kernel");
+    world.count(45.0);
+    assert!(world.table.get(id(1)).is_none());
+    assert_eq!(world.table.losses().closed, 1);
+}
+
+#[test]
+fn counters_that_are_gone_prove_an_end_and_an_incomplete_list_does_not() {
+    let mut world = World::new();
+    world.open(1, 1.0);
+    world.open(2, 1.0);
+    inventory(&mut world.table, 5.0, vec![listed(1, 1.0), listed(2, 1.0), listed(3, 1.0)], 5.0);
+    world.lose_end(2);
     world.inventory(50.0, Vec::new());
-    assert!(world.table.get(id(1)).is_some());
+    let left: Vec<bool> = (1..=3).map(|number| world.table.get(id(number)).is_some()).collect();
+    assert_eq!(left, [true, false, true]);
+    world.inventory(60.0, Vec::new());
+    assert!(world.table.get(id(3)).is_some(), "it never had counters");
+    inventory(&mut world.table, 70.0, Vec::new(), 70.0);
+    assert!(world.table.get(id(3)).is_none());
 }
 
 #[test]
