@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::detect::{Thresholds, evaluate};
 use crate::event::{Event, StackId, StackRole, TcpState, WireState};
-use crate::table::testing::{World, secs};
+use crate::table::testing::{APP, World, secs};
 
 const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
@@ -151,4 +151,46 @@ fn a_reset_connection_is_not_called_closed() {
         matches!(change, Change::Retracted(_, sentence) if sentence == "now judged close_wait")
     });
     assert!(told, "{changes:?}");
+}
+
+#[test]
+fn a_leak_outlives_its_process() {
+    let mut world = two_in_transaction();
+    world.open(3, 1.0);
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 80.0);
+    let evidence = ledger.open()[0].verdict.evidence.clone();
+    let changes = ledger.process_exited(APP);
+    let [Change::Updated(told, None)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(told.verdict.evidence, format!("{evidence}; the process then exited"));
+    assert!(ledger.process_exited(APP).is_empty());
+    // Its connections end one after the other.
+    assert!(turn(&mut ledger, &world, 90.0).is_empty());
+    world.close(1, 91.0);
+    assert!(turn(&mut ledger, &world, 91.0).is_empty());
+    world.close(2, 92.0);
+    world.close(3, 92.0);
+    let changes = turn(&mut ledger, &world, 100.0);
+    let [Change::Retracted(light, _)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(light.verdict.reason, Reason::Silent);
+    assert!(ledger.has_leak());
+    let open = ledger.open();
+    assert_eq!((open.len(), open[0].verdict.connections.len()), (1, 2));
+    assert_eq!(open[0].verdict.evidence, format!("{evidence}; the process then exited"));
+    assert_eq!(count(&ledger, Reason::IdleInTransaction), (1, 0));
+}
+
+#[test]
+fn leaks_of_exited_processes_are_bounded() {
+    let mut ledger = Ledger::default();
+    for round in 0..600 {
+        let world = two_in_transaction();
+        let verdicts = evaluate(&world.table, &THRESHOLDS, &ledger.standing(), secs(80.0));
+        let process = ProcessKey { pid: round, start_ticks: 1 };
+        let verdicts = verdicts.into_iter().map(|verdict| Verdict { process, ..verdict }).collect();
+        ledger.update(verdicts, &world.table, secs(80.0));
+        ledger.process_exited(process);
+    }
+    assert_eq!(ledger.open().len(), MAX_FROZEN);
+    assert_eq!(ledger.open()[0].id.to_string(), "f89");
 }
