@@ -17,7 +17,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct ConnectionTable {
     losses: Losses,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
+    /// What the first inventory listed and the full table could not take.
+    untracked_at_first: HashSet<ConnectionId>,
 }
 
 impl ConnectionTable {
@@ -57,6 +59,7 @@ impl ConnectionTable {
             losses: Losses::default(),
             began: None,
             last_inventory: None,
+            untracked_at_first: HashSet::new(),
         }
     }
 
@@ -231,7 +234,7 @@ impl ConnectionTable {
     /// Takes in a connection that the kernel programs know and the table does not.
     fn adopt_used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
         let opened_at = (!usage.adopted).then_some(usage.opened_at);
-        let counted_since = opened_at.or(self.last_inventory);
+        let counted_since = opened_at.or_else(|| self.missed_since(id));
         // Before the first inventory, one that is older than the trace was not missed.
         self.losses.added += u64::from(counted_since.is_some());
         self.insert(id, usage.opener.process, usage.endpoints, opened_at, counted_since, now);

@@ -29,6 +29,10 @@ impl ConnectionTable {
             }
         }
         self.drop_unlisted(began, sockets, complete, now);
+        if complete && !self.untracked_at_first.is_empty() {
+            let listed: HashSet<ConnectionId> = sockets.iter().map(|socket| socket.id).collect();
+            self.untracked_at_first.retain(|id| listed.contains(id));
+        }
         self.last_inventory = Some(began);
         self.pools.prune(now);
     }
@@ -46,10 +50,12 @@ impl ConnectionTable {
         }
         if self.connections.len() >= self.capacity {
             self.losses.untracked += 1;
+            if self.last_inventory.is_none() {
+                self.untracked_at_first.insert(socket.id);
+            }
             return;
         }
-        // What the previous inventory did not list was opened after it.
-        let counted_since = self.last_inventory;
+        let counted_since = self.missed_since(socket.id);
         self.losses.added += u64::from(counted_since.is_some());
         self.insert(socket.id, process, socket.endpoints, None, counted_since, now);
         if let Some(connection) = self.connections.get_mut(&socket.id) {
@@ -57,6 +63,12 @@ impl ConnectionTable {
             connection.state_changed_at = began;
             connection.use_listing(socket, began);
         }
+    }
+
+    /// When the last inventory was that could not list a connection found only now, because it was
+    /// opened after it; `None` when it is older than the trace.
+    pub(super) fn missed_since(&self, id: ConnectionId) -> Option<Timestamp> {
+        self.last_inventory.filter(|_| !self.untracked_at_first.contains(&id))
     }
 
     /// Drops what is gone: what neither the list nor the kernel programs know any more.

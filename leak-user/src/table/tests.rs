@@ -245,6 +245,18 @@ fn refuses_when_full_and_evicts_nothing() {
 }
 
 #[test]
+fn what_a_full_table_could_not_take_at_first_is_older_than_the_trace() {
+    let mut table = ConnectionTable::new(1);
+    inventory(&mut table, 0.0, vec![listed(1, 0.0), listed(2, 0.0)], 0.0);
+    let closed = Event::Closed { id: id(1), at: secs(2.0), usage: Box::new(usage(1, secs(1.0))) };
+    table.apply(&closed, secs(2.0));
+    inventory(&mut table, 10.0, vec![listed(2, 0.0)], 10.0);
+    assert!(table.get(id(2)).unwrap().opened_before_trace());
+    assert_eq!(table.pools().next().unwrap().growth_since(secs(5.0)), 0);
+    assert_eq!(table.losses().added, 0);
+}
+
+#[test]
 fn growth_is_measured_in_the_pool_of_the_startup_message() {
     let mut world = World::new();
     let name = |world: &mut World, number, user: &str| {
