@@ -174,16 +174,14 @@ impl TcpState {
     }
 
     /// Whether the process has closed its end, so that it cannot be blamed for the connection.
+    ///
+    /// CLOSE is not among these: a socket that its process has closed is destroyed as it gets there,
+    /// so one that stays was reset by the server and is still held.
     #[must_use]
     pub fn closed_by_process(self) -> bool {
         matches!(
             self,
-            Self::FinWait1
-                | Self::FinWait2
-                | Self::TimeWait
-                | Self::Close
-                | Self::LastAck
-                | Self::Closing
+            Self::FinWait1 | Self::FinWait2 | Self::TimeWait | Self::LastAck | Self::Closing
         )
     }
 

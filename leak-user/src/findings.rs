@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
 use crate::detect::{Reason, Severity, Standing, Verdict};
-use crate::event::{ConnectionId, Timestamp};
+use crate::event::{ConnectionId, ProcessKey, Timestamp};
 use crate::table::ConnectionTable;
 
 /// Most retracted findings remembered.
 const MAX_RETRACTED: usize = 512;
+
+/// Most findings kept about processes that have exited.
+const MAX_FROZEN: usize = 512;
 
 /// A finding's name, "f1" and up. It is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +40,8 @@ pub struct Finding {
     pub since: Timestamp,
     /// When it stopped being true.
     pub retracted_at: Option<Timestamp>,
+    /// Its process has exited while it was true: nothing can change it any more.
+    frozen: bool,
     /// Its connections, and since when each was silent.
     accused: BTreeMap<ConnectionId, Timestamp>,
 }
@@ -55,6 +60,12 @@ impl Finding {
             && self.verdict.process == verdict.process
             && self.verdict.remote == verdict.remote
             && self.verdict.pool == verdict.pool
+    }
+
+    /// Whether a verdict on a process that is gone says no more than what is known already.
+    fn has_said(&self, verdict: &Verdict) -> bool {
+        let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
+        self.frozen && self.is_about(verdict) && (verdict.reason == Reason::Growing || covered())
     }
 }
 
@@ -113,10 +124,13 @@ impl Ledger {
             .filter(|verdict| verdict.reason != Reason::Growing)
             .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
             .collect();
-        let mut former = std::mem::take(&mut self.open);
+        let (frozen, mut former): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|finding| finding.frozen);
         let (known, new): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
+            .filter(|verdict| !frozen.iter().any(|finding| finding.has_said(verdict)))
             .partition(|verdict| former.iter().any(|finding| finding.covers(verdict)));
+        self.open = frozen;
         let mut changes = Vec::new();
         let mut fates = fate::Fates { table, judged: &judged, now };
         for verdict in known.into_iter().chain(new) {
@@ -154,7 +168,33 @@ impl Ledger {
         changes
     }
 
-    /// The findings that are true now: the heaviest first, then the biggest.
+    /// Learns that a process has exited, before its connections end with it.
+    ///
+    /// What it had leaked until then it never gave back: its open findings of severity leak stay as
+    /// they are, neither updated nor retracted. Its other findings go their usual way. When very many
+    /// processes have left leaks behind, the oldest of their findings are let go, not retracted.
+    pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for finding in &mut self.open {
+            let verdict = &mut finding.verdict;
+            let is_leak = verdict.process == process && verdict.severity == Severity::Leak;
+            if is_leak && !finding.frozen {
+                finding.frozen = true;
+                verdict.evidence.push_str("; the process then exited");
+                changes.push(Change::Updated(finding.clone(), None));
+            }
+        }
+        let frozen = self.open.iter().filter(|finding| finding.frozen).count();
+        for _ in MAX_FROZEN..frozen {
+            let frozen = self.open.iter().enumerate().filter(|(_, finding)| finding.frozen);
+            if let Some((index, _)) = frozen.min_by_key(|(_, finding)| finding.id) {
+                self.open.remove(index);
+            }
+        }
+        changes
+    }
+
+    /// The findings that are true now, or were when their process exited: the heaviest first, then the biggest.
     #[must_use]
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<_> = self.open.iter().collect();
@@ -202,7 +242,8 @@ impl Ledger {
         self.last_id += 1;
         self.count(verdict.reason).found += 1;
         let id = FindingId(self.last_id);
-        let finding = Finding { id, verdict, since: now, retracted_at: None, accused };
+        let finding =
+            Finding { id, verdict, since: now, retracted_at: None, frozen: false, accused };
         self.open.push(finding.clone());
         finding
     }
@@ -235,7 +276,13 @@ fn silences(
 /// Takes out the finding that `verdict` carries on: the one with the same key, or else one of the
 /// same trouble whose connections have all gone over, because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
-    let same = former.iter().position(|finding| finding.covers(verdict));
+    let covering = |severity: Option<Severity>| {
+        former.iter().position(|finding| {
+            finding.covers(verdict)
+                && severity.is_none_or(|severity| finding.verdict.severity == severity)
+        })
+    };
+    let same = covering(Some(verdict.severity)).or_else(|| covering(None));
     let gone_over = || {
         let members: BTreeSet<_> = verdict.connections.iter().collect();
         former.iter().position(|finding| {

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct ConnectionTable {
     losses: Losses,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
+    /// What the first inventory listed and the full table could not take.
+    untracked_at_first: HashSet<ConnectionId>,
 }
 
 impl ConnectionTable {
@@ -57,6 +59,7 @@ impl ConnectionTable {
             losses: Losses::default(),
             began: None,
             last_inventory: None,
+            untracked_at_first: HashSet::new(),
         }
     }
 
@@ -118,7 +121,7 @@ impl ConnectionTable {
     /// What had to be corrected or refused.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        self.losses
+        Losses { folded: self.pools.folded(), ..self.losses }
     }
 
     /// When the first event was applied.
@@ -171,7 +174,7 @@ impl ConnectionTable {
         if let Some(known) = self.connections.get_mut(&id) {
             if !known.announced && at <= known.first_seen {
                 // The kernel's table or sock_diag told of it before its own event was read.
-                if known.opened_before_trace() {
+                if known.opened_at.is_none() {
                     self.tallies.opened_after_all(known.process, known.endpoints.remote);
                 }
                 known.announce(at, caller);
@@ -228,6 +231,7 @@ impl ConnectionTable {
                 self.pools.paused(&connection.pool, pause);
             }
             connection.use_counters(usage);
+            connection.last_counted = Some(now);
             let since = connection.counted_since;
             self.regroup(id, &usage.wire, since);
         }
@@ -236,7 +240,7 @@ impl ConnectionTable {
     /// Takes in a connection that the kernel programs know and the table does not.
     fn adopt_used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
         let opened_at = (!usage.adopted).then_some(usage.opened_at);
-        let counted_since = opened_at.or(self.last_inventory);
+        let counted_since = opened_at.or_else(|| self.missed_since(id));
         // Before the first inventory, one that is older than the trace was not missed.
         self.losses.added += u64::from(counted_since.is_some());
         self.insert(id, usage.opener.process, usage.endpoints, opened_at, counted_since, now);

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::detect::{Thresholds, evaluate};
-use crate::event::{Event, StackId, StackRole, WireState};
-use crate::table::testing::{World, secs};
+use crate::event::{Event, StackId, StackRole, TcpState, WireState};
+use crate::table::testing::{APP, World, secs};
 
 const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
@@ -132,4 +132,65 @@ fn the_retracted_are_bounded_and_light_ones_go_first() {
     assert_eq!(count(&ledger, Reason::Silent), (700, 700));
     assert_eq!(ledger.retracted().count(), MAX_RETRACTED);
     assert_eq!(ledger.retracted().next().unwrap().verdict.reason, Reason::IdleInTransaction);
+}
+
+#[test]
+fn a_reset_connection_is_not_called_closed() {
+    let mut world = two_in_transaction();
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 80.0);
+    for number in [1, 2] {
+        world.set(number, |usage| {
+            usage.tcp_state = TcpState::Close;
+            usage.state_changed_at = secs(81.0);
+        });
+    }
+    assert!(turn(&mut ledger, &world, 100.0).is_empty());
+    let changes = turn(&mut ledger, &world, 150.0);
+    let told = changes.iter().any(|change| {
+        matches!(change, Change::Retracted(_, sentence) if sentence == "now judged close_wait")
+    });
+    assert!(told, "{changes:?}");
+}
+
+#[test]
+fn a_leak_outlives_its_process() {
+    let mut world = two_in_transaction();
+    world.open(3, 1.0);
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 80.0);
+    let evidence = ledger.open()[0].verdict.evidence.clone();
+    let changes = ledger.process_exited(APP);
+    let [Change::Updated(told, None)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(told.verdict.evidence, format!("{evidence}; the process then exited"));
+    assert!(ledger.process_exited(APP).is_empty());
+    // Its connections end one after the other.
+    assert!(turn(&mut ledger, &world, 90.0).is_empty());
+    world.close(1, 91.0);
+    assert!(turn(&mut ledger, &world, 91.0).is_empty());
+    world.close(2, 92.0);
+    world.close(3, 92.0);
+    let changes = turn(&mut ledger, &world, 100.0);
+    let [Change::Retracted(light, _)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(light.verdict.reason, Reason::Silent);
+    assert!(ledger.has_leak());
+    let open = ledger.open();
+    assert_eq!((open.len(), open[0].verdict.connections.len()), (1, 2));
+    assert_eq!(open[0].verdict.evidence, format!("{evidence}; the process then exited"));
+    assert_eq!(count(&ledger, Reason::IdleInTransaction), (1, 0));
+}
+
+#[test]
+fn leaks_of_exited_processes_are_bounded() {
+    let mut ledger = Ledger::default();
+    for round in 0..600 {
+        let world = two_in_transaction();
+        let verdicts = evaluate(&world.table, &THRESHOLDS, &ledger.standing(), secs(80.0));
+        let process = ProcessKey { pid: round, start_ticks: 1 };
+        let verdicts = verdicts.into_iter().map(|verdict| Verdict { process, ..verdict }).collect();
+        ledger.update(verdicts, &world.table, secs(80.0));
+        ledger.process_exited(process);
+    }
+    assert_eq!(ledger.open().len(), MAX_FROZEN);
+    assert_eq!(ledger.open()[0].id.to_string(), "f89");
 }

@@ -147,6 +147,13 @@ fn write_summary(
         );
         writeln!(out, "{}", paint.tone(Tone::Suspect, &note))?;
     }
+    if losses.folded > 0 {
+        let note = format!(
+            "too many servers to tell apart: no growth was looked for among {}",
+            plural_of(losses.folded, "connection")
+        );
+        writeln!(out, "{}", paint.tone(Tone::Suspect, &note))?;
+    }
     Ok(())
 }
 

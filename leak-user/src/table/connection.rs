@@ -35,7 +35,8 @@ pub struct Connection {
     pub state_changed_at: Timestamp,
     /// PostgreSQL's state.
     pub wire: Wire,
-    /// When it was opened; `None` when it is older than the trace or its opening was missed.
+    /// When it was opened; `None` when it is older than the trace or its opening was missed:
+    /// [`Self::opened_before_trace`] tells which.
     pub opened_at: Option<Timestamp>,
     /// When it came into the table.
     pub first_seen: Timestamp,
@@ -71,10 +72,16 @@ pub struct Connection {
     pub(super) pool: PoolKey,
     /// Since when it is counted there; `None`: since before the trace.
     pub(super) counted_since: Option<Timestamp>,
+    /// When the kernel programs' counters of it were last read.
+    pub(super) last_counted: Option<Timestamp>,
+    /// Complete inventories in a row that did not list it.
+    pub(super) unlisted: u32,
     /// Byte counts come from inventories: they cover its whole life, the kernel programs' do not.
     pub(super) listed_bytes: bool,
     /// Payload bytes that the kernel programs saw being received.
     seen_received: u64,
+    /// The kernel programs saw the process send after it had last read.
+    sent_last: bool,
     /// `seen_received` when bytes were last found to have been received unseen.
     unseen_after: Option<u64>,
 }
@@ -116,16 +123,20 @@ impl Connection {
             announced: false,
             pool,
             counted_since,
+            last_counted: None,
+            unlisted: 0,
             listed_bytes: false,
             seen_received: 0,
+            sent_last: false,
             unseen_after: None,
         }
     }
 
-    /// Whether it is older than the trace, or its opening was missed.
+    /// Whether it is older than the trace. One that the first inventory did not list is not, also
+    /// where nobody knows when exactly it was opened.
     #[must_use]
     pub fn opened_before_trace(&self) -> bool {
-        self.opened_at.is_none()
+        self.opened_at.is_none() && self.counted_since.is_none()
     }
 
     /// The moment of the last payload byte in either direction; when there was none, of the
@@ -163,6 +174,14 @@ impl Connection {
             WireState::Unknown => self.last_send > self.last_receive,
             _ => false,
         }
+    }
+
+    /// Whether the process is known to have read nothing since it last sent.
+    ///
+    /// [`Self::last_receive`] does not tell: the list's is when bytes came, read or not.
+    #[must_use]
+    pub fn is_answer_untouched(&self) -> bool {
+        self.sent_last && self.unseen_after != Some(self.seen_received)
     }
 
     /// Takes the place of what the handshake's end tells.
@@ -208,6 +227,7 @@ impl Connection {
         self.request_by = usage.request_by;
         self.wire = usage.wire.clone();
         self.seen_received = usage.bytes_received;
+        self.sent_last = usage.last_send > usage.last_receive;
         self.doubt_wire();
     }
 
@@ -255,6 +275,7 @@ impl Connection {
         if socket.endpoints.local.port() != 0 {
             self.endpoints = socket.endpoints;
         }
+        self.unlisted = 0;
         self.held_by.clone_from(&socket.held_by);
         self.unread_bytes = Some(socket.unread_bytes);
         self.unread_inventories = match socket.unread_bytes {
@@ -266,7 +287,7 @@ impl Connection {
             later(&mut self.last_send, socket.last_send);
             later(&mut self.last_receive, socket.last_receive);
         }
-        if self.opened_before_trace() {
+        if self.opened_at.is_none() {
             self.listed_bytes = true;
             self.bytes_sent = socket.bytes_sent;
             self.bytes_received = socket.bytes_received;

@@ -13,6 +13,8 @@ pub struct Losses {
     pub refused: u64,
     /// Connections that the last inventory listed and the full table could not take.
     pub untracked: u64,
+    /// Connections to servers too many to tell apart: no pool's growth is held against them.
+    pub folded: u64,
 }
 
 impl Losses {

@@ -4,7 +4,7 @@
 //! process has to one server with the same user, database and application name.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,12 @@ use crate::table::history::History;
 
 /// Most identities told apart for one process and server; the rest count as unknown.
 const MAX_IDENTITIES: usize = 64;
+
+/// Most pairs of process and server told apart; what comes on top is one group a process.
+const MAX_FAMILIES: usize = 4096;
+
+/// Stands for the servers of a process that are not told apart.
+const OTHER_SERVERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How long the history of a group is kept when its last connection is gone.
 const KEEP_EMPTY: Duration = Duration::from_secs(600);
@@ -50,7 +56,7 @@ impl Identity {
 pub struct PoolKey {
     /// The process that opened them.
     pub process: ProcessKey,
-    /// The server.
+    /// The server; port 0 where there were too many to tell them apart.
     pub remote: SocketAddr,
     /// What else they have in common.
     pub identity: Arc<Identity>,
@@ -127,6 +133,7 @@ impl Pool<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Pools {
     families: HashMap<(ProcessKey, SocketAddr), Family>,
+    folded: u64,
 }
 
 impl Pools {
@@ -139,6 +146,8 @@ impl Pools {
         identity: Identity,
         since: Option<Timestamp>,
     ) -> PoolKey {
+        let remote = self.make_room(process, remote);
+        let since = history_from(remote, since);
         let family = self.families.entry((process, remote)).or_default();
         let mut identity = Arc::new(identity);
         if family.members.len() >= MAX_IDENTITIES && !family.members.contains_key(&identity) {
@@ -162,9 +171,30 @@ impl Pools {
     /// added.
     pub(super) fn remove(&mut self, key: &PoolKey, at: Option<Timestamp>) {
         let family = self.families.get_mut(&(key.process, key.remote));
+        let at = history_from(key.remote, at);
         if let Some(member) = family.and_then(|family| family.members.get_mut(&key.identity)) {
             member.history.change(at, -1);
         }
+    }
+
+    /// How many connections were put into a group of servers that are not told apart.
+    pub(super) fn folded(&self) -> u64 {
+        self.folded
+    }
+
+    /// The server to count a connection to `remote` under, whose family there is room for.
+    fn make_room(&mut self, process: ProcessKey, remote: SocketAddr) -> SocketAddr {
+        if self.families.contains_key(&(process, remote)) {
+            return remote;
+        }
+        if self.families.len() >= MAX_FAMILIES {
+            self.families.retain(|_, family| family.open() > 0);
+        }
+        if self.families.len() < MAX_FAMILIES {
+            return remote;
+        }
+        self.folded += 1;
+        OTHER_SERVERS
     }
 
     /// Forgets groups that have been empty for long.
@@ -205,7 +235,59 @@ impl Pools {
     }
 }
 
+/// From when on a connection counts. Servers that are not told apart are no pool, so theirs count
+/// from ever: nothing that one of them gains is held against the others.
+fn history_from(remote: SocketAddr, since: Option<Timestamp>) -> Option<Timestamp> {
+    since.filter(|_| remote != OTHER_SERVERS)
+}
+
 /// The known identity of a family that is one pool, or the unknown one.
 fn one_identity(family: &Family) -> Arc<Identity> {
     family.members.keys().find(|identity| identity.is_known()).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::testing::{APP, secs};
+
+    fn server(number: usize) -> SocketAddr {
+        let number = u32::try_from(number).unwrap();
+        SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + number).into(), 5432)
+    }
+
+    fn add(pools: &mut Pools, number: usize, at: f64) -> PoolKey {
+        pools.add(APP, server(number), Identity::default(), Some(secs(at)))
+    }
+
+    #[test]
+    fn empty_groups_make_room() {
+        let mut pools = Pools::default();
+        for number in 0..3 * MAX_FAMILIES {
+            let key = add(&mut pools, number, 1.0);
+            pools.remove(&key, Some(secs(2.0)));
+        }
+        assert!(pools.families.len() <= MAX_FAMILIES);
+        assert_eq!(pools.folded(), 0);
+    }
+
+    #[test]
+    fn too_many_servers_are_one_group_without_growth() {
+        let mut pools = Pools::default();
+        let keys: Vec<_> =
+            (0..2 * MAX_FAMILIES).map(|number| add(&mut pools, number, number as f64)).collect();
+        assert_eq!(pools.families.len(), MAX_FAMILIES + 1);
+        assert_eq!(pools.folded(), MAX_FAMILIES as u64);
+        assert_eq!(keys[0].remote, server(0));
+        let last = keys.last().unwrap();
+        assert_eq!(last.remote, OTHER_SERVERS);
+        let pool = pools.pool(last);
+        assert_eq!(pool.open_now(), MAX_FAMILIES as i64);
+        assert_eq!(pool.growth_since(secs(5000.0)), 0);
+        for key in &keys {
+            pools.remove(key, Some(secs(9000.0)));
+        }
+        pools.prune(secs(9700.0));
+        assert!(pools.families.is_empty());
+    }
 }

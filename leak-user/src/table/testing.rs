@@ -41,9 +41,25 @@ impl World {
         world
     }
 
+    /// Reads the kernel's counters, as is done before every inventory, and applies an incomplete
+    /// list.
     pub(crate) fn inventory(&mut self, at: f64, sockets: Vec<ListedSocket>) {
+        self.count(at);
         let event = Event::Inventory { began: secs(at), sockets, complete: false };
         self.table.apply(&event, secs(at));
+    }
+
+    /// Reads the kernel's counters of every connection.
+    pub(crate) fn count(&mut self, at: f64) {
+        for (&id, usage) in &self.counters {
+            let usage = Box::new(usage.clone());
+            self.table.apply(&Event::Used { id: ConnectionId(id), usage }, secs(at));
+        }
+    }
+
+    /// Makes the kernel forget a connection without a word.
+    pub(crate) fn lose_end(&mut self, id: u64) {
+        self.counters.remove(&id);
     }
 
     /// Opens a connection that takes 1 ms to establish and sends nothing.

@@ -119,7 +119,9 @@ fn inventories_mend_losses() {
     assert_eq!((connection.unread_bytes, connection.unread_inventories), (Some(7), 1));
     assert!(world.table.get(id(2)).is_none());
     assert!(world.table.get(id(3)).is_some());
-    assert!(world.table.get(id(4)).unwrap().opened_before_trace());
+    let missed = world.table.get(id(4)).unwrap();
+    assert_eq!((missed.opened_at, missed.opened_before_trace()), (None, false));
+    assert_eq!(missed.bytes_received, 2000);
     let losses = world.table.losses();
     assert_eq!((losses.added, losses.closed, losses.corrected), (1, 1, 1));
     // The lost end comes after all: it counts for nothing.
@@ -130,11 +132,56 @@ fn inventories_mend_losses() {
 }
 
 #[test]
-fn incomplete_inventories_prove_no_absence() {
+fn what_is_first_seen_in_use_after_an_inventory_is_no_older_than_the_trace() {
+    let adopted = |world: &mut World, number: u64| {
+        let mut usage = usage(number, secs(20.0));
+        usage.adopted = true;
+        world.table.apply(&Event::Used { id: id(number), usage: Box::new(usage) }, secs(21.0));
+        world.inventory(30.0, vec![listed(number, 19.0)]);
+        world.table.get(id(number)).cloned().unwrap()
+    };
+    let later = adopted(&mut World::new(), 1);
+    assert_eq!((later.opened_at, later.opened_before_trace()), (None, false));
+    assert_eq!((later.bytes_sent, later.bytes_received), (1000, 2000));
+    let mut before_any = World::new();
+    before_any.table = ConnectionTable::new(10);
+    assert!(adopted(&mut before_any, 1).opened_before_trace());
+}
+
+#[test]
+fn a_connection_with_counters_outlives_a_list_that_missed_it() {
     let mut world = World::new();
     world.open(1, 1.0);
+    let complete = |world: &mut World, at: f64, sockets: Vec<ListedSocket>| {
+        world.count(at + 0.5);
+        inventory(&mut world.table, at, sockets, at + 0.6);
+        world.table.get(id(1)).is_some()
+    };
+    assert!(complete(&mut world, 10.0, Vec::new()));
+    assert!(complete(&mut world, 20.0, vec![listed(1, 1.0)]));
+    assert!(complete(&mut world, 30.0, Vec::new()));
+    // An incomplete list says nothing either way.
+    world.inventory(35.0, Vec::new());
+    assert!(!complete(&mut world, 40.0, Vec::new()), "its end was missed in the kernel");
+    world.count(45.0);
+    assert!(world.table.get(id(1)).is_none());
+    assert_eq!(world.table.losses().closed, 1);
+}
+
+#[test]
+fn counters_that_are_gone_prove_an_end_and_an_incomplete_list_does_not() {
+    let mut world = World::new();
+    world.open(1, 1.0);
+    world.open(2, 1.0);
+    inventory(&mut world.table, 5.0, vec![listed(1, 1.0), listed(2, 1.0), listed(3, 1.0)], 5.0);
+    world.lose_end(2);
     world.inventory(50.0, Vec::new());
-    assert!(world.table.get(id(1)).is_some());
+    let left: Vec<bool> = (1..=3).map(|number| world.table.get(id(number)).is_some()).collect();
+    assert_eq!(left, [true, false, true]);
+    world.inventory(60.0, Vec::new());
+    assert!(world.table.get(id(3)).is_some(), "it never had counters");
+    inventory(&mut world.table, 70.0, Vec::new(), 70.0);
+    assert!(world.table.get(id(3)).is_none());
 }
 
 #[test]
@@ -195,6 +242,18 @@ fn refuses_when_full_and_evicts_nothing() {
     assert!(table.get(id(1)).is_some());
     let losses = table.losses();
     assert_eq!((losses.refused, losses.untracked, losses.reconciled()), (1, 1, 0));
+}
+
+#[test]
+fn what_a_full_table_could_not_take_at_first_is_older_than_the_trace() {
+    let mut table = ConnectionTable::new(1);
+    inventory(&mut table, 0.0, vec![listed(1, 0.0), listed(2, 0.0)], 0.0);
+    let closed = Event::Closed { id: id(1), at: secs(2.0), usage: Box::new(usage(1, secs(1.0))) };
+    table.apply(&closed, secs(2.0));
+    inventory(&mut table, 10.0, vec![listed(2, 0.0)], 10.0);
+    assert!(table.get(id(2)).unwrap().opened_before_trace());
+    assert_eq!(table.pools().next().unwrap().growth_since(secs(5.0)), 0);
+    assert_eq!(table.losses().added, 0);
 }
 
 #[test]
