@@ -24,7 +24,7 @@ use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
 use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
 use crate::stacks::Stack;
-use crate::table::ConnectionTable;
+use crate::table::{self, ConnectionTable};
 use crate::{clock, decode};
 
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
@@ -428,7 +428,8 @@ impl Collector {
     /// Judges the table and prints what has changed.
     pub(super) fn judge(&mut self) -> anyhow::Result<()> {
         let now = clock::now();
-        let changes = self.update_ledger(now);
+        let mut changes = self.keep_what_exited_leaked();
+        changes.extend(self.update_ledger(now));
         let snapshot = snapshot!(self, now, ended: false);
         Ok(self.output.interval(&snapshot, &changes)?)
     }
@@ -436,7 +437,8 @@ impl Collector {
     /// Judges for the last time and prints the report.
     pub(super) fn report(mut self) -> anyhow::Result<Ended> {
         let now = clock::now();
-        let changes = self.update_ledger(now);
+        let mut changes = self.keep_what_exited_leaked();
+        changes.extend(self.update_ledger(now));
         let snapshot = snapshot!(self, now, ended: true);
         self.output.report(&snapshot, &changes)?;
         Ok(Ended { leak: self.ledger.has_leak() })
@@ -454,6 +456,20 @@ impl Collector {
                 + counters.stacks_unreadable
                 + self.resolver.refused(),
         }
+    }
+
+    /// What a process had leaked when it exited stays found: often it exits because of that.
+    fn keep_what_exited_leaked(&mut self) -> Vec<Change> {
+        let accused: HashSet<_> =
+            self.ledger.open().into_iter().map(|finding| finding.verdict.process).collect();
+        let exited = accused.into_iter().filter(|&process| {
+            let is_held = |connection: &table::Connection| {
+                connection.process == process && !connection.held_by.is_empty()
+            };
+            // A child may live on with the connections of its parent.
+            !process::is_running(process) && !self.table.connections().any(is_held)
+        });
+        exited.collect::<Vec<_>>().into_iter().flat_map(|p| self.ledger.process_exited(p)).collect()
     }
 
     fn update_ledger(&mut self, now: Timestamp) -> Vec<Change> {
