@@ -13,6 +13,7 @@ fn main() -> ExitCode {
             .needs(Need::Ipv6),
         test("non_blocking_connect", non_blocking_connect),
         test("refused_connect", refused_connect),
+        test("refused_connects_leave_room", refused_connects_leave_room),
         test("connect_without_an_answer", connect_without_an_answer),
         test("handshake_without_an_end", handshake_without_an_end),
         test("opened_and_closed", opened_and_closed),
@@ -85,6 +86,28 @@ fn refused_connect(suite: &Suite) -> Result<()> {
     assert!(report.connections.is_empty(), "{:#?}", report.connections);
     assert!(report.leaks().is_empty(), "{:#?}", report.findings);
     assert!(report.processes.iter().all(|process| process.open == 0), "{:?}", report.processes);
+    Ok(())
+}
+
+/// A refused socket loses its port before it is destroyed, and must not keep its place for ever.
+fn refused_connects_leave_room(suite: &Suite) -> Result<()> {
+    let closed = server::free_port()?;
+    let mut client = suite.client()?;
+    let trace = suite
+        .trace()
+        .pid(client.pid())
+        .option("--port", &closed.to_string())
+        .option("--max-connections", "8")
+        .start()?;
+    for _ in 0..20 {
+        assert!(client.ok(&format!("connect 4 {closed}")).is_err());
+    }
+    let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
+    client.ok("startup")?;
+
+    let report = trace.stop()?;
+    assert!(!report.connection(id)?.opened_before_trace);
+    assert_eq!(report.events.lost, 0);
     Ok(())
 }
 

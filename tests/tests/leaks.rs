@@ -174,8 +174,10 @@ fn closed_by_the_server_only(suite: &Suite) -> Result<()> {
     )?;
 
     let report = trace.stop()?;
-    let finding = standing(&report, "close_wait")?;
-    assert_eq!(finding.count, 1);
+    // One dead connection may be one that its pool has not looked at yet: no proof of a leak.
+    let finding = report.findings.iter().find(|finding| finding.reason == "close_wait");
+    let finding = finding.context("no close_wait")?;
+    assert_eq!((finding.count, finding.severity.as_str()), (1, "suspect"));
     assert_eq!(finding.function(), Some("show_invoice"));
     assert_eq!(report.connection(finding.connections[0])?.tcp_state, "CLOSE_WAIT");
     Ok(())
