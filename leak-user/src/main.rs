@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
@@ -18,7 +18,7 @@ mod status {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
     start_log(&cli);
     match run(&cli) {
         Ok(code) => code,
