@@ -13,6 +13,12 @@ use leak_common::config::MAX_PORTS;
 use crate::kernel::hooks::Flavour;
 use crate::process::name::CommPattern;
 
+const EXIT_STATUSES: &str = "\
+Options that repeat also take several values at once, separated by commas.
+
+Exit status: 0 done; 1 failed while running; 2 bad usage; 3 a leak, with --fail-on-leak; \
+4 this kernel or these privileges cannot run it, see `pgsocktrace doctor`.";
+
 /// Watches every TCP connection to PostgreSQL from the kernel and names the code that leaks them.
 ///
 /// Needs nothing of the traced program: no restart, no configuration, no library. Without --pid it
@@ -20,6 +26,7 @@ use crate::process::name::CommPattern;
 /// a report.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pgsocktrace", version, args_conflicts_with_subcommands = true)]
+#[command(after_long_help = EXIT_STATUSES)]
 pub struct Cli {
     /// What to do instead of tracing.
     #[command(subcommand)]
@@ -27,12 +34,13 @@ pub struct Cli {
     /// What to trace, and how.
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// More of the tool's own log, on stderr; twice for the kernel programs' too.
+    /// More of the tool's own log, on stderr; given twice, the kernel programs' log, too.
     #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_VERBOSE")]
+    #[arg(help_heading = None::<&str>)]
     pub verbose: u8,
     /// Less of the tool's own log.
     #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
-    #[arg(value_parser = BoolishValueParser::new())]
+    #[arg(value_parser = BoolishValueParser::new(), help_heading = None::<&str>)]
     pub quiet: bool,
 }
 
@@ -99,13 +107,13 @@ pub struct TraceArgs {
     #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub pid: Vec<u32>,
-    /// With --pid: trace the processes that these fork, too.
+    /// With --pid: trace the children of these processes, too, those they have and those to come.
     #[arg(long, env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
-    /// Trace only processes whose name matches this pattern (repeatable).
+    /// Trace only processes whose name, as `ps -o comm` shows it, matches this pattern (repeatable).
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
     pub comm: Vec<CommPattern>,
-    /// Server port to trace (repeatable, at most 16).
+    /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
     #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
@@ -117,11 +125,11 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "DUR", env = "PGSOCKTRACE_DURATION")]
     #[arg(value_parser = duration_of_trace)]
     pub duration: Option<Duration>,
-    /// How long without payload counts as silent.
+    /// How long a connection must carry no payload to count as silent.
     #[arg(long, value_name = "DUR", default_value = "60s", env = "PGSOCKTRACE_SILENT_AFTER")]
     #[arg(value_parser = period)]
     pub silent_after: Duration,
-    /// The pool's or server's cap, for forecasts such as "reaches N in 4 m".
+    /// How many connections the pool or the server allows, for forecasts such as "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
     /// Format of the report.
@@ -170,7 +178,7 @@ pub enum Output {
     Text,
     /// One document at the end.
     Json,
-    /// One event a line, live.
+    /// One event a line, live, and the report as the last line.
     Ndjson,
 }
 
