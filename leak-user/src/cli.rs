@@ -1,11 +1,23 @@
 //! The command line: what users and scripts rely on.
 
+use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
+use clap::{Parser, Subcommand, ValueEnum};
+use leak_common::config::MAX_PORTS;
 
 use crate::kernel::hooks::Flavour;
 use crate::process::name::CommPattern;
+
+const EXIT_STATUSES: &str = "\
+Options that repeat also take several values at once, separated by commas.
+
+Exit status: 0 done; 1 failed while running; 2 bad usage; 3 a leak, with --fail-on-leak; \
+4 this kernel or these privileges cannot run it, see `pgsocktrace doctor`.";
 
 /// Watches every TCP connection to PostgreSQL from the kernel and names the code that leaks them.
 ///
@@ -14,6 +26,7 @@ use crate::process::name::CommPattern;
 /// a report.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pgsocktrace", version, args_conflicts_with_subcommands = true)]
+#[command(after_long_help = EXIT_STATUSES)]
 pub struct Cli {
     /// What to do instead of tracing.
     #[command(subcommand)]
@@ -21,12 +34,56 @@ pub struct Cli {
     /// What to trace, and how.
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// More of the tool's own log, on stderr; twice for the kernel programs' too.
+    /// More of the tool's own log, on stderr; given twice, the kernel programs' log, too.
     #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_VERBOSE")]
+    #[arg(help_heading = None::<&str>)]
     pub verbose: u8,
     /// Less of the tool's own log.
     #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
+    #[arg(value_parser = BoolishValueParser::new(), help_heading = None::<&str>)]
     pub quiet: bool,
+}
+
+impl Cli {
+    /// Reads the arguments and the environment. Prints what is wrong, or the help that was asked for,
+    /// and ends the process then.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        Self::read(std::env::args_os(), |name| std::env::var_os(name))
+            .unwrap_or_else(|error| error.exit())
+    }
+
+    /// The same for the given arguments. Of `environment` only the variables that say nothing are
+    /// taken note of; clap itself reads what the others say.
+    fn read(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        environment: impl Fn(&OsStr) -> Option<OsString>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Self::command().mut_args(|option| {
+            let value = option.get_env().and_then(&environment);
+            if value.is_some_and(|value| says_nothing(&option, &value)) {
+                option.env(Resettable::Reset)
+            } else {
+                option
+            }
+        });
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        let ports = cli.trace.port.len();
+        if ports > MAX_PORTS {
+            let message = format!("at most {MAX_PORTS} ports can be traced at once, not {ports}");
+            return Err(command.error(ErrorKind::TooManyValues, message));
+        }
+        Ok(cli)
+    }
+}
+
+/// Whether a variable says no more than one that is not set: templates of pods and services set all of
+/// them. A switch that is off must not count as given, or it would conflict with others.
+fn says_nothing(option: &clap::Arg, value: &OsStr) -> bool {
+    let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
+    let off = ["0", "false", "no", "off", "n", "f"];
+    value.is_empty() || (is_switch && off.iter().any(|off| value.eq_ignore_ascii_case(off)))
 }
 
 /// What to do instead of tracing.
@@ -50,36 +107,36 @@ pub struct TraceArgs {
     #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub pid: Vec<u32>,
-    /// With --pid: trace the processes that these fork, too.
-    #[arg(long, env = "PGSOCKTRACE_CHILDREN")]
+    /// With --pid: trace the children of these processes, too, those they have and those to come.
+    #[arg(long, env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
-    /// Trace only processes whose name matches this pattern (repeatable).
+    /// Trace only processes whose name, as `ps -o comm` shows it, matches this pattern (repeatable).
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
     pub comm: Vec<CommPattern>,
-    /// Server port to trace (repeatable, at most 16).
+    /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
     #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
     /// How often connections are evaluated, and findings and the live table printed.
     #[arg(short, long, value_name = "DUR", default_value = "10s", env = "PGSOCKTRACE_INTERVAL")]
-    #[arg(value_parser = positive_duration)]
+    #[arg(value_parser = period)]
     pub interval: Duration,
     /// Stop by itself after this long, then print the report.
     #[arg(short, long, value_name = "DUR", env = "PGSOCKTRACE_DURATION")]
-    #[arg(value_parser = positive_duration)]
+    #[arg(value_parser = duration_of_trace)]
     pub duration: Option<Duration>,
-    /// How long without payload counts as silent.
+    /// How long a connection must carry no payload to count as silent.
     #[arg(long, value_name = "DUR", default_value = "60s", env = "PGSOCKTRACE_SILENT_AFTER")]
-    #[arg(value_parser = positive_duration)]
+    #[arg(value_parser = period)]
     pub silent_after: Duration,
-    /// The pool's or server's cap, for forecasts such as "reaches N in 4 m".
+    /// How many connections the pool or the server allows, for forecasts such as "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
-    #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK")]
+    #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
     /// Resources that the tracer may use.
     #[command(flatten, next_help_heading = "Resources")]
@@ -103,7 +160,7 @@ pub struct Resources {
     pub stack_slots: u32,
     /// Time that all processors together may spend each second on copying stacks.
     #[arg(long, value_name = "DUR", default_value = "15ms", env = "PGSOCKTRACE_STACK_BUDGET")]
-    #[arg(value_parser = humantime::parse_duration)]
+    #[arg(value_parser = budget)]
     pub stack_budget: Duration,
     /// Throw away one event in N, to see that the loss is healed.
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
@@ -121,15 +178,36 @@ pub enum Output {
     Text,
     /// One document at the end.
     Json,
-    /// One event a line, live.
+    /// One event a line, live, and the report as the last line.
     Ndjson,
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; durations are written 500ms, 10s, 5m or 1h")),
+/// Clocks that are added to and thresholds that are multiplied stay far from any overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What is done again and again, or compared with what is measured then.
+fn period(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(100)..=LONGEST)
+}
+
+fn duration_of_trace(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(1)..=LONGEST)
+}
+
+fn budget(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::ZERO..=LONGEST)
+}
+
+fn duration(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; durations are written 500ms, 10s, 5m or 1h"))?;
+    if duration < *allowed.start() {
+        let shortest = humantime::format_duration(*allowed.start());
+        Err(format!("it must be at least {shortest}"))
+    } else if duration > *allowed.end() {
+        Err("it must be at most 365d".into())
+    } else {
+        Ok(duration)
     }
 }
 
@@ -143,10 +221,9 @@ fn power_of_two(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once(&"pgsocktrace").chain(arguments))
+        Cli::read(std::iter::once(&"pgsocktrace").chain(arguments), |_| None)
     }
 
     #[test]
@@ -177,6 +254,14 @@ mod tests {
         for arguments in [
             ["--interval", "5x"],
             ["--interval", "0s"],
+            ["--interval", "99ms"],
+            ["--interval", "366d"],
+            ["--interval", "18446744073709551615s"],
+            ["--interval", "18446744073709551615y"],
+            ["--silent-after", "18446744073709551615s"],
+            ["--duration", "18446744073709551615s"],
+            ["--duration", "0s"],
+            ["--stack-budget", "18446744073709551615s"],
             ["--pid", "0"],
             ["--pid", "-3"],
             ["--port", "70000"],
@@ -191,5 +276,37 @@ mod tests {
     fn options_repeat() {
         let trace = parse(&["-p", "1", "-p", "2", "-P", "5432", "-P", "6432"]).unwrap().trace;
         assert_eq!((trace.pid, trace.port), (vec![1, 2], vec![5432, 6432]));
+    }
+
+    #[test]
+    fn the_shortest_durations_are_taken() {
+        let trace = parse(&["--interval", "100ms", "--silent-after", "365d", "--duration", "1ms"]);
+        let trace = trace.unwrap().trace;
+        assert_eq!(trace.interval, Duration::from_millis(100));
+        assert_eq!(trace.silent_after, LONGEST);
+        assert_eq!(trace.duration, Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn more_ports_than_the_kernel_programs_know_are_refused() {
+        let ports = |count| (1..=count).map(|port: u16| port.to_string()).collect::<Vec<_>>();
+        assert_eq!(parse(&["-P", &ports(16).join(",")]).unwrap().trace.port.len(), 16);
+        let error = parse(&["-P", &ports(17).join(",")]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("at most 16 ports"), "{error}");
+    }
+
+    #[test]
+    fn variables_that_say_nothing_are_as_good_as_not_set() {
+        let command = Cli::command();
+        let option = |name: &str| {
+            let mut options = command.get_arguments();
+            options.find(|option| option.get_id() == name).unwrap()
+        };
+        let nothing = |name, value: &str| says_nothing(option(name), OsStr::new(value));
+        assert!(nothing("pid", "") && nothing("interval", "") && nothing("verbose", ""));
+        assert!(nothing("children", "") && nothing("quiet", "0") && nothing("quiet", "No"));
+        assert!(!nothing("children", "1") && !nothing("children", "maybe"));
+        assert!(!nothing("verbose", "0") && !nothing("limit", "0"));
     }
 }

@@ -1,6 +1,7 @@
 //! What this kernel and these privileges allow, hook by hook, and what to do about the rest.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::error::KernelError;
 use crate::kernel::{Outcome, Settings, Tracer};
@@ -49,6 +50,20 @@ const CAPABILITIES: &[Capability] = &[
 /// Root's capabilities before CAP_BPF and CAP_PERFMON were split off it.
 const SYS_ADMIN: u32 = 21;
 
+/// Inode of the initial PID namespace: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether PIDs mean the same here as in the kernel programs. A `/proc` of another namespace does not
+/// deceive it: `/proc/self` there either leads to this process or nowhere.
+///
+/// # Errors
+///
+/// When they do not, or that cannot be found out.
+pub fn check_pid_namespace() -> Result<(), KernelError> {
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(KernelError::ForeignProc)?;
+    if namespace.ino() == INITIAL_PID_NAMESPACE { Ok(()) } else { Err(KernelError::PidNamespace) }
+}
+
 /// Prints the examination to `out` and says whether the main job can run.
 ///
 /// # Errors
@@ -57,6 +72,11 @@ const SYS_ADMIN: u32 = 21;
 pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     writeln!(out, "kernel       {}", release())?;
     writeln!(out, "lockdown     {}", lockdown())?;
+    let pids = check_pid_namespace();
+    match &pids {
+        Ok(()) => writeln!(out, "PIDs         the host's")?,
+        Err(error) => writeln!(out, "PIDs         {error}")?,
+    }
     writeln!(out)?;
     writeln!(out, "Privileges")?;
     privileges(out)?;
@@ -76,6 +96,7 @@ pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
             Err(error)
         }
     };
+    let verdict = pids.and(verdict);
     writeln!(out)?;
     conclude(&verdict, out)?;
     Ok(verdict.is_ok())

@@ -26,6 +26,16 @@ pub enum KernelError {
          or give it the capabilities BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH and SYS_ADMIN"
     )]
     Privileges(String),
+    /// The kernel programs see the PIDs of the initial namespace, and this process other ones.
+    #[error(
+        "this process is in a PID namespace of its own, so that its PIDs are not those that the \
+         kernel programs see; run it in the host's: `hostPID: true` in Kubernetes, `--pid=host` in \
+         Docker"
+    )]
+    PidNamespace,
+    /// `/proc` does not show this process.
+    #[error("/proc/self/ns/pid cannot be read ({0}); mount the /proc of the host's PID namespace")]
+    ForeignProc(#[source] io::Error),
     /// The kernel refused the object for another reason.
     #[error("the kernel programs cannot be loaded: {0}")]
     Load(#[source] Box<aya::EbpfError>),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
@@ -17,12 +17,23 @@ mod status {
     pub(crate) const CANNOT_RUN: u8 = 4;
 }
 
+const UNJUDGED: &str =
+    "stdout was closed before the trace ended, so whether there is a leak is not known";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
     start_log(&cli);
     match run(&cli) {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if reader_has_gone(&error) => {
+            if cli.trace.fail_on_leak {
+                // Whoever asked for a verdict must not take silence for a good one.
+                let _ = writeln!(io::stderr(), "pgsocktrace: {UNJUDGED}");
+                ExitCode::from(status::FAILED)
+            } else {
+                ExitCode::SUCCESS
+            }
+        }
         Err(error) => {
             // Nothing can be done when stderr is closed, too.
             let _ = writeln!(io::stderr(), "pgsocktrace: {}", pipeline::sentence(&error));
@@ -81,10 +92,12 @@ fn start_log(cli: &Cli) {
         .init();
 }
 
-/// Whether whoever read the report has gone: then there is nobody left to tell.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether whoever read the report has gone: then there is nobody left to tell. What is written to
+/// stdout fails with the bare error; a pipe that broke elsewhere has a context that says so.
+fn reader_has_gone(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+        .next()
+        .and_then(|first| first.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -16,6 +16,13 @@ fn main() -> ExitCode {
         test("bad_port", |suite| bad_usage(suite, &["--port", "70000"], "70000")),
         test("bad_pid", |suite| bad_usage(suite, &["--pid", "init"], "init")),
         test("bad_output", |suite| bad_usage(suite, &["--output", "xml"], "xml")),
+        test("too_many_ports", |suite| {
+            bad_usage(suite, &["-P", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"], "at most 16")
+        }),
+        test("endless_duration", |suite| {
+            bad_usage(suite, &["--interval", "18446744073709551615s"], "at most 365d")
+        }),
+        test("bad_switch_variable", bad_switch_variable),
         test("bad_variable", bad_variable),
         test("help_and_version", help_and_version),
         test("doctor", doctor),
@@ -53,6 +60,12 @@ fn bad_usage(suite: &Suite, arguments: &[&str], named: &str) -> Result<()> {
 
 fn bad_variable(suite: &Suite) -> Result<()> {
     let output = finish(suite.tool().env("PGSOCKTRACE_INTERVAL", "5x"))?;
+    assert_eq!(output.status.code(), Some(2), "{}", says(&output));
+    Ok(())
+}
+
+fn bad_switch_variable(suite: &Suite) -> Result<()> {
+    let output = finish(suite.tool().env("PGSOCKTRACE_CHILDREN", "maybe"))?;
     assert_eq!(output.status.code(), Some(2), "{}", says(&output));
     Ok(())
 }

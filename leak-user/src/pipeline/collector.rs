@@ -157,10 +157,10 @@ impl Collector {
                     if wanted {
                         self.take_event(&decoded.event)?;
                     }
-                    if let (true, Event::Opened { id, .. }, Some(stack)) =
+                    if let (true, Event::Opened { id, at, .. }, Some(stack)) =
                         (wanted, &decoded.event, decoded.stack)
                     {
-                        self.resolver.resolve(*id, StackRole::OpenedBy, stack);
+                        self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
                     }
                 }
                 Err(error) => {
@@ -343,12 +343,14 @@ impl Collector {
             self.table.wanting_stack(self.thresholds.silent_after / 2, now).collect();
         for (id, request) in wanting {
             let role = StackRole::LastUsedBy { request };
+            let at =
+                self.table.get(id).and_then(|connection| connection.opened_at).unwrap_or_default();
             let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
             let stack = record
                 .filter(|(header, _)| header.cookie == id.0 && header.request == request)
                 .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
             match stack {
-                Some(stack) => self.resolver.resolve(id, role, stack),
+                Some(stack) => self.resolver.resolve(id, role, at, stack),
                 // It was not recorded, and an older one would accuse an innocent.
                 None => self
                     .table
@@ -406,7 +408,9 @@ impl Collector {
         if let Some(profile) = profile {
             self.tracer.set_profile(process.pid, profile);
         }
-        let Some(ResolvedStack { id, role, wanted, resolved }) = stack else { return Ok(()) };
+        let Some(ResolvedStack { id, role, at: _, wanted, resolved }) = stack else {
+            return Ok(());
+        };
         if resolved.frames_wanted_more {
             self.tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
         }

@@ -86,6 +86,28 @@ impl Targets {
         self.met.remove(&process);
     }
 
+    /// Forgets processes that no longer run.
+    #[allow(dead_code, reason = "the event loop is about to call it")]
+    pub(super) fn prune(&mut self) {
+        self.met.retain(|&process, _| process::is_running(process));
+    }
+
+    /// With children: the descendants that were forked since the last look. To be asked once the
+    /// kernel programs follow forks, for those forked before.
+    #[allow(dead_code, reason = "the event loop is about to call it")]
+    pub(super) fn late_children(&mut self) -> Vec<u32> {
+        let Some(roots) = self.roots.as_mut().filter(|_| self.children) else { return Vec::new() };
+        let known: HashSet<u32> = roots.iter().map(|process| process.pid).collect();
+        let found = process::with_descendants(&known).unwrap_or_else(|error| {
+            log::warn!("children cannot be listed: {error}");
+            HashSet::new()
+        });
+        let late: Vec<ProcessKey> =
+            found.difference(&known).filter_map(|&pid| process::identify(pid).ok()).collect();
+        roots.extend(&late);
+        late.into_iter().map(|process| process.pid).collect()
+    }
+
     /// What is traced, in words.
     pub(super) fn describe(&self) -> String {
         let processes = match &self.roots {
@@ -97,5 +119,28 @@ impl Targets {
             }
         };
         if self.names.is_empty() { processes } else { format!("{processes}, filtered by name") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, id};
+
+    use super::*;
+
+    #[test]
+    fn late_children_are_found_once_and_the_gone_are_forgotten() {
+        let root = process::identify(id()).unwrap();
+        let (names, met) = (vec!["*".parse().unwrap()], HashMap::new());
+        let mut targets = Targets { roots: Some(vec![root]), children: true, names, met };
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let key = process::identify(child.id()).unwrap();
+        assert!(targets.wants(root, "") && targets.wants(key, ""));
+        assert!(targets.late_children().contains(&child.id()));
+        assert!(!targets.late_children().contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        targets.prune();
+        assert!(targets.met.contains_key(&root) && !targets.met.contains_key(&key));
     }
 }
