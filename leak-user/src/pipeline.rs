@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::TraceArgs;
+use crate::doctor::check_pid_namespace;
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::{Settings, Tracer};
 use collector::{BATCH, Collector};
@@ -68,9 +69,14 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
     raise_file_limit();
-    let targets = Targets::find(args)?;
+    check_pid_namespace()?;
+    let mut targets = Targets::find(args)?;
     let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
     tracer.require_main_job()?;
+    // What was forked while the hooks were being attached.
+    for child in targets.late_children() {
+        tracer.add_pid(child);
+    }
     let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
     let ring = watch(tracer.ring_fd())?;
     let mut collector = Collector::new(args, tracer, targets)?;

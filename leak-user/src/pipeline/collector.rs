@@ -392,7 +392,7 @@ impl Collector {
                 || reported.contains(process)
                 || table.process(*process).is_some()
         });
-        //PRUNE
+        self.targets.prune();
     }
 
     /// What the resolver has found out next.
@@ -408,9 +408,14 @@ impl Collector {
         if let Some(profile) = profile {
             self.tracer.set_profile(process.pid, profile);
         }
-        let Some(ResolvedStack { id, role, at: _, wanted, resolved }) = stack else {
+        let Some(ResolvedStack { id, role, at, wanted, resolved }) = stack else {
             return Ok(());
         };
+        let opened_at = self.table.get(id).and_then(|connection| connection.opened_at);
+        if opened_at.is_some_and(|opened_at| opened_at != at) {
+            // The socket has begun another connection meanwhile.
+            return Ok(());
+        }
         if resolved.frames_wanted_more {
             self.tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
         }

@@ -81,20 +81,13 @@ impl Targets {
         })
     }
 
-    /// Forgets a process that is gone.
-    pub(super) fn forget(&mut self, process: ProcessKey) {
-        self.met.remove(&process);
-    }
-
     /// Forgets processes that no longer run.
-    #[allow(dead_code, reason = "the event loop is about to call it")]
     pub(super) fn prune(&mut self) {
         self.met.retain(|&process, _| process::is_running(process));
     }
 
     /// With children: the descendants that were forked since the last look. To be asked once the
     /// kernel programs follow forks, for those forked before.
-    #[allow(dead_code, reason = "the event loop is about to call it")]
     pub(super) fn late_children(&mut self) -> Vec<u32> {
         let Some(roots) = self.roots.as_mut().filter(|_| self.children) else { return Vec::new() };
         let known: HashSet<u32> = roots.iter().map(|process| process.pid).collect();
