@@ -1,0 +1,135 @@
+//! Reading what exists: the kernel programs' counters and the kernel's own list.
+
+use std::collections::HashSet;
+
+use leak_common::connection::Connection;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::Collector;
+use crate::event::{ConnectionId, Event, ListedSocket, TcpState, Timestamp, Usage};
+use crate::inventory::{Inventory, InventoryError};
+use crate::{clock, decode};
+
+impl Collector {
+    /// Takes in the kernel's counters of every connection. Returns the connections that are closed but
+    /// not destroyed, which nothing else lists.
+    pub(super) fn take_slots(&mut self, slots: Vec<(usize, Connection)>) -> Vec<ListedSocket> {
+        let mut undestroyed = Vec::new();
+        self.slots.clear();
+        let now = clock::now();
+        for (slot, connection) in slots {
+            match decode::slot(&connection) {
+                Ok(Some(event)) => {
+                    if !self.is_wanted(&event) {
+                        continue;
+                    }
+                    if let Event::Used { id, usage } = &event {
+                        self.slots.insert(*id, slot);
+                        self.meet(usage.opener.process, Some(&usage.opener.comm));
+                        if usage.tcp_state == TcpState::Close {
+                            undestroyed.push(self.closed_but_held(*id, usage));
+                        }
+                    }
+                    self.table.apply(&event, now);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.events.undecodable += 1;
+                    log::warn!("{error}; it is left out");
+                }
+            }
+        }
+        undestroyed
+    }
+
+    /// Begins to list what exists, beside the event loop.
+    pub(in crate::pipeline) fn start_inventory(
+        &self,
+    ) -> anyhow::Result<JoinHandle<Result<Inventory, InventoryError>>> {
+        let ports = self.ports.clone();
+        let scope = self.targets.scope(|| self.tracer.pids());
+        let known: HashSet<_> = self.table.connections().map(|connection| connection.id).collect();
+        Ok(spawn_blocking(move || Inventory::take(&ports, &scope, &known)))
+    }
+
+    /// Corrects the table by what exists, and has the stacks of what has fallen silent resolved.
+    pub(in crate::pipeline) fn take_inventory(
+        &mut self,
+        inventory: Result<Inventory, InventoryError>,
+    ) -> anyhow::Result<()> {
+        let slots: Vec<_> = self.tracer.connections().collect();
+        // Whatever ended until now is told before the counters and the list say that it is gone.
+        self.drain_all()?;
+        let undestroyed = self.take_slots(slots);
+        match inventory {
+            Ok(mut inventory) => {
+                self.warn_of_gaps(&inventory);
+                inventory.sockets.extend(undestroyed);
+                self.keep_wanted(&mut inventory.sockets);
+                let event = inventory.into_event();
+                self.table.apply(&event, clock::now());
+            }
+            Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
+        }
+        self.resolve_last_uses();
+        self.forget_the_gone();
+        Ok(())
+    }
+
+    /// What sock_diag would say of a connection that is closed but held by its process: it lists none.
+    /// What only the list knows stays as it was.
+    pub(super) fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> ListedSocket {
+        let known = self.table.get(id);
+        let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
+        ListedSocket {
+            id,
+            endpoints: usage.endpoints,
+            tcp_state: usage.tcp_state,
+            unread_bytes: 0,
+            bytes_sent: known.map_or(usage.bytes_sent, |known| known.bytes_sent),
+            bytes_received: known.map_or(usage.bytes_received, |known| known.bytes_received),
+            last_send: used(usage.last_send),
+            last_receive: used(usage.last_receive),
+            held_by: known
+                .map_or_else(|| vec![usage.opener.process], |known| known.held_by.clone()),
+        }
+    }
+
+    /// Says what cannot be seen, once.
+    pub(super) fn warn_of_gaps(&mut self, inventory: &Inventory) {
+        let first = |said: &mut bool| !std::mem::replace(said, true);
+        if let Some(reason) = &inventory.unread_reason
+            && first(&mut self.warned.namespaces)
+        {
+            log::warn!("{reason}; connections there are followed only once they are used");
+        }
+        let unread = inventory.unread_processes;
+        if unread > 0 && first(&mut self.warned.holders) {
+            log::warn!(
+                "the file descriptors of {unread} processes cannot be read, so it is not known which \
+                 connections they hold; CAP_SYS_PTRACE allows it"
+            );
+        }
+        let untraced = self.tracer.counters().table_full;
+        if untraced > 0 && first(&mut self.warned.table_full) {
+            log::warn!(
+                "{untraced} connections are not traced because the kernel's table is full; raise \
+                 --max-connections"
+            );
+        }
+    }
+
+    /// Leaves out sockets that only processes of other names hold.
+    pub(super) fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) {
+        for socket in sockets.iter() {
+            for &holder in &socket.held_by {
+                self.meet(holder, None);
+            }
+        }
+        let (table, targets) = (&self.table, &mut self.targets);
+        sockets.retain(|socket| {
+            table.get(socket.id).is_some()
+                || socket.held_by.iter().any(|&holder| targets.wants(holder, ""))
+        });
+    }
+}
