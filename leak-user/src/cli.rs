@@ -108,7 +108,7 @@ pub struct TraceArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub pid: Vec<u32>,
     /// With --pid: trace the children of these processes, too, those they have and those to come.
-    #[arg(long, env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
+    #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
     /// Trace only processes whose name, as `ps -o comm` shows it, matches this pattern (repeatable).
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]

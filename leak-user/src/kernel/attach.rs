@@ -3,6 +3,7 @@
 use aya::programs::{Program as AyaProgram, ProgramError};
 use aya::{Btf, Ebpf};
 
+use super::btf;
 use super::hooks::{Attachment, Flavour, HOOKS, Hook, Program, Purpose};
 
 /// How one purpose fared.
@@ -17,24 +18,24 @@ pub struct Outcome {
 }
 
 /// Attaches the best hook that loads, for each of `purposes`. With `only`, the purposes that have a
-/// hook of that flavour use it or nothing: that is how the tests reach the lesser ones. `arity` tells
-/// how many parameters a kernel function has.
+/// hook of that flavour use it or nothing: that is how the tests reach the lesser ones. `types` tells
+/// what this kernel has at all; `btf` is the same in aya's form.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
+    types: &btf::Btf<'_>,
     purposes: &[Purpose],
     only: Option<Flavour>,
-    arity: &dyn Fn(&str) -> Option<usize>,
 ) -> Vec<Outcome> {
-    purposes.iter().map(|&purpose| attach_best(ebpf, btf, purpose, only, arity)).collect()
+    purposes.iter().map(|&purpose| attach_best(ebpf, btf, types, purpose, only)).collect()
 }
 
 fn attach_best(
     ebpf: &mut Ebpf,
     btf: &Btf,
+    types: &btf::Btf<'_>,
     purpose: Purpose,
     only: Option<Flavour>,
-    arity: &dyn Fn(&str) -> Option<usize>,
 ) -> Outcome {
     let mut hooks: Vec<_> = HOOKS.iter().filter(|hook| hook.purpose == purpose).collect();
     if let Some(only) = only
@@ -42,27 +43,43 @@ fn attach_best(
     {
         hooks.retain(|hook| hook.flavour == only);
     }
-    hooks.retain(|hook| fits(hook, arity));
+    hooks.retain(|hook| fits(hook, types));
     let mut refused = Vec::new();
     for hook in hooks {
-        match attach_hook(ebpf, btf, hook) {
+        let attached = match missing(hook, types) {
+            Some(what) => Err(what),
+            None => attach_hook(ebpf, btf, hook).map_err(|error| reason(&error)),
+        };
+        match attached {
             Ok(()) => return Outcome { purpose, chosen: Some(hook), refused },
-            Err(error) => {
-                log::debug!("{} was refused: {error}", hook.label);
-                refused.push((hook, reason(&error)));
+            Err(why) => {
+                log::debug!("{} was refused: {why}", hook.label);
+                refused.push((hook, why));
             }
         }
     }
     Outcome { purpose, chosen: None, refused }
 }
 
+/// What a hook needs and this kernel does not have.
+fn missing(hook: &Hook, types: &btf::Btf<'_>) -> Option<String> {
+    hook.programs.iter().find_map(|program| {
+        let (what, is_there) = match program.attachment {
+            Attachment::Tracepoint => ("tracepoint", types.has_tracepoint(program.target)),
+            Attachment::FunctionExit => ("function", types.has_function(program.target)),
+            // A kprobe needs no type, and BTF leaves some functions out.
+            Attachment::Kprobe => return None,
+        };
+        (!is_there).then(|| format!("this kernel has no {what} {}", program.target))
+    })
+}
+
 /// Whether the hooked functions have the parameters that the hook's programs expect. One that this
 /// kernel's BTF does not know is left for the kernel to judge.
-fn fits(hook: &Hook, arity: &dyn Fn(&str) -> Option<usize>) -> bool {
+fn fits(hook: &Hook, types: &btf::Btf<'_>) -> bool {
+    let fits = |count| hook.parameters.contains(&count);
     hook.parameters.is_empty()
-        || hook.programs.iter().all(|program| {
-            arity(program.target).is_none_or(|count| hook.parameters.contains(&count))
-        })
+        || hook.programs.iter().all(|program| types.function_arity(program.target).is_none_or(fits))
 }
 
 /// Loads all of a hook's programs before it attaches any, so that a refusal leaves nothing behind.

@@ -154,16 +154,6 @@ impl<'a> Btf<'a> {
         self.prototype(function).map(|prototype| prototype.count)
     }
 
-    /// Which parameter of a kernel function has this name, counted from 0.
-    #[must_use]
-    pub fn parameter_index(&self, function: &str, parameter: &str) -> Option<usize> {
-        let prototype = self.prototype(function)?;
-        (0..prototype.count).find(|index| {
-            u32_at(self.types, prototype.body + index * PARAMETER_LENGTH)
-                .is_some_and(|name| self.is_name(name, parameter))
-        })
-    }
-
     fn prototype(&self, function: &str) -> Option<Type> {
         self.named(Kind::Func, function).find_map(|function| {
             self.get(function.size_or_type).filter(|found| found.kind == Kind::FuncProto as u32)

@@ -58,14 +58,10 @@ pub struct Settings {
 /// What the kernel programs have counted since they were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Events sent, by kind.
-    pub sent: [u64; kind::COUNT],
     /// Events lost for want of room in the ring buffer, by kind.
     pub lost: [u64; kind::COUNT],
     /// Connections not traced because the table was full.
     pub table_full: u64,
-    /// Stacks copied.
-    pub stacks: u64,
     /// Stacks not copied because the budget was used up.
     pub stacks_over_budget: u64,
     /// Stacks not copied because the connection has no slot in the flight recorder.
@@ -119,14 +115,13 @@ impl Tracer {
             pids.insert(pid, 1, 0)?;
         }
 
-        let arity = |function: &str| types.function_arity(function);
         let types_for_aya = Btf::from_sys_fs().map_err(KernelError::Btf)?;
         let purposes: Vec<_> = Purpose::ALL
             .into_iter()
             .filter(|&purpose| settings.children || purpose != Purpose::Children)
             .collect();
         let outcomes =
-            attach::attach(&mut ebpf, &types_for_aya, &purposes, settings.flavour, &arity);
+            attach::attach(&mut ebpf, &types_for_aya, &types, &purposes, settings.flavour);
         Ok(Self { ebpf, outcomes, ring, counters, connections, records, pids, profiles })
     }
 
@@ -226,10 +221,8 @@ impl Tracer {
             values
         };
         Counters {
-            sent: by_kind(counter::SENT),
             lost: by_kind(counter::LOST),
             table_full: sum(counter::TABLE_FULL),
-            stacks: sum(counter::STACKS),
             stacks_over_budget: sum(counter::STACKS_OVER_BUDGET),
             stacks_no_slot: sum(counter::STACKS_NO_SLOT),
             stacks_unreadable: sum(counter::STACKS_UNREADABLE),
