@@ -1,7 +1,7 @@
 //! Processes that tests start: they never outlive the test, and their lines can be waited for.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -136,12 +136,8 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         leftovers::mark(command);
         die_with_parent(command, libc::SIGKILL);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("{name} cannot be started"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command).with_context(|| format!("{name} cannot be started"))?;
         let stdout = child.stdout.take().map(Lines::read_from).unwrap_or_default();
         let stderr = child.stderr.take().map(Lines::read_from).unwrap_or_default();
         Ok(Self { name, stdin: child.stdin.take(), stdout, stderr, child })
@@ -236,7 +232,25 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: i32) {
     unsafe {
         command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal) {
             0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+            _ => Err(io::Error::last_os_error()),
         });
     }
+}
+
+/// Starts a program that may just have been written. Another test's thread that forked meanwhile holds
+/// the file open for writing until its own exec: that is waited for.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        match command.spawn() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ExecutableFileBusy
 }
