@@ -4,7 +4,7 @@ use core::ptr;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use leak_common::connection::{Caller, Connection, LOST, state};
 use leak_common::event::counter;
 
@@ -157,8 +157,14 @@ pub(crate) fn release(sock: Sock, slot: Slot) {
     let _ = SLOTS.remove(slot.connection.cookie);
     publish(slot.connection, 0);
     if let Some(pointer) = sock.for_helpers() {
+        // The mark is wiped, not deleted: the kernel does that with the socket, and cheaper.
         // SAFETY: the verifier checks the socket pointer and the map.
-        unsafe { bpf_sk_storage_delete(handles(), pointer) };
+        let handle =
+            unsafe { bpf_sk_storage_get(handles(), pointer, ptr::null_mut(), 0).cast::<Handle>() };
+        if !handle.is_null() {
+            // SAFETY: not null, so it is the value in the socket's storage.
+            unsafe { (*handle).slot_plus_one = 0 };
+        }
     }
     let _ = FREE_SLOTS.push(slot.index, 0);
 }
