@@ -15,6 +15,8 @@ use crate::kernel::{Task, now};
 use crate::maps::{BUDGET, PROFILES, RECORDS, constant, count};
 use crate::python;
 
+/// The size of the smallest page.
+const PAGE: u64 = 4096;
 /// The budget is kept for spans of this length.
 const SECOND_NS: u64 = 1_000_000_000;
 /// Go keeps the address of the running goroutine's descriptor this far below the thread register.
@@ -109,7 +111,8 @@ pub(crate) fn copy(
     budget.spent_ns += now().wrapping_sub(began);
 }
 
-/// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end.
+/// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end. A stack
+/// may end with its page, in the middle of the last chunk: then what lies in the page is copied.
 #[inline(always)]
 fn copy_chunks(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK]) -> u32 {
     let mut offset = 0;
@@ -118,13 +121,16 @@ fn copy_chunks(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK]) -> u32 {
             break;
         }
         // SAFETY: the loop's bound keeps the chunk within `bytes`; the helper checks the user's side.
-        let failed = unsafe {
-            let to = bytes.as_mut_ptr().add(offset);
-            let from = (sp as *const u8).wrapping_add(offset);
-            read_user(to.cast(), STACK_CHUNK as u32, from.cast()) != 0
-        };
-        if failed {
-            break;
+        unsafe {
+            let to = bytes.as_mut_ptr().add(offset).cast();
+            let from = (sp as *const core::ffi::c_void).wrapping_byte_add(offset);
+            if read_user(to, STACK_CHUNK as u32, from) != 0 {
+                let in_page = (PAGE - (from as u64 & (PAGE - 1))) as u32;
+                if in_page < STACK_CHUNK as u32 && read_user(to, in_page, from) == 0 {
+                    return offset as u32 + in_page;
+                }
+                break;
+            }
         }
         offset += STACK_CHUNK;
     }
