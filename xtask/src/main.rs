@@ -21,7 +21,7 @@ Usage: cargo xtask COMMAND
   build  build the kernel programs and target/release/pgsocktrace
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
-  bench  measure what tracing costs
+  bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
 ";
@@ -35,15 +35,15 @@ fn main() -> ExitCode {
         ("build", []) => in_workspace(|root| build::run(root).map(drop)),
         ("demo", []) => in_workspace(demo::run),
         ("test", rest) => in_workspace(|root| test::run(root, rest)),
-        ("bench", []) => in_workspace(bench::run),
+        ("bench", rest) => match bench::Subject::named(rest) {
+            Some(subject) => in_workspace(|root| bench::run(root, subject)),
+            None => return misused(),
+        },
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        _ => {
-            eprint!("{USAGE}");
-            return ExitCode::from(2);
-        }
+        _ => return misused(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +52,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says how the command is used.
+fn misused() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(2)
 }
 
 /// Runs a command with the path of the workspace.

@@ -1,0 +1,134 @@
+//! How many stacks are complete and right, for each language and version; writes `docs/stacks.md`.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{build, postgres::Postgres};
+
+/// Where the table goes.
+const DOCUMENT: &str = "docs/stacks.md";
+
+/// What a group of rows is measured with.
+pub(super) struct Bench<'a> {
+    /// The repository.
+    pub(super) workspace: &'a Path,
+    /// The tracer.
+    pub(super) binary: &'a Path,
+    /// The server that the programs use.
+    pub(super) postgres: &'a Postgres,
+}
+
+/// How many of so many things are as they should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Those that are.
+    pub(super) right: u32,
+    /// All.
+    pub(super) of: u32,
+}
+
+/// What was measured of one language in one version.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// "Go", "C", "Python" …
+    pub(super) language: String,
+    /// Version of the compiler or runtime, as it tells it.
+    pub(super) version: String,
+    /// How the program was built or started: "stripped, PIE", "-O2, no frame pointers" …
+    pub(super) build: String,
+    /// Frames that were traced like the program itself or its debugger tells them, of those that it tells.
+    pub(super) frames: Share,
+    /// Connections whose connect stack names the application's right function.
+    pub(super) opened_by: Share,
+    /// Connections whose last request's stack names the application's right function.
+    pub(super) last_used_by: Share,
+    /// Time that the kernel programs added to a request and its answer, in nanoseconds.
+    pub(super) added_ns: f64,
+    /// Who told the frames that the traced ones are compared with.
+    pub(super) witness: &'static str,
+}
+
+/// Measures the rows of one group of languages.
+type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
+
+/// Every group.
+const GROUPS: &[(&str, Group)] = &[];
+
+/// Measures all rows and writes the table.
+pub(super) fn run(workspace: &Path) -> Result<()> {
+    let binary = build::run(workspace)?;
+    let postgres = Postgres::start()?;
+    let bench = Bench { workspace, binary: &binary, postgres: &postgres };
+    let mut rows = Vec::new();
+    for (name, group) in GROUPS {
+        println!("bench: stacks of {name}");
+        rows.extend(group(&bench).with_context(|| format!("The stacks of {name}"))?);
+    }
+    ensure!(!rows.is_empty(), "Nothing was measured.");
+    let document = workspace.join(DOCUMENT);
+    if let Some(directory) = document.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let table = table(&rows);
+    print!("{table}");
+    fs::write(&document, format!("{PREFACE}{table}"))?;
+    println!("bench: wrote {DOCUMENT}");
+    Ok(())
+}
+
+/// What the document says before its table.
+const PREFACE: &str = "\
+# Stacks
+
+Written by `cargo xtask bench stacks`, which anyone can repeat. Frames are compared one by one, function and line,
+with what the witness told of the same call: the program itself or its debugger. \"Added\" is the time that the kernel
+programs spent on one request and its answer, as the kernel's statistics tell it.
+
+";
+
+/// The table, in Markdown.
+fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| language | version | build | frames right | opened by | last used by | added | witness |\n\
+         |---|---|---|---:|---:|---:|---:|---|\n",
+    );
+    for row in rows {
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} | {:.1} µs | {} |\n",
+            row.language,
+            row.version,
+            row.build,
+            percent(row.frames),
+            percent(row.opened_by),
+            percent(row.last_used_by),
+            row.added_ns / 1000.0,
+            row.witness,
+        ));
+    }
+    text
+}
+
+/// "99.1 % of 342"; "–" where there was nothing to look at.
+fn percent(share: Share) -> String {
+    match share.of {
+        0 => "–".to_owned(),
+        // Rounded down: only what is all right is 100 %.
+        of => format!(
+            "{:.1} % of {of}",
+            (f64::from(share.right) * 1000.0 / f64::from(of)).floor() / 10.0
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_all_is_100_percent() {
+        assert_eq!(percent(Share { right: 9999, of: 10_000 }), "99.9 % of 10000");
+        assert_eq!(percent(Share { right: 3, of: 3 }), "100.0 % of 3");
+        assert_eq!(percent(Share { right: 0, of: 0 }), "–");
+    }
+}
