@@ -57,7 +57,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) elf: Elf,
-    pub(super) rules: FrameRules,
+    rules: Option<FrameRules>,
     /// Present when the Go toolchain built it.
     pub(super) go: Option<GoBinary>,
     symbols: Option<Symbols>,
@@ -67,12 +67,17 @@ impl Loaded {
     fn read(file: &File) -> Result<Self, super::elf::ElfError> {
         let elf = Elf::read(file)?;
         let go = GoBinary::read(&elf, file);
-        let rules = FrameRules::read(&elf, file);
-        Ok(Self { elf, rules, go, symbols: None })
+        Ok(Self { elf, rules: None, go, symbols: None })
+    }
+
+    /// The unwind rules of `file`, read when they are first asked for: a Go program's own table takes
+    /// their place.
+    pub(super) fn rules(&mut self, file: &File) -> &mut FrameRules {
+        self.rules.get_or_insert_with(|| FrameRules::read(&self.elf, file))
     }
 
     fn bytes(&self) -> u64 {
-        self.rules.bytes()
+        self.rules.as_ref().map_or(0, FrameRules::bytes)
             + self.go.as_ref().map_or(0, GoBinary::bytes)
             + self.symbols.as_ref().map_or(0, Symbols::bytes)
     }
@@ -98,9 +103,14 @@ impl Binary {
     pub(super) fn symbols_at(&self, address: u64) -> Rc<[Symbol]> {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
         let Loaded { elf, go, symbols, .. } = &mut *loaded;
-        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
         let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
-        // A stripped Go program still has its line table, which also has lines.
+        // Go's own table knows all that its debug information does, and is much smaller.
+        if go.as_ref().is_some_and(GoBinary::tells_inlined)
+            && let Some(found) = from_table()
+        {
+            return found;
+        }
+        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
         if !symbols.has_debug
             && let Some(found) = from_table()
         {
