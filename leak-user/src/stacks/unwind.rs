@@ -67,6 +67,8 @@ impl fmt::Debug for FrameRules {
 pub(super) enum Step {
     /// To the frame with this return address.
     Caller(u64),
+    /// To the frame that goes on at this address, of which nothing says that a call precedes it.
+    Suspended(u64),
     /// There is no caller.
     End(End),
 }
@@ -196,7 +198,8 @@ impl Walker {
             match step {
                 Step::End(end) => break end,
                 // Stacks grow downward: a caller's frame lies above, or the walk would not end.
-                Step::Caller(_) if registers.sp() <= sp => break End::Lost,
+                Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => break End::Lost,
+                Step::Suspended(at) => address = at,
                 Step::Caller(caller) => match caller.checked_sub(1) {
                     Some(before) => address = before,
                     None => break End::MaybeRoot,

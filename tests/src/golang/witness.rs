@@ -121,10 +121,12 @@ fn seen(frame: &Frame) -> Seen {
 }
 
 /// Whether the runtime leaves the function out of what it tells: see `showframe` and
-/// `isExportedRuntime` of Go's src/runtime/traceback.go.
+/// `isExportedRuntime` of Go's src/runtime/traceback.go. Names without a package are of code that cgo
+/// made up; C's own functions are not on the goroutine's stack.
 fn is_internal(name: &str) -> bool {
-    name.strip_prefix("runtime.")
-        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_uppercase()))
+    let is_exported = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+    name != "panic"
+        && (!name.contains('.') || name.strip_prefix("runtime.").is_some_and(|n| !is_exported(n)))
 }
 
 #[cfg(test)]

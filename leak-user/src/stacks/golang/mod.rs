@@ -15,7 +15,7 @@ use leak_common::stack::{GOROUTINE_WINDOW, GOROUTINE_WINDOW_START};
 
 use self::inline::InlinedCalls;
 use self::locate::Place;
-use self::pclntab::{LineTable, Root};
+use self::pclntab::{LineTable, Role};
 use super::bytes::u64_at;
 use super::elf::{Elf, MAX_SECTION, read_exact};
 use super::raw::RawStack;
@@ -64,11 +64,12 @@ impl GoBinary {
     ) -> Option<Step> {
         let lines = self.lines.as_ref()?;
         let function = lines.function(address)?;
-        match lines.root(&function) {
-            Some(Root::First) => return Some(Step::End(End::Root)),
+        let role = lines.role(&function);
+        match role {
+            Some(Role::First) => return Some(Step::End(End::Root)),
             // The caller's frames are on another stack, of which there is no copy.
-            Some(Root::Switch) => return Some(Step::End(End::Lost)),
-            None => {}
+            Some(Role::Switch) => return Some(Step::End(End::Lost)),
+            Some(Role::CalledBack) | None => {}
         }
         let depth = u64::from(lines.frame_size(&function, address)?);
         let return_at = registers.sp().checked_add(depth)?;
@@ -84,7 +85,12 @@ impl GoBinary {
         }
         registers.set_sp(return_at.checked_add(8)?);
         registers.set_ip(caller);
-        Some(if caller == 0 { Step::End(End::Root) } else { Step::Caller(caller) })
+        Some(match (caller, role) {
+            (0, _) => Step::End(End::Root),
+            // Where the goroutine was when it left for C is no return address.
+            (_, Some(Role::CalledBack)) => Step::Suspended(caller),
+            _ => Step::Caller(caller),
+        })
     }
 
     /// The functions at `address` by the line table, innermost first. Where inlined calls cannot be

@@ -14,33 +14,33 @@ const MAX_STEPS: usize = 1 << 17;
 /// Go's stacks are at most 1 GB.
 const MAX_FRAME: i64 = 1 << 30;
 
-/// Functions that no Go function calls.
-const FIRST: [&str; 6] = [
-    "runtime.goexit",
-    "runtime.mstart",
-    "runtime.rt0_go",
-    "runtime.mstart1",
-    "_rt0_amd64_linux",
-    "_rt0_amd64",
-];
-/// Functions that leave the stack of their caller. `runtime.cgocallback` does too, but arranges the other
-/// one so that it reads as if it had been called there.
-const SWITCHES: [&str; 5] = [
-    "runtime.mcall",
-    "runtime.systemstack",
-    "runtime.asmcgocall",
-    "runtime.morestack",
-    "runtime.sigtramp",
-];
-
-/// Why a function has no caller on its stack.
+/// What a function of the runtime means for unwinding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Root {
+pub(super) enum Role {
     /// It is its thread's or goroutine's first.
     First,
     /// It switches stacks.
     Switch,
+    /// It too, but arranges the stack that it switches to so that it reads as if the code that had left
+    /// that stack had called it.
+    CalledBack,
 }
+
+/// The functions that have a role.
+const ROLES: [(&str, Role); 12] = [
+    ("runtime.goexit", Role::First),
+    ("runtime.mstart", Role::First),
+    ("runtime.mstart1", Role::First),
+    ("runtime.rt0_go", Role::First),
+    ("_rt0_amd64_linux", Role::First),
+    ("_rt0_amd64", Role::First),
+    ("runtime.mcall", Role::Switch),
+    ("runtime.systemstack", Role::Switch),
+    ("runtime.asmcgocall", Role::Switch),
+    ("runtime.morestack", Role::Switch),
+    ("runtime.sigtramp", Role::Switch),
+    ("runtime.cgocallback", Role::CalledBack),
+];
 
 /// A line table.
 pub(super) struct LineTable {
@@ -162,18 +162,12 @@ impl LineTable {
         u32::try_from(line).ok().filter(|line| *line > 0)
     }
 
-    /// Whether a function is the outermost of its stack.
-    pub(super) fn root(&self, function: &Function) -> Option<Root> {
+    /// A function's role, if it has one.
+    pub(super) fn role(&self, function: &Function) -> Option<Role> {
         let name = usize::try_from(self.field(function, 0)?).ok()?;
         let text = self.data.get(self.header.names.checked_add(name)?..)?;
-        // Most functions are told apart from these by their first bytes.
-        let is = |name: &str| {
-            text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0)
-        };
-        if FIRST.iter().any(|name| is(name)) {
-            return Some(Root::First);
-        }
-        SWITCHES.iter().any(|name| is(name)).then_some(Root::Switch)
+        let is = |name: &str| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
+        ROLES.iter().find(|(name, _)| is(name)).map(|(_, role)| *role)
     }
 
     /// Size of `runtime.inlinedCall`, and where in it the name and the caller's place are.
