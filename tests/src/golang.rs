@@ -2,6 +2,7 @@
 //!
 //! The program says what the runtime told it of its own stack at each call; [`Witness`] reads that.
 
+mod observe;
 mod strip;
 mod witness;
 
@@ -12,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+pub use self::observe::{Observation, observe, shapes};
 pub use self::witness::{Comparison, Witness};
 use crate::program::{Program, Reply};
 use crate::suite::APPS;
@@ -50,7 +52,7 @@ pub struct Toolchain {
 }
 
 /// How a program is built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GoBuild {
     /// Linked with C, by the C linker.
     pub cgo: bool,
@@ -65,10 +67,14 @@ pub struct GoBuild {
 }
 
 impl GoBuild {
-    /// Every combination that is tested.
+    /// As `go build` does by itself, without C.
+    pub const PLAIN: Self =
+        Self { cgo: false, pie: false, stripped: false, inlining_off: false, headless: false };
+
+    /// Every combination that is measured.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let plain = Self::default();
+        let plain = Self::PLAIN;
         let stripped = Self { stripped: true, ..plain };
         let mut all = vec![plain, Self { inlining_off: true, ..plain }];
         for cgo in [false, true] {
@@ -155,7 +161,8 @@ impl Toolchain {
 /// The directories in a directory; none when it cannot be read.
 fn directories(of: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(of).into_iter().flatten().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     paths.sort();
     paths
 }

@@ -60,7 +60,7 @@ pub use program::{Program, Reply};
 pub use report::{Event, Finding, Report};
 pub use server::Server;
 pub use shop::{Build, Shop};
-pub use suite::Suite;
+pub use suite::{Suite, target};
 pub use trace::{Outcome, Trace, TraceBuilder};
 
 /// How many tests run at the same time: they mostly wait.

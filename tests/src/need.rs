@@ -5,7 +5,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::golang::Toolchain;
 use crate::server;
+use crate::suite::target;
 
 /// A prerequisite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub enum Need {
     Setpriv,
     /// `strip`, to take symbols away.
     Strip,
+    /// A Go toolchain.
+    Go,
+    /// Toolchains of three Go releases or more.
+    GoReleases,
 }
 
 impl Need {
@@ -51,6 +57,8 @@ impl Need {
             Self::Ip => succeeds("ip", &["-V"]),
             Self::Setpriv => succeeds("setpriv", &["--version"]),
             Self::Strip => succeeds("strip", &["--version"]),
+            Self::Go => !Toolchain::all(&target()).is_empty(),
+            Self::GoReleases => Toolchain::all(&target()).len() >= 3,
         }
     }
 }
@@ -68,6 +76,8 @@ impl fmt::Display for Need {
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",
             Self::Strip => "strip",
+            Self::Go => "Go",
+            Self::GoReleases => "three releases of Go",
         })
     }
 }

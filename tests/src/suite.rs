@@ -183,6 +183,14 @@ impl Suite {
     }
 }
 
+/// Cargo's target directory of the workspace.
+#[must_use]
+pub fn target() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    tests.parent().unwrap_or(tests).join(target)
+}
+
 /// Takes the environment's options away from a command.
 pub(crate) fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {

@@ -21,7 +21,9 @@ impl TraceBuilder {
         Self { command, output: "ndjson" }
     }
 
-    pub(crate) fn new(command: Command, port: u16) -> Self {
+    /// A trace of connections to this port by the binary that `command` runs.
+    #[must_use]
+    pub fn new(command: Command, port: u16) -> Self {
         Self::bare(command)
             .option("--interval", &format!("{}ms", INTERVAL.as_millis()))
             .option("--silent-after", "2s")
@@ -189,6 +191,12 @@ impl Trace {
     /// event, and for what must not happen.
     pub fn let_intervals_pass(&self, count: u32) {
         thread::sleep(INTERVAL * count);
+    }
+
+    /// What it has said on stderr so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.running.stderr.all()
     }
 
     /// Ends the trace as Ctrl-C does and reads its report.

@@ -2,7 +2,9 @@
 
 mod bench;
 mod build;
+mod debian;
 mod demo;
+mod golang;
 mod postgres;
 mod process;
 mod service;

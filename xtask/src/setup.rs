@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    build,
+    build, golang,
     postgres::binaries,
     process::{check, is_root, output, which},
     toolchain::{Compiler, SYSTEM_RUSTC, Toolchain, target_directory, tools_directory},
@@ -32,11 +32,13 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
+    /// Building Go programs by other releases than the machine's.
+    GoReleases,
 }
 
 /// All needs.
 pub(crate) const EVERYTHING: &[Need] =
-    &[Need::Build, Need::Database, Need::Demo, Need::Tests, Need::Bench];
+    &[Need::Build, Need::Database, Need::Demo, Need::Tests, Need::Bench, Need::GoReleases];
 
 /// Something that must be there.
 struct Requirement {
@@ -143,6 +145,9 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::Build) {
         linker(workspace)?;
+    }
+    if needs.contains(&Need::GoReleases) {
+        golang::set_up(&target_directory(workspace))?;
     }
     Ok(())
 }

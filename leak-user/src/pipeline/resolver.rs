@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
+use std::time::Instant;
 
 use leak_common::stack::StackProfile;
 use tokio::sync::mpsc as channel;
@@ -170,7 +171,13 @@ fn serve(resolver: &mut Resolver, request: Request) -> Option<Answer> {
             Some(Answer { process, profile, stack: None })
         }
         Request::Resolve { id, role, at, stack } => {
+            let began = Instant::now();
             let resolved = resolver.resolve(&stack, clock::now());
+            log::debug!(
+                "process {}: a stack was resolved in {} us",
+                stack.process.pid,
+                began.elapsed().as_micros()
+            );
             let (process, wanted) = (stack.process, stack.wanted);
             let profile = resolver.profile(process);
             let stack = Some(ResolvedStack { id, role, at, wanted, resolved });

@@ -6,7 +6,7 @@ use crate::report::{Frame, Stack};
 
 /// Packages whose functions lie between the place where the program asks the runtime and the kernel.
 const BELOW: [&str; 5] =
-    ["net.", "internal/poll.", "syscall.", "runtime/internal/syscall.", "internal/runtime/syscall."];
+    ["net.", "internal/poll.", "syscall.", "runtime/internal/syscall", "internal/runtime/syscall"];
 
 /// What `runtime.Stack` said, without the frame of the function that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Comparison {
     pub right: u32,
     /// Frames that either has.
     pub of: u32,
+    /// Frames that the traced stack has, of those that the runtime tells.
+    pub traced: u32,
     /// The innermost function of the program itself is the right one, at the right line.
     pub names_the_caller: bool,
     /// Both, side by side, innermost first.
@@ -67,6 +69,11 @@ impl Witness {
         Ok(Self { goroutine, frames, is_cut })
     }
 
+    /// How many frames it has.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
+    }
+
     /// Compares a traced stack, frame by frame.
     ///
     /// The runtime was asked before the call, so it does not know the functions of the library that lead
@@ -78,7 +85,8 @@ impl Witness {
         let traced: Vec<Seen> = stack.frames.iter().map(seen).collect();
         let start = traced.iter().position(|Seen(name, ..)| name.starts_with("main."));
         let (below, above) = traced.split_at(start.unwrap_or(traced.len()));
-        let is_below = |Seen(name, ..): &Seen| BELOW.iter().any(|package| name.starts_with(package));
+        let is_below =
+            |Seen(name, ..): &Seen| BELOW.iter().any(|package| name.starts_with(package));
         let leads_there = !below.is_empty() && below.iter().all(is_below);
         let mut above: Vec<Seen> =
             above.iter().filter(|seen| !is_internal(&seen.0)).cloned().collect();
@@ -96,7 +104,8 @@ impl Witness {
         }
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let names_the_caller = leads_there && self.frames.first() == above.first();
-        Comparison { right: count(right), of: count(of), names_the_caller, text }
+        let (right, of, traced) = (count(right), count(of), count(above.len()));
+        Comparison { right, of, traced, names_the_caller, text }
     }
 }
 
@@ -188,7 +197,8 @@ mod tests {
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["", "goroutine", "goroutine x [running]:", "goroutine 1 [running]:\nmain.a()\n"]
+        for text in
+            ["", "goroutine", "goroutine x [running]:", "goroutine 1 [running]:\nmain.a()\n"]
         {
             assert!(Witness::read(text).is_err(), "{text}");
         }

@@ -201,10 +201,20 @@ fn transactions_per_second(output: &str) -> Option<f64> {
 
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had so far, in KiB.
+pub(super) fn resident_peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// A field of /proc/PID/status, in KiB.
+fn memory(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
+        .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok())
         .context("The kernel does not tell the resident memory.")
 }
 

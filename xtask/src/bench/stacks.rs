@@ -1,9 +1,13 @@
 //! How many stacks are complete and right, for each language and version; writes `docs/stacks.md`.
 
+mod golang;
+mod large;
+
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::programs::Statistics;
 use crate::{build, postgres::Postgres};
 
 /// Where the table goes.
@@ -53,7 +57,7 @@ pub(super) struct Row {
 type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
 
 /// Every group.
-const GROUPS: &[(&str, Group)] = &[];
+const GROUPS: &[(&str, Group)] = &[("Go", golang::rows)];
 
 /// Measures all rows and writes the table.
 pub(super) fn run(workspace: &Path) -> Result<()> {
@@ -70,11 +74,28 @@ pub(super) fn run(workspace: &Path) -> Result<()> {
     if let Some(directory) = document.parent() {
         fs::create_dir_all(directory)?;
     }
-    let table = table(&rows);
-    print!("{table}");
-    fs::write(&document, format!("{PREFACE}{table}"))?;
+    println!("bench: stacks of a large program");
+    let large = large::measure(&bench).context("The stacks of a large program")?;
+    let text = format!("{}\n{large}", table(&rows));
+    print!("{text}");
+    fs::write(&document, format!("{PREFACE}{text}"))?;
     println!("bench: wrote {DOCUMENT}");
     Ok(())
+}
+
+/// Time that a tracer's programs take for each of so many rounds that `run` makes, in nanoseconds: the
+/// least of three, because they also see what other processes send meanwhile.
+fn added_ns(tracer: u32, rounds: u32, mut run: impl FnMut(u32) -> Result<()>) -> Result<f64> {
+    let statistics = Statistics::on()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..3 {
+        let before = statistics.of(tracer)?;
+        run(rounds)?;
+        let costs = statistics.of(tracer)?.since(&before);
+        let total: f64 = costs.iter().map(|cost| cost.nanoseconds * cost.runs as f64).sum();
+        least = least.min(total / f64::from(rounds));
+    }
+    Ok(least)
 }
 
 /// What the document says before its table.

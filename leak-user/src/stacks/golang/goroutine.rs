@@ -7,8 +7,8 @@ use gimli::{
     constants,
 };
 
-use super::super::elf::{Elf, read_exact};
 use super::super::bytes::u64_at;
+use super::super::elf::{Elf, read_exact};
 use super::locate::{BUILD_INFO_MAGIC, build_info};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
@@ -86,9 +86,7 @@ fn told(elf: &Elf, file: &File) -> Option<usize> {
 /// The same of one unit; only that of the runtime is looked at.
 fn in_unit(unit: &UnitHeader<Slice<'_>>, abbreviations: &Abbreviations) -> Option<u64> {
     let mut entries = unit.entries(abbreviations);
-    let is = |value: Option<AttributeValue<Slice<'_>>>, name: &str| {
-        matches!(value, Some(AttributeValue::String(text)) if text.slice() == name.as_bytes())
-    };
+    let is = |value: Option<AttributeValue<Slice<'_>>>, name: &str| matches!(value, Some(AttributeValue::String(text)) if text.slice() == name.as_bytes());
     if !is(entries.next_dfs().ok()??.attr_value(constants::DW_AT_name), "runtime") {
         return None;
     }

@@ -72,4 +72,3 @@ fn symbol(table: &LineTable, function: &Function, name: String, address: u64) ->
         line: table.line(function, address),
     }
 }
-

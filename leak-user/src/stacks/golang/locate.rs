@@ -37,7 +37,8 @@ impl From<&Section> for Place {
 /// Whether the sections say that the Go toolchain was at work, or nothing.
 pub(super) fn may_be_go(elf: &Elf) -> bool {
     let marks = [BUILD_INFO, ".note.go.buildid"];
-    elf.sections.is_empty() || LINE_TABLES.iter().chain(&marks).any(|name| elf.section(name).is_some())
+    elf.sections.is_empty()
+        || LINE_TABLES.iter().chain(&marks).any(|name| elf.section(name).is_some())
 }
 
 /// The line table with its header and, when it is found, the description of the program.

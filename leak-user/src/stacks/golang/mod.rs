@@ -133,7 +133,8 @@ fn read_lines(elf: &Elf, file: &File) -> (Option<LineTable>, Option<InlinedCalls
     };
     let lines = text.and_then(|text| LineTable::new(read(file, place)?, header, text));
     let data = module.and_then(|module| module.function_data(elf, header.format));
-    let inlined = data.and_then(|address| elf.offset_of_address(address)).map(InlinedCalls::at_offset);
+    let inlined =
+        data.and_then(|address| elf.offset_of_address(address)).map(InlinedCalls::at_offset);
     (lines, inlined)
 }
 

@@ -8,8 +8,8 @@ use std::fs::File;
 
 use super::super::bytes::{u32_at, u64_at};
 use super::super::elf::{Elf, MAX_SECTION, read_exact};
-use super::locate::{is_data, scan};
 use super::header::{Format, Header};
+use super::locate::{is_data, scan};
 
 /// As many words of the structure as are of use in any release.
 const WORDS: usize = 44;

@@ -52,9 +52,7 @@ pub(super) struct LineTable {
 
 impl std::fmt::Debug for LineTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LineTable")
-            .field("header", &self.header)
-            .finish_non_exhaustive()
+        f.debug_struct("LineTable").field("header", &self.header).finish_non_exhaustive()
     }
 }
 
@@ -92,13 +90,15 @@ impl LineTable {
                 let at = self.header.entries.checked_add(index.checked_mul(16)?)?;
                 let address = u64_at(&self.data, at)?;
                 // The end marker has no record.
-                let record = if index < self.header.functions { u64_at(&self.data, at + 8)? } else { 0 };
+                let record =
+                    if index < self.header.functions { u64_at(&self.data, at + 8)? } else { 0 };
                 (address, usize::try_from(record).ok()?)
             }
             Format::Go118 | Format::Go120 => {
                 let at = self.header.entries.checked_add(index.checked_mul(8)?)?;
                 let address = self.text_start.checked_add(u32_at(&self.data, at)?.into())?;
-                let record = if index < self.header.functions { u32_at(&self.data, at + 4)? } else { 0 };
+                let record =
+                    if index < self.header.functions { u32_at(&self.data, at + 4)? } else { 0 };
                 (address, usize::try_from(record).ok()?)
             }
         };
@@ -136,7 +136,8 @@ impl LineTable {
     /// The function name at `offset` of the names.
     pub(super) fn text(&self, offset: u32) -> Option<String> {
         let offset = usize::try_from(offset).ok()?;
-        text_at(&self.data, self.header.names.checked_add(offset)?, MAX_TEXT).filter(|n| !n.is_empty())
+        text_at(&self.data, self.header.names.checked_add(offset)?, MAX_TEXT)
+            .filter(|n| !n.is_empty())
     }
 
     /// Bytes between the stack pointer and the return address at `address`.
@@ -153,7 +154,8 @@ impl LineTable {
         let index = usize::try_from(unit.checked_add_signed(number)?).ok()?;
         let place = u32_at(&self.data, self.header.units.checked_add(index.checked_mul(4)?)?)?;
         let place = usize::try_from(place).ok()?;
-        text_at(&self.data, self.header.files.checked_add(place)?, MAX_TEXT).filter(|n| !n.is_empty())
+        text_at(&self.data, self.header.files.checked_add(place)?, MAX_TEXT)
+            .filter(|n| !n.is_empty())
     }
 
     /// The source line at `address`.

@@ -77,8 +77,7 @@ fn reads_all_formats() {
     for format in [Format::Go116, Format::Go118, Format::Go120] {
         let table = read(table(format)).unwrap();
         let at = |offset| described(&table, TEXT + offset);
-        let expected =
-            |name: &str, line, frame| Some((name.into(), "x.go".into(), line, frame));
+        let expected = |name: &str, line, frame| Some((name.into(), "x.go".into(), line, frame));
         assert_eq!(at(0), expected("a.one", 7, 0), "{format:?}");
         assert_eq!(at(7), expected("a.one", 7, 0));
         assert_eq!(at(8), expected("a.one", 9, 24));

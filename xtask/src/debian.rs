@@ -1,0 +1,149 @@
+//! Debian packages of other suites than the machine's, unpacked below the build directory.
+//!
+//! apt fetches and verifies them, with lists, archives and sources of its own for each suite: the
+//! machine's stay as they are, and nothing is installed. Root is not needed.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::process::{output, which};
+
+/// The keys of Debian's suites. Newer suites are signed with the older keys as well, so that those which
+/// a machine has suffice.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A suite of the machine's Debian mirror.
+pub(crate) struct Suite {
+    name: String,
+    directory: PathBuf,
+}
+
+impl Suite {
+    /// The suite of this name, such as `trixie-backports`, with its directory below `target`.
+    pub(crate) fn new(target: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), directory: target.join("debian").join(name) }
+    }
+
+    /// Whether other suites can be asked for at all.
+    pub(crate) fn are_to_be_had() -> bool {
+        ["apt-get", "dpkg-deb"].iter().all(|tool| which(tool).is_some())
+            && Path::new(KEYS).exists()
+            && mirror().is_ok()
+    }
+
+    /// Where packages are unpacked.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Asks the mirror which packages there are.
+    pub(crate) fn update(&self) -> Result<()> {
+        for place in ["state/lists/partial", "cache/archives/partial", "unpacked", "root"] {
+            fs::create_dir_all(self.directory.join(place))?;
+        }
+        let source = format!("deb [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
+        fs::write(self.directory.join("sources.list"), source)?;
+        println!("setup: asking for the packages of {}", self.name);
+        output(self.apt("apt-get").args(["-q", "update", "--error-on=any"])).map(drop)
+    }
+
+    /// The packages whose names begin like this, once [`Self::update`] has asked.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Fetches and unpacks packages, without what they depend on; those that are unpacked already stay.
+    pub(crate) fn unpack(&self, packages: &[&str]) -> Result<()> {
+        let mark = |package: &str| self.directory.join("unpacked").join(package);
+        let wanted: Vec<&str> =
+            packages.iter().filter(|package| !mark(package).exists()).copied().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        println!("setup: fetching {} of {}", wanted.join(" "), self.name);
+        let archives = tempfile::tempdir_in(&self.directory)?;
+        output(self.apt("apt-get").args(["-q", "download"]).args(&wanted).current_dir(&archives))?;
+        let mut unpacked = 0;
+        for archive in fs::read_dir(&archives)? {
+            let archive = archive?.path();
+            output(Command::new("dpkg-deb").arg("-x").args([&archive, &self.root()]))?;
+            unpacked += 1;
+        }
+        ensure!(unpacked == wanted.len(), "apt-get fetched {unpacked} of {wanted:?}.");
+        wanted.iter().try_for_each(|package| Ok(fs::write(mark(package), "")?))
+    }
+
+    /// One of apt's programs, told to use this suite's directory alone.
+    fn apt(&self, program: &str) -> Command {
+        let mut apt = Command::new(program);
+        let directories = [
+            ("Dir::State", "state"),
+            ("Dir::Cache", "cache"),
+            ("Dir::Etc::SourceList", "sources.list"),
+        ];
+        for (option, place) in directories {
+            apt.arg("-o").arg(format!("{option}={}", self.directory.join(place).display()));
+        }
+        let settings = [
+            "Dir::State::status=/dev/null",
+            "Dir::Etc::SourceParts=/dev/null",
+            "Dir::Etc::Preferences=/dev/null",
+            "Dir::Etc::PreferencesParts=/dev/null",
+            // The user that apt would become must not be able to write below the build directory.
+            "APT::Sandbox::User=root",
+            "Acquire::Languages=none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+        ];
+        for setting in settings {
+            apt.args(["-o", setting]);
+        }
+        apt.env("LC_ALL", "C").stdin(Stdio::null());
+        apt
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The mirror that the machine gets its own release from.
+fn mirror() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("Which system is this?")?;
+    let release = codename(&release).context("The system's release has no name.")?;
+    let format = "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)";
+    let targets = output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
+    let wanted = format!("Packages {release} main ");
+    let mirror = targets.lines().find_map(|line| line.strip_prefix(&wanted));
+    Ok(mirror.with_context(|| format!("apt's sources do not have {release} main."))?.to_owned())
+}
+
+/// The release's name in a file like /etc/os-release; `None` when the system is not Debian.
+fn codename(text: &str) -> Option<&str> {
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.trim_matches('"'))
+    };
+    (field("ID")? == "debian").then(|| field("VERSION_CODENAME")).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::codename;
+
+    #[test]
+    fn reads_the_name_of_debian_releases_alone() {
+        let text = "NAME=\"Debian GNU/Linux\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(codename(text), Some("bookworm"));
+        assert_eq!(codename("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
+        assert_eq!(codename("ID=debian\n"), None);
+        assert_eq!(codename(""), None);
+    }
+}
