@@ -1,14 +1,15 @@
 //! Binaries held open from first sight, and what is loaded of them when a stack needs it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::elf::Elf;
 use super::golang::GoBinary;
 use super::symbolize::{Symbol, Symbols};
+use super::twins::Twins;
 use super::unwind::FrameRules;
 
 /// Most files that are held open; each takes a file descriptor.
@@ -43,6 +44,10 @@ pub(super) struct Binary {
     pub(super) file: File,
     loaded: RefCell<State>,
     last_used: Cell<u64>,
+    /// The binary that this is a copy of, once it was looked for.
+    owner: OnceCell<Option<Rc<Self>>>,
+    twins: Rc<Twins>,
+    itself: Weak<Self>,
 }
 
 #[derive(Debug)]
@@ -57,7 +62,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) elf: Elf,
-    rules: Option<FrameRules>,
+    pub(super) rules: FrameRules,
     /// Present when the Go toolchain built it.
     pub(super) go: Option<GoBinary>,
     symbols: Option<Symbols>,
@@ -67,17 +72,12 @@ impl Loaded {
     fn read(file: &File) -> Result<Self, super::elf::ElfError> {
         let elf = Elf::read(file)?;
         let go = GoBinary::read(&elf, file);
-        Ok(Self { elf, rules: None, go, symbols: None })
-    }
-
-    /// The unwind rules of `file`, read when they are first asked for: a Go program's own table takes
-    /// their place.
-    pub(super) fn rules(&mut self, file: &File) -> &mut FrameRules {
-        self.rules.get_or_insert_with(|| FrameRules::read(&self.elf, file))
+        let rules = FrameRules::read(&elf, file);
+        Ok(Self { elf, rules, go, symbols: None })
     }
 
     fn bytes(&self) -> u64 {
-        self.rules.as_ref().map_or(0, FrameRules::bytes)
+        self.rules.bytes()
             + self.go.as_ref().map_or(0, GoBinary::bytes)
             + self.symbols.as_ref().map_or(0, Symbols::bytes)
     }
@@ -86,6 +86,19 @@ impl Loaded {
 impl Binary {
     /// What is loaded of it, read now when it was not before; `None` for a file that is unusable.
     pub(super) fn loaded(&self) -> Option<RefMut<'_, Loaded>> {
+        if let Some(owner) = self.owner() {
+            return owner.loaded_itself();
+        }
+        self.loaded_itself()
+    }
+
+    /// The binary that this is a copy of, which is no copy itself.
+    pub(super) fn owner(&self) -> Option<&Rc<Self>> {
+        let look = || super::guarded(|| self.twins.of(&self.itself.upgrade()?)).flatten();
+        self.owner.get_or_init(look).as_ref()
+    }
+
+    fn loaded_itself(&self) -> Option<RefMut<'_, Loaded>> {
         let mut state = self.loaded.try_borrow_mut().ok()?;
         if matches!(*state, State::Unread) {
             *state = super::guarded(|| Loaded::read(&self.file).ok())
@@ -132,6 +145,7 @@ impl Binary {
 #[derive(Debug, Default)]
 pub(super) struct BinaryStore {
     binaries: HashMap<FileId, Rc<Binary>>,
+    twins: Rc<Twins>,
     clock: u64,
     /// How many files were not pinned because the store was full.
     pub(super) refused: u64,
@@ -156,11 +170,15 @@ impl BinaryStore {
             self.refused += 1;
             return None;
         }
-        let binary = Rc::new(Binary {
+        let file = open()?;
+        let binary = Rc::new_cyclic(|itself| Binary {
             id,
-            file: open()?,
+            file,
             loaded: RefCell::new(State::Unread),
             last_used: Cell::new(self.clock),
+            owner: OnceCell::new(),
+            twins: Rc::clone(&self.twins),
+            itself: Weak::clone(itself),
         });
         self.binaries.insert(id, Rc::clone(&binary));
         Some(binary)
@@ -169,7 +187,7 @@ impl BinaryStore {
     /// Notes that a stack needed `binary`.
     pub(super) fn touch(&mut self, binary: &Binary) {
         self.clock += 1;
-        binary.last_used.set(self.clock);
+        binary.owner().map_or(binary, |owner| owner).last_used.set(self.clock);
     }
 
     /// Drops the least recently used contents while too many bytes are loaded: they are read again

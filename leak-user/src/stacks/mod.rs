@@ -20,6 +20,7 @@ mod resolver;
 mod symbolize;
 #[cfg(test)]
 mod tests;
+mod twins;
 mod unwind;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -218,17 +218,16 @@ impl Walker {
         registers: &mut UnwindRegsX86_64,
         raw: &RawStack,
     ) -> Step {
-        let in_file = mapping.binary.as_ref().and_then(|binary| {
-            let loaded = binary.loaded()?;
+        let in_file = mapping.binary.as_ref().and_then(|b| b.loaded()).and_then(|loaded| {
             let in_file = loaded.elf.address_of_offset(mapping.offset_of(address)?)?;
-            Some((&binary.file, loaded, in_file))
+            Some((loaded, in_file))
         });
-        let Some((file, mut loaded, in_file)) = in_file else {
+        let Some((mut loaded, in_file)) = in_file else {
             return self.fallback.step(address, innermost, registers, raw);
         };
         if let Some(step) = loaded.go.as_ref().and_then(|go| go.step(in_file, registers, raw)) {
             return step;
         }
-        loaded.rules(file).step(in_file, innermost, registers, raw)
+        loaded.rules.step(in_file, innermost, registers, raw)
     }
 }

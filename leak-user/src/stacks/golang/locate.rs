@@ -108,3 +108,75 @@ pub(super) fn scan<T>(
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// An ELF file without sections, and one writable segment with these bytes at 0x10000.
+    fn file(data: &[u8]) -> File {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        let mut put = |at: usize, value: u64, size: usize| {
+            bytes[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+        };
+        // x86-64; the program headers' place, size and number.
+        for (at, value) in [(18, 62), (32, 64), (54, 56), (56, 1)] {
+            put(at, value, 2);
+        }
+        // PT_LOAD, readable and writable, at 0x10000; the lengths in the file and in memory.
+        for (at, value, size) in [(64, 1, 4), (68, 6, 4), (72, 120, 8), (80, 0x10000, 8)] {
+            put(at, value, size);
+        }
+        put(96, data.len() as u64, 8);
+        put(104, data.len() as u64, 8);
+        bytes.extend(data);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file
+    }
+
+    const HEADER: &[u8] = &[0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+
+    #[test]
+    fn what_only_begins_like_a_table_is_none() {
+        for data in [&[][..], HEADER, &HEADER.repeat(10_000), &[0xff; 100]] {
+            let file = file(data);
+            let elf = Elf::read(&file).unwrap();
+            assert!(may_be_go(&elf), "without sections it may be anything");
+            assert!(line_table(&elf, &file).is_none());
+            assert!(build_info(&elf, &file).is_none());
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_described_is_found_where_it_lies() {
+        // Behind some bytes: the header with the names at 72, a description of it and of the code.
+        let mut data = vec![7; 40];
+        let table = 0x10000 + data.len() as u64;
+        data.extend(HEADER);
+        data.extend([1u64, 1, 0, 72, 72, 72, 72, 72].iter().flat_map(|word| word.to_le_bytes()));
+        let mut words = [0u64; 44];
+        words[..2].copy_from_slice(&[table, table + 72]);
+        words[13..15].copy_from_slice(&[table + 72, 8]);
+        words[22..24].copy_from_slice(&[0x10000, 0x10008]);
+        data.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        let file = file(&data);
+        let elf = Elf::read(&file).unwrap();
+        let (place, _, module) = line_table(&elf, &file).unwrap();
+        assert_eq!((place.address, place.offset, place.size), (table, 160, 80));
+        assert_eq!(module.unwrap().text(), 0x10000);
+    }
+
+    #[test]
+    fn build_information_is_found_where_it_is_aligned() {
+        for (before, found) in [(32, Some(152)), (40, None)] {
+            let data = [vec![0; before], BUILD_INFO_MAGIC.to_vec(), vec![0; 64]].concat();
+            let file = file(&data);
+            let elf = Elf::read(&file).unwrap();
+            assert_eq!(build_info(&elf, &file), found);
+        }
+    }
+}
