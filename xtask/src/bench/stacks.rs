@@ -106,6 +106,10 @@ Written by `cargo xtask bench stacks`, which anyone can repeat. Frames are compa
 with what the witness told of the same call: the program itself or its debugger. \"Added\" is the time that the kernel
 programs spent on one request and its answer, as the kernel's statistics tell it.
 
+Go's runtime is asked by the traced program itself, in the expression that makes the call: functions of the library that
+lead from there into the kernel it cannot tell, so of those only their packages are compared. Functions of the runtime
+that it keeps to itself and the types of instantiated functions are left out on both sides.
+
 ";
 
 /// The table, in Markdown.

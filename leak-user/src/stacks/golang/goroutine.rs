@@ -125,4 +125,23 @@ mod tests {
         assert_eq!((of(23), of(24)), (Some(160), Some(160)));
         assert_eq!((of(25), of(27), of(28)), (Some(152), Some(152), None));
     }
+
+    #[test]
+    fn debug_information_and_release_agree() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, binary) = (directory.path().join("main.go"), directory.path().join("main"));
+        std::fs::write(&source, "package main\n\nfunc main() {}\n").unwrap();
+        let go = std::process::Command::new("go")
+            .args(["build", "-o"])
+            .args([&binary, &source])
+            .env("GOCACHE", directory.path().join("cache"))
+            .status()
+            .expect("this needs the Go toolchain; `cargo xtask setup` installs it");
+        assert!(go.success());
+        let file = File::open(&binary).unwrap();
+        let elf = Elf::read(&file).unwrap();
+        let of_release = of_release(release(&elf, &file).unwrap());
+        assert!(of_release.is_some());
+        assert_eq!(told(&elf, &file), of_release);
+    }
 }
