@@ -35,6 +35,7 @@ pub mod bpf;
 pub mod fake_server;
 pub mod leftovers;
 pub mod namespace;
+pub mod native;
 pub mod need;
 pub mod process;
 pub mod program;

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 
-use framehop::x86_64::UnwindRegsX86_64;
 use leak_common::stack::{GOROUTINE_WINDOW, GOROUTINE_WINDOW_START};
 
 use super::bytes::u64_at;
@@ -11,6 +10,7 @@ use super::elf::{Elf, Section, read_exact};
 use super::goinline::{InlinedCalls, relocations};
 use super::pclntab::{LineTable, Root};
 use super::raw::RawStack;
+use super::registers::Registers;
 use super::symbolize::Symbol;
 use super::unwind::{End, Step};
 
@@ -60,7 +60,7 @@ impl GoBinary {
     pub(super) fn step(
         &self,
         address: u64,
-        registers: &mut UnwindRegsX86_64,
+        registers: &mut Registers,
         raw: &RawStack,
     ) -> Option<Step> {
         let lines = self.lines.as_ref()?;

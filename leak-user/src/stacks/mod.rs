@@ -1,28 +1,32 @@
 //! From the registers and bytes of a user stack to functions, files and lines.
 //!
-//! [`Resolver`] is the door: it unwinds with the binaries' own rules ([framehop] for `.eh_frame`
-//! and `.debug_frame`, Go's line table for Go), symbolizes ([blazesym], Go's line table, perf maps),
+//! [`Resolver`] is the door: it unwinds with the binaries' own rules (`.eh_frame` and
+//! `.debug_frame`, Go's line table for Go, and where there are none the code itself), symbolizes ([blazesym], Go's line table, perf maps),
 //! names the Python calls that the interpreter runs, and picks the culprit. All of it reads files that strangers made, so whatever they claim is
 //! checked, and what fails costs one stack.
 
 mod assemble;
 mod binary;
 mod bytes;
+mod cfi;
 mod culprit;
+mod debug_file;
 mod elf;
+mod emulate;
 mod goinline;
 mod golang;
-mod guard;
 mod modules;
 mod pclntab;
 mod perf_map;
 mod python;
 mod raw;
+mod registers;
 mod resolver;
 mod symbolize;
 #[cfg(test)]
 mod tests;
 mod unwind;
+mod vdso;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

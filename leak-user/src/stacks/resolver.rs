@@ -15,7 +15,7 @@ use super::perf_map::PerfMap;
 use super::python::PythonProcess;
 use super::raw::RawStack;
 use super::symbolize::Symbol;
-use super::unwind::{End, Walk, Walker};
+use super::unwind::{self, End, Walk};
 use super::{Language, Quality, Stack, guarded};
 use crate::event::{ProcessKey, StackId, Timestamp};
 
@@ -38,6 +38,9 @@ const ROOTS: [&str; 8] = [
     "_start_c",
     "thread_start",
 ];
+
+/// What debuggers call the frame between a signal's handler and the function that it interrupted.
+const SIGNAL_HANDLER_CALLED: &str = "<signal handler called>";
 
 /// What became of a raw stack.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +80,6 @@ pub struct ResolverStats {
 pub struct Resolver {
     processes: HashMap<ProcessKey, ProcessState>,
     binaries: BinaryStore,
-    walker: Walker,
     stacks: HashSet<SharedStack>,
     processes_refused: u64,
 }
@@ -145,7 +147,6 @@ impl Resolver {
         Self {
             processes: HashMap::new(),
             binaries: BinaryStore::default(),
-            walker: Walker::new(),
             stacks: HashSet::new(),
             processes_refused: 0,
         }
@@ -212,9 +213,9 @@ impl Resolver {
         Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
     }
 
-    fn walk(&mut self, raw: &RawStack) -> Option<Walk> {
+    fn walk(&self, raw: &RawStack) -> Option<Walk> {
         let state = self.processes.get(&raw.process)?;
-        Some(self.walker.walk(raw, &state.modules))
+        Some(unwind::walk(raw, &state.modules))
     }
 
     /// Forgets a process. Its files are closed when no other process runs them.
@@ -346,9 +347,14 @@ impl Resolver {
 
 /// A binary's symbols, innermost first; none when the parser fails.
 fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
-    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| Rc::new([]))
+    let symbols = || match binary.is_signal_return(address) {
+        true => compiled_symbol(Some(SIGNAL_HANDLER_CALLED)),
+        false => binary.symbols_at(address),
+    };
+    guarded(symbols).unwrap_or_else(|| Rc::new([]))
 }
 
+/// A name that stands for itself.
 fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
     let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
     name.map(symbol).into_iter().collect()
