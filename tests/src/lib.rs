@@ -33,6 +33,7 @@
 
 pub mod bpf;
 pub mod fake_server;
+pub mod golang;
 pub mod leftovers;
 pub mod namespace;
 pub mod native;

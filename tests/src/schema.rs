@@ -72,6 +72,7 @@ const CONNECTION: &[(&str, Kind)] = &[
     ("opened_since_silent", Number),
     ("opened_by", TextOrNull),
     ("last_used_by", TextOrNull),
+    ("last_used_goroutine", NumberOrNull),
 ];
 
 const WIRE: &[(&str, Kind)] = &[

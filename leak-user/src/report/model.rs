@@ -75,6 +75,7 @@ struct ConnectionModel<'a> {
     opened_since_silent: i64,
     opened_by: Option<&'a StackId>,
     last_used_by: Option<&'a StackId>,
+    last_used_goroutine: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -235,6 +236,7 @@ impl<'a> ConnectionModel<'a> {
             opened_since_silent: snapshot.table.opened_since_silent(connection),
             opened_by: at_hand(&connection.opened_by),
             last_used_by: at_hand(&connection.last_used_by),
+            last_used_goroutine: connection.last_used_goroutine,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Assembly {
         }
         let nameless = [Symbol::default()];
         let known = if symbols.is_empty() { &nameless } else { symbols };
-        let frames = known.iter().map(|symbol| Frame {
+        let frames = known.iter().filter(|symbol| !symbol.is_generated()).map(|symbol| Frame {
             function: symbol.function.clone(),
             module: module.map(str::to_owned),
             file: symbol.file.clone(),

@@ -62,7 +62,7 @@ pub(super) struct Loaded {
     pub(super) elf: Elf,
     /// Headers of its debug file.
     debug: Option<Elf>,
-    pub(super) rules: FrameRules,
+    rules: Option<FrameRules>,
     /// Present when the Go toolchain built it.
     pub(super) go: Option<GoBinary>,
     symbols: Option<Symbols>,
@@ -73,12 +73,18 @@ impl Loaded {
         let elf = Elf::read(file)?;
         let debug = debug_file.and_then(|file| Elf::read(file).ok());
         let go = GoBinary::read(&elf, file);
-        let rules = FrameRules::read(&elf, file, debug.as_ref().zip(debug_file));
-        Ok(Self { elf, debug, rules, go, symbols: None })
+        Ok(Self { elf, debug, rules: None, go, symbols: None })
+    }
+
+    /// The unwind rules of `file`, read when they are first asked for: a Go program's own table takes
+    /// their place.
+    pub(super) fn rules(&mut self, file: &File, debug_file: Option<&File>) -> &mut FrameRules {
+        let debug = self.debug.as_ref().zip(debug_file);
+        self.rules.get_or_insert_with(|| FrameRules::read(&self.elf, file, debug))
     }
 
     fn bytes(&self) -> u64 {
-        self.rules.bytes()
+        self.rules.as_ref().map_or(0, FrameRules::bytes)
             + self.go.as_ref().map_or(0, GoBinary::bytes)
             + self.symbols.as_ref().map_or(0, Symbols::bytes)
     }
@@ -100,7 +106,7 @@ impl Binary {
         self.debug.get_or_init(|| super::guarded(|| find(&self.file)).flatten());
     }
 
-    fn debug_file(&self) -> Option<&File> {
+    pub(super) fn debug_file(&self) -> Option<&File> {
         self.debug.get()?.as_ref()
     }
 
@@ -121,7 +127,11 @@ impl Binary {
 
     /// Whether `address` lies in code to which signal handlers return.
     pub(super) fn is_signal_return(&self, address: u64) -> bool {
-        self.loaded().is_some_and(|l| l.rules.is_signal_return(&l.elf, &self.file, address))
+        // A walk that came through it has read the rules.
+        self.loaded().is_some_and(|loaded| {
+            let rules = loaded.rules.as_ref();
+            rules.is_some_and(|rules| rules.is_signal_return(&loaded.elf, &self.file, address))
+        })
     }
 
     /// The functions at `address`, innermost first; see [`Symbols::at`].
@@ -129,9 +139,14 @@ impl Binary {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
         let Loaded { elf, debug, go, symbols, .. } = &mut *loaded;
         let debug = debug.as_ref().zip(self.debug_file());
-        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file, debug));
         let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
-        // A stripped Go program still has its line table, which also has lines.
+        // Go's own table knows all that its debug information does, and is much smaller.
+        if go.as_ref().is_some_and(GoBinary::tells_inlined)
+            && let Some(found) = from_table()
+        {
+            return found;
+        }
+        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file, debug));
         if !symbols.has_debug
             && let Some(found) = from_table()
         {

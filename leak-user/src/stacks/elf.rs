@@ -23,7 +23,9 @@ const PROGRAM_HEADER_SIZE: usize = 56;
 pub(super) const SECTION_HEADER_SIZE: usize = 64;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+const PT_DYNAMIC: u32 = 2;
 const PF_X: u32 = 1;
+const PF_W: u32 = 2;
 const SHT_NOBITS: u32 = 8;
 const SHF_COMPRESSED: u64 = 0x800;
 
@@ -45,10 +47,12 @@ pub(super) enum ElfError {
 /// A part of the file that is loaded into memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
-    offset: u64,
-    address: u64,
-    file_size: u64,
-    executable: bool,
+    pub(super) offset: u64,
+    pub(super) address: u64,
+    /// How many bytes of it the file has.
+    pub(super) file_size: u64,
+    pub(super) executable: bool,
+    pub(super) writable: bool,
 }
 
 /// A section's header.
@@ -69,7 +73,9 @@ pub(super) struct Section {
 /// An ELF file's headers.
 #[derive(Debug)]
 pub(super) struct Elf {
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
+    /// The dynamic section's place in the file: offset and length.
+    pub(super) dynamic: Option<(u64, usize)>,
     pub(super) sections: Vec<Section>,
     /// Address of the first instruction of a program.
     pub(super) entry: u64,
@@ -113,12 +119,13 @@ impl Elf {
         let entry = field64(24)?;
         let program_headers = (field64(32)?, segment_count * PROGRAM_HEADER_SIZE);
         let section_headers = (field64(40)?, section_count * SECTION_HEADER_SIZE);
-        let segments = read_segments(&read_exact(file, program_headers.0, program_headers.1)?);
+        let headers = read_exact(file, program_headers.0, program_headers.1)?;
+        let (segments, dynamic) = (read_segments(&headers), read_dynamic(&headers));
         // Section headers may be stripped; the segments alone still place addresses.
         let sections = read_exact(file, section_headers.0, section_headers.1)
             .and_then(|raw| read_sections(file, &raw, names))
             .unwrap_or_default();
-        Ok(Self { segments, sections, entry, program_headers, section_headers })
+        Ok(Self { segments, dynamic, sections, entry, program_headers, section_headers })
     }
 
     /// The address that the byte at `offset` of the file has in the file's own numbering.
@@ -204,9 +211,16 @@ fn read_segments(raw: &[u8]) -> Vec<Segment> {
             offset: u64_at(h, 8)?,
             address: u64_at(h, 16)?,
             file_size: u64_at(h, 32)?,
+            writable: u32_at(h, 4)? & PF_W != 0,
         })
     };
     raw.chunks_exact(PROGRAM_HEADER_SIZE).filter_map(read).collect()
+}
+
+fn read_dynamic(raw: &[u8]) -> Option<(u64, usize)> {
+    let is_dynamic = |h: &&[u8]| u32_at(h, 0) == Some(PT_DYNAMIC);
+    let header = raw.chunks_exact(PROGRAM_HEADER_SIZE).find(is_dynamic)?;
+    Some((u64_at(header, 8)?, usize::try_from(u64_at(header, 32)?).ok()?))
 }
 
 fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, ElfError> {

@@ -82,6 +82,8 @@ pub(super) enum Step {
     Caller(u64),
     /// To the frame that a signal interrupted at this address.
     Interrupted(u64),
+    /// To the frame that goes on at this address, of which nothing says that a call precedes it.
+    Suspended(u64),
     /// There is no caller.
     End(End),
 }
@@ -206,12 +208,12 @@ pub(super) fn walk(raw: &RawStack, modules: &Modules) -> Walk {
             Step::End(end) => break end,
             // Stacks grow downward: a caller's frame lies above, or the walk would not end. Only a
             // signal's handler may have another stack, of which there is no end of them either.
-            Step::Caller(_) if registers.sp() <= sp => break End::Lost,
+            Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => break End::Lost,
             Step::Caller(caller) => match caller.checked_sub(1) {
                 Some(before) => frame = Place { address: before, next: caller },
                 None => break End::MaybeRoot,
             },
-            Step::Interrupted(at) => frame = Place { address: at, next: at },
+            Step::Interrupted(at) | Step::Suspended(at) => frame = Place { address: at, next: at },
         }
     };
     Walk { addresses, end }
@@ -241,24 +243,27 @@ impl From<'_> {
             let loaded = binary.loaded()?;
             let offset = self.mapping.offset_of(self.frame.address)?;
             let address = loaded.elf.address_of_offset(offset)?;
-            Some((&binary.file, loaded, address))
+            Some((binary, loaded, address))
         });
-        let Some((file, loaded, address)) = loaded else {
+        let Some((binary, mut loaded, address)) = loaded else {
             return self.by_frame_pointer(registers, false);
         };
+        let file = &binary.file;
         if let Some(step) =
             loaded.go.as_ref().and_then(|go| go.step(address, registers, self.stack.raw))
         {
             return step;
         }
-        if let Some(step) = loaded.rules.step(address, registers, self.stack) {
+        let next = address.wrapping_add(self.frame.next.wrapping_sub(self.frame.address));
+        let rules = loaded.rules(file, binary.debug_file());
+        if let Some(step) = rules.step(address, registers, self.stack) {
             return step;
         }
-        let next = address.wrapping_add(self.frame.next.wrapping_sub(self.frame.address));
+        let is_start = rules.start == Some(next);
         if is_signal_return(&loaded.elf, file, next) {
             return self.interrupted(registers).unwrap_or_else(|| Step::End(self.stack.end()));
         }
-        if loaded.rules.start == Some(next) {
+        if is_start {
             return Step::End(End::Root);
         }
         let surroundings = Surroundings {
