@@ -85,7 +85,8 @@ impl Collector {
             targets,
             table: ConnectionTable::new(capacity),
             ledger: Ledger::default(),
-            resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
+            resolver: ResolverThread::start(args.driver_frames.clone())
+                .context("the resolver's thread cannot be started")?,
             stacks: HashMap::new(),
             processes: HashMap::new(),
             departed: HashSet::new(),

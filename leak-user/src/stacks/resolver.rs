@@ -10,8 +10,9 @@ use leak_common::stack::StackProfile;
 use super::assemble::{Assembled, Assembly, hash_of};
 use super::binary::{Binary, BinaryStore};
 use super::culprit::{culprit, language_of};
+use super::driver_frames::DriverFrames;
 use super::modules::{Modules, ModulesError};
-use super::perf_map::PerfMap;
+use super::perf_map::PerfMaps;
 use super::python::PythonProcess;
 use super::raw::RawStack;
 use super::symbolize::Symbol;
@@ -77,6 +78,8 @@ pub struct ResolverStats {
 pub struct Resolver {
     processes: HashMap<ProcessKey, ProcessState>,
     binaries: BinaryStore,
+    perf_maps: PerfMaps,
+    driver_frames: Vec<DriverFrames>,
     walker: Walker,
     stacks: HashSet<SharedStack>,
     processes_refused: u64,
@@ -94,7 +97,6 @@ struct Known {
 #[derive(Debug)]
 struct ProcessState {
     modules: Modules,
-    perf_map: PerfMap,
     python: PythonProcess,
     /// It was seen to be written in Go.
     is_go: bool,
@@ -103,8 +105,8 @@ struct ProcessState {
 
 impl ProcessState {
     fn new(modules: Modules) -> Self {
-        let (perf_map, python) = (PerfMap::default(), PythonProcess::default());
-        Self { modules, perf_map, python, is_go: false, known: HashMap::new() }
+        let python = PythonProcess::default();
+        Self { modules, python, is_go: false, known: HashMap::new() }
     }
 }
 
@@ -145,10 +147,18 @@ impl Resolver {
         Self {
             processes: HashMap::new(),
             binaries: BinaryStore::default(),
+            perf_maps: PerfMaps::default(),
+            driver_frames: Vec::new(),
             walker: Walker::new(),
             stacks: HashSet::new(),
             processes_refused: 0,
         }
+    }
+
+    /// The same, which never takes code that matches these patterns for the application's.
+    #[must_use]
+    pub fn with_driver_frames(driver_frames: Vec<DriverFrames>) -> Self {
+        Self { driver_frames, ..Self::new() }
     }
 
     /// Reads a process's mappings and opens their files, unless that was done before: the process
@@ -175,13 +185,15 @@ impl Resolver {
     /// What the kernel programs should know of a process to copy its stacks well; `None` when there
     /// is nothing to tell them yet. It may be known later than at first sight, as when an
     /// interpreter is still starting, and change when the process executes another program: ask
-    /// again after each stack. The size of the stack is left open.
+    /// again after each stack.
     #[must_use]
     pub fn profile(&self, process: ProcessKey) -> Option<StackProfile> {
         let state = self.processes.get(&process)?;
         let python = state.python.profile();
-        (state.is_go || python.is_some()).then(|| StackProfile {
-            stack_bytes: 0,
+        let executable = state.modules.executable_path.as_deref();
+        let stack_bytes = stack_bytes(language_of(std::iter::empty(), executable));
+        (state.is_go || python.is_some() || stack_bytes != 0).then(|| StackProfile {
+            stack_bytes,
             goroutines: u32::from(state.is_go),
             python: python.unwrap_or_default(),
         })
@@ -220,6 +232,7 @@ impl Resolver {
     /// Forgets a process. Its files are closed when no other process runs them.
     pub fn forget(&mut self, process: ProcessKey) {
         self.processes.remove(&process);
+        self.perf_maps.forget(process);
         self.binaries.close_unused();
     }
 
@@ -250,6 +263,9 @@ impl Resolver {
         // A process that has exited keeps the mappings that it had; it is not asked too often.
         state.modules.read_at = now;
         let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
+        if state.modules.executable_path != modules.executable_path {
+            self.perf_maps.forget(process);
+        }
         *state = ProcessState::new(modules);
         state.python.look(process, &state.modules, now);
         true
@@ -280,13 +296,16 @@ impl Resolver {
             let Some(mapping) = state.modules.find(address) else { continue };
             let module = mapping.path.as_deref();
             let in_file = mapping.address_in_file(address);
-            let symbols = match (&mapping.binary, in_file, module) {
-                (Some(binary), Some(in_file), _) => {
+            let (module, symbols) = match (&mapping.binary, in_file) {
+                (Some(binary), Some(in_file)) => {
                     self.binaries.touch(binary);
-                    symbols_at(binary, in_file)
+                    (module, symbols_at(binary, in_file))
                 }
-                (_, _, None) => compiled_symbol(state.perf_map.at(raw.process, address, now)),
-                _ => Rc::new([]),
+                // Some runtimes keep what they compile in memory that is a file by its looks.
+                _ => match self.perf_maps.at(raw.process, address, now) {
+                    Some(symbol) => (None, [(*symbol).clone()].into()),
+                    None => (module.filter(|path| !is_memory(path)), [].into()),
+                },
             };
             assembly.add_native(module, in_file, &symbols, address);
         }
@@ -325,7 +344,7 @@ impl Resolver {
                 Arc::clone(&shared.0)
             }
             _ => {
-                let culprit = culprit(&frames);
+                let culprit = culprit(&frames, language, &self.driver_frames);
                 let stack = Arc::new(Stack { id, quality, language, frames, culprit });
                 if self.stacks.len() < MAX_STACKS {
                     self.stacks.insert(SharedStack(Arc::clone(&stack)));
@@ -349,7 +368,17 @@ fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
     guarded(|| binary.symbols_at(address)).unwrap_or_else(|| Rc::new([]))
 }
 
-fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
-    let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
-    name.map(symbol).into_iter().collect()
+/// How much of a stack is worth copying from the start; 0: what the others get.
+fn stack_bytes(language: Language) -> u32 {
+    match language {
+        // libuv keeps 12 KiB of events on the stack of each loop.
+        Language::Node => 30 << 10,
+        Language::Java | Language::Ruby | Language::Php => 16 << 10,
+        _ => 0,
+    }
+}
+
+/// Whether a mapping of this path is memory that the kernel shows as a file.
+fn is_memory(path: &str) -> bool {
+    ["/dev/zero", "/memfd:", "/SYSV", "/dev/shm/"].iter().any(|start| path.starts_with(start))
 }
