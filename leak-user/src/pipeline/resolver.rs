@@ -68,7 +68,8 @@ impl ResolverThread {
         let (requests, incoming) = mpsc::sync_channel(QUEUE);
         let (outgoing, answers) = channel::unbounded_channel();
         thread::Builder::new().name("resolver".into()).spawn(move || {
-            let mut resolver = Resolver::with_driver_frames(driver_frames);
+            let mut resolver = Resolver::new();
+            resolver.set_driver_frames(driver_frames);
             for request in incoming {
                 if let Some(answer) = serve(&mut resolver, request)
                     && outgoing.send(answer).is_err()

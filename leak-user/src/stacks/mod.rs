@@ -21,6 +21,7 @@ mod perf_name;
 mod python;
 mod raw;
 mod resolver;
+mod skipped;
 mod symbolize;
 #[cfg(test)]
 mod tests;

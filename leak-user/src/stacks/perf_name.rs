@@ -110,7 +110,8 @@ fn java(name: &str) -> Option<Symbol> {
     }
     let (class, method) = name.rsplit_once('.')?;
     let is_word = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "_$<>".contains(c));
-    let is_class = class.contains('/') && class.split('/').all(|part| part != "" && is_word(part));
+    let is_class =
+        class.contains('/') && class.split('/').all(|part| !part.is_empty() && is_word(part));
     (is_class && is_word(method)).then(|| called(&format!("{}.{method}", class.replace('/', "."))))
 }
 

@@ -13,8 +13,9 @@ use super::culprit::{culprit, language_of};
 use super::driver_frames::DriverFrames;
 use super::modules::{Modules, ModulesError};
 use super::perf_map::PerfMaps;
-use super::python::PythonProcess;
+use super::python::{Memory, PythonProcess};
 use super::raw::RawStack;
+use super::skipped::{ends_in_call, sure_frames};
 use super::symbolize::Symbol;
 use super::unwind::{End, Walk, Walker};
 use super::{Language, Quality, Stack, guarded};
@@ -155,10 +156,9 @@ impl Resolver {
         }
     }
 
-    /// The same, which never takes code that matches these patterns for the application's.
-    #[must_use]
-    pub fn with_driver_frames(driver_frames: Vec<DriverFrames>) -> Self {
-        Self { driver_frames, ..Self::new() }
+    /// Says that code which matches these patterns is never the application's.
+    pub fn set_driver_frames(&mut self, driver_frames: Vec<DriverFrames>) {
+        self.driver_frames = driver_frames;
     }
 
     /// Reads a process's mappings and opens their files, unless that was done before: the process
@@ -279,7 +279,12 @@ impl Resolver {
         now: Timestamp,
     ) -> Option<(Arc<Stack>, bool)> {
         let state = self.processes.get_mut(&raw.process)?;
-        let Walk { addresses, end } = walk;
+        let Walk { mut addresses, mut end } = walk;
+        let sure = sure_of(raw, &addresses, &state.modules);
+        if sure < addresses.len() {
+            addresses.truncate(sure);
+            end = End::Lost;
+        }
         let calls = state.python.name(&raw.python, raw.python_tag);
         let python_is_whole = raw.python_whole && !calls.is_empty();
         let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
@@ -366,6 +371,28 @@ impl Resolver {
 /// A binary's symbols, innermost first; none when the parser fails.
 fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
     guarded(|| binary.symbols_at(address)).unwrap_or_else(|| Rc::new([]))
+}
+
+/// How many of a stack's addresses follow one another without a gap.
+fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
+    let is_compiled = |address| {
+        modules
+            .find(address)
+            .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
+    };
+    // V8 always keeps frame pointers.
+    let keeps =
+        language_of(std::iter::empty(), modules.executable_path.as_deref()) == Language::Node;
+    if keeps || !addresses.iter().any(|&address| is_compiled(address)) {
+        return addresses.len();
+    }
+    let memory = Memory::open(raw.process).ok();
+    sure_frames(raw, addresses, is_compiled, |address| {
+        let before = address.checked_sub(7).zip(memory.as_ref());
+        let bytes = before.and_then(|(from, memory)| memory.bytes(from, 7)?.try_into().ok());
+        // Of a process that is gone nothing can be said for sure.
+        bytes.is_none_or(|bytes| ends_in_call(&bytes))
+    })
 }
 
 /// How much of a stack is worth copying from the start; 0: what the others get.
