@@ -251,7 +251,7 @@ fn locate(path: &Path) -> Option<(File, Metadata)> {
 }
 
 /// The same below a process's root directory, where a link must not lead out of it.
-fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
+pub(super) fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
     let root = File::open(format!("/proc/{pid}/root")).ok()?;
     let path = std::ffi::CString::new(PathBuf::from(path).as_os_str().as_bytes()).ok()?;
     // SAFETY: `open_how` consists of integers, for which zeroes are valid.
