@@ -28,6 +28,7 @@
 //! 7. [`report`] prints it.
 //!
 //! [`engine`] holds 3, 6 and 7 together: whoever drives it tells it facts, each with its moment.
+//! [`recording`] keeps these facts, and [`replay`] tells them once more.
 //!
 //! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
 //! this, and [`inventory`], which looks at the system, read the clock.
@@ -45,6 +46,8 @@ pub mod inventory;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;
+pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod stacks;
 pub mod startup;

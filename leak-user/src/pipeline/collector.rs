@@ -19,6 +19,7 @@ use crate::engine::{Beginning, Engine, Fact};
 use crate::event::{ConnectionId, Event, ProcessKey, StackRole, Timestamp};
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
+use crate::recording::Recorder;
 use crate::report::output::Output;
 use crate::report::{Clock, RunInfo};
 use crate::{clock, decode};
@@ -35,6 +36,7 @@ pub(super) struct Collector {
     targets: Targets,
     resolver: ResolverThread,
     engine: Engine,
+    recorder: Option<Recorder>,
     /// Processes that the resolver has been shown.
     met: HashSet<ProcessKey>,
     /// Where each connection's slot was when the slots were last read.
@@ -62,6 +64,10 @@ struct Warned {
 impl Collector {
     pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
         let beginning = beginning(args, &tracer);
+        let recorder = args.record.as_deref().map(|path| {
+            Recorder::create(path, &beginning)
+                .with_context(|| format!("{} cannot be written", path.display()))
+        });
         let mut collector = Self {
             ports: args.port.clone(),
             tracer,
@@ -69,6 +75,7 @@ impl Collector {
             resolver: ResolverThread::start(args.driver_frames.clone())
                 .context("the resolver's thread cannot be started")?,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
+            recorder: recorder.transpose()?,
             met: HashSet::new(),
             slots: HashMap::new(),
             events: Events::default(),
@@ -89,6 +96,13 @@ impl Collector {
     /// Whether a traced process still lives.
     pub(super) fn anyone_left(&self) -> bool {
         self.targets.anyone_left(|| self.tracer.pids())
+    }
+
+    /// Has what was recorded written, if it has waited for long enough.
+    pub(super) fn keep_recording(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush_if_due(clock::now());
+        }
     }
 
     /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.
@@ -153,8 +167,11 @@ impl Collector {
         self.tell_at(clock::now(), fact)
     }
 
-    /// The only way to the engine.
+    /// The only way to the engine, and so the place where it is recorded.
     fn tell_at(&mut self, now: Timestamp, fact: Fact) -> io::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(now, &fact);
+        }
         self.engine.take(&fact, now)
     }
 

@@ -17,7 +17,11 @@ impl Collector {
     pub(in crate::pipeline) fn report(mut self) -> anyhow::Result<Ended> {
         self.look_for_exits()?;
         let counts = self.event_counts();
-        self.tell(Fact::End(counts))?;
+        let told = self.tell(Fact::End(counts));
+        if let Some(recorder) = self.recorder {
+            recorder.finish();
+        }
+        told?;
         Ok(Ended { leak: self.engine.has_leak() })
     }
 
