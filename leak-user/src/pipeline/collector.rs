@@ -4,6 +4,7 @@
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod server_join;
 mod stacks;
 
 use std::collections::{HashMap, HashSet};
@@ -162,7 +163,9 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.table.get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. }
+            | Event::StackResolved { .. }
+            | Event::ServerSessions { .. } => true,
         }
     }
 
