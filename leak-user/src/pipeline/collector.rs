@@ -3,6 +3,7 @@
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod server_join;
 mod stacks;
 
 use std::collections::{HashMap, HashSet};
@@ -158,7 +159,9 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. }
+            | Event::StackResolved { .. }
+            | Event::ServerSessions { .. } => true,
         }
     }
 
