@@ -36,6 +36,7 @@ pub mod fake_server;
 pub mod golang;
 pub mod leftovers;
 pub mod namespace;
+pub mod native;
 pub mod need;
 pub mod process;
 pub mod program;

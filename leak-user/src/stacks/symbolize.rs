@@ -10,7 +10,7 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf as ElfSource, Source};
 use blazesym::symbolize::{CodeInfo, Input, Symbolizer};
 
-use super::elf::{Elf, read_exact};
+use super::elf::{Elf, SECTION_HEADER_SIZE, read_exact};
 
 /// Most bytes of symbols and of compressed debug information that are copied of one file.
 const MAX_COPY: u64 = 256 << 20;
@@ -45,7 +45,8 @@ impl Symbol {
 /// blazesym maps the files it reads into memory. So it is given a copy that nobody else can
 /// truncate: a hollow one, which holds only the sections that it looks at.
 pub(super) struct Symbols {
-    source: Option<(Symbolizer, Source<'static>, File)>,
+    /// Its debug file and itself, as far as they can be read.
+    sources: Vec<(Symbolizer, Source<'static>, File)>,
     remembered: HashMap<u64, Rc<[Symbol]>>,
     /// Whether the file has line numbers.
     pub(super) has_debug: bool,
@@ -59,19 +60,19 @@ impl fmt::Debug for Symbols {
 }
 
 impl Symbols {
-    /// Copies what symbolizing needs. A file that cannot be read has no symbols.
-    pub(super) fn read(elf: &Elf, file: &File) -> Self {
+    /// Copies what symbolizing needs of a binary and of its debug file. What cannot be read has no
+    /// symbols.
+    pub(super) fn read(elf: &Elf, file: &File, debug: Option<(&Elf, &File)>) -> Self {
         let mut symbols =
-            Self { source: None, remembered: HashMap::new(), has_debug: false, bytes: 0 };
-        if let Some((copy, bytes, has_debug)) = hollow_copy(elf, file) {
-            let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-            let mut source = ElfSource::new(path);
-            // Also without debug sections: a debug link may lead to them.
-            source.debug_syms = has_debug || !has_debug_sections(elf);
+            Self { sources: Vec::new(), remembered: HashMap::new(), has_debug: false, bytes: 0 };
+        for (elf, file) in debug.into_iter().chain([(elf, file)]) {
+            let Some((copy, bytes, has_debug)) = hollow_copy(elf, file) else { continue };
+            let mut source = ElfSource::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+            source.debug_syms = has_debug;
             let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
-            symbols.source = Some((symbolizer, source.into(), copy));
-            symbols.has_debug = has_debug;
-            symbols.bytes = bytes;
+            symbols.sources.push((symbolizer, source.into(), copy));
+            symbols.has_debug |= has_debug;
+            symbols.bytes += bytes;
         }
         symbols
     }
@@ -95,12 +96,13 @@ impl Symbols {
     }
 
     fn look_up(&self, address: u64) -> Option<Vec<Symbol>> {
-        let (symbolizer, source, _copy) = self.source.as_ref()?;
-        let found = symbolizer.symbolize_single(source, Input::VirtOffset(address)).ok()?;
-        let found = found.into_sym()?;
-        let outer = symbol(&found.name, found.code_info.as_deref());
-        let inlined = found.inlined.iter().rev().map(|i| symbol(&i.name, i.code_info.as_ref()));
-        Some(inlined.chain([outer]).collect())
+        self.sources.iter().find_map(|(symbolizer, source, _copy)| {
+            let found = symbolizer.symbolize_single(source, Input::VirtOffset(address)).ok()?;
+            let found = found.into_sym()?;
+            let outer = symbol(&found.name, found.code_info.as_deref());
+            let inlined = found.inlined.iter().rev().map(|i| symbol(&i.name, i.code_info.as_ref()));
+            Some(inlined.chain([outer]).collect())
+        })
     }
 }
 
@@ -121,23 +123,20 @@ fn is_debug(name: &str) -> bool {
     name.starts_with(".debug_") || name.starts_with(".zdebug_")
 }
 
-fn has_debug_sections(elf: &Elf) -> bool {
-    elf.sections.iter().any(|s| is_debug(&s.name))
-}
-
 /// Copies headers, symbols and, when they are not too large, debug sections to the same places of
 /// an otherwise empty file in memory; gives its size in memory and whether it has debug sections.
 fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
-    const SYMBOLS: [&str; 8] = [
+    const SYMBOLS: [&str; 7] = [
         ".symtab",
         ".symtab_shndx",
         ".strtab",
         ".dynsym",
         ".dynstr",
         ".shstrtab",
-        ".gnu_debuglink",
         ".note.gnu.build-id",
     ];
+    /// They lead to other files, which nobody but us shall open.
+    const LINKS: [&str; 3] = [".gnu_debuglink", ".gnu_debugaltlink", ".debug_sup"];
     let length = file.metadata().ok()?.len();
     if length > MAX_FILE {
         return None;
@@ -167,6 +166,11 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     for section in elf.sections.iter().filter(|s| kept(s) || (with_debug && debug(s))) {
         total += copy_range(file, &copy, section.offset, section.size)?;
     }
+    for section in elf.sections.iter().filter(|s| LINKS.contains(&s.name.as_str())) {
+        // Without its name a section is not looked at.
+        let header = elf.section_headers.0 + (section.number * SECTION_HEADER_SIZE) as u64;
+        copy.write_all_at(&[0; 4], header).ok()?;
+    }
     Some((copy, total, with_debug))
 }
 
@@ -181,7 +185,8 @@ fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {
     Some(size)
 }
 
-fn memory_file() -> Option<File> {
+/// An empty file that only this process has.
+pub(super) fn memory_file() -> Option<File> {
     // SAFETY: the name is a zero-terminated literal.
     let fd = unsafe { libc::memfd_create(c"symbols".as_ptr(), libc::MFD_CLOEXEC) };
     // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.

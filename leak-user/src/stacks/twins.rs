@@ -27,8 +27,12 @@ const CHUNK: usize = 1 << 20;
 pub(super) struct Twins(RefCell<HashMap<Vec<u8>, Weak<Binary>>>);
 
 impl Twins {
-    /// Another binary with the same content; without one, `binary` is what later copies find.
+    /// Another binary with the same content; without one, `binary` is what later copies find. Binaries
+    /// with a debug file keep to themselves: each may have its own.
     pub(super) fn of(&self, binary: &Rc<Binary>) -> Option<Rc<Binary>> {
+        if binary.debug_file().is_some() {
+            return None;
+        }
         let id = build_id(&binary.file)?;
         let mut known = self.0.try_borrow_mut().ok()?;
         if let Some(other) = known.get(&id).and_then(Weak::upgrade) {

@@ -7,6 +7,7 @@ use crate::event::{
     Timestamp, Usage, Wire, WireState,
 };
 use crate::table::pools::PoolKey;
+use crate::table::servers::ServerSide;
 
 /// How much later a listed time must be than a known one to be news.
 ///
@@ -35,6 +36,8 @@ pub struct Connection {
     pub state_changed_at: Timestamp,
     /// PostgreSQL's state.
     pub wire: Wire,
+    /// What its server said of it when it was last asked; `None` when it was not, or does not know it.
+    pub server: Option<Box<ServerSide>>,
     /// When it was opened; `None` when it is older than the trace or its opening was missed:
     /// [`Self::opened_before_trace`] tells which.
     pub opened_at: Option<Timestamp>,
@@ -107,6 +110,7 @@ impl Connection {
             tcp_state: TcpState::SynSent,
             state_changed_at: now,
             wire: Wire::default(),
+            server: None,
             opened_at: None,
             first_seen: now,
             established_at: None,
@@ -156,11 +160,21 @@ impl Connection {
         now.since(self.silent_since())
     }
 
-    /// Whether no request is unanswered: by the wire state where it can be read, else by the
+    /// Where the dialogue stands: by the wire where it can be read, else by what the server said of
+    /// this silence.
+    #[must_use]
+    pub fn dialogue(&self) -> WireState {
+        match (self.wire.state, &self.server) {
+            (WireState::Unknown, Some(side)) if side.at >= self.silent_since() => side.dialogue(),
+            (state, _) => state,
+        }
+    }
+
+    /// Whether no request is unanswered: by [`Self::dialogue`] where it is known, else by the
     /// direction of the last bytes.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        match self.wire.state {
+        match self.dialogue() {
             WireState::Idle => true,
             WireState::Unknown => {
                 self.tcp_state == TcpState::Established && self.last_receive >= self.last_send
@@ -172,7 +186,7 @@ impl Connection {
     /// Whether a request is unanswered, in the same sense as [`Self::is_idle`].
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        match self.wire.state {
+        match self.dialogue() {
             WireState::Busy => true,
             WireState::Unknown => self.last_send > self.last_receive,
             _ => false,

@@ -10,7 +10,6 @@ mod pclntab;
 
 use std::fs::File;
 
-use framehop::x86_64::UnwindRegsX86_64;
 use leak_common::stack::{GOROUTINE_WINDOW, GOROUTINE_WINDOW_START};
 
 use self::inline::InlinedCalls;
@@ -19,6 +18,7 @@ use self::pclntab::{LineTable, Role};
 use super::bytes::u64_at;
 use super::elf::{Elf, MAX_SECTION, read_exact};
 use super::raw::RawStack;
+use super::registers::Registers;
 use super::symbolize::Symbol;
 use super::unwind::{End, Step};
 
@@ -59,7 +59,7 @@ impl GoBinary {
     pub(super) fn step(
         &self,
         address: u64,
-        registers: &mut UnwindRegsX86_64,
+        registers: &mut Registers,
         raw: &RawStack,
     ) -> Option<Step> {
         let lines = self.lines.as_ref()?;
