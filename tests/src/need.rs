@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::runtimes::Runtime;
 use crate::server;
 
 /// A prerequisite.
@@ -30,6 +31,8 @@ pub enum Need {
     Setpriv,
     /// `strip`, to take symbols away.
     Strip,
+    /// A runtime with its driver.
+    Runtime(Runtime),
 }
 
 impl Need {
@@ -51,6 +54,7 @@ impl Need {
             Self::Ip => succeeds("ip", &["-V"]),
             Self::Setpriv => succeeds("setpriv", &["--version"]),
             Self::Strip => succeeds("strip", &["--version"]),
+            Self::Runtime(runtime) => runtime.is_there(),
         }
     }
 }
@@ -68,11 +72,12 @@ impl fmt::Display for Need {
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",
             Self::Strip => "strip",
+            Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
         })
     }
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
