@@ -38,7 +38,9 @@ pub(super) fn sure_frames(
                 found = Some(at);
                 break;
             }
-            if is_compiled(callee) && is_compiled(word) {
+            // The walk's own calls may have left a copy further in, which was taken for their frame.
+            let is_other = !addresses.contains(&word.wrapping_sub(1));
+            if is_other && is_compiled(callee) && is_compiled(word) {
                 returns.push(before);
             }
             before = word;
@@ -75,6 +77,8 @@ mod tests {
         // What earlier calls have left is not of this frame pointer, or in native code's frame.
         assert_eq!(sure(&[0x7000, 0x1105, 0x7100, 0x1205], &[0x1000, 0x1204]), 2);
         assert_eq!(sure(&words, &[0x9000, 0x1304]), 2);
+        let copied = [0x1105, kept, 0x1105, 7, 0x7f00, 0x1305];
+        assert_eq!(sure(&copied, &[0x1000, 0x1104, 0x1304]), 3);
         assert_eq!(sure(&[1, 2, 3], &[0x1000, 0x1104]), 2);
         assert_eq!((sure(&[], &[0x1000]), sure(&[], &[])), (1, 0));
     }
