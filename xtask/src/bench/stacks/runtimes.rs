@@ -279,11 +279,9 @@ fn traced_names(report: &Value) -> Vec<String> {
     native.filter_map(|frame| frame["function"].as_str()).map(plain).collect()
 }
 
-/// The functions that gdb has a name for, up to where it loses its way: in code compiled at run time.
+/// The functions that gdb has a name for.
 fn native_names(frames: &[String]) -> Vec<String> {
-    let lost = |pair: &[String]| pair.iter().all(|name| name == "?");
-    let end = frames.windows(3).position(lost).unwrap_or(frames.len());
-    frames[..end].iter().filter(|name| *name != "?").map(|name| plain(name)).collect()
+    frames.iter().filter(|name| *name != "?").map(|name| plain(name)).collect()
 }
 
 /// A function's name without its arguments: only one of two debuggers may tell them.
@@ -349,8 +347,8 @@ mod tests {
     }
 
     #[test]
-    fn gdb_is_followed_until_it_is_lost() {
-        let frames = ["send", "?", "PQexec", "?", "?", "?", "garbage"].map(str::to_owned);
+    fn names_are_compared_without_arguments() {
+        let frames = ["send", "?", "PQexec(conn*)"].map(str::to_owned);
         assert_eq!(native_names(&frames), ["send", "PQexec"]);
         assert_eq!(plain("node::(anonymous namespace)::F<int>(int*)"), "node::{anonymous}::F");
     }

@@ -5,10 +5,21 @@ import gdb
 MOST_FRAMES = 256
 
 
+def mapped_files():
+    """The addresses that files are mapped to."""
+    with open(f"/proc/{gdb.selected_inferior().pid}/maps", encoding="utf-8") as maps:
+        lines = [line.split() for line in maps]
+    ranges = [fields[0].split("-") for fields in lines if fields[-1].startswith("/")]
+    return [(int(start, 16), int(end, 16)) for start, end in ranges]
+
+
 def names():
-    """The functions on the stack, innermost first; "?" where gdb knows no name."""
-    found, frame = [], gdb.newest_frame()
+    """The functions on the stack, innermost first; "?" for code without a name. Ends in no file's code:
+    from there on gdb only guesses."""
+    files, found, frame = mapped_files(), [], gdb.newest_frame()
     while frame is not None and len(found) < MOST_FRAMES:
+        if not any(start <= frame.pc() < end for start, end in files):
+            break
         found.append((frame.name() or "?").replace("\t", " "))
         try:
             frame = frame.older()

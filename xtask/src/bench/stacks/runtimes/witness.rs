@@ -19,7 +19,7 @@ const SCRIPT: &str = include_str!("witness.py");
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// The functions on the stack of the last request that `work` makes a process send, innermost first:
-/// as far as gdb can follow, which is to the first frame without a name in no file.
+/// as far as gdb can follow, which is to the first code that lies in no file.
 pub(super) fn frames(
     directory: &Path,
     pid: u32,
