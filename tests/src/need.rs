@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::golang::Toolchain;
+use crate::runtimes::Runtime;
 use crate::server;
 use crate::suite::target;
 
@@ -36,6 +37,8 @@ pub enum Need {
     Go,
     /// Toolchains of three Go releases or more.
     GoReleases,
+    /// A runtime with its driver.
+    Runtime(Runtime),
 }
 
 impl Need {
@@ -59,6 +62,7 @@ impl Need {
             Self::Strip => succeeds("strip", &["--version"]),
             Self::Go => !Toolchain::all(&target()).is_empty(),
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
+            Self::Runtime(runtime) => runtime.is_there(),
         }
     }
 }
@@ -78,11 +82,12 @@ impl fmt::Display for Need {
             Self::Strip => "strip",
             Self::Go => "Go",
             Self::GoReleases => "three releases of Go",
+            Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
         })
     }
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

@@ -35,6 +35,10 @@ impl Subject {
 pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
     ensure!(is_root(), "The kernel shows its statistics to root only.");
     setup::run(workspace, &[setup::Need::Build, setup::Need::Database, setup::Need::Bench])?;
+    if subject == Subject::Stacks {
+        // The programs whose stacks are compared are those of the tests.
+        setup::run(workspace, &[setup::Need::Tests])?;
+    }
     match subject {
         Subject::Cost => cost::run(workspace),
         Subject::Stacks => stacks::run(workspace),

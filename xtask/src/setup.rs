@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
+pub(crate) mod runtimes;
+
 use std::{
     fs,
     path::Path,
@@ -127,6 +129,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     let lacking = || -> Vec<&Requirement> {
         REQUIREMENTS
             .iter()
+            .chain(runtimes::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };
@@ -148,6 +151,9 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::GoReleases) {
         golang::set_up(&target_directory(workspace))?;
+    }
+    if needs.contains(&Need::Tests) {
+        runtimes::node_pg(workspace)?;
     }
     Ok(())
 }

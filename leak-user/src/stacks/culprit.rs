@@ -364,6 +364,11 @@ mod tests {
             ("checkout", "/var/task/psycopg2_shop/app.py"),
         ]);
         assert_eq!(found.as_deref(), Some("checkout"));
+        // Programs that try a driver out.
+        for own in ["/srv/asyncpg/app.py", "/srv/psycopg/main.py", "/srv/sqlalchemy/shop.py"] {
+            let found = culprit_of_python(&[("execute", library), ("checkout", own)]);
+            assert_eq!(found.as_deref(), Some("checkout"), "{own}");
+        }
         let frozen = "<frozen importlib._bootstrap>";
         let found = culprit_of_python(&[("execute", library), ("run", frozen), ("f", "<stdin>")]);
         assert_eq!(found.as_deref(), Some("f"));

@@ -1,5 +1,7 @@
 //! Symbols of just-in-time compiled code, as runtimes write them to `/tmp/perf-PID.map` when asked
-//! to: `node --perf-basic-prof`, `jcmd PID Compiler.perfmap`, `python -X perf`, and others.
+//! to: `node --perf-basic-prof --interpreted-frames-native-stack`, `jcmd PID Compiler.perfmap`,
+//! `python -X perf`, `ruby --yjit-perf`, `php -d opcache.jit_debug=16`, `DOTNET_PerfMapEnabled=1`,
+//! `erl +JPperf true`. (The JVM's `-XX:+DumpPerfMapAtExit` writes one when it is of no use any more.)
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -76,7 +78,7 @@ type Version = (u64, u64, u64, i64, i64);
 
 /// A process's map.
 #[derive(Debug, Default)]
-struct PerfMap {
+pub(super) struct PerfMap {
     /// By start; none overlaps another.
     symbols: BTreeMap<u64, Code>,
     version: Option<Version>,
@@ -152,7 +154,14 @@ impl PerfMap {
         symbols
     }
 
-    fn find(&self, address: u64) -> Option<&Rc<Symbol>> {
+    /// A map with these lines.
+    #[cfg(test)]
+    pub(super) fn parsed(text: &str) -> Self {
+        Self { symbols: Self::parse(text), ..Self::default() }
+    }
+
+    /// The function that holds `address`.
+    pub(super) fn find(&self, address: u64) -> Option<&Rc<Symbol>> {
         let (_, code) = self.symbols.range(..=address).next_back()?;
         (address < code.end).then_some(&code.symbol)
     }
@@ -189,18 +198,16 @@ mod tests {
 
     use super::*;
 
-    fn map(text: &str) -> PerfMap {
-        PerfMap { symbols: PerfMap::parse(text), ..PerfMap::default() }
-    }
-
     fn name_at(map: &PerfMap, address: u64) -> Option<&str> {
         map.find(address)?.function.as_deref()
     }
 
     #[test]
     fn finds_by_address_and_survives_garbage() {
-        let map = map("20 0x10 late\n0x10 8 LazyCompile:~a b /x.js:1\n10 4 younger\nzz\n\n1\n\
-                       ffffffffffffffff 2 too far\n");
+        let map = PerfMap::parsed(
+            "20 0x10 late\n0x10 8 LazyCompile:~a b /x.js:1\n10 4 younger\nzz\n\n1\n\
+                       ffffffffffffffff 2 too far\n",
+        );
         assert_eq!((name_at(&map, 0x12), name_at(&map, 0x2f)), (Some("younger"), Some("late")));
         assert_eq!(
             (name_at(&map, 0x30), name_at(&map, 0x1f), name_at(&map, 0)),
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_younger_of_two_that_overlap_counts() {
-        let map = map("100 100 old\n180 10 inner\n1f0 100 next\n140 8 last\n");
+        let map = PerfMap::parsed("100 100 old\n180 10 inner\n1f0 100 next\n140 8 last\n");
         let expected = [
             (0x100, "old"),
             (0x13f, "old"),

@@ -73,9 +73,12 @@ fn python(name: &str) -> Option<Symbol> {
     Some(located(function, file, None))
 }
 
-/// `TRACE-12$Shop::checkout$45`, of opcache's ext/opcache/jit/zend_jit_trace.c; in place of a
+/// `JIT$Shop::checkout` and `TRACE-12$Shop::checkout$45`, of opcache's ext/opcache/jit; in place of a
 /// function the main script's path.
 fn php(name: &str) -> Option<Symbol> {
+    if let Some(function) = name.strip_prefix("JIT$") {
+        return Some(called(function));
+    }
     let (number, rest) = name.strip_prefix("TRACE-")?.split_once('$')?;
     number.parse::<u32>().ok()?;
     let (function, line) = rest.rsplit_once('$')?;
@@ -176,6 +179,7 @@ mod tests {
         assert_split("py::Shop.pay:/app/shop.py", "Shop.pay", "/app/shop.py", None);
         assert_split("TRACE-1$/app/shop.php$59", "{main}", "/app/shop.php", Some(59));
         assert_split("TRACE-7$Shop::pay$12", "Shop::pay", "", None);
+        assert_split("JIT$Shop::pay", "Shop::pay", "", None);
         let method = "instance void [Shop] Shop.Orders::Pay(int32,class [x]y)[OptimizedTier1]";
         assert_split(method, "Shop.Orders::Pay", "", None);
         let quick =

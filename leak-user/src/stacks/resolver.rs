@@ -13,9 +13,9 @@ use super::culprit::{culprit, language_of};
 use super::driver_frames::DriverFrames;
 use super::modules::{Modules, ModulesError};
 use super::perf_map::PerfMaps;
-use super::python::{Memory, PythonProcess};
+use super::python::PythonProcess;
 use super::raw::RawStack;
-use super::skipped::{ends_in_call, sure_frames};
+use super::skipped::sure_frames;
 use super::symbolize::Symbol;
 use super::unwind::{self, End, Walk};
 use super::{Language, Quality, Stack, guarded};
@@ -391,27 +391,15 @@ fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
             .find(address)
             .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
     };
-    // V8 always keeps frame pointers.
-    let keeps =
-        language_of(std::iter::empty(), modules.executable_path.as_deref()) == Language::Node;
-    if keeps || !addresses.iter().any(|&address| is_compiled(address)) {
-        return addresses.len();
-    }
-    let memory = Memory::open(raw.process).ok();
-    sure_frames(raw, addresses, is_compiled, |address| {
-        let before = address.checked_sub(7).zip(memory.as_ref());
-        let bytes = before.and_then(|(from, memory)| memory.bytes(from, 7)?.try_into().ok());
-        // Of a process that is gone nothing can be said for sure.
-        bytes.is_none_or(|bytes| ends_in_call(&bytes))
-    })
+    sure_frames(raw, addresses, is_compiled)
 }
 
 /// How much of a stack is worth copying from the start; 0: what the others get.
 fn stack_bytes(language: Language) -> u32 {
     match language {
-        // libuv keeps 12 KiB of events on the stack of each loop.
-        Language::Node => 30 << 10,
-        Language::Java | Language::Ruby | Language::Php => 16 << 10,
+        // libuv keeps 12 KiB of events on the stack of each loop; PHP's command reads its script there.
+        Language::Node | Language::Php => 30 << 10,
+        Language::Java | Language::Ruby => 16 << 10,
         _ => 0,
     }
 }

@@ -2,6 +2,7 @@
 
 mod golang;
 mod large;
+mod runtimes;
 
 use std::{fs, path::Path};
 
@@ -57,7 +58,7 @@ pub(super) struct Row {
 type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
 
 /// Every group.
-const GROUPS: &[(&str, Group)] = &[("Go", golang::rows)];
+const GROUPS: &[(&str, Group)] = &[("Go", golang::rows), ("runtimes", runtimes::rows)];
 
 /// Measures all rows and writes the table.
 pub(super) fn run(workspace: &Path) -> Result<()> {
