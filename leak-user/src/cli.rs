@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
@@ -123,6 +124,8 @@ fn says_nothing(option: &clap::Arg, value: &OsStr) -> bool {
 pub enum Command {
     /// Say what this kernel and these privileges allow, hook by hook, and what to do about the rest.
     Doctor,
+    /// Print what a recorded run has printed, in any format: without privileges, on any machine.
+    Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -130,6 +133,28 @@ pub enum Command {
     },
     /// Print the manual page, in roff.
     Man,
+}
+
+/// What to replay, and how.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// A file that `--record` has written. One that breaks off is read up to there.
+    pub file: PathBuf,
+    /// How long a connection must carry no payload to count as silent, instead of what was recorded.
+    ///
+    /// Stacks of last uses were resolved only where the recorded run needed them, so with a shorter
+    /// time than its own some are unknown.
+    #[arg(long, value_name = "DUR", env = "PGSOCKTRACE_SILENT_AFTER", value_parser = period)]
+    pub silent_after: Option<Duration>,
+    /// How many connections the pool or the server allows, instead of what was recorded.
+    #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
+    pub limit: Option<u64>,
+    /// Format of the report.
+    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    pub output: Output,
+    /// Exit with status 3 when a finding of severity `leak` is open at the end.
+    #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
+    pub fail_on_leak: bool,
 }
 
 /// What to trace, and how.
@@ -178,6 +203,9 @@ pub struct TraceArgs {
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Keep what was seen in this file, for `pgsocktrace replay FILE`. It is overwritten.
+    #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
+    pub record: Option<PathBuf>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
@@ -195,7 +223,7 @@ pub struct Resources {
     pub ring_size: u32,
     /// Connections that can be traced at once.
     #[arg(long, value_name = "N", default_value_t = 32_768, env = "PGSOCKTRACE_MAX_CONNECTIONS")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     pub max_connections: u32,
     /// Connections whose latest request's stack is kept; each takes 30 KiB of kernel memory.
     #[arg(long, value_name = "N", default_value_t = 1024, env = "PGSOCKTRACE_STACK_SLOTS")]
@@ -225,12 +253,16 @@ pub enum Output {
     Ndjson,
 }
 
+/// Most connections that can be traced at once.
+pub(crate) const MAX_CONNECTIONS: u32 = 4_000_000;
+/// Nothing is judged more often.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 /// Clocks that are added to and thresholds that are multiplied stay far from any overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What is done again and again, or compared with what is measured then.
 fn period(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_millis(100)..=LONGEST)
+    duration(text, SHORTEST..=LONGEST)
 }
 
 fn duration_of_trace(text: &str) -> Result<Duration, String> {

@@ -8,9 +8,10 @@
 //! # The way of an event
 //!
 //! ```text
-//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ table ──▶ detect ──▶ findings ──▶ report
-//!     └──mapped arrays─────────┘                   ▲   ▲
-//!                                  inventory, server   stacks
+//!                                                  ┌────────────────── engine ──────────────────┐
+//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ │ table ──▶ detect ──▶ findings ──▶ report   │
+//!     └──mapped arrays─────────┘                   └──▲────▲────────────────────────────────────┘
+//!                                     inventory, server    stacks
 //! ```
 //!
 //! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
@@ -28,6 +29,9 @@
 //!    turned out not to be so.
 //! 8. [`report`] prints it.
 //!
+//! [`engine`] holds 3, 7 and 8 together: whoever drives it tells it facts, each with its moment.
+//! [`recording`] keeps these facts, and [`replay`] tells them once more.
+//!
 //! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
 //! this, and [`inventory`], which looks at the system, read the clock.
 
@@ -36,6 +40,7 @@ pub mod clock;
 pub mod decode;
 pub mod detect;
 pub mod doctor;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;
@@ -43,6 +48,8 @@ pub mod inventory;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;
+pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod server;
 pub mod stacks;

@@ -2,7 +2,6 @@
 //! judged once an interval.
 
 mod collector;
-mod output;
 mod resolver;
 mod targets;
 
@@ -105,10 +104,13 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = at(end) => break,
-            _ = liveness.tick() => if !collector.anyone_left() {
-                log::info!("all traced processes have exited");
-                break;
-            },
+            _ = liveness.tick() => {
+                collector.keep_recording();
+                if !collector.anyone_left() {
+                    log::info!("all traced processes have exited");
+                    break;
+                }
+            }
             ready = ring.readable() => {
                 if collector.drain(BATCH)? < BATCH {
                     ready?.clear_ready();

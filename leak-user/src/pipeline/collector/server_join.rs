@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Collector;
+use crate::engine::Fact;
 use crate::event::Event;
 use crate::server::{Answer, Watch};
 use crate::table::ServerStatus;
@@ -34,8 +35,8 @@ impl Collector {
         let Some(answer) = answer else { return Ok(()) };
         let event = Event::ServerSessions { server: server.clone(), at, answer: Box::new(answer) };
         let before = self.server_status(&server);
-        self.take_event(&event)?;
-        self.output.flush()?;
+        self.tell(Fact::Event(event))?;
+        self.engine.flush()?;
         let after = self.server_status(&server);
         if before != after {
             self.tell_of_server(&server, before.as_ref(), after.as_ref());
@@ -44,7 +45,7 @@ impl Collector {
     }
 
     fn server_status(&self, server: &str) -> Option<ServerStatus> {
-        self.table.servers().get(server).map(|server| server.status.clone())
+        self.engine.table().servers().get(server).map(|server| server.status.clone())
     }
 
     fn tell_of_server(
@@ -58,7 +59,7 @@ impl Collector {
                 log::info!("the server {name} answers again");
             }
             Some(ServerStatus::Answering) => {
-                let server = self.table.servers().get(name);
+                let server = self.engine.table().servers().get(name);
                 let hidden = server.map_or(0, |server| server.hidden);
                 if hidden > 0 {
                     log::warn!(
