@@ -15,6 +15,7 @@ use leak_common::config::MAX_PORTS;
 use crate::kernel::hooks::Flavour;
 use crate::process::name::CommPattern;
 use crate::server::{Dsn, DsnError};
+use crate::stacks::DriverFrames;
 
 const EXIT_STATUSES: &str = "\
 Options that repeat also take several values at once, separated by commas.
@@ -189,6 +190,10 @@ pub struct TraceArgs {
     /// How many connections the pool or the server allows, for forecasts such as "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
+    /// Never name code as the culprit whose function, module or source file matches this pattern: a
+    /// driver's or framework's of your own, as in `*/dbkit/*` (repeatable).
+    #[arg(long, value_name = "GLOB", env = "PGSOCKTRACE_DRIVER_FRAMES", value_delimiter = ',')]
+    pub driver_frames: Vec<DriverFrames>,
     /// Ask this server for its sessions, too (repeatable; a line each in the variable).
     ///
     /// As libpq takes it: `postgres://watch@db:5432/postgres` or `host=db user=watch`, with sslmode,
@@ -342,6 +347,8 @@ mod tests {
             ["--port", "70000"],
             ["--ring-size", "3"],
             ["--output", "xml"],
+            ["--driver-frames", "*"],
+            ["--driver-frames", "[a"],
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }
@@ -351,6 +358,8 @@ mod tests {
     fn options_repeat() {
         let trace = parse(&["-p", "1", "-p", "2", "-P", "5432", "-P", "6432"]).unwrap().trace;
         assert_eq!((trace.pid, trace.port), (vec![1, 2], vec![5432, 6432]));
+        let driver_frames = ["--driver-frames", "a.*,b.*", "--driver-frames", "c.*"];
+        assert_eq!(parse(&driver_frames).unwrap().trace.driver_frames.len(), 3);
     }
 
     #[test]

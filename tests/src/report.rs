@@ -96,6 +96,7 @@ pub struct Connection {
     pub id: u64,
     pub pid: Option<u32>,
     pub tid: Option<u32>,
+    pub goroutine: Option<u64>,
     pub held_by: Vec<u32>,
     pub local: String,
     pub remote: String,
@@ -109,6 +110,7 @@ pub struct Connection {
     pub opened_since_silent: i64,
     pub opened_by: Option<String>,
     pub last_used_by: Option<String>,
+    pub last_used_goroutine: Option<u64>,
     pub server: Option<Session>,
 }
 

@@ -73,6 +73,7 @@ const CONNECTION: &[(&str, Kind)] = &[
     ("opened_since_silent", Number),
     ("opened_by", TextOrNull),
     ("last_used_by", TextOrNull),
+    ("last_used_goroutine", NumberOrNull),
     ("server", MapOrNull),
 ];
 

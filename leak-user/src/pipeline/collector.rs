@@ -73,7 +73,8 @@ impl Collector {
             ports: args.port.clone(),
             tracer,
             targets,
-            resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
+            resolver: ResolverThread::start(args.driver_frames.clone())
+                .context("the resolver's thread cannot be started")?,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
             met: HashSet::new(),

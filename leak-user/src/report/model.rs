@@ -79,6 +79,7 @@ struct ConnectionModel<'a> {
     opened_since_silent: i64,
     opened_by: Option<&'a StackId>,
     last_used_by: Option<&'a StackId>,
+    last_used_goroutine: Option<u64>,
     /// Null: its server was not asked, or does not know it.
     server: Option<SessionModel<'a>>,
 }
@@ -246,6 +247,7 @@ impl<'a> ConnectionModel<'a> {
             opened_since_silent: snapshot.table.opened_since_silent(connection),
             opened_by: at_hand(&connection.opened_by),
             last_used_by: at_hand(&connection.last_used_by),
+            last_used_goroutine: connection.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
         }
     }

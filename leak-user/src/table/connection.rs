@@ -67,6 +67,8 @@ pub struct Connection {
     pub opened_by: Option<StackId>,
     /// The stack of the latest request; `None` as long as it is unknown, never an older one's.
     pub last_used_by: Option<StackId>,
+    /// The goroutine that sent the latest request.
+    pub last_used_goroutine: Option<u64>,
     /// Number of the request whose stack was looked for last.
     pub(super) stack_sought: u64,
     /// Its own [`crate::event::Event::Opened`] was seen.
@@ -123,6 +125,7 @@ impl Connection {
             request_by: None,
             opened_by: None,
             last_used_by: None,
+            last_used_goroutine: None,
             stack_sought: 0,
             announced: false,
             pool,
@@ -246,6 +249,7 @@ impl Connection {
         if usage.requests != self.requests {
             self.requests = usage.requests;
             self.last_used_by = None;
+            self.last_used_goroutine = None;
         }
         self.request_at = usage.request_at;
         self.request_by = usage.request_by;
@@ -288,6 +292,7 @@ impl Connection {
             }
             StackRole::LastUsedBy { request } if request == self.requests => {
                 self.last_used_by = stack.cloned();
+                self.last_used_goroutine = goroutine;
                 self.stack_sought = request;
             }
             StackRole::LastUsedBy { .. } => {}
