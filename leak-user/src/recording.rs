@@ -12,7 +12,8 @@
 //! and in one go, so that of a tracer that was killed, or whose disk was full, at most the last second
 //! is missing.
 //!
-//! No payload is in it, and of the startup message only the names that reports show. Its mode is 0600
+//! No payload is in it; of the startup message it has only the names that reports show, and of what the
+//! servers say of their sessions, statements only without their literals. Its mode is 0600
 //! all the same: stacks and names tell a lot about a program.
 //!
 //! # Versions

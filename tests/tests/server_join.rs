@@ -1,6 +1,7 @@
 //! What the server says of its sessions is put beside what was seen of the connections.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::report::{Report, Session};
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
         test("server_restarted", server_restarted),
         test("server_full_before_tracing", server_full_before_tracing),
         test("server_full_while_traced", server_full_while_traced),
+        test("exhausted_before_tracing", exhausted_before_tracing),
+        test("idle_on_a_full_server", idle_on_a_full_server),
     ];
     let mut all: Vec<Test> = with_libpq.into_iter().map(|test| test.needs(Need::Libpq)).collect();
     all.extend([
@@ -323,6 +326,44 @@ fn server_full_while_traced(suite: &Suite) -> Result<()> {
     let told = report.only_server()?;
     assert_eq!((told.status.as_str(), told.full, told.refusals), ("answering", true, 0));
     assert_eq!((told.max_connections, told.traced), (Some(8), Some(4)));
+    Ok(())
+}
+
+/// All was over before the trace began. Only the server knows that the pool opened connections while it
+/// had idle ones.
+fn exhausted_before_tracing(suite: &Suite) -> Result<()> {
+    let (server, mut shop) = small_server(suite)?;
+    for _ in 0..4 {
+        shop.ok("return")?;
+        // Later than what a pool opens in a burst, by the threshold of two seconds.
+        std::thread::sleep(Duration::from_millis(1300));
+    }
+    let trace = suite
+        .trace_port(server.port())
+        .pid(shop.pid())
+        .option("--pg-dsn", &dsn(&server))
+        .start()?;
+    let finding = trace.finding(|finding| finding.is_leak())?;
+    assert_eq!((finding.reason.as_str(), finding.count), ("abandoned", 4));
+    assert!(finding.evidence.contains("the server has none left of the 5"), "{finding:#?}");
+    assert_eq!(trace.stop()?.leaks().len(), 1);
+    Ok(())
+}
+
+/// A pool as big as its server, filled at once, may be idle for ever.
+fn idle_on_a_full_server(suite: &Suite) -> Result<()> {
+    let (server, mut shop) = small_server(suite)?;
+    shop.ok("burst 4")?;
+    let trace = suite
+        .trace_port(server.port())
+        .pid(shop.pid())
+        .option("--pg-dsn", &dsn(&server))
+        .start()?;
+    trace.finding(|finding| finding.reason == "silent" && finding.count == 4)?;
+    trace.let_intervals_pass(20);
+    let report = trace.stop()?;
+    assert!(report.only_server()?.full, "{:#?}", report.servers);
+    assert!(report.leaks().is_empty(), "{:#?}", report.findings);
     Ok(())
 }
 

@@ -106,8 +106,8 @@ fn verdict(
         idle,
         limit.map(|limit| forecast(pool.open_now(), growth, limit, window)).unwrap_or_default(),
         members
-            .first()
-            .and_then(|member| servers_forecast(view, member, growth, window))
+            .iter()
+            .find_map(|member| servers_forecast(view, member, growth, window))
             .unwrap_or_default(),
     );
     Verdict {
@@ -144,7 +144,8 @@ fn servers_forecast(
     let server = view.table().server_of(member)?;
     let usable = u64::from(server.settings.as_ref()?.usable());
     let used = i64::try_from(server.used?).ok()?;
-    Some(format!("{} that the server allows", forecast(used, growth, usable, window)))
+    let forecast = forecast(used, growth, usable, window);
+    (!forecast.is_empty()).then(|| format!("{forecast}, all that the server allows"))
 }
 
 /// "; reaches 100 in 4 m".
@@ -196,7 +197,8 @@ mod tests {
     use super::*;
     use crate::detect::testing::{find, judge};
     use crate::event::WireState;
-    use crate::table::testing::World;
+    use crate::server::SessionState;
+    use crate::table::testing::{World, server_lists, session};
 
     #[test]
     fn a_leak_is_forecast() {
@@ -214,6 +216,20 @@ mod tests {
              reaches 100 in 350 s"
         );
         assert_eq!(found[0].connections.len(), 24);
+    }
+
+    #[test]
+    fn what_the_server_allows_is_forecast_for_all_its_users() {
+        let mut world = World::new();
+        for number in 0..30 {
+            world.open(number, 10.0 + 5.0 * number as f64);
+        }
+        // The server allows 7, and the oldest of those that make up the growth is number 6.
+        world.hear(157.0, server_lists(vec![session(6, 117.0, SessionState::Idle)]));
+        let verdicts = judge(&world, 158.0);
+        let evidence = &find(&verdicts, Reason::Growing)[0].evidence;
+        let end = "; reaches 100 in 350 s; reaches 7 in 30 s, all that the server allows";
+        assert!(evidence.ends_with(end), "{evidence}");
     }
 
     #[test]

@@ -41,7 +41,37 @@ mod tests {
     use crate::detect::testing::{find, judge};
     use crate::detect::{Reason, Severity, StackOf};
     use crate::event::{StackId, WireState};
-    use crate::table::testing::World;
+    use crate::server::SessionState;
+    use crate::table::testing::{World, server_lists, session};
+
+    #[test]
+    fn takes_the_servers_word_where_the_wire_is_encrypted() {
+        let mut world = World::new();
+        for id in 1..=3 {
+            world.open(id, 1.0);
+            world.request(id, 10.0, "pay", WireState::Unknown);
+        }
+        let states = [
+            SessionState::IdleInTransaction,
+            SessionState::IdleInTransactionAborted,
+            SessionState::Idle,
+        ];
+        let word = (1..=3).zip(states).map(|(id, state)| session(id, 89.0, state));
+        world.hear(90.0, server_lists(word.collect()));
+        let verdicts = judge(&world, 100.0);
+        let found = find(&verdicts, Reason::IdleInTransaction);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 2));
+        assert_eq!(
+            found[0].evidence,
+            "2 connections idle in transaction (1 failed) by the server's word, silent for 89 s \
+             (threshold 60 s)"
+        );
+        // What it said is of the silence before.
+        world.request(1, 95.0, "pay", WireState::Unknown);
+        world.request(2, 95.0, "pay", WireState::Unknown);
+        assert!(find(&judge(&world, 200.0), Reason::IdleInTransaction).is_empty());
+    }
 
     #[test]
     fn says_for_how_long() {

@@ -13,6 +13,7 @@ mod close_wait;
 mod connect_stuck;
 mod evidence;
 mod growing;
+mod hoarded;
 mod idle_in_transaction;
 mod silent;
 #[cfg(test)]
@@ -190,10 +191,11 @@ pub trait Detector {
 
 /// The detectors that judge connections one by one, the surest evidence first: a connection is
 /// taken by the first that has something against it.
-const DETECTORS: [&dyn Detector; 7] = [
+const DETECTORS: [&dyn Detector; 8] = [
     &close_wait::CloseWait,
     &idle_in_transaction::IdleInTransaction,
     &unread_result::UnreadResult,
+    &hoarded::Hoarded,
     &abandoned::Abandoned,
     &connect_stuck::ConnectStuck,
     &awaiting_response::AwaitingResponse,

@@ -178,7 +178,8 @@ mod tests {
     use super::*;
     use crate::event::{ConnectionId, Timestamp};
     use crate::report::testing::Run;
-    use crate::table::testing::{APP, caller, endpoints, secs, usage};
+    use crate::server::SessionState;
+    use crate::table::testing::{APP, caller, endpoints, secs, server_lists, session, usage};
 
     fn lines(bytes: &[u8]) -> Vec<Value> {
         let text = std::str::from_utf8(bytes).unwrap();
@@ -216,6 +217,25 @@ mod tests {
         assert_eq!(lines[1]["local"], "127.0.0.1:40007");
         assert_eq!(lines[2]["opened_at"], "1970-01-01T00:00:01.000Z");
         assert_eq!(lines[3]["errno"], 111);
+    }
+
+    #[test]
+    fn tells_what_servers_answer() {
+        let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
+        let sessions = vec![session(1, 5.0, SessionState::Idle)];
+        let answers =
+            [server_lists(sessions), ServerAnswer::Refused { why: "too many clients".into() }];
+        let mut out = Vec::new();
+        for answer in answers {
+            let (server, answer) = ("db".into(), Box::new(answer));
+            let event = Event::ServerSessions { server, at: secs(1.0), answer };
+            write_event(&mut out, &event, &clock).unwrap();
+        }
+        let lines = lines(&out);
+        assert_eq!((&lines[0]["event"], &lines[0]["server"]), (&"server".into(), &"db".into()));
+        assert_eq!((&lines[0]["used"], &lines[0]["max_connections"]), (&1.into(), &10.into()));
+        assert_eq!(lines[1]["status"], "refusing");
+        assert_eq!(lines[1]["message"], "too many clients");
     }
 
     #[test]

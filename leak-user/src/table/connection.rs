@@ -146,6 +146,16 @@ impl Connection {
         self.opened_at.is_none() && self.counted_since.is_none()
     }
 
+    /// When it was opened, by the server's word where it is older than the trace.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        let by_server = || {
+            let side = self.server.as_ref()?;
+            Some(side.at.before(side.session.age?))
+        };
+        self.opened_at.or_else(by_server)
+    }
+
     /// The moment of the last payload byte in either direction; when there was none, of the
     /// handshake, or else of the opening.
     #[must_use]

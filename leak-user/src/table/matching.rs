@@ -204,7 +204,7 @@ mod tests {
         );
         let mut other = session(2, 90.0);
         other.pid = 1001;
-        assert_eq!(matched(&world, &listing(vec![other.clone()])), None, "from another port");
+        assert_eq!(matched(&world, &listing(vec![other])), None, "from another port");
         // The port is its own, but the server told another PID on the wire.
         assert_eq!(matched(&knowing_its_backend(7), &listing(vec![session(1, 90.0)])), None);
     }

@@ -25,7 +25,8 @@ pub struct ServerSide {
 
 impl ServerSide {
     /// What its word means for the dialogue.
-    pub(super) fn dialogue(&self) -> WireState {
+    #[must_use]
+    pub fn dialogue(&self) -> WireState {
         if self.session.replication {
             return WireState::Replication;
         }
@@ -230,39 +231,9 @@ impl ConnectionTable {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::event::{ConnectionId, Event};
-    use crate::table::testing::{World, endpoints, secs};
-
-    fn session(id: u64, age: f64, state: SessionState) -> Session {
-        Session {
-            pid: 1000 + u32::try_from(id).unwrap(),
-            client: Some(endpoints(id).local),
-            application_name: Some("shop".into()),
-            user: Some("shop".into()),
-            state: Some(state),
-            age: Some(Duration::from_secs_f64(age)),
-            ..Session::default()
-        }
-    }
-
-    fn listed(sessions: Vec<Session>) -> ServerAnswer {
-        let settings = Settings {
-            max_connections: 10,
-            superuser_reserved: 3,
-            ports: vec![5432],
-            ..Settings::default()
-        };
-        ServerAnswer::Listed(Listing { settings, sessions, cut: false })
-    }
-
-    fn hear(world: &mut World, at: f64, answer: ServerAnswer) {
-        let event =
-            Event::ServerSessions { server: "db".into(), at: secs(at), answer: Box::new(answer) };
-        world.table.apply(&event, secs(at));
-    }
+    use crate::table::testing::{World, secs, server_lists, session};
 
     fn dialogue(world: &World, id: u64) -> WireState {
         world.table.get(ConnectionId(id)).unwrap().dialogue()
@@ -277,14 +248,14 @@ mod tests {
         world.request(1, 20.0, "pay", WireState::Unknown);
         world.request(2, 20.0, "pay", WireState::Idle);
         let word = |id| session(id, 20.0, SessionState::IdleInTransaction);
-        hear(&mut world, 30.0, listed(vec![word(1), word(2)]));
+        world.hear(30.0, server_lists(vec![word(1), word(2)]));
         assert_eq!(dialogue(&world, 1), WireState::InTransaction);
         assert_eq!(dialogue(&world, 2), WireState::Idle, "the wire is there all the time");
         assert!(world.table.get(ConnectionId(3)).unwrap().server.is_none());
 
         world.request(1, 35.0, "pay", WireState::Unknown);
         assert_eq!(dialogue(&world, 1), WireState::Unknown, "that was before");
-        hear(&mut world, 40.0, listed(vec![session(1, 30.0, SessionState::Active)]));
+        world.hear(40.0, server_lists(vec![session(1, 30.0, SessionState::Active)]));
         assert_eq!(dialogue(&world, 1), WireState::Busy);
         assert!(world.table.get(ConnectionId(2)).unwrap().server.is_none(), "its session ended");
     }
@@ -301,7 +272,7 @@ mod tests {
         let walsender = Session { replication: true, client: None, ..stranger(9) };
         let sessions =
             vec![session(1, 20.0, SessionState::Idle), stranger(2), stranger(3), walsender];
-        hear(&mut world, 30.0, listed(sessions));
+        world.hear(30.0, server_lists(sessions));
         let server = &world.table.servers()["db"];
         assert_eq!((server.used, server.traced), (Some(3), 1));
         assert_eq!(server.applications[&Some("shop".into())].traced, 1);
@@ -316,9 +287,9 @@ mod tests {
     fn is_full_when_nobody_else_gets_in() {
         let mut world = World::new();
         let sessions = |count| (0..count).map(|id| session(id, 5.0, SessionState::Idle)).collect();
-        hear(&mut world, 30.0, listed(sessions(5)));
+        world.hear(30.0, server_lists(sessions(5)));
         assert!(!world.table.servers()["db"].is_full());
-        hear(&mut world, 31.0, listed(sessions(6)));
+        world.hear(31.0, server_lists(sessions(6)));
         assert!(world.table.servers()["db"].is_full(), "7 usable, 6 used and one asks");
     }
 
@@ -326,15 +297,15 @@ mod tests {
     fn what_a_server_said_is_forgotten_when_it_says_no_more() {
         let mut world = World::new();
         world.open(1, 10.0);
-        hear(&mut world, 30.0, listed(vec![session(1, 20.0, SessionState::Idle)]));
+        world.hear(30.0, server_lists(vec![session(1, 20.0, SessionState::Idle)]));
         assert!(world.table.get(ConnectionId(1)).unwrap().server.is_some());
-        hear(&mut world, 31.0, ServerAnswer::Refused { why: "too many".into() });
+        world.hear(31.0, ServerAnswer::Refused { why: "too many".into() });
         assert!(world.table.get(ConnectionId(1)).unwrap().server.is_none());
         let server = &world.table.servers()["db"];
         assert!(server.is_full());
         assert_eq!((server.used, server.traced, server.refusals), (None, 0, 1));
         assert_eq!(server.settings.as_ref().unwrap().max_connections, 10, "that stays");
-        hear(&mut world, 32.0, ServerAnswer::Unreachable { why: "gone".into() });
+        world.hear(32.0, ServerAnswer::Unreachable { why: "gone".into() });
         let server = &world.table.servers()["db"];
         assert_eq!(server.status, ServerStatus::Unreachable("gone".into()));
         assert_eq!((server.answers, server.failures), (1, 1));
@@ -345,7 +316,7 @@ mod tests {
         let mut world = World::new();
         world.open(1, 10.0);
         world.set(1, |usage| usage.wire.backend_pid = Some(1001));
-        hear(&mut world, 30.0, listed(vec![session(1, 20.0, SessionState::Idle)]));
+        world.hear(30.0, server_lists(vec![session(1, 20.0, SessionState::Idle)]));
         let translated = Session {
             client: Some("10.9.9.9:7".parse().unwrap()),
             ..session(1, 20.0, SessionState::Active)
@@ -353,7 +324,7 @@ mod tests {
         let event = Event::ServerSessions {
             server: "other".into(),
             at: secs(31.0),
-            answer: Box::new(listed(vec![translated])),
+            answer: Box::new(server_lists(vec![translated])),
         };
         world.table.apply(&event, secs(31.0));
         let told = world.table.get(ConnectionId(1)).unwrap().server.clone().unwrap();

@@ -1,11 +1,13 @@
 //! Made-up histories for tests.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::event::{
     Caller, ConnectionId, Endpoints, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
     Timestamp, Usage, Wire, WireState,
 };
+use crate::server::{Listing, ServerAnswer, Session, SessionState, Settings};
 use crate::table::ConnectionTable;
 
 /// The process of every made-up connection that does not say otherwise.
@@ -124,6 +126,13 @@ impl World {
         self.table.apply(&Event::Used { id: ConnectionId(id), usage }, now);
     }
 
+    /// The server "db" answers what it was asked at second `at`.
+    pub(crate) fn hear(&mut self, at: f64, answer: ServerAnswer) {
+        let (server, answer) = ("db".into(), Box::new(answer));
+        let event = Event::ServerSessions { server, at: secs(at), answer };
+        self.table.apply(&event, secs(at));
+    }
+
     pub(crate) fn close(&mut self, id: u64, at: f64) {
         let usage = Box::new(self.counters.remove(&id).unwrap());
         let event = Event::Closed { id: ConnectionId(id), at: secs(at), usage };
@@ -164,4 +173,29 @@ pub(crate) fn listed(id: u64, at: f64) -> ListedSocket {
         last_receive: secs(at + 0.001),
         held_by: vec![APP],
     }
+}
+
+/// The server's word on connection `id`, whose session is `age` seconds old.
+pub(crate) fn session(id: u64, age: f64, state: SessionState) -> Session {
+    Session {
+        pid: 1000 + u32::try_from(id).unwrap(),
+        client: Some(endpoints(id).local),
+        application_name: Some("shop".into()),
+        user: Some("shop".into()),
+        state: Some(state),
+        age: Some(Duration::from_secs_f64(age)),
+        query: Some("SELECT ?".into()),
+        ..Session::default()
+    }
+}
+
+/// A server that allows 10 connections, 3 of them to superusers only, lists `sessions`.
+pub(crate) fn server_lists(sessions: Vec<Session>) -> ServerAnswer {
+    let settings = Settings {
+        max_connections: 10,
+        superuser_reserved: 3,
+        ports: vec![5432],
+        ..Settings::default()
+    };
+    ServerAnswer::Listed(Listing { settings, sessions, cut: false })
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::report::testing::Run;
+use crate::server::{ServerAnswer, Session, SessionState};
+use crate::table::testing::{server_lists, session};
 
 fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -35,6 +37,33 @@ fn an_interval_tells_what_changed() {
     let told = text(|out| write_interval(out, Paint::new(false), &snapshot, &changes));
     assert!(told.contains("no connections"), "{told}");
     assert!(told.contains("4242) to 127.0.0.1:5432: closed after 89-199 s"), "{told}");
+}
+
+#[test]
+fn servers_tell_their_side() {
+    let mut run = Run::new();
+    let stranger = Session {
+        client: Some("10.1.1.1:5".parse().unwrap()),
+        application_name: Some("cron\x1b[2J".into()),
+        hidden: true,
+        ..session(99, 5.0, SessionState::Active)
+    };
+    let sessions = vec![session(1, 190.0, SessionState::Idle), stranger];
+    run.world.hear(199.0, server_lists(sessions));
+    let report = text(|out| write_report(out, Paint::new(false), &run.snapshot(200.0)));
+    let told = "server db: PostgreSQL , 2 of 10 connections used, 3 reserved; 1 traced, 1 not\n  \
+                1 of its sessions are hidden from this role; grant it pg_monitor\n  \
+                cron\\u{1b}[2J: 1, 0 traced (1 active)\n  \
+                shop: 1, 1 traced (1 idle)\n  \
+                owned by no traced process:\n    \
+                1 cron\\u{1b}[2J as shop from 10.1.1.1 (1 active)\n";
+    assert!(report.contains(told), "{report}");
+    run.world.hear(201.0, ServerAnswer::Refused { why: "too many clients".into() });
+    let report = text(|out| write_report(out, Paint::new(false), &run.snapshot(202.0)));
+    assert!(
+        report.contains("server db: all connections are taken: too many clients\n"),
+        "{report}"
+    );
 }
 
 #[test]
