@@ -5,6 +5,7 @@ mod collector;
 mod output;
 mod resolver;
 mod targets;
+mod worker;
 
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -97,10 +98,13 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = at(end) => break,
-            _ = liveness.tick() => if !collector.anyone_left() {
-                log::info!("all traced processes have exited");
-                break;
-            },
+            _ = liveness.tick() => {
+                collector.replace_stuck();
+                if !collector.anyone_left() {
+                    log::info!("all traced processes have exited");
+                    break;
+                }
+            }
             ready = ring.readable() => {
                 if collector.drain(BATCH)? < BATCH {
                     ready?.clear_ready();

@@ -22,7 +22,7 @@ use crate::findings::Ledger;
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
 use crate::report::{Clock, RunInfo};
-use crate::stacks::Stack;
+use crate::stacks::{Stack, StackCounts};
 use crate::table::ConnectionTable;
 use crate::{clock, decode};
 
@@ -41,6 +41,8 @@ pub(super) struct Collector {
     ledger: Ledger,
     resolver: ResolverThread,
     stacks: HashMap<StackId, Arc<Stack>>,
+    /// How the stacks that were wanted came out.
+    stack_counts: StackCounts,
     processes: HashMap<ProcessKey, ProcessInfo>,
     /// Those of them that are gone and that nothing else remembers.
     departed: HashSet<ProcessKey>,
@@ -87,6 +89,7 @@ impl Collector {
             ledger: Ledger::default(),
             resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
             stacks: HashMap::new(),
+            stack_counts: StackCounts::default(),
             processes: HashMap::new(),
             departed: HashSet::new(),
             slots: HashMap::new(),
@@ -138,7 +141,7 @@ impl Collector {
                     if let (true, Event::Opened { id, at, .. }, Some(stack)) =
                         (wanted, &decoded.event, decoded.stack)
                     {
-                        self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
+                        self.resolve(*id, StackRole::OpenedBy, *at, stack);
                     }
                 }
                 Err(error) => {

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::elf::Elf;
 use super::golang::GoBinary;
+use super::shortfall::Shortfall;
 use super::symbolize::{Symbol, Symbols};
 use super::unwind::FrameRules;
+use super::watch::Watch;
 
 /// Most files that are held open; each takes a file descriptor.
 const MAX_BINARIES: usize = 4096;
@@ -43,6 +46,7 @@ pub(super) struct Binary {
     pub(super) file: File,
     loaded: RefCell<State>,
     last_used: Cell<u64>,
+    watch: Arc<Watch>,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ enum State {
     Unread,
     /// Not an ELF file, or one that made a parser fail; it is not tried again.
     Unusable,
+    /// It was tried by a resolver that never came back.
+    Unresponsive,
     Loaded(Box<Loaded>),
 }
 
@@ -83,20 +89,36 @@ impl Binary {
     pub(super) fn loaded(&self) -> Option<RefMut<'_, Loaded>> {
         let mut state = self.loaded.try_borrow_mut().ok()?;
         if matches!(*state, State::Unread) {
-            *state = super::guarded(|| Loaded::read(&self.file).ok())
-                .flatten()
-                .map_or(State::Unusable, |loaded| State::Loaded(Box::new(loaded)));
+            *state = match self.watch.begin(self.id) {
+                Some(_reading) => super::guarded(|| Loaded::read(&self.file).ok())
+                    .flatten()
+                    .map_or(State::Unusable, |loaded| State::Loaded(Box::new(loaded))),
+                None => State::Unresponsive,
+            };
         }
         RefMut::filter_map(state, |state| match state {
             State::Loaded(loaded) => Some(&mut **loaded),
-            State::Unread | State::Unusable => None,
+            State::Unread | State::Unusable | State::Unresponsive => None,
         })
         .ok()
+    }
+
+    /// Why a stack may end in its code.
+    pub(super) fn shortfall(&self) -> Shortfall {
+        match self.loaded.try_borrow().as_deref() {
+            Ok(State::Unresponsive) => Shortfall::UnresponsiveFile,
+            Ok(State::Loaded(loaded)) if !loaded.rules.is_present() && loaded.go.is_none() => {
+                Shortfall::NoUnwindInformation
+            }
+            Ok(State::Loaded(_)) => Shortfall::Unfollowable,
+            _ => Shortfall::UnreadableFile,
+        }
     }
 
     /// The functions at `address`, innermost first; see [`Symbols::at`].
     pub(super) fn symbols_at(&self, address: u64) -> Rc<[Symbol]> {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
+        let Some(_reading) = self.watch.begin(self.id) else { return Rc::new([]) };
         let Loaded { elf, go, symbols, .. } = &mut *loaded;
         let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
         let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
@@ -123,11 +145,15 @@ impl Binary {
 pub(super) struct BinaryStore {
     binaries: HashMap<FileId, Rc<Binary>>,
     clock: u64,
-    /// How many files were not pinned because the store was full.
-    pub(super) refused: u64,
+    watch: Arc<Watch>,
 }
 
 impl BinaryStore {
+    /// An empty store, whose reads `watch` sees.
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
+        Self { binaries: HashMap::new(), clock: 0, watch }
+    }
+
     /// The binary in `file`; `None` when too many are held already.
     pub(super) fn pin(
         &mut self,
@@ -143,14 +169,17 @@ impl BinaryStore {
             self.close_unused();
         }
         if self.binaries.len() >= MAX_BINARIES {
-            self.refused += 1;
             return None;
         }
+        let reading = self.watch.begin(id)?;
+        let file = open()?;
+        drop(reading);
         let binary = Rc::new(Binary {
             id,
-            file: open()?,
+            file,
             loaded: RefCell::new(State::Unread),
             last_used: Cell::new(self.clock),
+            watch: Arc::clone(&self.watch),
         });
         self.binaries.insert(id, Rc::clone(&binary));
         Some(binary)
@@ -191,15 +220,8 @@ impl BinaryStore {
         self.binaries.retain(|_, binary| Rc::strong_count(binary) > 1);
     }
 
-    /// How many of the held files turned out to be unusable.
-    pub(super) fn unusable(&self) -> usize {
-        let unusable = |b: &&Rc<Binary>| {
-            b.loaded.try_borrow().is_ok_and(|state| matches!(*state, State::Unusable))
-        };
-        self.binaries.values().filter(unusable).count()
-    }
-
     /// How many binaries are held.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.binaries.len()
     }

@@ -10,6 +10,8 @@ mod binary;
 mod bytes;
 mod culprit;
 mod elf;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod goinline;
 mod golang;
 mod guard;
@@ -19,18 +21,22 @@ mod perf_map;
 mod python;
 mod raw;
 mod resolver;
+mod shortfall;
 mod symbolize;
 #[cfg(test)]
 mod tests;
 mod unwind;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::modules::ModulesError;
+pub use self::modules::{ModulesError, Pinner, Sighting};
 pub use self::raw::RawStack;
-pub use self::resolver::{Resolved, Resolver, ResolverStats};
+pub use self::resolver::{Resolved, Resolver};
+pub use self::shortfall::{Shortfall, StackCounts};
+pub use self::watch::Watch;
 use crate::event::StackId;
 
 /// How much of a stack is known.
@@ -82,6 +88,8 @@ pub struct Stack {
     pub id: StackId,
     /// How much of it is known.
     pub quality: Quality,
+    /// Why it is not complete; `None` when it is.
+    pub shortfall: Option<Shortfall>,
     /// Language of its application frames.
     pub language: Language,
     /// Frames, innermost first; inlined calls are frames of their own.

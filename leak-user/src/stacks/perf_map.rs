@@ -15,6 +15,9 @@ use crate::event::{ProcessKey, Timestamp};
 /// Most bytes of a map that are read.
 const MAX_MAP: u64 = 64 << 20;
 
+/// Most symbols of a map that are kept: of lines as short as can be, the text could hold millions.
+const MAX_SYMBOLS: usize = 256 << 10;
+
 /// How often a map is read again: what is compiled anew may lie where something else was.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -82,13 +85,22 @@ impl PerfMap {
             let (Some(end), Some(name)) = (start.checked_add(length), parts.next()) else {
                 continue;
             };
+            if symbols.len() >= MAX_SYMBOLS {
+                break;
+            }
             make_room(&mut symbols, start, end);
             symbols.insert(start, Symbol { end, name: shortened(name).into() });
         }
         symbols
     }
 
-    fn find(&self, address: u64) -> Option<&str> {
+    /// A map with these lines.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn parsed(text: &str) -> Self {
+        Self { symbols: Self::parse(text), read_at: None }
+    }
+
+    pub(super) fn find(&self, address: u64) -> Option<&str> {
         let (_, symbol) = self.symbols.range(..=address).next_back()?;
         (address < symbol.end).then_some(&*symbol.name)
     }

@@ -173,7 +173,7 @@ fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {
     Some(size)
 }
 
-fn memory_file() -> Option<File> {
+pub(super) fn memory_file() -> Option<File> {
     // SAFETY: the name is a zero-terminated literal.
     let fd = unsafe { libc::memfd_create(c"symbols".as_ptr(), libc::MFD_CLOEXEC) };
     // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.

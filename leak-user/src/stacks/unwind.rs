@@ -15,13 +15,13 @@ use super::modules::{Mapping, Modules};
 use super::raw::RawStack;
 
 /// Most calls of one stack that are followed.
-const MAX_DEPTH: usize = 512;
+pub(super) const MAX_DEPTH: usize = 512;
 
 /// Section contents that unwinder and owner share.
 pub(super) type Bytes = Arc<[u8]>;
 
 /// How a stack walk ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum End {
     /// At the thread's first function.
     Root,
@@ -120,6 +120,11 @@ impl FrameRules {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether the binary has any.
+    pub(super) fn is_present(&self) -> bool {
+        self.present
     }
 
     /// One step outward from the frame at `address` of the binary.

@@ -58,6 +58,7 @@ impl Collector {
                 + counters.stacks_no_slot
                 + counters.stacks_unreadable
                 + self.resolver.refused(),
+            stacks: self.stack_counts,
         }
     }
 
