@@ -72,7 +72,14 @@ impl ProcessInfo {
     #[must_use]
     pub fn gone(key: ProcessKey, comm: &str) -> Self {
         let started_at = started_at(key);
-        Self { key, comm: comm.to_owned(), exe: None, container_id: None, container_pid: None, started_at }
+        Self {
+            key,
+            comm: comm.to_owned(),
+            exe: None,
+            container_id: None,
+            container_pid: None,
+            started_at,
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub enum Need {
     Setpriv,
     /// `strip`, to take symbols away.
     Strip,
+    /// `runc`, to make containers.
+    Runc,
+    /// The Go toolchain.
+    Go,
 }
 
 impl Need {
@@ -51,6 +55,8 @@ impl Need {
             Self::Ip => succeeds("ip", &["-V"]),
             Self::Setpriv => succeeds("setpriv", &["--version"]),
             Self::Strip => succeeds("strip", &["--version"]),
+            Self::Runc => succeeds("runc", &["--version"]),
+            Self::Go => succeeds("go", &["version"]),
         }
     }
 }
@@ -68,6 +74,8 @@ impl fmt::Display for Need {
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",
             Self::Strip => "strip",
+            Self::Runc => "runc",
+            Self::Go => "Go",
         })
     }
 }

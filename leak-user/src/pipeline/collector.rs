@@ -184,13 +184,19 @@ impl Collector {
         if self.processes.contains_key(&process) {
             return;
         }
+        if comm.is_some() {
+            // It has just connected, and may be about to exit: this before all else.
+            self.resolver.first_sight(process);
+        }
         let info = process::describe(process).or_else(|error| {
             log::debug!("process {}: {error}", process.pid);
             comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
         });
         if let Ok(info) = info {
             self.processes.insert(process, info);
-            self.resolver.first_sight(process);
+            if comm.is_none() {
+                self.resolver.first_sight(process);
+            }
         }
     }
 }

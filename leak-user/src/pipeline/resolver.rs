@@ -137,6 +137,11 @@ impl ResolverThread {
         }
     }
 
+    /// How many stacks have not been resolved yet.
+    pub(super) fn unresolved(&self) -> usize {
+        self.pending.iter().filter(|task| matches!(task, Task::Resolve { .. })).count()
+    }
+
     /// Whether every request has been answered.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
@@ -236,7 +241,10 @@ fn pinning(watch: &Arc<Watch>, work: Sender<(Task, Work)>) -> Service<Task, Opti
 }
 
 /// What the second thread does.
-fn resolving(watch: &Arc<Watch>, answering: channel::UnboundedSender<Answer>) -> Service<Task, Work> {
+fn resolving(
+    watch: &Arc<Watch>,
+    answering: channel::UnboundedSender<Answer>,
+) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     Box::new(move |task, Work { sighting, stack }| {
         let now = clock::now();

@@ -62,6 +62,8 @@ pub(super) struct Section {
     pub(super) no_bits: bool,
     /// Whether it begins with a compression header.
     pub(super) compressed: bool,
+    /// Place of its header among the section headers, in bytes.
+    pub(super) header: u64,
 }
 
 /// An ELF file's headers.
@@ -144,7 +146,17 @@ impl Elf {
 
     /// A section's bytes, decompressed.
     pub(super) fn data(&self, file: &File, section: &Section) -> Result<Vec<u8>, ElfError> {
-        if section.size > MAX_SECTION {
+        self.data_within(file, section, MAX_SECTION)
+    }
+
+    /// The same with a limit of the caller's. What unfolds to more than it claims is an error.
+    pub(super) fn data_within(
+        &self,
+        file: &File,
+        section: &Section,
+        most: u64,
+    ) -> Result<Vec<u8>, ElfError> {
+        if section.size > most {
             return Err(ElfError::TooLarge(section.size));
         }
         let size = usize::try_from(section.size).map_err(|_| ElfError::Malformed)?;
@@ -153,7 +165,7 @@ impl Elf {
             return Ok(raw);
         }
         let (format, uncompressed_size) = compression(&raw).ok_or(ElfError::Malformed)?;
-        if uncompressed_size > MAX_SECTION {
+        if uncompressed_size > most {
             return Err(ElfError::TooLarge(uncompressed_size));
         }
         let data = raw.get(COMPRESSION_HEADER_SIZE..).ok_or(ElfError::Malformed)?;
@@ -204,8 +216,9 @@ fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, 
         .filter(|(_, size)| *size <= MAX_HEADERS * MAX_NAME)
         .ok_or(ElfError::Malformed)?;
     let names = read_exact(file, names.0, names.1)?;
-    let read = |h: &[u8]| {
+    let read = |(index, h): (usize, &[u8])| {
         Some(Section {
+            header: (index * SECTION_HEADER_SIZE) as u64,
             name: text_at(&names, usize::try_from(u32_at(h, 0)?).ok()?, MAX_NAME)?,
             no_bits: u32_at(h, 4)? == SHT_NOBITS,
             compressed: u64_at(h, 8)? & SHF_COMPRESSED != 0,
@@ -214,7 +227,7 @@ fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, 
             size: u64_at(h, 32)?,
         })
     };
-    Ok(raw.chunks_exact(SECTION_HEADER_SIZE).filter_map(read).collect())
+    Ok(raw.chunks_exact(SECTION_HEADER_SIZE).enumerate().filter_map(read).collect())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use super::binary::{BinaryStore, FileId};
 use super::culprit::{culprit, matches};
@@ -34,6 +34,7 @@ pub(crate) fn culprit_rules(data: &[u8]) {
 
 /// A binary: headers, unwind rules, Go's tables and symbols, through the same door as real ones.
 pub(crate) fn elf(data: &[u8]) {
+    tolerate_others();
     let Some(file) = in_memory(data) else { return };
     let mut store = BinaryStore::new(Arc::default());
     let Ok(metadata) = file.metadata() else { return };
@@ -49,8 +50,26 @@ pub(crate) fn elf(data: &[u8]) {
     }
 }
 
+/// Lets other crates' parsers panic, as the resolver does, but not ours: the fuzzer would take any panic for
+/// a finding, even one that is caught.
+fn tolerate_others() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if cfg!(test) {
+            return;
+        }
+        std::panic::set_hook(Box::new(|panic| {
+            if panic.location().is_none_or(|at| at.file().contains(env!("CARGO_PKG_NAME"))) {
+                eprintln!("{panic}");
+                std::process::abort();
+            }
+        }));
+    });
+}
+
 /// A stack whose bytes and code, a binary, are the process's own.
 pub(crate) fn stack(data: &[u8]) {
+    tolerate_others();
     let (bytes, code) = data.split_at(data.len().min(512));
     let Some(file) = in_memory(code) else { return };
     let mut store = BinaryStore::new(Arc::default());

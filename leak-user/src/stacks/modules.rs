@@ -3,6 +3,7 @@
 //! Processes exit and binaries are replaced before anybody asks for their stacks; an open file
 //! stays what it was.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -127,11 +128,7 @@ impl Pinner {
         self.look_once(process, now)
     }
 
-    fn look_once(
-        &mut self,
-        process: ProcessKey,
-        now: Timestamp,
-    ) -> Result<Sighting, ModulesError> {
+    fn look_once(&mut self, process: ProcessKey, now: Timestamp) -> Result<Sighting, ModulesError> {
         let pid = process.pid;
         let failed = |source| ModulesError::Read { pid, source };
         // The PID may pass to another process at any moment, and the process may execute another
@@ -150,14 +147,14 @@ impl Pinner {
         File::open(format!("/proc/{pid}/maps"))
             .and_then(|maps| maps.take(MAX_MAPS).read_to_end(&mut text))
             .map_err(failed)?;
-        let started = wall_clock_start(process);
+        let started = LazyCell::new(|| wall_clock_start(process));
         let mut files = HashMap::new();
         let mut mappings: Vec<Seen> = Vec::new();
         for line in String::from_utf8_lossy(&text).lines().filter_map(Line::parse) {
             if mappings.len() >= MAX_MAPPINGS {
                 break;
             }
-            let file = locate_mapped(pid, &line, started, executable)
+            let file = locate_mapped(pid, &line, &started, executable)
                 .and_then(|(place, metadata)| self.hold(&mut files, place, &metadata));
             let Line { start, end, offset, path, .. } = line;
             mappings.push(Seen { start, end, offset, path: path.map(Box::from), file });
@@ -315,7 +312,7 @@ fn without_deleted(path: &str) -> &str {
 fn locate_mapped(
     pid: u32,
     line: &Line<'_>,
-    started: Option<i64>,
+    started: &LazyCell<Option<i64>, impl FnOnce() -> Option<i64>>,
     executable: Option<(u64, u64)>,
 ) -> Option<(File, Metadata)> {
     let path = line.path?;
@@ -327,7 +324,7 @@ fn locate_mapped(
             let is_executable = executable == Some((found.1.dev(), found.1.ino()));
             (is_executable && is_mapped(&found, line, None)).then_some(found)
         })
-        .or_else(|| locate_in_root(pid, path).filter(|found| is_mapped(found, line, started)))
+        .or_else(|| locate_in_root(pid, path).filter(|found| is_mapped(found, line, **started)))
         .or_else(|| locate(Path::new(path)).filter(|found| is_mapped(found, line, None)))
 }
 

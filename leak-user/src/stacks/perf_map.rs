@@ -51,6 +51,16 @@ impl PerfMap {
         self.find(address)
     }
 
+    /// How many symbols it holds.
+    pub(super) fn len(&self) -> usize {
+        self.symbols.len()
+    }
+
+    /// Forgets them; the map is read again when it is needed.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// The map that the process itself has written.
     fn read(pid: u32) -> Option<String> {
         // Inside its container the process knows itself by another number, and names the file so.

@@ -29,6 +29,8 @@ const MAX_KNOWN_PER_PROCESS: usize = 2048;
 const MAX_STACKS: usize = 32 * 1024;
 /// Most programs of one process, executed one after the other, that are remembered.
 const MAX_IMAGES: usize = 3;
+/// Most symbols of perf maps that are kept, over all processes; each takes some 100 bytes.
+const MAX_COMPILED: usize = 1 << 20;
 /// How often a process's mappings are read again at most.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Functions that have no caller, though they may not say so.
@@ -247,12 +249,14 @@ impl Resolver {
             let loaded = images.of(raw.image)?.modules.executable()?.loaded()?;
             loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
         });
-        if let Some(state) = self.processes.get_mut(&raw.process).and_then(|i| i.of_mut(raw.image)) {
+        if let Some(state) = self.processes.get_mut(&raw.process).and_then(|i| i.of_mut(raw.image))
+        {
             state.is_go = go.is_some();
         }
         let is_cut = walk.end == End::CopyTooShort;
         let (stack, python_suffices) = self.symbolized(raw, walk, now).unzip();
         self.binaries.trim();
+        self.trim_perf_maps(raw.process);
         let frames_wanted_more = is_cut && !python_suffices.unwrap_or(false);
         let shortfall = stack.as_ref().and_then(|stack| stack.shortfall);
         Resolved { stack, shortfall, goroutine: go.flatten(), frames_wanted_more }
@@ -274,7 +278,10 @@ impl Resolver {
             self.refresh(raw, now, executed);
         }
         let is_known = |resolver: &Self| {
-            resolver.processes.get(&raw.process).is_some_and(|images| images.of(raw.image).is_some())
+            resolver
+                .processes
+                .get(&raw.process)
+                .is_some_and(|images| images.of(raw.image).is_some())
         };
         if !is_known(self) {
             // It has executed another program since; when it is gone, only the new one could tell.
@@ -316,6 +323,17 @@ impl Resolver {
         // A process that has exited keeps the mappings that it had; it is not asked too often.
         state.modules.read_at = now;
         self.look(raw.process, now).is_ok()
+    }
+
+    /// Drops the perf maps of other processes while there are too many symbols.
+    fn trim_perf_maps(&mut self, process: ProcessKey) {
+        let maps =
+            |images: &Images| images.0.iter().map(|state| state.perf_map.len()).sum::<usize>();
+        if self.processes.values().map(maps).sum::<usize>() <= MAX_COMPILED {
+            return;
+        }
+        let others = self.processes.iter_mut().filter(|(other, _)| **other != process);
+        others.flat_map(|(_, images)| &mut images.0).for_each(|state| state.perf_map.clear());
     }
 
     /// The stack with names, and whether its Python calls make up for what the copy lacks.
@@ -377,8 +395,8 @@ impl Resolver {
             (true, true) => Quality::Complete,
             (true, false) => Quality::Truncated,
         };
-        let shortfall =
-            (quality != Quality::Complete).then(|| shortfall(end, &key.native, raw, &state.modules));
+        let shortfall = (quality != Quality::Complete)
+            .then(|| shortfall(end, &key.native, raw, &state.modules));
         let language = if state.is_go {
             Language::Go
         } else if is_python {

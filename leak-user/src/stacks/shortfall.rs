@@ -34,6 +34,8 @@ pub enum Shortfall {
     TooManyProcesses,
     /// Too many stacks waited to be resolved.
     TooManyWaiting,
+    /// The trace ended before it was resolved.
+    NotInTime,
     /// It was not copied: the budget for copying was spent.
     OverBudget,
     /// It was not copied: the process's stack could not be read.
@@ -44,7 +46,7 @@ pub enum Shortfall {
 
 impl Shortfall {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CopyTooShort,
         Self::CopyLimit,
         Self::TooManyCalls,
@@ -58,6 +60,7 @@ impl Shortfall {
         Self::ProgramReplaced,
         Self::TooManyProcesses,
         Self::TooManyWaiting,
+        Self::NotInTime,
         Self::OverBudget,
         Self::UnreadableStack,
         Self::NotRecorded,
@@ -80,6 +83,7 @@ impl Shortfall {
             Self::ProgramReplaced => "process executed another program before it was seen",
             Self::TooManyProcesses => "too many processes",
             Self::TooManyWaiting => "too many stacks waiting",
+            Self::NotInTime => "not resolved before the end",
             Self::OverBudget => "not copied, budget spent",
             Self::UnreadableStack => "not copied, stack unreadable",
             Self::NotRecorded => "not recorded",
@@ -132,6 +136,6 @@ mod tests {
         }
         assert!(counts.shortfalls().eq(Shortfall::ALL.map(|shortfall| (shortfall, 1))));
         counts.add(Quality::Complete, None);
-        assert_eq!((counts.complete, counts.truncated, counts.none), (1, 16, 0));
+        assert_eq!((counts.complete, counts.truncated, counts.none), (1, 17, 0));
     }
 }

@@ -10,12 +10,15 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf as ElfSource, Source};
 use blazesym::symbolize::{CodeInfo, Input, Symbolizer};
 
+use super::bytes::u32_at;
 use super::elf::{Elf, read_exact};
 
 /// Most bytes of symbols and of compressed debug information that are copied of one file.
 const MAX_COPY: u64 = 256 << 20;
 /// Most bytes that a file's debug information may decompress to.
 const MAX_DEBUG: u64 = 512 << 20;
+/// Largest line program of one compilation unit: each of its bytes may unfold to a line of 24.
+const MAX_LINES: u64 = 8 << 20;
 /// Largest file that is looked at: the copy is as long, though mostly hollow.
 const MAX_FILE: u64 = 16 << 30;
 /// Addresses of one file whose symbols are remembered.
@@ -119,6 +122,9 @@ fn has_debug_sections(elf: &Elf) -> bool {
 
 /// Copies headers, symbols and, when they are not too large, debug sections to the same places of
 /// an otherwise empty file in memory; gives its size in memory and whether it has debug sections.
+///
+/// What is compressed is decompressed on the way, to behind the end: blazesym would do it without a
+/// limit, whatever size a section claims.
 fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     const SYMBOLS: [&str; 8] = [
         ".symtab",
@@ -148,7 +154,10 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
         .filter(debug)
         .map(|s| elf.uncompressed_size(file, s).unwrap_or(u64::MAX))
         .fold(0, u64::saturating_add);
-    let with_debug = debug_claimed > 0 && debug_stored <= MAX_COPY && debug_claimed <= MAX_DEBUG;
+    let with_debug = debug_claimed > 0
+        && debug_stored <= MAX_COPY
+        && debug_claimed <= MAX_DEBUG
+        && has_usual_lines(elf, file);
 
     let copy = memory_file()?;
     copy.set_len(length).ok()?;
@@ -156,10 +165,43 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     for (offset, size) in [elf.program_headers, elf.section_headers] {
         total += copy_range(file, &copy, offset, size as u64)?;
     }
+    let mut end = length;
     for section in elf.sections.iter().filter(|s| kept(s) || (with_debug && debug(s))) {
-        total += copy_range(file, &copy, section.offset, section.size)?;
+        total += if section.compressed {
+            let data = elf.data_within(file, section, MAX_DEBUG).unwrap_or_default();
+            let header = elf.section_headers.0.checked_add(section.header)?;
+            copy.write_all_at(&data, end).ok()?;
+            // No flags, among which the one that says "compressed"; the new place and size.
+            for (field, value) in [(8, 0), (24, end), (32, data.len() as u64)] {
+                copy.write_all_at(&value.to_le_bytes(), header.checked_add(field)?).ok()?;
+            }
+            end += data.len().next_multiple_of(8) as u64;
+            data.len() as u64
+        } else {
+            copy_range(file, &copy, section.offset, section.size)?
+        };
     }
+    copy.set_len(end).ok()?;
     Some((copy, total, with_debug))
+}
+
+/// Whether no unit's line program is longer than what compilers write.
+fn has_usual_lines(elf: &Elf, file: &File) -> bool {
+    let Some(section) =
+        elf.sections.iter().find(|s| is_debug(&s.name) && s.name.ends_with("_line"))
+    else {
+        return true;
+    };
+    let Ok(data) = elf.data(file, section) else { return false };
+    let mut at = 0usize;
+    while let Some(length) = u32_at(&data, at) {
+        // Lengths beyond 32 bits are told by an escape, which is a large number itself.
+        if u64::from(length) > MAX_LINES {
+            return false;
+        }
+        at = at.saturating_add(4).saturating_add(length as usize);
+    }
+    true
 }
 
 fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {

@@ -173,7 +173,7 @@ fn middle() -> RawStack {
 }
 
 #[inline(never)]
-fn outermost() -> RawStack {
+pub(super) fn outermost() -> RawStack {
     let raw = middle();
     std::hint::black_box(raw)
 }
@@ -246,7 +246,7 @@ fn garbage_gives_no_stack_or_a_poor_one_but_never_a_panic() {
 
 // --- C
 
-const C_PROGRAM: &str = r#"
+pub(super) const C_PROGRAM: &str = r#"
 #include <unistd.h>
 #include <stdlib.h>
 static volatile int sink;
@@ -441,7 +441,7 @@ func serve(fd int, s *Shop) int {
 "#;
 
 /// Builds the program.
-fn compiled_go(directory: &Path, arguments: &[&str]) -> std::path::PathBuf {
+pub(super) fn compiled_go(directory: &Path, arguments: &[&str]) -> std::path::PathBuf {
     fs::write(directory.join("main.go"), GO_PROGRAM).unwrap();
     fs::write(directory.join("serve.go"), GO_SERVE).unwrap();
     let status = Command::new("go")

@@ -7,6 +7,7 @@ use crate::event::Timestamp;
 use crate::findings::Change;
 use crate::pipeline::Ended;
 use crate::report::{EventCounts, Snapshot};
+use crate::stacks::{Quality, Shortfall};
 use crate::{clock, detect, process, table};
 
 /// The state as reports see it. A macro, because the output is borrowed apart from the rest.
@@ -40,6 +41,9 @@ impl Collector {
     /// Judges for the last time and prints the report.
     pub(in crate::pipeline) fn report(mut self) -> anyhow::Result<Ended> {
         let now = clock::now();
+        for _ in 0..self.resolver.unresolved() {
+            self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
+        }
         let mut changes = self.keep_what_exited_leaked();
         changes.extend(self.update_ledger(now));
         let snapshot = snapshot!(self, now, ended: true);
