@@ -155,10 +155,10 @@ fn debug(more: &[u8], lines: Vec<u8>) -> Vec<Section> {
 
 /// A line program in which each byte makes a line.
 fn lines(room: u32) -> Vec<u8> {
-    // After the length of the header: instruction length, default, line base and range, opcode base,
+    // After the length of the header: instruction length, operations, default, line base and range, base,
     // lengths of the standard opcodes, directories, files.
     let header =
-        [&[1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0][..], b"a.c\0", &[0; 4]]
+        [&[1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0][..], b"a.c\0", &[0; 4]]
             .concat();
     // Set the address: 0.
     let start = [0, 9, 2, 0, 0, 0, 0, 0, 0, 0, 0];
