@@ -101,7 +101,7 @@ impl Symbols {
 
 fn symbol(name: &str, code: Option<&CodeInfo<'_>>) -> Symbol {
     Symbol {
-        function: Some(shortened(name)),
+        function: Some(shortened(name)).filter(|name| !name.is_empty()),
         file: code.map(|c| shortened(&c.to_path().to_string_lossy())),
         line: code.and_then(|c| c.line),
     }
@@ -204,15 +204,20 @@ fn has_usual_lines(elf: &Elf, file: &File) -> bool {
     true
 }
 
+/// Copies a range to the same place, and says how many bytes that took: what is only zeroes stays a hole.
 fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {
     let end = offset.checked_add(size)?;
-    let mut at = offset;
+    let (mut at, mut taken) = (offset, 0);
     while at < end {
         let length = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-        to.write_all_at(&read_exact(from, at, length).ok()?, at).ok()?;
+        let data = read_exact(from, at, length).ok()?;
+        if data.iter().any(|byte| *byte != 0) {
+            to.write_all_at(&data, at).ok()?;
+            taken += length as u64;
+        }
         at += length as u64;
     }
-    Some(size)
+    Some(taken)
 }
 
 pub(super) fn memory_file() -> Option<File> {
