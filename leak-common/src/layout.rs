@@ -41,6 +41,10 @@ pub struct Layout {
     pub task_io_uring: u32,
     /// `struct task_struct`: `files`.
     pub task_files: u32,
+    /// `struct task_struct`: `mm`.
+    pub task_mm: u32,
+    /// `struct mm_struct`: `start_stack`.
+    pub mm_start_stack: u32,
     /// `struct files_struct`: `fdt`.
     pub files_fdt: u32,
     /// `struct fdtable`: `fd`, an array of `struct file *`.
@@ -64,4 +68,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 28 * 4);
+plain!(Layout, 30 * 4);

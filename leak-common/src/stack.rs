@@ -47,6 +47,9 @@ pub struct StackHeader {
     pub time_ns: u64,
     /// Start time of the process, nanoseconds of `CLOCK_BOOTTIME`.
     pub process_start_ns: u64,
+    /// Where the stack of the process's first thread began when the process executed its program: tells
+    /// that program from what the process executed before and after; 0: unknown.
+    pub image: u64,
     /// Instruction pointer.
     pub ip: u64,
     /// Stack pointer: the address of the first copied byte.
@@ -76,7 +79,7 @@ pub struct StackHeader {
     /// The interpreter's calls, innermost first.
     pub python: [PythonFrame; MAX_PYTHON_FRAMES],
 }
-plain!(StackHeader, 8 * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
+plain!(StackHeader, 9 * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
 
 /// The flight recorder's slot of one connection: the stack of its latest recorded request.
 #[repr(C)]
@@ -87,7 +90,7 @@ pub struct StackRecord {
     /// Stack bytes from `header.sp` upward; the first `header.len` are valid.
     pub bytes: [u8; MAX_STACK],
 }
-plain!(StackRecord, 160 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+plain!(StackRecord, 168 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
 
 /// Where a process's CPython keeps the calls of the running thread. All offsets are in bytes.
 ///

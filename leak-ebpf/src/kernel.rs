@@ -141,6 +141,14 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// The word at `offset` of the kernel's structure at `pointer`; 0 when it cannot be read.
+#[inline(always)]
+fn follow(pointer: u64, offset: u32) -> u64 {
+    let field = (pointer as *const u8).wrapping_add(offset as usize).cast::<u64>();
+    // SAFETY: the helper faults safely.
+    unsafe { bpf_probe_read_kernel(field) }.unwrap_or(0)
+}
+
 /// The running task.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(*const u8);
@@ -198,17 +206,19 @@ impl Task {
     /// Whether `descriptor` is that of `sock` in its process.
     #[inline(always)]
     pub(crate) fn descriptor_is(self, descriptor: u64, sock: Sock) -> bool {
-        let follow = |pointer: u64, offset: u32| -> u64 {
-            let field = (pointer as *const u8).wrapping_add(offset as usize).cast::<u64>();
-            // SAFETY: the helper faults safely.
-            unsafe { bpf_probe_read_kernel(field) }.unwrap_or(0)
-        };
         let files = follow(self.0 as u64, constant!(LAYOUT.task_files));
         let table = follow(files, constant!(LAYOUT.files_fdt));
         let entries = follow(table, constant!(LAYOUT.fdtable_fd));
         let file = follow(entries.wrapping_add((descriptor & 0xffff_ffff) * 8), 0);
         let socket = follow(file, constant!(LAYOUT.file_private_data));
         follow(socket, constant!(LAYOUT.socket_sk)) == sock.address as u64
+    }
+
+    /// Where its process's stack began: [`StackHeader::image`](leak_common::stack::StackHeader::image).
+    #[inline(always)]
+    pub(crate) fn image(self) -> u64 {
+        let memory = follow(self.0 as u64, constant!(LAYOUT.task_mm));
+        follow(memory, constant!(LAYOUT.mm_start_stack))
     }
 
     /// When its process started, nanoseconds of `CLOCK_BOOTTIME`.

@@ -43,6 +43,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     task_start_boottime: 0,
     task_io_uring: 0,
     task_files: 0,
+    task_mm: 0,
+    mm_start_stack: 0,
     files_fdt: 0,
     fdtable_fd: 0,
     file_private_data: 0,

@@ -85,6 +85,7 @@ pub(crate) fn copy(
     header.ip = registers.at(constant!(LAYOUT.regs_ip));
     header.sp = registers.at(constant!(LAYOUT.regs_sp));
     header.bp = registers.at(constant!(LAYOUT.regs_bp));
+    header.image = task.image();
     let (mut wanted, mut goroutines) = (0, header.request == 0);
     let mut profile = PROFILES.get_ptr(caller.tgid);
     if profile.is_none() && header.request == 0 {

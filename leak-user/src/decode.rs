@@ -10,7 +10,7 @@ use crate::event::{
     Caller, ConnectionId, Endpoints, Event, ProcessKey, TcpState, Timestamp, Usage, Wire, WireState,
 };
 use crate::process::ticks_from_boottime;
-use crate::stacks::RawStack;
+use crate::stacks::{RawStack, Shortfall};
 use crate::startup;
 
 /// Why bytes are no event.
@@ -40,8 +40,8 @@ pub enum DecodeError {
 pub struct Decoded {
     /// What happened.
     pub event: Event,
-    /// The stack of the call, if it was copied.
-    pub stack: Option<RawStack>,
+    /// The stack of the call, or why there is none; `None` for what is no call.
+    pub stack: Option<Result<RawStack, Shortfall>>,
 }
 
 /// Decodes one record of the ring buffer.
@@ -59,7 +59,7 @@ pub fn event(bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let stack = bytes.get(size_of::<Opened>()..).unwrap_or_default();
             let endpoints = endpoints(&opened.tuple)?;
             let event = Event::Opened { id, at, caller: caller(&opened.caller), endpoints };
-            return Ok(Decoded { event, stack: raw_stack(&opened.stack, stack) });
+            return Ok(Decoded { event, stack: Some(raw_stack(&opened.stack, stack)) });
         }
         kind::ESTABLISHED => {
             let established: Established = read(bytes, known)?;
@@ -93,13 +93,25 @@ pub fn slot(connection: &Connection) -> Result<Option<Event>, DecodeError> {
     Ok(Some(Event::Used { id: ConnectionId(connection.cookie), usage }))
 }
 
-/// Takes over a copied stack; `None` when nothing was copied.
-#[must_use]
-pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Option<RawStack> {
-    let copied = bytes.get(..header.len as usize)?;
-    (!copied.is_empty()).then(|| RawStack {
+/// Takes over a copied stack.
+///
+/// # Errors
+///
+/// When nothing was copied, with the reason.
+pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfall> {
+    let copied = bytes.get(..header.len as usize).unwrap_or_default();
+    if copied.is_empty() {
+        // The budget is looked at before it is decided how much is wanted.
+        return Err(if header.wanted == 0 {
+            Shortfall::OverBudget
+        } else {
+            Shortfall::UnreadableStack
+        });
+    }
+    Ok(RawStack {
         process: process_key(header.tgid, header.process_start_ns),
         tid: header.tid,
+        image: header.image,
         ip: header.ip,
         sp: header.sp,
         bp: header.bp,
@@ -277,7 +289,9 @@ mod tests {
         // SAFETY: every byte pattern is a valid StackHeader.
         let mut header: StackHeader = unsafe { std::mem::zeroed() };
         header.len = 1024;
-        assert!(raw_stack(&header, &[0; 1023]).is_none());
-        assert_eq!(raw_stack(&header, &[0; 1024]).map(|s| s.bytes.len()), Some(1024));
+        assert_eq!(raw_stack(&header, &[0; 1024]).map(|s| s.bytes.len()), Ok(1024));
+        assert_eq!(raw_stack(&header, &[0; 1023]), Err(Shortfall::OverBudget));
+        header.wanted = 8192;
+        assert_eq!(raw_stack(&header, &[0; 1023]), Err(Shortfall::UnreadableStack));
     }
 }

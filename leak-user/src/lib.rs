@@ -44,6 +44,9 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
 pub mod pipeline;

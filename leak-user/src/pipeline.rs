@@ -4,6 +4,7 @@
 mod collector;
 mod resolver;
 mod targets;
+mod worker;
 
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -106,6 +107,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             () = at(end) => break,
             _ = liveness.tick() => {
                 collector.keep_recording();
+                collector.replace_stuck();
                 if !collector.anyone_left() {
                     log::info!("all traced processes have exited");
                     break;

@@ -62,6 +62,8 @@ pub struct ProcessInfo {
     pub exe: Option<String>,
     /// The container runtime's id, 64 hexadecimal digits.
     pub container_id: Option<String>,
+    /// Its PID inside its container, when that is not the same: the innermost PID namespace's.
+    pub container_pid: Option<u32>,
     /// When it started, by the wall clock as it stands now.
     pub started_at: Option<SystemTime>,
 }
@@ -71,7 +73,14 @@ impl ProcessInfo {
     #[must_use]
     pub fn gone(key: ProcessKey, comm: &str) -> Self {
         let started_at = started_at(key);
-        Self { key, comm: comm.to_owned(), exe: None, container_id: None, started_at }
+        Self {
+            key,
+            comm: comm.to_owned(),
+            exe: None,
+            container_id: None,
+            container_pid: None,
+            started_at,
+        }
     }
 }
 
@@ -139,15 +148,27 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
     let container_id = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
         .ok()
         .and_then(|text| container::id(&text).map(str::to_owned));
+    let container_pid = std::fs::read(format!("/proc/{pid}/status"))
+        .ok()
+        .and_then(|status| innermost_pid(&String::from_utf8_lossy(&status)));
     let info = ProcessInfo {
         key,
         comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
         exe,
         container_id,
+        container_pid,
         started_at: started_at(key),
     };
     // Asked last: whatever was read above is this process's only if it still has the PID now.
     if identify(pid)? == key { Ok(info) } else { Err(ProcessError::Gone { pid }) }
+}
+
+/// The PID in the innermost of several PID namespaces: the last number of `NSpid` in
+/// `/proc/PID/status`, proc_pid_status(5), which begins with the one in procfs's own.
+pub(crate) fn innermost_pid(status: &str) -> Option<u32> {
+    let mut pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace();
+    pids.next()?;
+    pids.next_back()?.parse().ok()
 }
 
 /// Clock ticks that procfs counts start times in for a kernel time since boot, as

@@ -24,13 +24,18 @@ static MARK: LazyLock<String> = LazyLock::new(|| {
     format!("{}-{now}", std::process::id())
 });
 
+/// The mark, as it stands in an environment.
+pub(crate) fn variable() -> String {
+    format!("{VARIABLE}={}", *MARK)
+}
+
 pub(crate) fn mark(command: &mut Command) {
     command.env(VARIABLE, MARK.as_str());
 }
 
 /// The processes of this run, as `PID NAME`.
 fn processes() -> Vec<String> {
-    let wanted = format!("{VARIABLE}={}", *MARK);
+    let wanted = variable();
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -32,6 +32,7 @@
 //! workspace.
 
 pub mod bpf;
+pub mod container;
 pub mod fake_server;
 pub mod golang;
 pub mod leftovers;
@@ -46,6 +47,7 @@ pub mod schema;
 pub mod server;
 pub mod shop;
 pub mod suite;
+pub mod thread;
 pub mod trace;
 
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+pub use container::Container;
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;
 pub use need::Need;

@@ -36,6 +36,12 @@ impl Namespace {
             .map_err(|_| anyhow!("the namespace's thread panicked"))?
     }
 
+    /// A path that leads to it as long as this process lives and this value does.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
+    }
+
     /// Makes `command` run in this namespace.
     ///
     /// # Errors

@@ -39,6 +39,8 @@ pub enum Need {
     GoReleases,
     /// A runtime with its driver.
     Runtime(Runtime),
+    /// `runc`, to make containers.
+    Runc,
 }
 
 impl Need {
@@ -63,6 +65,7 @@ impl Need {
             Self::Go => !Toolchain::all(&target()).is_empty(),
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
             Self::Runtime(runtime) => runtime.is_there(),
+            Self::Runc => succeeds("runc", &["--version"]),
         }
     }
 }
@@ -83,6 +86,7 @@ impl fmt::Display for Need {
             Self::Go => "Go",
             Self::GoReleases => "three releases of Go",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
+            Self::Runc => "runc",
         })
     }
 }

@@ -75,7 +75,7 @@ impl Program {
         let found =
             self.running.stdout.find_from(self.answers, deadline, |line| Some(line.to_owned()));
         let Some((number, line)) = found else {
-            bail!("no answer; on stderr: {}", self.running.stderr.all().join(" / "));
+            bail!("no answer; {}", self.complaints());
         };
         self.answers = number + 1;
         ensure!(line.starts_with("ok"), "the client program {line}");
@@ -90,6 +90,12 @@ impl Program {
     pub fn ok(&mut self, command: &str) -> Result<Reply> {
         self.tell(command)?;
         self.answer().with_context(|| format!("command \"{command}\""))
+    }
+
+    /// What it has complained of.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        format!("on stderr: {}", self.running.stderr.all().join(" / "))
     }
 
     /// Kills the program and waits until it is gone.

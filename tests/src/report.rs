@@ -16,6 +16,7 @@ pub struct Report {
     pub hooks: BTreeMap<String, String>,
     pub ports: Vec<u16>,
     pub events: Counts,
+    pub stack_quality: StackQuality,
     pub processes: Vec<Process>,
     pub connections: Vec<Connection>,
     pub stacks: BTreeMap<String, Stack>,
@@ -77,11 +78,23 @@ pub struct Counts {
     pub reconciled: u64,
 }
 
+/// How the stacks that were wanted came out.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct StackQuality {
+    pub complete: u64,
+    pub truncated: u64,
+    pub none: u64,
+    pub reasons: BTreeMap<String, u64>,
+}
+
 /// A traced process.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Process {
     pub pid: u32,
+    pub container_pid: Option<u32>,
+    pub container_id: Option<String>,
     pub comm: Option<String>,
     pub open: u64,
     pub opened_total: u64,
@@ -131,6 +144,7 @@ pub struct Wire {
 #[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Stack {
     pub quality: String,
+    pub quality_reason: Option<String>,
     pub language: String,
     pub frames: Vec<Frame>,
 }
@@ -169,11 +183,37 @@ pub struct Culprit {
     pub line: Option<u32>,
 }
 
+impl Stack {
+    /// Names of its functions, innermost first.
+    #[must_use]
+    pub fn functions(&self) -> Vec<&str> {
+        self.frames.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect()
+    }
+
+    /// The frame of this function.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, with those that there are.
+    pub fn frame(&self, function: &str) -> Result<&Frame> {
+        let found = self.frames.iter().find(|frame| frame.function.as_deref() == Some(function));
+        found.with_context(|| {
+            format!("no {function} in {:?} ({:?})", self.functions(), self.quality_reason)
+        })
+    }
+}
+
 impl Finding {
     /// The culprit's function, where one is named.
     #[must_use]
     pub fn function(&self) -> Option<&str> {
         self.culprit.as_ref()?.function.as_deref()
+    }
+
+    /// Whether it says that a silence is nothing but that.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        self.reason == "silent" || self.reason == "abandoned"
     }
 
     /// Whether it says that something leaks.

@@ -30,6 +30,7 @@ const DOCUMENT: &[(&str, Kind)] = &[
     ("ended_at", Time),
     ("ports", List),
     ("events", Map),
+    ("stack_quality", Map),
     ("processes", List),
     ("connections", List),
     ("stacks", Map),
@@ -39,9 +40,13 @@ const DOCUMENT: &[(&str, Kind)] = &[
 
 const EVENTS: &[(&str, Kind)] = &[("received", Number), ("lost", Number), ("reconciled", Number)];
 
+const STACK_QUALITY: &[(&str, Kind)] =
+    &[("complete", Number), ("truncated", Number), ("none", Number), ("reasons", Map)];
+
 /// A process may be gone before its name and start can be read.
 const PROCESS: &[(&str, Kind)] = &[
     ("pid", Number),
+    ("container_pid", NumberOrNull),
     ("started_at", TimeOrNull),
     ("comm", TextOrNull),
     ("exe", TextOrNull),
@@ -123,7 +128,8 @@ const WIRE: &[(&str, Kind)] = &[
     ("backend_pid", NumberOrNull),
 ];
 
-const STACK: &[(&str, Kind)] = &[("quality", Text), ("language", Text), ("frames", List)];
+const STACK: &[(&str, Kind)] =
+    &[("quality", Text), ("quality_reason", TextOrNull), ("language", Text), ("frames", List)];
 
 const FRAME: &[(&str, Kind)] = &[
     ("function", TextOrNull),
@@ -156,6 +162,7 @@ pub fn check(document: &Value) -> Result<()> {
     fields(document, DOCUMENT).context("the document")?;
     ensure!(document["schema"] == "pgsocktrace.report/1", "schema is {}", document["schema"]);
     fields(&document["events"], EVENTS).context("events")?;
+    fields(&document["stack_quality"], STACK_QUALITY).context("stack_quality")?;
     for process in elements(&document["processes"]) {
         fields(process, PROCESS).context("processes")?;
     }

@@ -177,21 +177,59 @@ impl Suite {
     ///
     /// When it cannot be compiled.
     pub fn client_path(&self) -> Result<PathBuf> {
+        self.compiled("client", Self::compile_client())
+    }
+
+    /// The same without a need of any library.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn static_client_path(&self) -> Result<PathBuf> {
+        let mut compile = Self::compile_client();
+        compile.arg("-static");
+        self.compiled("client-static", compile)
+    }
+
+    /// The client program in Go, stripped; it needs no library.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn go_client_path(&self) -> Result<PathBuf> {
+        let mut compile = Command::new("go");
+        compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", self.root.path());
+        // The compiler's own place for the output comes with `-o`, after the source.
+        compile.args(["build", "-ldflags", "-s -w"]);
+        self.compiled_from("client-go", compile, &[format!("{APPS}/client.go")])
+    }
+
+    fn compile_client() -> Command {
         let sources = ["client.c", "kin.c", "wire.c", "transfer.c", "uring.c"];
         let mut compile = Command::new("gcc");
         compile.args(["-O2", "-g"]).args(sources.map(|name| format!("{APPS}/client/{name}")));
-        self.compiled("client", compile)
+        compile
     }
 
     /// The output of this compile command under this name, made once.
-    pub(crate) fn compiled(&self, name: &str, mut compile: Command) -> Result<PathBuf> {
+    pub(crate) fn compiled(&self, name: &str, compile: Command) -> Result<PathBuf> {
+        self.compiled_from(name, compile, &[])
+    }
+
+    /// The same with sources that must come last.
+    fn compiled_from(
+        &self,
+        name: &str,
+        mut compile: Command,
+        sources: &[String],
+    ) -> Result<PathBuf> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = compiled.get(name) {
             return Ok(path.clone());
         }
         let path = self.root.path().join(name);
-        let output = compile.arg("-o").arg(&path).output().context("gcc")?;
-        ensure!(output.status.success(), "gcc: {}", String::from_utf8_lossy(&output.stderr));
+        let output = compile.arg("-o").arg(&path).args(sources).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         compiled.insert(name.to_owned(), path.clone());
         Ok(path)
     }

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod debian;
 mod demo;
+mod fuzz;
 mod golang;
 mod postgres;
 mod process;
@@ -24,6 +25,7 @@ Usage: cargo xtask COMMAND
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
   bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right
+  fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
 ";
@@ -39,6 +41,11 @@ fn main() -> ExitCode {
         ("test", rest) => in_workspace(|root| test::run(root, rest)),
         ("bench", rest) => match bench::Subject::named(rest) {
             Some(subject) => in_workspace(|root| bench::run(root, subject)),
+            None => return misused(),
+        },
+        ("fuzz", []) => in_workspace(fuzz::list),
+        ("fuzz", [target, seconds @ ..]) => match fuzz::seconds(seconds) {
+            Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),
             None => return misused(),
         },
         ("help" | "--help" | "-h", _) => {

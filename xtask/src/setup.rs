@@ -112,6 +112,12 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
+        present: || which("runc").is_some(),
+        packages: &["runc"],
+        elsewhere: "Install runc.",
+    },
+    Requirement {
+        need: Need::Tests,
         present: || which("openssl").is_some(),
         packages: &["openssl"],
         elsewhere: "Install the openssl command.",

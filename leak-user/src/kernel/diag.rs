@@ -263,5 +263,12 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
+/// Reads any bytes as the kernel's answer.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    // As every outcome is, an error is fine.
+    let _ = Dump::default().read(data);
+}
+
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ use crate::process::{self, ProcessInfo};
 use crate::recording::Recorder;
 use crate::report::output::Output;
 use crate::report::{Clock, RunInfo};
+use crate::stacks::StackCounts;
 use crate::{clock, decode};
 
 /// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
@@ -38,6 +39,8 @@ pub(super) struct Collector {
     resolver: ResolverThread,
     engine: Engine,
     recorder: Option<Recorder>,
+    /// How the stacks that were wanted came out.
+    stack_counts: StackCounts,
     /// Processes that the resolver has been shown.
     met: HashSet<ProcessKey>,
     /// Where each connection's slot was when the slots were last read.
@@ -73,10 +76,11 @@ impl Collector {
             ports: args.port.clone(),
             tracer,
             targets,
-            resolver: ResolverThread::start(args.driver_frames.clone())
-                .context("the resolver's thread cannot be started")?,
+            resolver: ResolverThread::start(&args.driver_frames)
+                .context("the resolver's threads cannot be started")?,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
+            stack_counts: StackCounts::default(),
             met: HashSet::new(),
             slots: HashMap::new(),
             events: Events::default(),
@@ -142,7 +146,7 @@ impl Collector {
         if let Event::Opened { id, at, caller, .. } = &event {
             self.meet(caller.process, Some(&caller.comm))?;
             if let Some(stack) = stack {
-                self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
+                self.resolve(*id, StackRole::OpenedBy, *at, stack);
             }
         }
         self.tell(Fact::Event(event))
@@ -184,13 +188,19 @@ impl Collector {
         if self.engine.describes(process) {
             return Ok(());
         }
+        if comm.is_some() {
+            // It has just connected, and may be about to exit: this before all else.
+            self.resolver.first_sight(process);
+        }
         let info = process::describe(process).or_else(|error| {
             log::debug!("process {}: {error}", process.pid);
             comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
         });
         let Ok(info) = info else { return Ok(()) };
         self.met.insert(process);
-        self.resolver.first_sight(process);
+        if comm.is_none() {
+            self.resolver.first_sight(process);
+        }
         self.tell(Fact::Process(info))
     }
 }

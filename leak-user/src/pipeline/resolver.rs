@@ -1,139 +1,153 @@
-//! Stacks are resolved on a thread of their own: a slow file never delays an event.
+//! Stacks are resolved on threads of their own: a slow file never delays an event.
+//!
+//! There are two in a row. The first opens the files of processes when they appear, so that one which
+//! exits at once still resolves, however long the second takes over what others have asked. The second
+//! unwinds and symbolizes. One that does not come back from a file is left behind.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::thread;
-use std::time::Instant;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use leak_common::stack::StackProfile;
 use tokio::sync::mpsc as channel;
 
+use super::worker::{Service, Worker};
 use crate::clock;
 use crate::event::{ConnectionId, ProcessKey, StackRole, Timestamp};
-use crate::stacks::{DriverFrames, RawStack, Resolved, Resolver};
+use crate::stacks::{
+    DriverFrames, Pinner, RawStack, Resolved, Resolver, Shortfall, Sighting, Watch,
+};
 
 /// Requests that may wait; further ones are refused and counted.
 const QUEUE: usize = 4096;
-/// Processes to let go of that may wait for room in the queue.
-const UNSENT: usize = 65_536;
+/// How long one request may take: the largest binaries on slow disks take seconds.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Threads that are left behind, of either kind, before no more are started.
+const MAX_LEFT_BEHIND: usize = 8;
 
-/// What the thread is asked.
-enum Request {
+/// What a request is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Task {
     /// Look at a process while it is there.
-    FirstSight(ProcessKey),
-    /// Resolve a stack.
-    Resolve { id: ConnectionId, role: StackRole, at: Timestamp, stack: Box<RawStack> },
-    /// The process is gone.
+    Sight(ProcessKey),
+    /// Resolve a stack. The moment tells connections apart that used the same socket.
+    Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
+    /// Let go of a process that is gone.
     Forget(ProcessKey),
 }
 
-/// What the thread has found out.
+impl Task {
+    /// The process that it is about.
+    pub(super) fn process(self) -> ProcessKey {
+        match self {
+            Self::Sight(process) | Self::Resolve { process, .. } | Self::Forget(process) => process,
+        }
+    }
+}
+
+/// What the second thread gets from the first.
+struct Work {
+    sighting: Option<Sighting>,
+    stack: Option<Box<RawStack>>,
+}
+
+type Pinning = Worker<Option<Box<RawStack>>, Task>;
+type Resolving = Worker<Work, Task>;
+
+/// What the threads have found out.
 pub(super) struct Answer {
-    /// About which process.
-    pub(super) process: ProcessKey,
-    /// What the kernel programs should know of it to copy its stacks well.
+    /// What was asked.
+    pub(super) task: Task,
+    /// What the kernel programs should know of the process to copy its stacks well.
     pub(super) profile: Option<StackProfile>,
-    /// The stack, when one was to be resolved.
-    pub(super) stack: Option<ResolvedStack>,
+    /// The stack, when one was to be resolved: how many bytes of it were wanted, and what was found.
+    pub(super) stack: Option<(u32, Resolved)>,
 }
 
-/// A stack, resolved as far as it could be.
-pub(super) struct ResolvedStack {
-    /// The connection it was asked for.
-    pub(super) id: ConnectionId,
-    /// Which of its stacks.
-    pub(super) role: StackRole,
-    /// The moment it was asked for with: tells connections apart that used the same socket.
-    pub(super) at: Timestamp,
-    /// How many bytes of it were wanted.
-    pub(super) wanted: u32,
-    /// What was found.
-    pub(super) resolved: Resolved,
-}
-
-/// The thread, seen from the event loop.
+/// The threads, seen from the event loop.
 pub(super) struct ResolverThread {
-    requests: SyncSender<Request>,
+    pinner: Pinning,
+    resolver: Resolving,
+    watch: Arc<Watch>,
     answers: channel::UnboundedReceiver<Answer>,
-    pending: HashSet<(ConnectionId, StackRole, Timestamp)>,
-    /// Processes to let go of as soon as there is room in the queue.
-    unsent: VecDeque<ProcessKey>,
-    /// Processes that are still to be looked at.
-    unseen: usize,
+    answering: channel::UnboundedSender<Answer>,
+    pending: HashSet<Task>,
     refused: u64,
+    /// So many threads were left behind that no more are started.
+    has_ended: bool,
 }
 
 impl ResolverThread {
-    /// Starts the thread. It ends when this is dropped.
-    pub(super) fn start(driver_frames: Vec<DriverFrames>) -> std::io::Result<Self> {
-        let (requests, incoming) = mpsc::sync_channel(QUEUE);
-        let (outgoing, answers) = channel::unbounded_channel();
-        thread::Builder::new().name("resolver".into()).spawn(move || {
-            let mut resolver = Resolver::new();
-            resolver.set_driver_frames(driver_frames);
-            for request in incoming {
-                if let Some(answer) = serve(&mut resolver, request)
-                    && outgoing.send(answer).is_err()
-                {
-                    break;
-                }
-            }
+    /// Starts the threads. They end when this is dropped.
+    pub(super) fn start(driver_frames: &[DriverFrames]) -> io::Result<Self> {
+        let (answering, answers) = channel::unbounded_channel();
+        let watch = Arc::<Watch>::default();
+        let resolver = Worker::start("resolver", {
+            let (answering, watch) = (answering.clone(), Arc::clone(&watch));
+            let driver_frames = driver_frames.to_vec();
+            move || resolving(&watch, &driver_frames, answering.clone())
+        })?;
+        let pinner = Worker::start("pinner", {
+            let (work, watch) = (resolver.requests().clone(), Arc::clone(&watch));
+            move || pinning(&watch, work.clone())
         })?;
         Ok(Self {
-            requests,
+            pinner,
+            resolver,
+            watch,
             answers,
+            answering,
             pending: HashSet::new(),
-            unsent: VecDeque::new(),
-            unseen: 0,
             refused: 0,
+            has_ended: false,
         })
     }
 
     /// Has a process looked at before it can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
-        self.unseen += usize::from(self.send(Request::FirstSight(process)));
+        self.send(Task::Sight(process), None);
     }
 
-    /// Has a stack resolved, unless it is being resolved already. `at` is the moment it belongs to.
+    /// Has a stack resolved, unless it is being resolved already; says whether it will be. `at` is the
+    /// moment that its connection was opened.
     pub(super) fn resolve(
         &mut self,
         id: ConnectionId,
         role: StackRole,
         at: Timestamp,
         stack: RawStack,
-    ) {
-        if self.pending.insert((id, role, at))
-            && !self.send(Request::Resolve { id, role, at, stack: Box::new(stack) })
-        {
-            self.pending.remove(&(id, role, at));
-        }
+    ) -> bool {
+        let task = Task::Resolve { process: stack.process, id, role, at };
+        self.send(task, Some(Box::new(stack)))
     }
 
     /// Lets go of a process that is gone.
     pub(super) fn forget(&mut self, process: ProcessKey) {
-        if self.unsent.len() == UNSENT {
-            // The oldest is kept in the resolver instead.
-            self.unsent.pop_front();
-        }
-        self.unsent.push_back(process);
-        self.send_unsent();
+        // Without the thread there is nothing to let go of.
+        let _ = self.pinner.requests().send((Task::Forget(process), None));
     }
 
     /// The next answer.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
-        let answer = self.answers.recv().await?;
-        match &answer.stack {
-            Some(stack) => {
-                self.pending.remove(&(stack.id, stack.role, stack.at));
+        loop {
+            let answer = self.answers.recv().await?;
+            // A thread that was given up may come back with an answer that nobody waits for any more.
+            if self.pending.remove(&answer.task) {
+                return Some(answer);
             }
-            None => self.unseen = self.unseen.saturating_sub(1),
         }
-        Some(answer)
+    }
+
+    /// How many stacks have not been resolved yet.
+    pub(super) fn unresolved(&self) -> usize {
+        self.pending.iter().filter(|task| matches!(task, Task::Resolve { .. })).count()
     }
 
     /// Whether every request has been answered.
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.unseen == 0
+        self.pending.is_empty()
     }
 
     /// Requests that were refused because too many waited.
@@ -141,74 +155,163 @@ impl ResolverThread {
         self.refused
     }
 
-    fn send_unsent(&mut self) {
-        while let Some(&process) = self.unsent.front() {
-            if self.requests.try_send(Request::Forget(process)).is_err() {
-                break;
-            }
-            self.unsent.pop_front();
+    /// Leaves a thread behind that does not come back, and starts another in its place.
+    pub(super) fn replace_stuck(&mut self) {
+        self.replace_slower_than(LIMIT);
+    }
+
+    fn replace_slower_than(&mut self, limit: Duration) {
+        if let Some(task) = self.pinner.give_up(limit) {
+            self.watch.give_up_process(task.process());
+            self.carry_on_without(task, limit);
+            self.restart(Worker::restart, |_| Ok(()));
+        }
+        if let Some(task) = self.resolver.give_up(limit) {
+            self.watch.give_up(task.process());
+            self.carry_on_without(task, limit);
+            self.restart(|_| Ok(()), Worker::restart);
         }
     }
 
-    fn send(&mut self, request: Request) -> bool {
-        self.send_unsent();
-        match self.requests.try_send(request) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.refused += 1;
-                false
-            }
+    fn carry_on_without(&self, task: Task, limit: Duration) {
+        log::warn!(
+            "looking at process {} takes longer than {} s: a file that it runs does not answer, so \
+             its stacks stay incomplete",
+            task.process().pid,
+            limit.as_secs()
+        );
+        self.give_no_answer(task);
+    }
+
+    fn restart(
+        &mut self,
+        pinner: impl FnOnce(&Pinning) -> io::Result<()>,
+        resolver: impl FnOnce(&Resolving) -> io::Result<()>,
+    ) {
+        let left_behind = self.pinner.left_behind() + self.resolver.left_behind();
+        let restarted = if left_behind < MAX_LEFT_BEHIND {
+            pinner(&self.pinner).and_then(|()| resolver(&self.resolver))
+        } else {
+            Err(io::Error::other(format!("{left_behind} threads wait for files already")))
+        };
+        if let Err(error) = restarted {
+            log::warn!("no more stacks are resolved: {error}");
+            self.has_ended = true;
+            self.pending.iter().for_each(|task| self.give_no_answer(*task));
         }
+    }
+
+    /// Answers for a thread that does not.
+    fn give_no_answer(&self, task: Task) {
+        let is_stack = matches!(task, Task::Resolve { .. });
+        let none = Resolved::without_stack(Shortfall::UnresponsiveFile);
+        let stack = is_stack.then_some((0, none));
+        // The receiver is this thread's own, so it is there.
+        let _ = self.answering.send(Answer { task, profile: None, stack });
+    }
+
+    /// Whether the request was taken, or is under way already.
+    fn send(&mut self, task: Task, stack: Option<Box<RawStack>>) -> bool {
+        if self.pending.contains(&task) {
+            return true;
+        }
+        let taken = !self.has_ended
+            && self.pending.len() < QUEUE
+            && self.pinner.requests().send((task, stack)).is_ok();
+        if taken {
+            self.pending.insert(task);
+        } else {
+            self.refused += 1;
+        }
+        taken
     }
 }
 
-fn serve(resolver: &mut Resolver, request: Request) -> Option<Answer> {
-    match request {
-        Request::FirstSight(process) => {
-            if let Err(error) = resolver.first_sight(process, clock::now()) {
-                log::debug!("process {}: {error}", process.pid);
+/// What the first thread does.
+fn pinning(watch: &Arc<Watch>, work: Sender<(Task, Work)>) -> Service<Task, Option<Box<RawStack>>> {
+    let (mut pinner, watch) = (Pinner::default(), Arc::clone(watch));
+    Box::new(move |task, stack| {
+        let sighting = match task {
+            Task::Sight(process) if !watch.has_given_up(process) => {
+                let look = pinner.look(process, clock::now());
+                look.map_err(|error| log::debug!("process {}: {error}", process.pid)).ok()
             }
-            let profile = resolver.profile(process);
-            Some(Answer { process, profile, stack: None })
+            _ => None,
+        };
+        // Without the second thread everything is about to end.
+        let _ = work.send((task, Work { sighting, stack }));
+    })
+}
+
+/// What the second thread does.
+fn resolving(
+    watch: &Arc<Watch>,
+    driver_frames: &[DriverFrames],
+    answering: channel::UnboundedSender<Answer>,
+) -> Service<Task, Work> {
+    let mut resolver = Resolver::new(Arc::clone(watch));
+    resolver.set_driver_frames(driver_frames.to_vec());
+    Box::new(move |task, Work { sighting, stack }| {
+        let now = clock::now();
+        let process = task.process();
+        match task {
+            Task::Sight(_) => {
+                if let Some(sighting) = sighting
+                    && let Err(error) = resolver.meet(sighting, now)
+                {
+                    log::debug!("{error}");
+                }
+            }
+            Task::Forget(_) => return resolver.forget(process),
+            Task::Resolve { .. } => {}
         }
-        Request::Resolve { id, role, at, stack } => {
-            let began = Instant::now();
-            let resolved = resolver.resolve(&stack, clock::now());
+        let began = Instant::now();
+        let stack = stack.map(|stack| (stack.wanted, resolver.resolve(&stack, now)));
+        if stack.is_some() {
             log::debug!(
                 "process {}: a stack was resolved in {} us",
-                stack.process.pid,
+                process.pid,
                 began.elapsed().as_micros()
             );
-            let (process, wanted) = (stack.process, stack.wanted);
-            let profile = resolver.profile(process);
-            let stack = Some(ResolvedStack { id, role, at, wanted, resolved });
-            Some(Answer { process, profile, stack })
         }
-        Request::Forget(process) => {
-            resolver.forget(process);
-            None
-        }
-    }
+        // Without the receiver everything is about to end.
+        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::identify;
 
-    #[test]
-    fn a_full_queue_delays_letting_go_and_skips_no_stack() {
-        let (requests, incoming) = mpsc::sync_channel(1);
-        let (_, answers) = channel::unbounded_channel();
-        let (pending, unsent) = (HashSet::new(), VecDeque::new());
-        let mut thread =
-            ResolverThread { requests, answers, pending, unsent, unseen: 0, refused: 0 };
-        let [first, second] = [1, 2].map(|pid| ProcessKey { pid, start_ticks: 0 });
-        thread.forget(first);
-        thread.forget(second);
-        assert!(matches!(incoming.try_recv(), Ok(Request::Forget(process)) if process == first));
-        // The waiting one goes first, so that this finds the queue full.
-        thread.first_sight(first);
-        assert!(matches!(incoming.try_recv(), Ok(Request::Forget(process)) if process == second));
-        assert_eq!((thread.refused(), thread.unsent.len()), (1, 0));
+    fn task_of(pid: u32) -> Task {
+        Task::Sight(ProcessKey { pid, start_ticks: 0 })
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_counts() {
+        let mut threads = ResolverThread::start(&[]).unwrap();
+        threads.pending.extend((0..QUEUE as u32).map(|pid| task_of(pid + 1)));
+        threads.first_sight(identify(std::process::id()).unwrap());
+        assert_eq!(threads.refused(), 1);
+        // What is under way already is no further request.
+        threads.first_sight(task_of(1).process());
+        assert_eq!(threads.refused(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_lost_thread_is_answered() {
+        let mut threads = ResolverThread::start(&[]).unwrap();
+        let process = identify(std::process::id()).unwrap();
+        threads.first_sight(process);
+        assert_eq!(threads.answer().await.unwrap().task, Task::Sight(process));
+        assert!(threads.is_idle());
+        threads.pending.insert(task_of(1));
+        for _ in 0..MAX_LEFT_BEHIND {
+            assert!(!threads.has_ended);
+            threads.restart(|_| Err(io::ErrorKind::OutOfMemory.into()), |_| Ok(()));
+            assert!(std::mem::take(&mut threads.has_ended));
+        }
+        assert_eq!(threads.answer().await.unwrap().task, task_of(1));
     }
 }

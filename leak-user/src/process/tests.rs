@@ -104,3 +104,16 @@ fn descendants_are_found_over_generations() {
     assert_eq!(found.len(), 3, "the shell, its shell and sleep: {found:?}");
     assert!(!found.contains(&std::process::id()));
 }
+
+#[test]
+fn the_pid_inside_the_innermost_namespace() {
+    let status = |pids: &str| format!("Name:\ta\nNSpid:{pids}\nNSpgid:\t9\n");
+    assert_eq!(innermost_pid(&status("\t4242\t17\t1")), Some(1));
+    assert_eq!(innermost_pid(&status("\t4242\t17")), Some(17));
+    assert_eq!(innermost_pid(&status("\t4242")), None, "it is in the one of procfs");
+    for text in ["", "NSpid:", "NSpid:\tx\ty", "Name:\tNSpid:\n"] {
+        assert_eq!(innermost_pid(text), None, "{text}");
+    }
+    // A name cannot pass for the line: the kernel escapes its line ends.
+    assert_eq!(describe(identify(std::process::id()).unwrap()).unwrap().container_pid, None);
+}

@@ -17,7 +17,7 @@ use crate::event::{Event, StackId, StackRole, TcpState, WireState};
 use crate::process::ProcessInfo;
 use crate::report::output::Output;
 use crate::report::{Clock, EventCounts, RunInfo};
-use crate::stacks::{Frame, Language, Quality, Stack};
+use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, caller, endpoints, listed, secs, usage};
 
 type Told = Vec<(Timestamp, Fact)>;
@@ -55,6 +55,7 @@ fn story() -> Told {
     let stack = Arc::new(Stack {
         id: StackId("leak".into()),
         quality: Quality::Complete,
+        shortfall: None,
         language: Language::Native,
         frames: vec![frame],
         culprit: Some(0),
@@ -64,6 +65,7 @@ fn story() -> Told {
         comm: "shop".into(),
         exe: Some("/srv/shop".into()),
         container_id: None,
+        container_pid: None,
         started_at: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)),
     };
     told.push((secs(1.0), Fact::Process(info)));
@@ -96,14 +98,22 @@ fn story() -> Told {
         let (role, stack) = (StackRole::LastUsedBy { request: 1 }, Some(StackId("leak".into())));
         let resolved = Event::StackResolved { id, role, stack, goroutine: None };
         told.push((secs(at + 1.2), Fact::Event(resolved)));
-        let counts = EventCounts { received: number, lost: 0, stacks_skipped: 0 };
+        let counts = EventCounts {
+            received: number,
+            lost: 0,
+            stacks_skipped: 0,
+            stacks: StackCounts::default(),
+        };
         told.push((secs(at + 2.0), Fact::Judge(counts)));
     }
     let (id, usage) = open.swap_remove(3);
     let closed = Event::Closed { id, at: secs(150.0), usage: Box::new(usage) };
     told.push((secs(150.0), Fact::Event(closed)));
     told.push((secs(151.0), Fact::Exited(APP)));
-    told.push((secs(152.0), Fact::End(EventCounts { received: 15, lost: 1, stacks_skipped: 2 })));
+    let mut stacks = StackCounts::default();
+    stacks.add(Quality::None, Some(Shortfall::NotRecorded));
+    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks };
+    told.push((secs(152.0), Fact::End(counts)));
     told
 }
 

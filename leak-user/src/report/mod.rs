@@ -24,7 +24,7 @@ use crate::detect::Thresholds;
 use crate::event::{ProcessKey, StackId, Timestamp};
 use crate::findings::Ledger;
 use crate::process::ProcessInfo;
-use crate::stacks::Stack;
+use crate::stacks::{Stack, StackCounts};
 use crate::table::ConnectionTable;
 
 /// What stays the same for a whole run.
@@ -53,6 +53,8 @@ pub struct EventCounts {
     pub lost: u64,
     /// Stacks that were wanted and could not be captured or unwound.
     pub stacks_skipped: u64,
+    /// How the stacks that were wanted came out.
+    pub stacks: StackCounts,
 }
 
 /// Everything that a report is made from, at one moment.

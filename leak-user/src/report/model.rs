@@ -13,7 +13,7 @@ use crate::event::{ProcessKey, StackId, TcpState, WireState};
 use crate::findings::Finding;
 use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
-use crate::stacks::{Frame, Language, Quality, Stack};
+use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::{Connection, ProcessTally};
 use servers::{ServerModel, SessionModel};
 
@@ -30,6 +30,7 @@ pub(super) struct Report<'a> {
     ended_at: Option<String>,
     ports: &'a [u16],
     events: EventsModel,
+    stack_quality: StackQualityModel,
     processes: Vec<ProcessModel<'a>>,
     connections: Vec<ConnectionModel<'a>>,
     stacks: BTreeMap<&'a StackId, StackModel<'a>>,
@@ -44,9 +45,20 @@ struct EventsModel {
     reconciled: u64,
 }
 
+/// How the stacks that were wanted came out, and why those that are not complete are not.
+#[derive(Serialize)]
+struct StackQualityModel {
+    complete: u64,
+    truncated: u64,
+    none: u64,
+    reasons: BTreeMap<Shortfall, u64>,
+}
+
 #[derive(Serialize)]
 struct ProcessModel<'a> {
     pid: u32,
+    /// What it is called inside its PID namespace, when it is in one of its own.
+    container_pid: Option<u32>,
     started_at: Option<String>,
     comm: Option<&'a str>,
     exe: Option<&'a str>,
@@ -97,6 +109,7 @@ struct WireModel<'a> {
 #[derive(Serialize)]
 struct StackModel<'a> {
     quality: Quality,
+    quality_reason: Option<Shortfall>,
     language: Language,
     frames: &'a [Frame],
 }
@@ -153,6 +166,7 @@ impl<'a> Report<'a> {
                 lost: events.lost,
                 reconciled: table.losses().reconciled(),
             },
+            stack_quality: StackQualityModel::new(&events.stacks),
             processes: processes
                 .into_iter()
                 .map(|(key, tally)| ProcessModel::new(snapshot, key, tally))
@@ -188,11 +202,19 @@ fn stacks<'a>(
     let ids: BTreeSet<&StackId> = of_connections.chain(of_findings).flatten().collect();
     ids.into_iter()
         .filter_map(|id| {
-            let Stack { id: _, quality, language, frames, culprit: _ } =
+            let Stack { id: _, quality, shortfall, language, frames, culprit: _ } =
                 snapshot.stack(Some(id))?;
-            Some((id, StackModel { quality: *quality, language: *language, frames }))
+            let (quality, quality_reason, language) = (*quality, *shortfall, *language);
+            Some((id, StackModel { quality, quality_reason, language, frames }))
         })
         .collect()
+}
+
+impl StackQualityModel {
+    fn new(counts: &StackCounts) -> Self {
+        let StackCounts { complete, truncated, none, .. } = *counts;
+        Self { complete, truncated, none, reasons: counts.shortfalls().collect() }
+    }
 }
 
 impl<'a> ProcessModel<'a> {
@@ -201,6 +223,7 @@ impl<'a> ProcessModel<'a> {
         let described = info.map(|info| info.comm.as_str());
         Self {
             pid: key.pid,
+            container_pid: info.and_then(|info| info.container_pid),
             started_at: info.and_then(|info| info.started_at).map(rfc3339),
             comm: described.or(tally.comm.as_deref()),
             exe: info.and_then(|info| info.exe.as_deref()),

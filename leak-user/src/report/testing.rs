@@ -9,7 +9,7 @@ use crate::event::{StackId, Timestamp, WireState};
 use crate::findings::{Change, Ledger};
 use crate::process::ProcessInfo;
 use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
-use crate::stacks::{Frame, Language, Quality, Stack};
+use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, World, secs};
 
 /// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
@@ -38,7 +38,8 @@ impl Run {
             key: APP,
             comm: "shop\x1b[2J".into(),
             exe: Some("/srv/shop".into()),
-            container_id: None,
+            container_id: Some("3f4f6c1c0a3f".repeat(5)),
+            container_pid: Some(7),
             started_at: Some(SystemTime::UNIX_EPOCH),
         };
         Self {
@@ -73,12 +74,23 @@ impl Run {
             stacks: &self.stacks,
             processes: &self.processes,
             run: &self.info,
-            events: EventCounts { received: 40, lost: 0, stacks_skipped: 1 },
+            events: EventCounts { received: 40, lost: 0, stacks_skipped: 1, stacks: counts() },
             now: secs(at),
             ended: true,
             clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),
         }
     }
+}
+
+fn counts() -> StackCounts {
+    let mut counts = StackCounts::default();
+    for _ in 0..20 {
+        counts.add(Quality::Complete, None);
+    }
+    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
+    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
+    counts.add(Quality::None, Some(Shortfall::ProcessGone));
+    counts
 }
 
 fn stack() -> Stack {
@@ -92,6 +104,7 @@ fn stack() -> Stack {
     Stack {
         id: StackId("leak".into()),
         quality: Quality::Complete,
+        shortfall: None,
         language: Language::Go,
         frames: vec![
             frame("write", None, None),

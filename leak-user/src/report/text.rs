@@ -12,6 +12,7 @@ pub use style::Paint;
 use crate::detect::{Severity, plural};
 use crate::findings::{Change, Finding};
 use crate::report::Snapshot;
+use crate::stacks::StackCounts;
 use finding::Shown;
 use style::{Tone, printable};
 
@@ -143,6 +144,7 @@ fn write_summary(
         losses.reconciled(),
         plural_of(events.stacks_skipped, "stack")
     )?;
+    write_stack_quality(out, paint, &events.stacks)?;
     if losses.refused + losses.untracked > 0 {
         let note = format!(
             "the table was full: {} connections refused, {} not tracked at the last inventory",
@@ -158,6 +160,27 @@ fn write_summary(
         writeln!(out, "{}", paint.tone(Tone::Suspect, &note))?;
     }
     Ok(())
+}
+
+/// One line, when there are stacks that are not complete, with the reasons.
+fn write_stack_quality(
+    out: &mut impl io::Write,
+    paint: Paint,
+    counts: &StackCounts,
+) -> io::Result<()> {
+    let StackCounts { complete, truncated, none, .. } = *counts;
+    if truncated + none == 0 {
+        return Ok(());
+    }
+    let reasons: Vec<_> = counts
+        .shortfalls()
+        .map(|(shortfall, count)| format!("{count} {}", shortfall.describe()))
+        .collect();
+    let note = format!(
+        "stacks: {complete} complete, {truncated} truncated, {none} none ({})",
+        reasons.join("; ")
+    );
+    writeln!(out, "{}", paint.tone(Tone::Dim, &note))
 }
 
 fn plural_of(count: u64, what: &str) -> String {

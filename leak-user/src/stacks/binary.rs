@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use super::elf::Elf;
 use super::golang::GoBinary;
+use super::shortfall::Shortfall;
 use super::symbolize::{Symbol, Symbols};
 use super::twins::Twins;
 use super::unwind::FrameRules;
 use super::vdso;
+use super::watch::Watch;
 
 /// Most files that are held open; each takes a file descriptor.
 const MAX_BINARIES: usize = 4096;
@@ -51,6 +54,7 @@ pub(super) struct Binary {
     owner: OnceCell<Option<Rc<Self>>>,
     twins: Rc<Twins>,
     itself: Weak<Self>,
+    watch: Arc<Watch>,
 }
 
 #[derive(Debug)]
@@ -58,6 +62,8 @@ enum State {
     Unread,
     /// Not an ELF file, or one that made a parser fail; it is not tried again.
     Unusable,
+    /// It was tried by a resolver that never came back.
+    Unresponsive,
     Loaded(Box<Loaded>),
 }
 
@@ -96,7 +102,7 @@ impl Loaded {
 }
 
 impl Binary {
-    fn new(id: FileId, file: File, clock: u64, twins: &Rc<Twins>) -> Rc<Self> {
+    fn new(id: FileId, file: File, clock: u64, twins: &Rc<Twins>, watch: &Arc<Watch>) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
             id,
             file,
@@ -106,12 +112,16 @@ impl Binary {
             owner: OnceCell::new(),
             twins: Rc::clone(twins),
             itself: Weak::clone(itself),
+            watch: Arc::clone(watch),
         })
     }
 
     /// Takes the first answer to where its debug file is; like the binary, it may be gone later.
     pub(super) fn pin_debug_file(&self, find: impl FnOnce(&File) -> Option<File>) {
-        self.debug.get_or_init(|| super::guarded(|| find(&self.file)).flatten());
+        self.debug.get_or_init(|| {
+            let _reading = self.watch.begin(self.id)?;
+            super::guarded(|| find(&self.file)).flatten()
+        });
     }
 
     pub(super) fn debug_file(&self) -> Option<&File> {
@@ -135,13 +145,18 @@ impl Binary {
     fn loaded_itself(&self) -> Option<RefMut<'_, Loaded>> {
         let mut state = self.loaded.try_borrow_mut().ok()?;
         if matches!(*state, State::Unread) {
-            *state = super::guarded(|| Loaded::read(&self.file, self.debug_file()).ok())
-                .flatten()
-                .map_or(State::Unusable, |loaded| State::Loaded(Box::new(loaded)));
+            *state = match self.watch.begin(self.id) {
+                Some(_reading) => {
+                    super::guarded(|| Loaded::read(&self.file, self.debug_file()).ok())
+                        .flatten()
+                        .map_or(State::Unusable, |loaded| State::Loaded(Box::new(loaded)))
+                }
+                None => State::Unresponsive,
+            };
         }
         RefMut::filter_map(state, |state| match state {
             State::Loaded(loaded) => Some(&mut **loaded),
-            State::Unread | State::Unusable => None,
+            State::Unread | State::Unusable | State::Unresponsive => None,
         })
         .ok()
     }
@@ -155,9 +170,27 @@ impl Binary {
         })
     }
 
+    /// Why a stack may end in its code.
+    pub(super) fn shortfall(&self) -> Shortfall {
+        let owner = self.owner().map_or(self, |owner| owner);
+        match owner.loaded.try_borrow().as_deref() {
+            Ok(State::Unresponsive) => Shortfall::UnresponsiveFile,
+            Ok(State::Loaded(loaded)) => {
+                let has_rules = loaded.rules.as_ref().is_some_and(FrameRules::is_present);
+                if has_rules || loaded.go.is_some() {
+                    Shortfall::Unfollowable
+                } else {
+                    Shortfall::NoUnwindInformation
+                }
+            }
+            _ => Shortfall::UnreadableFile,
+        }
+    }
+
     /// The functions at `address`, innermost first; see [`Symbols::at`].
     pub(super) fn symbols_at(&self, address: u64) -> Rc<[Symbol]> {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
+        let Some(_reading) = self.watch.begin(self.id) else { return Rc::new([]) };
         let Loaded { elf, debug, go, symbols, .. } = &mut *loaded;
         let debug = debug.as_ref().zip(self.debug_file());
         let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
@@ -192,11 +225,15 @@ pub(super) struct BinaryStore {
     twins: Rc<Twins>,
     vdso: OnceCell<Option<Rc<Binary>>>,
     clock: u64,
-    /// How many files were not pinned because the store was full.
-    pub(super) refused: u64,
+    watch: Arc<Watch>,
 }
 
 impl BinaryStore {
+    /// An empty store, whose reads `watch` sees.
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
+        Self { watch, ..Self::default() }
+    }
+
     /// The binary in `file`; `None` when too many are held already.
     pub(super) fn pin(
         &mut self,
@@ -212,19 +249,25 @@ impl BinaryStore {
             self.close_unused();
         }
         if self.binaries.len() >= MAX_BINARIES {
-            self.refused += 1;
             return None;
         }
-        let binary = Binary::new(id, open()?, self.clock, &self.twins);
+        let reading = self.watch.begin(id)?;
+        let file = open()?;
+        drop(reading);
+        let binary = self.binary(id, file);
         self.binaries.insert(id, Rc::clone(&binary));
         Some(binary)
+    }
+
+    fn binary(&self, id: FileId, file: File) -> Rc<Binary> {
+        Binary::new(id, file, self.clock, &self.twins, &self.watch)
     }
 
     /// The code that the kernel maps into every process.
     pub(super) fn vdso(&self) -> Option<Rc<Binary>> {
         let read = || {
             let file = vdso::image()?;
-            Some(Binary::new(FileId::of(&file.metadata().ok()?), file, self.clock, &self.twins))
+            Some(self.binary(FileId::of(&file.metadata().ok()?), file))
         };
         self.vdso.get_or_init(read).clone()
     }
@@ -264,15 +307,8 @@ impl BinaryStore {
         self.binaries.retain(|_, binary| Rc::strong_count(binary) > 1);
     }
 
-    /// How many of the held files turned out to be unusable.
-    pub(super) fn unusable(&self) -> usize {
-        let unusable = |b: &&Rc<Binary>| {
-            b.loaded.try_borrow().is_ok_and(|state| matches!(*state, State::Unusable))
-        };
-        self.binaries.values().filter(unusable).count()
-    }
-
     /// How many binaries are held.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.binaries.len()
     }

@@ -195,7 +195,7 @@ fn any(globs: &Globs, text: &str) -> bool {
 
 /// Whether `text` as a whole matches `glob`, where `*` stands for any characters and `?` for one
 /// digit.
-fn matches(glob: &str, text: &str) -> bool {
+pub(super) fn matches(glob: &str, text: &str) -> bool {
     let (glob, text) = (glob.as_bytes(), text.as_bytes());
     // Where to resume when a literal fails: after the latest star, one character later.
     let (mut g, mut t, mut resume) = (0, 0, None);

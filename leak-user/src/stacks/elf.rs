@@ -164,7 +164,17 @@ impl Elf {
 
     /// A section's bytes, decompressed.
     pub(super) fn data(&self, file: &File, section: &Section) -> Result<Vec<u8>, ElfError> {
-        if section.size > MAX_SECTION {
+        self.data_within(file, section, MAX_SECTION)
+    }
+
+    /// The same with a limit of the caller's. What unfolds to more than it claims is an error.
+    pub(super) fn data_within(
+        &self,
+        file: &File,
+        section: &Section,
+        most: u64,
+    ) -> Result<Vec<u8>, ElfError> {
+        if section.size > most {
             return Err(ElfError::TooLarge(section.size));
         }
         let size = usize::try_from(section.size).map_err(|_| ElfError::Malformed)?;
@@ -173,7 +183,7 @@ impl Elf {
             return Ok(raw);
         }
         let (format, uncompressed_size) = compression(&raw).ok_or(ElfError::Malformed)?;
-        if uncompressed_size > MAX_SECTION {
+        if uncompressed_size > most {
             return Err(ElfError::TooLarge(uncompressed_size));
         }
         let data = raw.get(COMPRESSION_HEADER_SIZE..).ok_or(ElfError::Malformed)?;

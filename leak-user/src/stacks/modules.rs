@@ -3,6 +3,8 @@
 //! Processes exit and binaries are replaced before anybody asks for their stacks; an open file
 //! stays what it was.
 
+use std::cell::LazyCell;
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -10,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 
 use super::binary::{Binary, BinaryStore, FileId};
 use super::{debug_file, vdso};
@@ -19,6 +22,10 @@ use crate::event::{ProcessKey, Timestamp};
 const MAX_MAPS: u64 = 16 << 20;
 /// Most executable mappings of one process that are kept.
 const MAX_MAPPINGS: usize = 8192;
+/// How often a process is looked at that executes another program meanwhile.
+const ATTEMPTS: u32 = 3;
+/// Most different files of one process that are held open.
+const MAX_FILES: usize = 1024;
 /// `USER_HZ`: what `/proc/PID/stat` counts in, on every x86-64 kernel.
 const TICKS_PER_SECOND: u64 = 100;
 /// `OVERLAYFS_SUPER_MAGIC` and `BTRFS_SUPER_MAGIC` of the kernel's include/uapi/linux/magic.h.
@@ -44,6 +51,15 @@ pub enum ModulesError {
     /// The PID now belongs to another process.
     #[error("PID {0} was reused")]
     Reused(u32),
+    /// It executed one program after the other while it was looked at.
+    #[error("process {0} keeps executing other programs")]
+    Executing(u32),
+    /// Something about it took too long before.
+    #[error("process {0} is left alone: looking at it takes too long")]
+    Unresponsive(u32),
+    /// Too many processes are known already.
+    #[error("process {0} is left out: too many are known already")]
+    TooMany(u32),
 }
 
 /// An executable mapping.
@@ -70,11 +86,123 @@ impl Mapping {
     }
 }
 
+/// A process's executable mappings as they were at one moment, with their files held open.
+///
+/// Unlike [`Modules`] it can be taken on one thread and used on another: it is taken at once, whatever
+/// the thread that reads binaries is doing, because the process may be about to exit.
+#[derive(Debug)]
+pub struct Sighting {
+    pub(super) process: ProcessKey,
+    image: u64,
+    executable: Option<(u64, u64)>,
+    executable_path: Option<String>,
+    mappings: Vec<Seen>,
+    taken_at: Timestamp,
+}
+
+/// A mapping's addresses and file.
+#[derive(Debug)]
+struct Seen {
+    start: u64,
+    end: u64,
+    offset: u64,
+    path: Option<Box<str>>,
+    file: Option<(FileId, Arc<File>)>,
+}
+
+/// Looks at processes, and shares the files that it holds open for them.
+#[derive(Debug, Default)]
+pub struct Pinner {
+    held: HashMap<FileId, Weak<File>>,
+}
+
+impl Pinner {
+    /// Reads a process's mappings and opens their files.
+    ///
+    /// # Errors
+    /// When procfs refuses, or the PID belongs to another process by now.
+    pub fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<Sighting, ModulesError> {
+        for _ in 1..ATTEMPTS {
+            match self.look_once(process, now) {
+                Err(ModulesError::Executing(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        self.look_once(process, now)
+    }
+
+    fn look_once(&mut self, process: ProcessKey, now: Timestamp) -> Result<Sighting, ModulesError> {
+        let pid = process.pid;
+        let failed = |source| ModulesError::Read { pid, source };
+        // The PID may pass to another process at any moment, and the process may execute another
+        // program; only when it was this one with this program both before and after was everything
+        // between read from it.
+        let check = || match Identity::read(pid).map_err(failed)? {
+            identity if identity.start_ticks == process.start_ticks => Ok(identity.image),
+            _ => Err(ModulesError::Reused(pid)),
+        };
+        let image = check()?;
+        let executable = executable_identity(pid);
+        let executable_path = fs::read_link(format!("/proc/{pid}/exe"))
+            .ok()
+            .map(|path| without_deleted(&path.to_string_lossy()).to_owned());
+        let mut text = Vec::new();
+        File::open(format!("/proc/{pid}/maps"))
+            .and_then(|maps| maps.take(MAX_MAPS).read_to_end(&mut text))
+            .map_err(failed)?;
+        let started = LazyCell::new(|| wall_clock_start(process));
+        let mut files = HashMap::new();
+        let mut mappings: Vec<Seen> = Vec::new();
+        for line in String::from_utf8_lossy(&text).lines().filter_map(Line::parse) {
+            if mappings.len() >= MAX_MAPPINGS {
+                break;
+            }
+            let file = locate_mapped(pid, &line, &started, executable)
+                .and_then(|(place, metadata)| self.hold(&mut files, place, &metadata));
+            let Line { start, end, offset, path, .. } = line;
+            mappings.push(Seen { start, end, offset, path: path.map(Box::from), file });
+        }
+        if check()? != image {
+            return Err(ModulesError::Executing(pid));
+        }
+        if mappings.is_empty() {
+            return Err(ModulesError::Empty(pid));
+        }
+        Ok(Sighting { process, image, executable, executable_path, mappings, taken_at: now })
+    }
+
+    /// Holds a file open, once however many mappings and processes need it.
+    fn hold(
+        &mut self,
+        files: &mut HashMap<FileId, Arc<File>>,
+        place: File,
+        metadata: &Metadata,
+    ) -> Option<(FileId, Arc<File>)> {
+        let id = FileId::of(metadata);
+        if let Some(file) = files.get(&id) {
+            return Some((id, Arc::clone(file)));
+        }
+        if files.len() >= MAX_FILES {
+            return None;
+        }
+        let file = self.held.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
+            self.held.retain(|_, file| file.strong_count() > 0);
+            let file = Arc::new(place);
+            self.held.insert(id, Arc::downgrade(&file));
+            file
+        });
+        files.insert(id, Arc::clone(&file));
+        Some((id, file))
+    }
+}
+
 /// The executable mappings of one process.
 #[derive(Debug)]
 pub(super) struct Modules {
     /// Sorted by address.
     mappings: Vec<Mapping>,
+    /// Which of the programs that the process executes: [`RawStack::image`](super::RawStack::image).
+    pub(super) image: u64,
     /// Device and inode behind `/proc/PID/exe`: they change when the process executes another
     /// program.
     executable: Option<(u64, u64)>,
@@ -85,46 +213,36 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Reads a process's mappings and opens their files.
-    pub(super) fn read(
-        process: ProcessKey,
-        store: &mut BinaryStore,
-        now: Timestamp,
-    ) -> Result<Self, ModulesError> {
-        let pid = process.pid;
-        let failed = |source| ModulesError::Read { pid, source };
-        // The PID may pass to another process at any moment; only when it belonged to this one
-        // both before and after was everything between read from it.
-        let check = || match start_ticks(pid).map_err(failed)? == process.start_ticks {
-            true => Ok(()),
-            false => Err(ModulesError::Reused(pid)),
-        };
-        check()?;
-        let executable = executable_identity(pid);
-        let executable_path = fs::read_link(format!("/proc/{pid}/exe"))
-            .ok()
-            .map(|path| without_deleted(&path.to_string_lossy()).to_owned());
-        let mut text = Vec::new();
-        File::open(format!("/proc/{pid}/maps"))
-            .and_then(|maps| maps.take(MAX_MAPS).read_to_end(&mut text))
-            .map_err(failed)?;
-        let started = wall_clock_start(process);
-        let mut mappings: Vec<Mapping> = Vec::new();
-        for line in String::from_utf8_lossy(&text).lines().filter_map(Line::parse) {
-            if mappings.len() >= MAX_MAPPINGS {
-                break;
-            }
-            let path = line.path.map(Rc::from);
-            let binary = line.path.and_then(|_| pin(pid, &line, started, executable, store));
-            let Line { start, end, offset, .. } = line;
-            mappings.push(Mapping { start, end, offset, path, binary });
-        }
-        check()?;
-        if mappings.is_empty() {
-            return Err(ModulesError::Empty(pid));
-        }
+    /// The mappings that were seen, with their files.
+    pub(super) fn new(sighting: Sighting, store: &mut BinaryStore) -> Self {
+        let Sighting { process, image, executable, executable_path, mappings, taken_at } = sighting;
+        let mut mappings: Vec<_> = mappings
+            .into_iter()
+            .map(|Seen { start, end, offset, path, file }| {
+                let path: Option<Rc<str>> = path.map(Rc::from);
+                let binary = match (file, path.as_deref()) {
+                    (_, Some(vdso::NAME)) => store.vdso(),
+                    (Some((id, place)), path) => {
+                        let binary = store.pin(id, || opened(&place));
+                        if let (Some(binary), Some(path)) = (&binary, path) {
+                            pin_debug_file(binary, process.pid, path);
+                        }
+                        binary
+                    }
+                    (None, _) => None,
+                };
+                Mapping { start, end, offset, path, binary }
+            })
+            .collect();
         mappings.sort_unstable_by_key(|m| m.start);
-        Ok(Self { mappings, executable, executable_path, read_at: now })
+        Self { mappings, image, executable, executable_path, read_at: taken_at }
+    }
+
+    /// Mappings that no process has.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn made_up(mappings: Vec<Mapping>) -> Self {
+        let read_at = Timestamp(0);
+        Self { mappings, image: 0, executable: None, executable_path: None, read_at }
     }
 
     /// The mapping that holds `address`.
@@ -156,7 +274,7 @@ impl Modules {
 
 /// One line of `/proc/PID/maps` that describes executable memory.
 #[derive(Debug)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     start: u64,
     end: u64,
     offset: u64,
@@ -166,7 +284,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    pub(super) fn parse(line: &'a str) -> Option<Self> {
         let mut rest = line;
         let mut word = || {
             let (word, after) =
@@ -200,30 +318,31 @@ fn without_deleted(path: &str) -> &str {
     path.strip_suffix(" (deleted)").unwrap_or(path)
 }
 
-/// Opens the file behind a mapping, by the surest way that works.
-fn pin(
+/// Finds the file behind a mapping, by the surest way that works.
+fn locate_mapped(
     pid: u32,
     line: &Line<'_>,
-    started: Option<i64>,
+    started: &LazyCell<Option<i64>, impl FnOnce() -> Option<i64>>,
     executable: Option<(u64, u64)>,
-    store: &mut BinaryStore,
-) -> Option<Rc<Binary>> {
+) -> Option<(File, Metadata)> {
     let path = line.path?;
     if path == vdso::NAME {
-        return store.vdso();
+        return None;
     }
     let by_address = format!("/proc/{pid}/map_files/{:x}-{:x}", line.start, line.end);
-    let found = locate(Path::new(&by_address))
+    locate(Path::new(&by_address))
         .or_else(|| {
             // The executable's link leads to the right file even after it was deleted.
             let found = locate(Path::new(&format!("/proc/{pid}/exe")))?;
             let is_executable = executable == Some((found.1.dev(), found.1.ino()));
             (is_executable && is_mapped(&found, line, None)).then_some(found)
         })
-        .or_else(|| locate_in_root(pid, path).filter(|found| is_mapped(found, line, started)))
-        .or_else(|| locate(Path::new(path)).filter(|found| is_mapped(found, line, None)))?;
-    let (place, metadata) = found;
-    let binary = store.pin(FileId::of(&metadata), || opened(&place))?;
+        .or_else(|| locate_in_root(pid, path).filter(|found| is_mapped(found, line, **started)))
+        .or_else(|| locate(Path::new(path)).filter(|found| is_mapped(found, line, None)))
+}
+
+/// Looks for a binary's debug file, which may be gone later, as the binary itself.
+fn pin_debug_file(binary: &Binary, pid: u32, path: &str) {
     binary.pin_debug_file(|file| {
         debug_file::find(file, path, |wanted| {
             let own = wanted.to_str().and_then(|wanted| locate_in_root(pid, wanted));
@@ -231,7 +350,6 @@ fn pin(
             places.filter_map(|(place, _)| opened(&place)).collect()
         })
     });
-    Some(binary)
 }
 
 /// Opens for reading what was only looked at.
@@ -314,15 +432,38 @@ fn wall_clock_start(process: ProcessKey) -> Option<i64> {
     boot.checked_add(i64::try_from(process.start_ticks / TICKS_PER_SECOND).ok()?)
 }
 
-/// Start time of the process that has this PID now, in clock ticks since boot: field 22 of
-/// `/proc/PID/stat`, see proc_pid_stat(5).
+/// Which process has a PID, and which of its programs it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// Clock ticks since boot.
+    start_ticks: u64,
+    /// See [`RawStack::image`](super::RawStack::image).
+    image: u64,
+}
+
+impl Identity {
+    /// Reads fields 22 and 28 of `/proc/PID/stat`, see proc_pid_stat(5).
+    fn read(pid: u32) -> io::Result<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat"))?;
+        let stat = String::from_utf8_lossy(&stat);
+        Self::parse(&stat)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in stat"))
+    }
+
+    pub(super) fn parse(stat: &str) -> Option<Self> {
+        // Field 2, the name, is in parentheses and may hold anything, parentheses too.
+        let (_, after) = stat.rsplit_once(") ")?;
+        let mut fields = after.split(' ');
+        let start_ticks = fields.nth(19)?.parse().ok()?;
+        // The kernel tells it only to those who may look into the process.
+        let image = fields.nth(5).and_then(|field| field.parse().ok()).unwrap_or(0);
+        Some(Self { start_ticks, image })
+    }
+}
+
+/// Start time of the process that has this PID now, in clock ticks since boot.
 pub(super) fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let stat = String::from_utf8_lossy(&stat);
-    // Field 2, the name, is in parentheses and may hold anything, parentheses too.
-    stat.rsplit_once(") ")
-        .and_then(|(_, after)| after.split(' ').nth(19)?.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in stat"))
+    Identity::read(pid).map(|identity| identity.start_ticks)
 }
 
 #[cfg(test)]
@@ -354,7 +495,8 @@ mod tests {
     #[test]
     fn finds_own_code_by_address_and_refuses_another_start_time() {
         let mut store = BinaryStore::default();
-        let modules = Modules::read(own_key(), &mut store, Timestamp(0)).unwrap();
+        let sighting = Pinner::default().look(own_key(), Timestamp(0)).unwrap();
+        let modules = Modules::new(sighting, &mut store);
         let here = finds_own_code_by_address_and_refuses_another_start_time as fn() as usize as u64;
         let mapping = modules.find(here).unwrap();
         assert!(mapping.path.as_deref().unwrap().contains("leak_user"));
@@ -364,7 +506,7 @@ mod tests {
         assert!(!modules.is_replaced(std::process::id()));
 
         let other = ProcessKey { start_ticks: own_key().start_ticks + 1, ..own_key() };
-        let refused = Modules::read(other, &mut store, Timestamp(0));
+        let refused = Pinner::default().look(other, Timestamp(0));
         assert!(matches!(refused, Err(ModulesError::Reused(_))));
     }
 

@@ -155,7 +155,7 @@ impl PerfMap {
     }
 
     /// A map with these lines.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn parsed(text: &str) -> Self {
         Self { symbols: Self::parse(text), ..Self::default() }
     }

@@ -11,6 +11,9 @@ pub struct RawStack {
     pub process: ProcessKey,
     /// The thread.
     pub tid: u32,
+    /// Where the stack of the process's first thread began when the process executed its program: tells
+    /// that program from what it executed before and after; 0: unknown.
+    pub image: u64,
     /// Instruction pointer.
     pub ip: u64,
     /// Stack pointer: the address of the first byte of `bytes`.

@@ -5,19 +5,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leak_common::stack::StackProfile;
+use leak_common::stack::{MAX_STACK, StackProfile};
 
 use super::assemble::{Assembled, Assembly, hash_of};
 use super::binary::{Binary, BinaryStore};
 use super::culprit::{culprit, language_of};
 use super::driver_frames::DriverFrames;
-use super::modules::{Modules, ModulesError};
+use super::modules::{Modules, ModulesError, Pinner, Sighting};
 use super::perf_map::PerfMaps;
 use super::python::PythonProcess;
 use super::raw::RawStack;
+use super::shortfall::Shortfall;
 use super::skipped::sure_frames;
 use super::symbolize::Symbol;
-use super::unwind::{self, End, Walk};
+use super::unwind::{self, End, MAX_DEPTH, Walk};
+use super::watch::Watch;
 use super::{Language, Quality, Stack, guarded};
 use crate::event::{ProcessKey, StackId, Timestamp};
 
@@ -27,6 +29,8 @@ const MAX_PROCESSES: usize = 8192;
 const MAX_KNOWN_PER_PROCESS: usize = 2048;
 /// Most stacks that are shared among processes.
 const MAX_STACKS: usize = 32 * 1024;
+/// Most programs of one process, executed one after the other, that are remembered.
+const MAX_IMAGES: usize = 3;
 /// How often a process's mappings are read again at most.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Functions that have no caller, though they may not say so.
@@ -50,6 +54,8 @@ pub struct Resolved {
     /// The stack; `None` when nothing is known of its process, as when it exited before it was
     /// first seen.
     pub stack: Option<Arc<Stack>>,
+    /// Why the stack is not complete; `None` when it is.
+    pub shortfall: Option<Shortfall>,
     /// The goroutine that ran, in a Go program.
     pub goroutine: Option<u64>,
     /// The stack is truncated because too few bytes of it were copied: a longer copy would show
@@ -57,20 +63,12 @@ pub struct Resolved {
     pub frames_wanted_more: bool,
 }
 
-/// What the resolver holds and what it had to refuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResolverStats {
-    /// Processes whose mappings are known.
-    pub processes: usize,
-    /// Files that are held open.
-    pub binaries: usize,
-    /// Processes that were refused because too many were known already.
-    pub processes_refused: u64,
-    /// Files that were refused because too many were held open already.
-    pub binaries_refused: u64,
-    /// Held files that are no binaries, or whose headers made a parser fail; their frames stay
-    /// nameless.
-    pub binaries_unusable: usize,
+impl Resolved {
+    /// No stack, and why.
+    #[must_use]
+    pub fn without_stack(shortfall: Shortfall) -> Self {
+        Self { shortfall: Some(shortfall), ..Self::default() }
+    }
 }
 
 /// Unwinds and symbolizes stacks, and remembers what it learnt for that.
@@ -80,12 +78,41 @@ pub struct ResolverStats {
 /// some hundred milliseconds, so that thread should not be one that others wait for.
 #[derive(Debug)]
 pub struct Resolver {
-    processes: HashMap<ProcessKey, ProcessState>,
+    processes: HashMap<ProcessKey, Images>,
+    pinner: Pinner,
+    watch: Arc<Watch>,
     binaries: BinaryStore,
     perf_maps: PerfMaps,
     driver_frames: Vec<DriverFrames>,
     stacks: HashSet<SharedStack>,
-    processes_refused: u64,
+}
+
+/// The programs that a process has executed, the latest one last; there is at least one.
+///
+/// A stack is resolved with the program that ran when it was taken, which may be an earlier one:
+/// connections survive `execve(2)`.
+#[derive(Debug)]
+struct Images(Vec<ProcessState>);
+
+impl Images {
+    /// The program of a stack with this image; the latest one when the image is unknown.
+    fn of(&self, image: u64) -> Option<&ProcessState> {
+        self.0.iter().rev().find(|state| state.is_of(image))
+    }
+
+    fn of_mut(&mut self, image: u64) -> Option<&mut ProcessState> {
+        self.0.iter_mut().rev().find(|state| state.is_of(image))
+    }
+
+    /// Adds what was seen now.
+    fn add(&mut self, state: ProcessState) {
+        if self.0.last().is_some_and(|last| last.modules.image == state.modules.image) {
+            self.0.pop();
+        } else if self.0.len() >= MAX_IMAGES {
+            self.0.remove(0);
+        }
+        self.0.push(state);
+    }
 }
 
 /// What a resolved stack is remembered by.
@@ -94,7 +121,10 @@ struct Known {
     native: Box<[u64]>,
     /// A hash of the Python calls.
     python: u64,
-    is_whole: bool,
+    python_is_whole: bool,
+    end: End,
+    /// Whether as much was copied as ever is.
+    is_longest: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +140,10 @@ impl ProcessState {
     fn new(modules: Modules) -> Self {
         let python = PythonProcess::default();
         Self { modules, python, is_go: false, known: HashMap::new() }
+    }
+
+    fn is_of(&self, image: u64) -> bool {
+        image == 0 || self.modules.image == 0 || self.modules.image == image
     }
 }
 
@@ -137,23 +171,18 @@ impl std::borrow::Borrow<StackId> for SharedStack {
     }
 }
 
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Resolver {
-    /// A resolver that knows no process yet.
+    /// A resolver that knows no process yet. `watch` sees what it reads.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(watch: Arc<Watch>) -> Self {
         Self {
             processes: HashMap::new(),
-            binaries: BinaryStore::default(),
+            pinner: Pinner::default(),
+            binaries: BinaryStore::new(Arc::clone(&watch)),
+            watch,
             perf_maps: PerfMaps::default(),
             driver_frames: Vec::new(),
             stacks: HashSet::new(),
-            processes_refused: 0,
         }
     }
 
@@ -162,25 +191,48 @@ impl Resolver {
         self.driver_frames = driver_frames;
     }
 
-    /// Reads a process's mappings and opens their files, unless that was done before: the process
-    /// may be gone, or its files replaced, when its stacks are asked for.
+    /// Looks at a process, unless that was done before: it may be gone, or its files replaced, when
+    /// its stacks are asked for.
     ///
     /// # Errors
-    /// When procfs refuses, or the PID belongs to another process by now.
+    /// When procfs refuses, the PID belongs to another process by now, or there are too many.
     pub fn first_sight(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
-        if let Some(state) = self.processes.get_mut(&process) {
-            state.python.look(process, &state.modules, now);
-            return Ok(());
+        match self.processes.get_mut(&process).and_then(|images| images.0.last_mut()) {
+            Some(state) => {
+                state.python.look(process, &state.modules, now);
+                Ok(())
+            }
+            None => self.look(process, now),
         }
-        if self.processes.len() >= MAX_PROCESSES {
-            self.processes_refused += 1;
-            return Ok(());
+    }
+
+    /// Takes in what was seen of a process.
+    ///
+    /// # Errors
+    /// When too many processes are known.
+    pub fn meet(&mut self, sighting: Sighting, now: Timestamp) -> Result<(), ModulesError> {
+        let process = sighting.process;
+        let is_known = self.processes.contains_key(&process);
+        if !is_known && self.processes.len() >= MAX_PROCESSES {
+            return Err(ModulesError::TooMany(process.pid));
         }
-        let modules = Modules::read(process, &mut self.binaries, now)?;
-        let mut state = ProcessState::new(modules);
+        let mut state = ProcessState::new(Modules::new(sighting, &mut self.binaries));
         state.python.look(process, &state.modules, now);
-        self.processes.insert(process, state);
+        let images = self.processes.entry(process).or_insert_with(|| Images(Vec::new()));
+        if images.0.last().is_some_and(|last| last.modules.image != state.modules.image) {
+            // What another program had compiled.
+            self.perf_maps.forget(process);
+        }
+        images.add(state);
         Ok(())
+    }
+
+    fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
+        if self.watch.has_given_up(process) {
+            return Err(ModulesError::Unresponsive(process.pid));
+        }
+        let sighting = self.pinner.look(process, now)?;
+        self.meet(sighting, now)
     }
 
     /// What the kernel programs should know of a process to copy its stacks well; `None` when there
@@ -189,7 +241,7 @@ impl Resolver {
     /// again after each stack.
     #[must_use]
     pub fn profile(&self, process: ProcessKey) -> Option<StackProfile> {
-        let state = self.processes.get(&process)?;
+        let state = self.processes.get(&process)?.0.last()?;
         let python = state.python.profile();
         let executable = state.modules.executable_path.as_deref();
         let stack_bytes = stack_bytes(language_of(std::iter::empty(), executable));
@@ -202,31 +254,59 @@ impl Resolver {
 
     /// Unwinds and symbolizes a stack.
     pub fn resolve(&mut self, raw: &RawStack, now: Timestamp) -> Resolved {
-        // Without its mappings a process's stack stays unknown; the caller learns that from the
-        // answer, and whoever asked for first sight has learnt why.
-        let _ = self.first_sight(raw.process, now);
-        let executed = |modules: &Modules| modules.is_replaced(raw.process.pid);
-        self.refresh(raw.process, now, executed);
+        if let Err(error) = self.find_image(raw, now) {
+            return Resolved::without_stack(error);
+        }
         let Some(mut walk) = self.walk(raw) else { return Resolved::default() };
-        if walk.end == End::Unmapped && self.refresh(raw.process, now, |_| true) {
+        if walk.end == End::Unmapped && self.refresh(raw, now, |_| true) {
             walk = self.walk(raw).unwrap_or(walk);
         }
-        let go = self.processes.get(&raw.process).and_then(|state| {
-            let loaded = state.modules.executable()?.loaded()?;
+        let go = self.processes.get(&raw.process).and_then(|images| {
+            let loaded = images.of(raw.image)?.modules.executable()?.loaded()?;
             loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
         });
-        if let Some(state) = self.processes.get_mut(&raw.process) {
+        if let Some(state) = self.processes.get_mut(&raw.process).and_then(|i| i.of_mut(raw.image))
+        {
             state.is_go = go.is_some();
         }
         let is_cut = walk.end == End::CopyTooShort;
         let (stack, python_suffices) = self.symbolized(raw, walk, now).unzip();
         self.binaries.trim();
         let frames_wanted_more = is_cut && !python_suffices.unwrap_or(false);
-        Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
+        let shortfall = stack.as_ref().and_then(|stack| stack.shortfall);
+        Resolved { stack, shortfall, goroutine: go.flatten(), frames_wanted_more }
+    }
+
+    /// Makes sure that the program of a stack is known, if that can be.
+    fn find_image(&mut self, raw: &RawStack, now: Timestamp) -> Result<(), Shortfall> {
+        let told = |error| match error {
+            ModulesError::TooMany(_) => Shortfall::TooManyProcesses,
+            ModulesError::Unresponsive(_) => Shortfall::UnresponsiveFile,
+            ModulesError::Read { .. }
+            | ModulesError::Empty(_)
+            | ModulesError::Reused(_)
+            | ModulesError::Executing(_) => Shortfall::ProcessGone,
+        };
+        self.first_sight(raw.process, now).map_err(told)?;
+        if raw.image == 0 {
+            let executed = |modules: &Modules| modules.is_replaced(raw.process.pid);
+            self.refresh(raw, now, executed);
+        }
+        let is_known = |resolver: &Self| {
+            resolver
+                .processes
+                .get(&raw.process)
+                .is_some_and(|images| images.of(raw.image).is_some())
+        };
+        if !is_known(self) {
+            // It has executed another program since; when it is gone, only the new one could tell.
+            self.look(raw.process, now).map_err(told)?;
+        }
+        if is_known(self) { Ok(()) } else { Err(Shortfall::ProgramReplaced) }
     }
 
     fn walk(&self, raw: &RawStack) -> Option<Walk> {
-        let state = self.processes.get(&raw.process)?;
+        let state = self.processes.get(&raw.process)?.of(raw.image)?;
         Some(unwind::walk(raw, &state.modules))
     }
 
@@ -237,39 +317,28 @@ impl Resolver {
         self.binaries.close_unused();
     }
 
-    /// What is held and what was refused.
-    #[must_use]
-    pub fn stats(&self) -> ResolverStats {
-        ResolverStats {
-            processes: self.processes.len(),
-            binaries: self.binaries.len(),
-            binaries_unusable: self.binaries.unusable(),
-            processes_refused: self.processes_refused,
-            binaries_refused: self.binaries.refused,
-        }
+    /// How many processes and binaries are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.processes.len(), self.binaries.len())
     }
 
     /// Reads a process's mappings again when they are `outdated`, though not too often; says whether
     /// it did. The process may have loaded more code, or executed another program.
     fn refresh(
         &mut self,
-        process: ProcessKey,
+        raw: &RawStack,
         now: Timestamp,
         outdated: impl FnOnce(&Modules) -> bool,
     ) -> bool {
-        let Some(state) = self.processes.get_mut(&process) else { return false };
+        let latest = self.processes.get_mut(&raw.process).and_then(|images| images.0.last_mut());
+        let Some(state) = latest.filter(|state| state.is_of(raw.image)) else { return false };
         if now.since(state.modules.read_at) < READ_AGAIN_AFTER || !outdated(&state.modules) {
             return false;
         }
         // A process that has exited keeps the mappings that it had; it is not asked too often.
         state.modules.read_at = now;
-        let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
-        if state.modules.executable_path != modules.executable_path {
-            self.perf_maps.forget(process);
-        }
-        *state = ProcessState::new(modules);
-        state.python.look(process, &state.modules, now);
-        true
+        self.look(raw.process, now).is_ok()
     }
 
     /// The stack with names, and whether its Python calls make up for what the copy lacks.
@@ -279,7 +348,7 @@ impl Resolver {
         walk: Walk,
         now: Timestamp,
     ) -> Option<(Arc<Stack>, bool)> {
-        let state = self.processes.get_mut(&raw.process)?;
+        let state = self.processes.get_mut(&raw.process)?.of_mut(raw.image)?;
         let Walk { mut addresses, mut end } = walk;
         let sure = sure_of(raw, &addresses, &state.modules);
         if sure < addresses.len() {
@@ -289,8 +358,13 @@ impl Resolver {
         let calls = state.python.name(&raw.python, raw.python_tag);
         let python_is_whole = raw.python_whole && !calls.is_empty();
         let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
-        let is_whole = if calls.is_empty() { end == End::Root } else { raw.python_whole };
-        let key = Known { native: addresses.into_boxed_slice(), python, is_whole };
+        let key = Known {
+            native: addresses.into_boxed_slice(),
+            python,
+            python_is_whole,
+            end,
+            is_longest: is_longest(raw),
+        };
         if let Some(stack) = state.known.get(&key) {
             return Some((
                 Arc::clone(stack),
@@ -334,6 +408,8 @@ impl Resolver {
             (true, true) => Quality::Complete,
             (true, false) => Quality::Truncated,
         };
+        let shortfall = (quality != Quality::Complete)
+            .then(|| shortfall(end, &key.native, raw, &state.modules));
         let language = if state.is_go {
             Language::Go
         } else if is_python {
@@ -346,12 +422,15 @@ impl Resolver {
         };
         let id = StackId(format!("{identity:016x}"));
         let stack = match self.stacks.get(&id) {
-            Some(shared) if shared.0.quality == quality && shared.0.frames == frames => {
+            Some(shared)
+                if (shared.0.quality, shared.0.shortfall) == (quality, shortfall)
+                    && shared.0.frames == frames =>
+            {
                 Arc::clone(&shared.0)
             }
             _ => {
                 let culprit = culprit(&frames, language, &self.driver_frames);
-                let stack = Arc::new(Stack { id, quality, language, frames, culprit });
+                let stack = Arc::new(Stack { id, quality, shortfall, language, frames, culprit });
                 if self.stacks.len() < MAX_STACKS {
                     self.stacks.insert(SharedStack(Arc::clone(&stack)));
                 }
@@ -367,6 +446,28 @@ impl Resolver {
         }
         Some((stack, python_suffices))
     }
+}
+
+/// Whether as much of a stack was wanted as is ever copied.
+fn is_longest(raw: &RawStack) -> bool {
+    raw.wanted as usize >= MAX_STACK
+}
+
+/// Why a stack ended before its thread's first function, by the code where it did.
+fn shortfall(end: End, addresses: &[u64], raw: &RawStack, modules: &Modules) -> Shortfall {
+    match end {
+        End::CopyTooShort if is_longest(raw) => return Shortfall::CopyLimit,
+        End::CopyTooShort => return Shortfall::CopyTooShort,
+        End::Unmapped => return Shortfall::UnmappedAddress,
+        End::Lost if addresses.len() >= MAX_DEPTH => return Shortfall::TooManyCalls,
+        End::Root | End::MaybeRoot | End::Lost => {}
+    }
+    let last = addresses.last().and_then(|address| modules.find(*address));
+    last.map_or(Shortfall::Unfollowable, |mapping| match (&mapping.binary, &mapping.path) {
+        (Some(binary), _) => binary.shortfall(),
+        (None, Some(_)) => Shortfall::UnreadableFile,
+        (None, None) => Shortfall::RuntimeCode,
+    })
 }
 
 /// A binary's symbols, innermost first; none when the parser fails.

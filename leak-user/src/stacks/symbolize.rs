@@ -10,12 +10,15 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf as ElfSource, Source};
 use blazesym::symbolize::{CodeInfo, Input, Symbolizer};
 
+use super::bytes::u32_at;
 use super::elf::{Elf, SECTION_HEADER_SIZE, read_exact};
 
 /// Most bytes of symbols and of compressed debug information that are copied of one file.
 const MAX_COPY: u64 = 256 << 20;
 /// Most bytes that a file's debug information may decompress to.
 const MAX_DEBUG: u64 = 512 << 20;
+/// Largest line program of one compilation unit: each of its bytes may unfold to a line of 24.
+const MAX_LINES: u64 = 8 << 20;
 /// Largest file that is looked at: the copy is as long, though mostly hollow.
 const MAX_FILE: u64 = 16 << 30;
 /// Addresses of one file whose symbols are remembered.
@@ -108,7 +111,7 @@ impl Symbols {
 
 fn symbol(name: &str, code: Option<&CodeInfo<'_>>) -> Symbol {
     Symbol {
-        function: Some(shortened(name)),
+        function: Some(shortened(name)).filter(|name| !name.is_empty()),
         file: code.map(|c| shortened(&c.to_path().to_string_lossy())),
         line: code.and_then(|c| c.line),
     }
@@ -125,6 +128,9 @@ fn is_debug(name: &str) -> bool {
 
 /// Copies headers, symbols and, when they are not too large, debug sections to the same places of
 /// an otherwise empty file in memory; gives its size in memory and whether it has debug sections.
+///
+/// What is compressed is decompressed on the way, to behind the end: blazesym would do it without a
+/// limit, whatever size a section claims.
 fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     const SYMBOLS: [&str; 7] = [
         ".symtab",
@@ -155,7 +161,10 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
         .filter(debug)
         .map(|s| elf.uncompressed_size(file, s).unwrap_or(u64::MAX))
         .fold(0, u64::saturating_add);
-    let with_debug = debug_claimed > 0 && debug_stored <= MAX_COPY && debug_claimed <= MAX_DEBUG;
+    let with_debug = debug_claimed > 0
+        && debug_stored <= MAX_COPY
+        && debug_claimed <= MAX_DEBUG
+        && has_usual_lines(elf, file);
 
     let copy = memory_file()?;
     copy.set_len(length).ok()?;
@@ -163,26 +172,64 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     for (offset, size) in [elf.program_headers, elf.section_headers] {
         total += copy_range(file, &copy, offset, size as u64)?;
     }
+    let mut end = length;
     for section in elf.sections.iter().filter(|s| kept(s) || (with_debug && debug(s))) {
-        total += copy_range(file, &copy, section.offset, section.size)?;
+        total += if section.compressed {
+            let data = elf.data_within(file, section, MAX_DEBUG).unwrap_or_default();
+            let header = elf.section_headers.0 + (section.number * SECTION_HEADER_SIZE) as u64;
+            copy.write_all_at(&data, end).ok()?;
+            // No flags, among which the one that says "compressed"; the new place and size.
+            for (field, value) in [(8, 0), (24, end), (32, data.len() as u64)] {
+                copy.write_all_at(&value.to_le_bytes(), header.checked_add(field)?).ok()?;
+            }
+            end += data.len().next_multiple_of(8) as u64;
+            data.len() as u64
+        } else {
+            copy_range(file, &copy, section.offset, section.size)?
+        };
     }
     for section in elf.sections.iter().filter(|s| LINKS.contains(&s.name.as_str())) {
         // Without its name a section is not looked at.
         let header = elf.section_headers.0 + (section.number * SECTION_HEADER_SIZE) as u64;
         copy.write_all_at(&[0; 4], header).ok()?;
     }
+    copy.set_len(end).ok()?;
     Some((copy, total, with_debug))
 }
 
+/// Whether no unit's line program is longer than what compilers write.
+fn has_usual_lines(elf: &Elf, file: &File) -> bool {
+    let Some(section) =
+        elf.sections.iter().find(|s| is_debug(&s.name) && s.name.ends_with("_line"))
+    else {
+        return true;
+    };
+    let Ok(data) = elf.data(file, section) else { return false };
+    let mut at = 0usize;
+    while let Some(length) = u32_at(&data, at) {
+        // Lengths beyond 32 bits are told by an escape, which is a large number itself.
+        if u64::from(length) > MAX_LINES {
+            return false;
+        }
+        at = at.saturating_add(4).saturating_add(length as usize);
+    }
+    true
+}
+
+/// Copies a range to the same place, and says how many bytes that took: what is only zeroes stays a hole.
 fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {
     let end = offset.checked_add(size)?;
-    let mut at = offset;
+    let (mut at, mut taken) = (offset, 0);
     while at < end {
         let length = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-        to.write_all_at(&read_exact(from, at, length).ok()?, at).ok()?;
+        let data = read_exact(from, at, length).ok()?;
+        if data.iter().any(|byte| *byte != 0) {
+            to.write_all_at(&data, at).ok()?;
+            taken += length as u64;
+        }
         at += length as u64;
     }
-    Some(size)
+    Some(taken)
 }
 
 /// An empty file that only this process has.

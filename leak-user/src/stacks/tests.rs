@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::modules::start_ticks;
@@ -60,6 +61,7 @@ pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
     RawStack {
         process: key(pid),
         tid: pid,
+        image: 0,
         ip,
         sp,
         bp,
@@ -158,7 +160,7 @@ impl Running {
 }
 
 fn resolve(raw: &RawStack) -> (Resolver, super::Resolved) {
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     let resolved = resolver.resolve(raw, NOW);
     (resolver, resolved)
 }
@@ -177,7 +179,7 @@ fn middle() -> RawStack {
 }
 
 #[inline(never)]
-fn outermost() -> RawStack {
+pub(super) fn outermost() -> RawStack {
     let raw = middle();
     std::hint::black_box(raw)
 }
@@ -205,7 +207,7 @@ fn a_short_copy_is_truncated_and_says_that_more_would_help() {
     let mut cut = whole.clone();
     cut.bytes.truncate(512);
     cut.wanted = 512;
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     let short = resolver.resolve(&cut, NOW);
     assert_eq!(short.stack.unwrap().quality, Quality::Truncated);
     assert!(short.frames_wanted_more);
@@ -219,21 +221,21 @@ fn a_short_copy_is_truncated_and_says_that_more_would_help() {
 #[test]
 fn the_same_stack_is_shared_and_keeps_its_identity_across_resolvers() {
     let raw = std::thread::spawn(outermost).join().unwrap();
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     let first = resolver.resolve(&raw, NOW).stack.unwrap();
     let second = resolver.resolve(&raw, NOW).stack.unwrap();
-    assert!(std::sync::Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&first, &second));
     assert_eq!(first.id.0.len(), 16);
     assert_eq!(resolve(&raw).1.stack.unwrap().id, first.id);
-    assert_eq!(resolver.stats().processes, 1);
+    assert_eq!(resolver.held().0, 1);
     resolver.forget(raw.process);
-    assert_eq!((resolver.stats().processes, resolver.stats().binaries), (0, 0));
+    assert_eq!(resolver.held(), (0, 0));
 }
 
 #[test]
 fn garbage_gives_no_stack_or_a_poor_one_but_never_a_panic() {
     let good = std::thread::spawn(outermost).join().unwrap();
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     for (ip, sp, bp) in [(0, 0, 0), (u64::MAX, u64::MAX, u64::MAX), (good.ip, u64::MAX - 7, 1)] {
         let raw = RawStack { ip, sp, bp, ..good.clone() };
         let stack = resolver.resolve(&raw, NOW).stack.unwrap();
@@ -250,7 +252,7 @@ fn garbage_gives_no_stack_or_a_poor_one_but_never_a_panic() {
 
 // --- C
 
-const C_PROGRAM: &str = r#"
+pub(super) const C_PROGRAM: &str = r#"
 #include <unistd.h>
 #include <stdlib.h>
 static volatile int sink;
@@ -312,7 +314,7 @@ fn the_process_exited_after_first_sight() {
     let directory = tempfile::tempdir().unwrap();
     let running = Running::start(&mut Command::new(compiled_c(directory.path())));
     let raw = running.blocked_in(&[libc::SYS_read]);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     resolver.first_sight(raw.process, NOW).unwrap();
     drop(running);
     drop(directory);
@@ -323,14 +325,14 @@ fn the_process_exited_after_first_sight() {
 fn two_runs_of_a_program_have_the_same_stack() {
     let directory = tempfile::tempdir().unwrap();
     let program = compiled_c(directory.path());
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     let mut stacks = (0..2).map(|_| {
         let running = Running::start(&mut Command::new(&program));
         let raw = running.blocked_in(&[libc::SYS_read]);
         resolver.resolve(&raw, NOW).stack.unwrap()
     });
     let (first, second) = (stacks.next().unwrap(), stacks.next().unwrap());
-    assert!(std::sync::Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&first, &second));
 }
 
 #[test]
@@ -340,7 +342,7 @@ fn code_of_a_program_executed_later_is_found() {
     let script = format!("read line; exec {}", program.display());
     let mut running = Running::start(Command::new("sh").args(["-c", &script]));
     let shell = running.blocked_in(&[libc::SYS_read]);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     resolver.first_sight(shell.process, NOW).unwrap();
     let mut input = running.0.stdin.take().unwrap();
     input.write_all(b"go\n").unwrap();
@@ -385,7 +387,7 @@ fn a_library_loaded_after_first_sight_is_found() {
     }
     let mut running = Running::start(Command::new(host).arg(&library));
     let before = running.blocked_in(&[libc::SYS_read]);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(Arc::default());
     resolver.first_sight(before.process, NOW).unwrap();
     running.0.stdin.take().unwrap().write_all(b"x").unwrap();
     let raw = running.blocked_in(&[libc::SYS_recvfrom]);
@@ -445,7 +447,7 @@ func serve(fd int, s *Shop) int {
 "#;
 
 /// Builds the program.
-fn compiled_go(directory: &Path, arguments: &[&str]) -> std::path::PathBuf {
+pub(super) fn compiled_go(directory: &Path, arguments: &[&str]) -> std::path::PathBuf {
     fs::write(directory.join("main.go"), GO_PROGRAM).unwrap();
     fs::write(directory.join("serve.go"), GO_SERVE).unwrap();
     let status = Command::new("go")

@@ -15,7 +15,7 @@ use super::raw::RawStack;
 use super::registers::Registers;
 
 /// Most calls of one stack that are followed.
-const MAX_DEPTH: usize = 512;
+pub(super) const MAX_DEPTH: usize = 512;
 /// How much code is read at once.
 const CODE: u64 = 4096;
 /// Bytes in which the first function of a program makes its only call.
@@ -50,7 +50,7 @@ const INTERRUPTED_IP: u64 = 168;
 pub(super) type Bytes = Arc<[u8]>;
 
 /// How a stack walk ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum End {
     /// At the thread's first function.
     Root,
@@ -126,6 +126,11 @@ impl FrameRules {
 
     pub(super) fn bytes(&self) -> u64 {
         self.sections.iter().map(Cfi::bytes).sum()
+    }
+
+    /// Whether the binary has any.
+    pub(super) fn is_present(&self) -> bool {
+        !self.sections.is_empty()
     }
 
     /// Whether `address` lies in code to which signal handlers return.

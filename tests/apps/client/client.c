@@ -187,6 +187,21 @@ static void do_query(char *rest)
     done(wire_message(&current, 'Q', rest) < 0 ? -1 : wire_answer(&current), "query");
 }
 
+/* Makes a query that many calls deep; each call's frame takes more than 64 bytes. */
+static __attribute__((noinline)) int query_at_depth(int depth)
+{
+    volatile char frame[64];
+    frame[0] = 0;
+    if (depth > 0)
+        return query_at_depth(depth - 1) + frame[0];
+    return wire_message(&current, 'Q', "SELECT 1") < 0 ? -1 : wire_answer(&current);
+}
+
+static void do_deep(char *rest)
+{
+    done(query_at_depth(atoi(rest)), "deep");
+}
+
 static void do_ask(char *rest)
 {
     done(wire_message(&current, 'Q', rest), "ask");
@@ -232,6 +247,7 @@ static const struct {
     {"startup", do_startup},         /* startup message and its answer */
     {"greet", do_greet},             /* startup message only */
     {"query", do_query},             /* SQL and its answer */
+    {"deep", do_deep},               /* CALLS: a query at that depth */
     {"ask", do_ask},                 /* SQL only */
     {"answer", do_answer},           /* the answer only */
     {"copy-fail", do_copy_fail},     /* WHY: ends a COPY FROM STDIN */
@@ -244,6 +260,7 @@ static const struct {
     {"receiver", do_receiver},       /* starts a process that can be handed a socket */
     {"pass", do_pass},               /* hands it the socket and closes it here */
     {"close", do_close},             /* closes the socket */
+    {"exec", do_exec},               /* PATH: goes on as that program, with the socket */
     {"exit", do_exit},               /* STATUS */
 };
 
@@ -257,11 +274,16 @@ static void obey(const char *name, char *rest)
     printf("failed unknown command %s\n", name);
 }
 
-int main(void)
+/* With a descriptor as its argument it goes on with the socket of the program that executed it. */
+int main(int argc, char **argv)
 {
     static char line[4096];
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
+    if (argc > 1) {
+        current.fd = atoi(argv[1]);
+        report();
+    }
     while (fgets(line, sizeof line, stdin) != NULL) {
         line[strcspn(line, "\n")] = 0;
         char *space = strchr(line, ' ');

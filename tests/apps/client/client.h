@@ -18,6 +18,7 @@ int begin_session(void);
 
 /* Commands of kin.c. */
 void do_dup(char *rest);
+void do_exec(char *rest);
 void do_fork(char *rest);
 void do_fork_connect(char *rest);
 void do_receiver(char *rest);

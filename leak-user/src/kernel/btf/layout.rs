@@ -57,14 +57,15 @@ impl Btf<'_> {
                 .or_else(|_| sock(RCV_SADDR, DADDR))?;
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
         let task = |start| {
-            let paths = [X86_64.thread, "pid", "tgid", "group_leader", "files", start];
+            let paths = [X86_64.thread, "pid", "tgid", "group_leader", "files", "mm", start];
             self.offsets_in("task_struct", paths)
         };
         // The name before Linux 5.5.
-        let [fsbase, pid, tgid, group_leader, files, start_boottime] =
+        let [fsbase, pid, tgid, group_leader, files, mm, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
         // A kernel without io_uring lacks the field, and needs none.
         let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
+        let [start_stack] = self.offsets_in("mm_struct", ["start_stack"])?;
         let [fdt] = self.offsets_in("files_struct", ["fdt"])?;
         let [fd] = self.offsets_in("fdtable", ["fd"])?;
         let [private_data] = self.offsets_in("file", ["private_data"])?;
@@ -100,6 +101,8 @@ impl Btf<'_> {
             task_start_boottime: start_boottime,
             task_io_uring: io_uring,
             task_files: files,
+            task_mm: mm,
+            mm_start_stack: start_stack,
             files_fdt: fdt,
             fdtable_fd: fd,
             file_private_data: private_data,

@@ -117,11 +117,13 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
             ("tgid", int, 100),
             ("group_leader", pointer, 104),
             ("files", pointer, 120),
+            ("mm", pointer, 136),
             ("io_uring", pointer, 128),
             (start, int, 112),
             ("thread", thread, 1000),
         ],
     );
+    btf.structure("mm_struct", &[("start_stack", int, 40)]);
     btf.structure("files_struct", &[("count", int, 0), ("fdt", pointer, 32)]);
     btf.structure("fdtable", &[("max_fds", int, 0), ("fd", pointer, 8)]);
     btf.structure("file", &[("private_data", pointer, 24)]);
@@ -160,6 +162,8 @@ fn every_field_is_found() {
         task_start_boottime: 112,
         task_io_uring: 128,
         task_files: 120,
+        task_mm: 136,
+        mm_start_stack: 40,
         files_fdt: 32,
         fdtable_fd: 8,
         file_private_data: 24,

@@ -4,6 +4,7 @@ use super::Collector;
 use crate::engine::Fact;
 use crate::pipeline::Ended;
 use crate::report::EventCounts;
+use crate::stacks::{Quality, Shortfall};
 
 impl Collector {
     /// Has the table judged, and what has changed printed.
@@ -16,6 +17,9 @@ impl Collector {
     /// Has the table judged for the last time, and the report printed.
     pub(in crate::pipeline) fn report(mut self) -> anyhow::Result<Ended> {
         self.look_for_exits()?;
+        for _ in 0..self.resolver.unresolved() {
+            self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
+        }
         let counts = self.event_counts();
         let told = self.tell(Fact::End(counts));
         if let Some(recorder) = self.recorder {
@@ -36,6 +40,7 @@ impl Collector {
                 + counters.stacks_no_slot
                 + counters.stacks_unreadable
                 + self.resolver.refused(),
+            stacks: self.stack_counts,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::Collector;
 use crate::engine::Fact;
-use crate::event::{Event, StackRole};
-use crate::pipeline::resolver::{Answer, ResolvedStack};
+use crate::event::{ConnectionId, Event, StackRole, Timestamp};
+use crate::pipeline::resolver::{Answer, Task};
+use crate::stacks::{Quality, RawStack, Shortfall};
 use crate::{clock, decode};
 
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
@@ -25,17 +26,38 @@ impl Collector {
             let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
             let stack = record
                 .filter(|(header, _)| header.cookie == id.0 && header.request == request)
+                .ok_or(Shortfall::NotRecorded)
                 .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
-            match stack {
-                Some(stack) => self.resolver.resolve(id, role, at, stack),
-                // It was not recorded, and an older one would accuse an innocent.
-                None => {
-                    let event = Event::StackResolved { id, role, stack: None, goroutine: None };
-                    self.tell(Fact::Event(event))?;
-                }
+            if stack.is_err() {
+                // An older one would accuse an innocent.
+                let event = Event::StackResolved { id, role, stack: None, goroutine: None };
+                self.tell(Fact::Event(event))?;
             }
+            self.resolve(id, role, at, stack);
         }
         Ok(())
+    }
+
+    /// Has a stack resolved, or counts that there is none.
+    pub(super) fn resolve(
+        &mut self,
+        id: ConnectionId,
+        role: StackRole,
+        at: Timestamp,
+        stack: Result<RawStack, Shortfall>,
+    ) {
+        let asked = stack.and_then(|stack| match self.resolver.resolve(id, role, at, stack) {
+            true => Ok(()),
+            false => Err(Shortfall::TooManyWaiting),
+        });
+        if let Err(missing) = asked {
+            self.stack_counts.add(Quality::None, Some(missing));
+        }
+    }
+
+    /// Goes on without a thread of the resolver's that does not come back.
+    pub(in crate::pipeline) fn replace_stuck(&mut self) {
+        self.resolver.replace_stuck();
     }
 
     /// What the resolver has found out next.
@@ -48,15 +70,18 @@ impl Collector {
         &mut self,
         answer: Option<Answer>,
     ) -> anyhow::Result<()> {
-        let Some(Answer { process, profile, stack }) = answer else {
+        let Some(Answer { task, profile, stack }) = answer else {
             anyhow::bail!("the resolver's thread has died");
         };
         if let Some(profile) = profile {
-            self.tracer.set_profile(process.pid, profile);
+            self.tracer.set_profile(task.process().pid, profile);
         }
-        let Some(ResolvedStack { id, role, at, wanted, resolved }) = stack else {
+        let (Task::Resolve { process, id, role, at }, Some((wanted, resolved))) = (task, stack)
+        else {
             return Ok(());
         };
+        let quality = resolved.stack.as_ref().map_or(Quality::None, |stack| stack.quality);
+        self.stack_counts.add(quality, resolved.shortfall);
         let opened_at = self.engine.table().get(id).and_then(|connection| connection.opened_at);
         if opened_at.is_some_and(|opened_at| opened_at != at) {
             // The socket has begun another connection meanwhile.

@@ -29,13 +29,15 @@ fn has_the_keys_of_its_schema_and_no_others() {
     let schema = [
         (
             "",
-            "schema version host kernel hooks started_at ended_at ports events processes \
-             connections stacks findings servers",
+            "schema version host kernel hooks started_at ended_at ports events stack_quality \
+             processes connections stacks findings servers",
         ),
         ("/events", "received lost reconciled"),
+        ("/stack_quality", "complete truncated none reasons"),
         (
             "/processes/0",
-            "pid started_at comm exe container_id pod open opened_total closed_total peak_open",
+            "pid container_pid started_at comm exe container_id pod open opened_total closed_total \
+             peak_open",
         ),
         (
             "/connections/0",
@@ -44,7 +46,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
              opened_since_silent opened_by last_used_by last_used_goroutine server",
         ),
         ("/connections/0/wire", "state tls user database application_name backend_pid"),
-        ("/stacks/leak", "quality language frames"),
+        ("/stacks/leak", "quality quality_reason language frames"),
         ("/stacks/leak/frames/0", "function module file line address"),
         (
             "/findings/0",
@@ -66,7 +68,8 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(report["ended_at"], "1970-01-01T00:03:20.000Z");
     let process = &report["processes"][0];
     assert_eq!((&process["open"], &process["opened_total"]), (&13.into(), &13.into()));
-    assert_eq!(process["container_id"], Value::Null);
+    assert_eq!(process["container_id"], "3f4f6c1c0a3f".repeat(5));
+    assert_eq!(process["container_pid"], 7);
     let connection = &report["connections"][1];
     assert_eq!(connection["id"], 1);
     assert_eq!(connection["local"], "127.0.0.1:40001");

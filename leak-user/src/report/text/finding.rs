@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use crate::detect::{Severity, StackOf, plural};
-use crate::event::StackId;
+use crate::event::{ProcessKey, StackId};
 use crate::findings::{Finding, FindingId};
 use crate::report::Snapshot;
 use crate::report::text::style::{Paint, Tone, printable};
@@ -12,6 +12,9 @@ use crate::stacks::{Frame, Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
 const MAX_FRAMES: usize = 40;
+
+/// How much of a container's id people and their tools use.
+const SHORT_ID: usize = 12;
 
 /// The stacks that were written already, and for which finding.
 pub(super) type Shown = HashMap<StackId, FindingId>;
@@ -103,13 +106,26 @@ fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
     let verdict = &finding.verdict;
     let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
     format!(
-        "{} {}: {} of {comm} ({}) to {}",
+        "{} {}: {} of {comm} ({}{}) to {}",
         finding.id,
         verdict.reason,
         plural(verdict.connections.len(), "connection"),
         verdict.process.pid,
+        inside(snapshot, verdict.process),
         verdict.remote
     )
+}
+
+/// Where a process runs that is not simply on this machine, as those who look from inside know it.
+fn inside(snapshot: &Snapshot<'_>, process: ProcessKey) -> String {
+    let info = snapshot.processes.get(&process);
+    let container = info.and_then(|info| info.container_id.as_deref()?.get(..SHORT_ID));
+    match (info.and_then(|info| info.container_pid), container) {
+        (Some(pid), Some(container)) => format!(", {pid} in container {container}"),
+        (Some(pid), None) => format!(", {pid} in its PID namespace"),
+        (None, Some(container)) => format!(", container {container}"),
+        (None, None) => String::new(),
+    }
 }
 
 /// Numbered frames; those of drivers and runtimes, inside the culprit, are dimmed.
@@ -127,11 +143,13 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
     if more > 0 {
         writeln!(out, "       … and {more} more")?;
     }
-    match stack.quality {
-        Quality::Complete => Ok(()),
-        Quality::Truncated => writeln!(out, "       (truncated: outer frames are missing)"),
-        Quality::None => writeln!(out, "       (no frame could be had)"),
-    }
+    let missing = match stack.quality {
+        Quality::Complete => return Ok(()),
+        Quality::Truncated => "truncated, outer frames are missing",
+        Quality::None => "no frame could be had",
+    };
+    let why = stack.shortfall.map(|why| format!(": {}", why.describe())).unwrap_or_default();
+    writeln!(out, "       ({missing}{why})")
 }
 
 /// `function at file:line`; without a function, the address in its module.

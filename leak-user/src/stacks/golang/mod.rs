@@ -143,6 +143,25 @@ fn read(file: &File, place: Place) -> Option<Vec<u8>> {
     read_exact(file, place.offset, size).ok()
 }
 
+/// Reads any bytes as a line table.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(data: &[u8]) {
+    let Some(header) = header::Header::read(data) else { return };
+    let start = header.text;
+    let Some(table) = LineTable::new(data.to_vec(), header, start) else { return };
+    for offset in (0..256).chain([1 << 12, 1 << 16, 1 << 20]) {
+        let address = start.wrapping_add(offset);
+        let Some(function) = table.function(address) else { continue };
+        table.name(&function);
+        table.file(&function, address);
+        table.line(&function, address);
+        table.frame_size(&function, address);
+        table.role(&function);
+        table.inline_tree(&function);
+        table.inline_index(&function, address);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

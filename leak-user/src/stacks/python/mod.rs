@@ -33,6 +33,21 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Most calls of one process that are remembered.
 const MAX_REMEMBERED: usize = 512;
 
+/// Reads any bytes as what CPython keeps in its memory.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(data: &[u8]) {
+    use self::layout::Layout;
+    use self::lines::{LineFormat, line_at};
+    if let Some(layout) = Layout::described(data) {
+        layout.profile(0, 0);
+    }
+    let Some((head, table)) = data.split_at_checked(8) else { return };
+    let offset = head.iter().take(3).fold(0, |offset, byte| offset << 8 | u64::from(*byte));
+    for format in [LineFormat::Steps, LineFormat::Ranges, LineFormat::Locations] {
+        line_at(format, table, head.iter().skip(4).map(|byte| u32::from(*byte)).sum(), offset);
+    }
+}
+
 /// What is known of the Python in one process.
 #[derive(Debug, Default)]
 pub(super) struct PythonProcess {

@@ -199,7 +199,7 @@ fn calls_are_those_that_the_interpreter_tells() {
         for in_thread in [false, true] {
             let (waiting, _directory) = start(&python, 2, in_thread);
             assert!(waiting.expected.len() > 12, "{python}: {:?}", waiting.expected);
-            let mut resolver = Resolver::new();
+            let mut resolver = Resolver::new(std::sync::Arc::default());
             let raw = waiting.stack(&mut resolver);
             assert!(raw.python_whole);
             let resolved = resolver.resolve(&raw, NOW);
@@ -212,7 +212,7 @@ fn calls_are_those_that_the_interpreter_tells() {
 #[test]
 fn two_runs_and_a_short_copy_have_the_same_identity() {
     let Some(python) = interpreters().pop() else { return };
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(std::sync::Arc::default());
     let (first, directory) = start(&python, 1, false);
     let raw = first.stack(&mut resolver);
     let whole = resolver.resolve(&raw, NOW).stack.unwrap();
@@ -243,7 +243,7 @@ fn two_runs_and_a_short_copy_have_the_same_identity() {
 fn more_calls_than_there_is_room_for_are_truncated() {
     let Some(python) = interpreters().pop() else { return };
     let (waiting, _directory) = start(&python, 60, false);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(std::sync::Arc::default());
     let raw = waiting.stack(&mut resolver);
     assert_eq!((raw.python.len(), raw.python_whole), (MAX_PYTHON_FRAMES, false));
     let stack = resolver.resolve(&raw, NOW).stack.unwrap();
@@ -255,7 +255,7 @@ fn more_calls_than_there_is_room_for_are_truncated() {
 fn what_was_read_outlives_the_process() {
     let Some(python) = interpreters().pop() else { return };
     let (waiting, _directory) = start(&python, 2, false);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(std::sync::Arc::default());
     let raw = waiting.stack(&mut resolver);
     resolver.resolve(&raw, NOW);
     let Waiting { running, expected, .. } = waiting;
@@ -268,7 +268,7 @@ fn what_was_read_outlives_the_process() {
 fn garbage_has_no_name() {
     let Some(python) = interpreters().pop() else { return };
     let (waiting, _directory) = start(&python, 2, false);
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(std::sync::Arc::default());
     let good = waiting.stack(&mut resolver);
     let frames = |change: &dyn Fn(PythonFrame) -> PythonFrame| {
         let mut raw = good.clone();
@@ -302,7 +302,7 @@ fn garbage_has_no_name() {
 #[test]
 fn other_programs_are_not_taken_for_python() {
     let running = Running(Command::new("sleep").arg("60").spawn().unwrap());
-    let mut resolver = Resolver::new();
+    let mut resolver = Resolver::new(std::sync::Arc::default());
     std::thread::sleep(Duration::from_millis(100));
     resolver.first_sight(key(running.pid()), NOW).unwrap();
     assert_eq!(resolver.profile(key(running.pid())), None);

@@ -1,0 +1,143 @@
+//! A thread that serves requests in order, and is replaced when one request does not end.
+//!
+//! A thread that waits for a file on a dead file system cannot be ended. It is left behind, and does
+//! nothing more should it come back; its successor takes over the requests that wait.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Serves one request after the other, on the thread that it was made on.
+pub(super) type Service<T, R> = Box<dyn FnMut(T, R)>;
+
+/// The thread, seen from the one that gives it work.
+pub(super) struct Worker<R, T> {
+    name: &'static str,
+    requests: Sender<(T, R)>,
+    shared: Arc<Shared<R, T>>,
+    begin: Arc<dyn Fn() -> Service<T, R> + Send + Sync>,
+}
+
+struct Shared<R, T> {
+    incoming: Mutex<Receiver<(T, R)>>,
+    at_work: Mutex<AtWork<T>>,
+}
+
+struct AtWork<T> {
+    /// How many threads there were before the one that counts.
+    generation: usize,
+    /// What it works on, and since when.
+    task: Option<(T, Instant)>,
+}
+
+/// No thread panics while it holds one of the locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
+    /// Starts the thread, which serves requests by what `begin` makes there. It ends when this is
+    /// dropped.
+    pub(super) fn start(
+        name: &'static str,
+        begin: impl Fn() -> Service<T, R> + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let (requests, incoming) = mpsc::channel();
+        let shared = Shared {
+            incoming: Mutex::new(incoming),
+            at_work: Mutex::new(AtWork { generation: 0, task: None }),
+        };
+        let worker = Self { name, requests, shared: Arc::new(shared), begin: Arc::new(begin) };
+        worker.spawn(0)?;
+        Ok(worker)
+    }
+
+    /// Where requests go, each with what it is known by.
+    pub(super) fn requests(&self) -> &Sender<(T, R)> {
+        &self.requests
+    }
+
+    /// How many threads were left behind.
+    pub(super) fn left_behind(&self) -> usize {
+        lock(&self.shared.at_work).generation
+    }
+
+    /// The request that has been worked on for longer than `limit`, if that is so. Nothing is served
+    /// from then on until [`Worker::restart`].
+    pub(super) fn give_up(&self, limit: Duration) -> Option<T> {
+        let mut at_work = lock(&self.shared.at_work);
+        let (task, _) = at_work.task.take_if(|(_, since)| since.elapsed() > limit)?;
+        at_work.generation += 1;
+        Some(task)
+    }
+
+    /// Starts a thread in place of the one that was given up.
+    pub(super) fn restart(&self) -> std::io::Result<()> {
+        self.spawn(self.left_behind())
+    }
+
+    fn spawn(&self, generation: usize) -> std::io::Result<()> {
+        let (shared, begin) = (Arc::clone(&self.shared), Arc::clone(&self.begin));
+        let body = move || shared.serve(generation, begin());
+        thread::Builder::new().name(self.name.into()).spawn(body).map(drop)
+    }
+}
+
+impl<R, T: Copy> Shared<R, T> {
+    fn serve(&self, generation: usize, mut service: Service<T, R>) {
+        while lock(&self.at_work).generation == generation {
+            // Only the thread that counts gets here, so that nobody waits for this lock.
+            let Ok((task, request)) = lock(&self.incoming).recv() else { return };
+            lock(&self.at_work).task = Some((task, Instant::now()));
+            service(task, request);
+            let mut at_work = lock(&self.at_work);
+            if at_work.generation == generation {
+                at_work.task = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_request_that_does_not_end_costs_itself_and_no_other() {
+        let (done, served) = mpsc::channel();
+        let (release, held) = mpsc::channel();
+        let held = Arc::new(Mutex::new(held));
+        let worker = Worker::start("worker", move || {
+            let (done, held) = (done.clone(), Arc::clone(&held));
+            Box::new(move |_, request: u32| {
+                if request == 1 {
+                    lock(&held).recv().unwrap();
+                }
+                done.send(request).unwrap();
+            })
+        })
+        .unwrap();
+        for request in [0, 1, 2, 3] {
+            worker.requests().send((request * 10, request)).unwrap();
+        }
+        assert_eq!(served.recv_timeout(BOUND), Ok(0));
+        let given_up = loop {
+            assert_eq!(worker.give_up(BOUND), None, "it has not taken so long");
+            if let Some(task) = worker.give_up(Duration::ZERO).filter(|task| *task == 10) {
+                break task;
+            }
+        };
+        assert_eq!((given_up, worker.left_behind()), (10, 1));
+        assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "nobody serves");
+        worker.restart().unwrap();
+        assert_eq!((served.recv_timeout(BOUND), served.recv_timeout(BOUND)), (Ok(2), Ok(3)));
+        // The one left behind comes back, and takes no further request.
+        release.send(()).unwrap();
+        assert_eq!(served.recv_timeout(BOUND), Ok(1));
+        worker.requests().send((40, 4)).unwrap();
+        assert_eq!(served.recv_timeout(BOUND), Ok(4));
+    }
+}

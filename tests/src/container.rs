@@ -1,0 +1,268 @@
+//! Containers made by `runc`, from an image made from scratch.
+//!
+//! The image holds one static program and nothing else. The container's root is an overlay of it,
+//! mounted in a mount namespace of `runc`'s own, so that no mount can be left behind.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::leftovers;
+use crate::namespace::Namespace;
+use crate::process::eventually;
+use crate::program::Program;
+use crate::suite::{Suite, finish};
+
+/// First of the user ids that a container with a user namespace gets.
+const FIRST_ID: u32 = 100_000;
+
+/// A running container, with the program that it runs.
+pub struct Container {
+    program: Program,
+    id: String,
+    state: PathBuf,
+    pid: u32,
+}
+
+impl Container {
+    /// Starts `binary`, which is static, in a container of its own in the given network namespace;
+    /// with `users`, in a user namespace of its own, too.
+    ///
+    /// # Errors
+    ///
+    /// When `runc` cannot make it.
+    pub fn start(suite: &Suite, binary: &Path, network: &Namespace, users: bool) -> Result<Self> {
+        let directory = suite.directory()?;
+        let at = |name: &str| -> Result<PathBuf> {
+            let path = directory.join(name);
+            fs::create_dir(&path)?;
+            Ok(path)
+        };
+        let (image, upper, work) = (at("image")?, at("upper")?, at("work")?);
+        let (bundle, state, root) = (at("bundle")?, at("state")?, at("root")?);
+        for name in ["proc", "srv"] {
+            fs::create_dir(image.join(name))?;
+        }
+        fs::copy(binary, image.join("srv/program"))?;
+        if users {
+            // The container's root: nobody outside, so that it may write to its own root directory.
+            for path in [&image, &image.join("proc"), &image.join("srv"), &upper] {
+                chown(path, Some(FIRST_ID), Some(FIRST_ID))?;
+            }
+        }
+        let config = configuration(&root, &network.path(), users);
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
+
+        let id = new_id()?;
+        let mut command = runc(&state);
+        command.args(["run", "--no-pivot", "--bundle"]).arg(&bundle).arg(&id);
+        overlay_first(&mut command, &image, &upper, &work, &root)?;
+        let program = Program::start(&mut command)?;
+        // From here on it is deleted whatever happens.
+        let mut container = Self { program, id, state, pid: 0 };
+        eventually("the container runs", || {
+            container.pid = container.running_pid()?;
+            Ok(container.pid != 0)
+        })
+        .with_context(|| container.program.complaints())?;
+        Ok(container)
+    }
+
+    /// Its id, as container runtimes give them.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// PID of its program, as the machine counts.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// 0 until it runs.
+    fn running_pid(&self) -> Result<u32> {
+        let output = finish(runc(&self.state).args(["state", &self.id]))?;
+        let Ok(state) = serde_json::from_slice::<Value>(&output.stdout) else { return Ok(0) };
+        let pid = state["pid"].as_u64().filter(|_| state["status"] == "running");
+        Ok(u32::try_from(pid.unwrap_or(0))?)
+    }
+
+    /// Ends it, and makes sure that nothing of it is left.
+    ///
+    /// # Errors
+    ///
+    /// Names what is left.
+    pub fn delete(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.id.is_empty() {
+            return Ok(());
+        }
+        let id = std::mem::take(&mut self.id);
+        let output = finish(runc(&self.state).args(["delete", "--force", &id]))?;
+        self.program.ended()?;
+        let left = cgroups_of(&id)?;
+        ensure!(left.is_empty(), "left behind: {left:?}; {output:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("a container stays: {error:#}");
+        }
+    }
+}
+
+impl Deref for Container {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Container {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+}
+
+fn runc(state: &Path) -> Command {
+    let mut command = Command::new("runc");
+    command.arg("--root").arg(state);
+    command
+}
+
+/// 64 hexadecimal digits that no other container has.
+fn new_id() -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    Ok(format!("{now:032x}{:032x}", std::process::id()))
+}
+
+/// The directories of this container's cgroups.
+fn cgroups_of(id: &str) -> Result<HashSet<PathBuf>> {
+    let mut found = HashSet::new();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
+        let path = hierarchy?.path().join(id);
+        if path.exists() {
+            found.insert(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Mounts the overlay of the image where `runc` looks for the root.
+fn overlay_first(
+    command: &mut Command,
+    image: &Path,
+    upper: &Path,
+    work: &Path,
+    root: &Path,
+) -> Result<()> {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        image.display(),
+        upper.display(),
+        work.display()
+    );
+    let (options, root) = (CString::new(options)?, CString::new(root.as_os_str().as_bytes())?);
+    // SAFETY: unshare and mount are plain system calls, and the strings live in the closure.
+    unsafe {
+        command.pre_exec(move || {
+            own_mounts()?;
+            let kind = c"overlay".as_ptr();
+            match libc::mount(kind, root.as_ptr(), kind, 0, options.as_ptr().cast()) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Gives the calling process a mount namespace of its own, from which nothing spreads.
+pub(crate) fn own_mounts() -> io::Result<()> {
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    let none = std::ptr::null();
+    // SAFETY: both are plain system calls on valid strings, and the process has one thread.
+    let made = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, flags, none.cast()) == 0
+    };
+    if made { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The bundle's configuration, by the runtime specification of the Open Container Initiative.
+fn configuration(root: &Path, network: &str, users: bool) -> Value {
+    let mut namespaces = vec![
+        json!({"type": "pid"}),
+        json!({"type": "ipc"}),
+        json!({"type": "uts"}),
+        json!({"type": "mount"}),
+        json!({"type": "network", "path": network}),
+    ];
+    let mut linux = json!({"resources": {"devices": [{"allow": false, "access": "rwm"}]}});
+    if users {
+        namespaces.push(json!({"type": "user"}));
+        let mapping = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65_536}]);
+        linux["uidMappings"] = mapping.clone();
+        linux["gidMappings"] = mapping;
+    }
+    linux["namespaces"] = Value::Array(namespaces);
+    json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": root, "readonly": true},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "process": {
+            "cwd": "/",
+            "args": ["/srv/program"],
+            "env": [leftovers::variable()],
+            "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": true,
+        },
+        "linux": linux,
+    })
+}
+
+/// Makes `command` run below `root`, bound to `mounted`, as its root directory.
+///
+/// # Errors
+///
+/// When a path holds a zero byte.
+pub fn confine(command: &mut Command, root: &Path, mounted: &Path) -> Result<()> {
+    if root == mounted {
+        bail!("a directory cannot be bound to itself here");
+    }
+    let root = CString::new(root.as_os_str().as_bytes())?;
+    let mounted = CString::new(mounted.as_os_str().as_bytes())?;
+    // SAFETY: these are plain system calls, and the strings live in the closure.
+    unsafe {
+        command.pre_exec(move || {
+            own_mounts()?;
+            let none = std::ptr::null();
+            let bind = libc::MS_BIND;
+            let confined = libc::mount(root.as_ptr(), mounted.as_ptr(), none, bind, none.cast())
+                == 0
+                && libc::chroot(mounted.as_ptr()) == 0
+                && libc::chdir(c"/".as_ptr()) == 0;
+            if confined { Ok(()) } else { Err(io::Error::last_os_error()) }
+        });
+    }
+    Ok(())
+}
