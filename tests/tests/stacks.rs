@@ -11,6 +11,10 @@ const DEEP: u32 = 110;
 /// A stack of that many calls is larger than any copy.
 const ABYSMAL: u32 = 450;
 
+/// How many deep requests are made: twice the growths that are needed, because a busy resolver may have
+/// learnt from one only after the next.
+const REQUESTS: u32 = 5;
+
 fn main() -> ExitCode {
     tests::run(vec![
         test("copies_grow_for_c", |suite| {
@@ -50,11 +54,11 @@ fn request_at_depth(
     Ok(())
 }
 
-/// The first deep stack comes out truncated; because of it, and of the next one if need be, a later one is
+/// The first deep stack comes out truncated; because of it, and of further ones if need be, a later one is
 /// whole.
 fn copies_grow(mut client: Program, suite: &Suite, connect: &str, outer: &str) -> Result<()> {
     let trace = suite.trace().pid(client.pid()).start()?;
-    for _ in 0..3 {
+    for _ in 0..REQUESTS {
         request_at_depth(&trace, &mut client, connect, DEEP, suite.port())?;
     }
     let report = trace.stop()?;
@@ -64,7 +68,7 @@ fn copies_grow(mut client: Program, suite: &Suite, connect: &str, outer: &str) -
         .iter()
         .map(|connection| report.stack(connection.last_used_by.as_ref()))
         .collect::<Result<_>>()?;
-    let [first, _, last] = used.as_slice() else { anyhow::bail!("{:#?}", report.connections) };
+    let [first, .., last] = used.as_slice() else { anyhow::bail!("{:#?}", report.connections) };
     assert_eq!((first.quality.as_str(), reason(first)), ("truncated", Some("copy_too_short")));
     assert_eq!((last.quality.as_str(), reason(last)), ("complete", None));
     ensure!(last.frames.len() > DEEP as usize, "{:?}", last.functions());
@@ -82,13 +86,15 @@ fn reason(stack: &tests::report::Stack) -> Option<&str> {
 fn deeper_than_any_copy(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
-    for _ in 0..3 {
+    for _ in 0..REQUESTS {
         request_at_depth(&trace, &mut client, "connect 4", ABYSMAL, suite.port())?;
     }
     let report = trace.stop()?;
     let quality = &report.stack_quality;
-    assert_eq!(quality.reasons.get("copy_limit"), Some(&1), "{quality:?}");
-    assert_eq!(quality.reasons.get("copy_too_short"), Some(&2), "8 and 16 KB: {quality:?}");
+    let count = |reason| quality.reasons.get(reason).copied().unwrap_or(0);
+    let (short, limit) = (count("copy_too_short"), count("copy_limit"));
+    assert!(short >= 1 && limit >= 1, "{quality:?}");
+    assert_eq!((quality.truncated, quality.none), (short + limit, 0), "{quality:?}");
     Ok(())
 }
 
