@@ -13,6 +13,7 @@ mod culprit;
 mod debug_file;
 mod elf;
 mod emulate;
+mod fold;
 mod goinline;
 mod golang;
 mod modules;

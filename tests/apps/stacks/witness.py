@@ -4,6 +4,7 @@ One line of JSON a call, behind the word WITNESS. The line READY says that no ca
 """
 
 import json
+import re
 
 import gdb
 
@@ -12,11 +13,16 @@ ENTERING = -38
 
 
 def demangled(name):
-    """The name as GNU's demangler reads it."""
-    if not name.startswith(("_Z", "_R", "_D")):
+    """The name as GNU's demangler reads it, without the hashes by which Rust tells versions apart."""
+    if not name.startswith(("_Z", "_R")):
         return name
-    text = gdb.execute("demangle -- " + name, to_string=True).strip()
-    return name if text.startswith("Can't demangle") else text
+    for language in ["rust", "c++"]:
+        try:
+            text = gdb.execute("demangle -l %s -- %s" % (language, name), to_string=True).strip()
+        except gdb.error:
+            continue
+        return re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]+\]", "", text)
+    return name
 
 
 def described(frame):
