@@ -30,6 +30,16 @@ pub enum Need {
     Setpriv,
     /// `strip`, to take symbols away.
     Strip,
+    /// gdb, to tell what is on a stack.
+    Gdb,
+    /// g++.
+    Gpp,
+    /// clang, for C and C++.
+    Clang,
+    /// gcc for musl.
+    Musl,
+    /// The Rust compiler and cargo.
+    Rust,
 }
 
 impl Need {
@@ -51,6 +61,11 @@ impl Need {
             Self::Ip => succeeds("ip", &["-V"]),
             Self::Setpriv => succeeds("setpriv", &["--version"]),
             Self::Strip => succeeds("strip", &["--version"]),
+            Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
+            Self::Gpp => succeeds("g++", &["--version"]),
+            Self::Clang => succeeds("clang++", &["--version"]),
+            Self::Musl => succeeds("musl-gcc", &["--version"]),
+            Self::Rust => succeeds("rustc", &["--version"]) && succeeds("cargo", &["--version"]),
         }
     }
 }
@@ -68,6 +83,11 @@ impl fmt::Display for Need {
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",
             Self::Strip => "strip",
+            Self::Gdb => "gdb",
+            Self::Gpp => "g++",
+            Self::Clang => "clang",
+            Self::Musl => "musl-gcc",
+            Self::Rust => "rustc and cargo",
         })
     }
 }

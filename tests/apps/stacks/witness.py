@@ -21,18 +21,32 @@ def demangled(name):
             text = gdb.execute("demangle -l %s -- %s" % (language, name), to_string=True).strip()
         except gdb.error:
             continue
-        return re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]+\]", "", text)
+        text = re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]+\]", "", text)
+        # The type of a constant argument goes without saying.
+        return re.sub(r"(\d): [iu](\d+|size)\b", r"\1", text)
     return name
+
+
+def named(frame):
+    """The name in the program's symbols. gdb makes up one where debug information has only the last part,
+    as for C++ functions that are not seen outside of their file: of an inlined one there is no other,
+    and its last part is told."""
+    function = frame.function()
+    name = function.linkage_name if function else frame.name()
+    if not name or re.fullmatch(r"[\w.$@]+", name):
+        return demangled(name) if name else None
+    if frame.type() == gdb.INLINE_FRAME:
+        return "last part: " + function.name
+    symbol = gdb.execute("info symbol %d" % frame.pc(), to_string=True)
+    return re.sub(r"( \+ \d+)? in section .*", "", symbol.strip())
 
 
 def described(frame):
     if frame.type() == gdb.SIGTRAMP_FRAME:
         return {"function": "<signal handler called>", "file": None, "line": None}
-    function = frame.function()
-    name = function.linkage_name if function else frame.name()
     place = frame.find_sal()
     return {
-        "function": demangled(name) if name else None,
+        "function": named(frame),
         "file": place.symtab.fullname() if place.symtab else None,
         "line": place.line if place.symtab and place.line else None,
     }

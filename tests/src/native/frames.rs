@@ -3,6 +3,8 @@
 //! What is alike, though it is written differently:
 //!
 //! - function names without their blanks: demanglers put them differently;
+//! - names of inlined C++ functions that are not seen outside of their file: debug information has their last
+//!   part only, and gdb puts the rest together;
 //! - names that the module has for one address, as `connect` and `__connect`;
 //! - names with and without the number of a part that the compiler split off, as `sort.part.0`;
 //! - paths without `.` and `..`, and relative ones that end alike: where they begin is not known.
@@ -107,6 +109,10 @@ fn is_alike(told: &Witness, traced: &Frame) -> bool {
 }
 
 fn is_same_name(told: &str, traced: &str, module: Option<&str>) -> bool {
+    if let Some(made_up) = told.strip_prefix("last part: ") {
+        // `shop::all<int>(…)::operator()(int)` for `operator()`.
+        return made_up.replace(' ', "").contains(&traced.replace(' ', ""));
+    }
     let plain = |name: &str| {
         let name = name.replace(' ', "");
         let number = |c: char| c == '.' || c.is_ascii_digit();

@@ -8,8 +8,6 @@ mod frames;
 mod gdb;
 mod subject;
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
 pub use self::frames::Share;
@@ -90,12 +88,27 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The first line that a compiler prints about itself.
-pub(crate) fn version(program: &str) -> Result<String> {
-    let output =
-        Command::new(program).arg("--version").output().with_context(|| program.to_owned())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+/// Has a program send requests, with the tracer but without gdb; gives their number. `measure` is handed
+/// the tracer's PID and the work.
+///
+/// # Errors
+///
+/// When the program cannot be built or run, or `measure` fails.
+pub fn requests(
+    suite: &Suite,
+    subject: &Subject,
+    measure: impl FnOnce(u32, &mut dyn FnMut() -> Result<()>) -> Result<()>,
+) -> Result<u32> {
+    const ROUNDS: u32 = 1000;
+    let build = subject.build(suite)?;
+    let mut program = Program::start(&mut build.command(suite.port()))?;
+    let trace = suite.trace_bare().port(suite.port()).pid(program.pid()).start()?;
+    let listed = program.ok("list")?;
+    let place = listed.word("places")?.split(',').next().context("no places")?.to_owned();
+    program.ok(&place)?;
+    measure(trace.pid(), &mut || program.ok("requests").map(drop))?;
+    trace.stop()?;
+    Ok(ROUNDS)
 }
 
 /// Whether a frame that gdb tells is of the program's own sources.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::need::Need;
 use crate::suite::{APPS, Suite};
 
 /// A program in one way of building it.
@@ -107,13 +108,13 @@ pub fn subjects() -> Vec<Subject> {
         c("clang", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
         c(
             "musl-gcc",
-            "-O2",
+            "-O2, musl",
             &["-O2", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Nothing,
         ),
         c(
             "musl-gcc",
-            "-O2, static",
+            "-O2, musl, static",
             &["-O2", "-static", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Nothing,
         ),
@@ -144,13 +145,28 @@ impl Subject {
         parts.collect::<Vec<_>>().join("_")
     }
 
+    /// What it takes to build it.
+    #[must_use]
+    pub fn need(&self) -> Need {
+        match self.compiler {
+            "gcc" => Need::Compiler,
+            "g++" => Need::Gpp,
+            "musl-gcc" => Need::Musl,
+            "rustc" | "cargo" => Need::Rust,
+            _ => Need::Clang,
+        }
+    }
+
     /// What the compiler says of itself.
     ///
     /// # Errors
     ///
     /// When it is missing.
     pub fn version(&self) -> Result<String> {
-        super::version(self.compiler)
+        let output = Command::new(self.compiler).arg("--version").output();
+        let text = output.with_context(|| self.compiler.to_owned())?.stdout;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// Builds the program.

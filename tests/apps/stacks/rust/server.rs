@@ -27,7 +27,7 @@ fn cookie(fd: RawFd) -> u64 {
 }
 
 /// Serves the test: for each line on stdin, enters the place of that name, which tells its socket;
-/// `list` lists them.
+/// `list` lists them, and `requests` sends a thousand requests on the last connection.
 pub fn serve(names: &[&str], mut enter: impl FnMut(&str) -> RawFd) {
     for line in io::stdin().lock().lines() {
         let line = line.expect("a line");

@@ -108,6 +108,14 @@ async fn await_ready(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+async fn request_much(stream: &mut TcpStream) -> io::Result<()> {
+    for _ in 0..1000 {
+        stream.write_all(server::QUERY).await?;
+        await_ready(stream).await?;
+    }
+    Ok(())
+}
+
 async fn visit(name: &str) -> io::Result<TcpStream> {
     enter(name).await?;
     {
@@ -128,8 +136,13 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_io().build();
     let runtime = runtime.expect("a runtime");
-    let mut kept = Vec::new();
+    let mut kept: Vec<TcpStream> = Vec::new();
     server::serve(&NAMES, |name| {
+        if name == "requests" {
+            let stream = kept.last_mut().expect("a connection");
+            runtime.block_on(request_much(stream)).expect("answers");
+            return stream.as_raw_fd();
+        }
         kept.push(runtime.block_on(visit(name)).expect("a place"));
         kept.last().map(AsRawFd::as_raw_fd).expect("just kept")
     });
