@@ -27,18 +27,24 @@ def demangled(name):
     return name
 
 
+def symbol_at(address):
+    return gdb.execute("info symbol %d" % address, to_string=True).strip()
+
+
 def named(frame):
     """The name in the program's symbols. gdb makes up one where debug information has only the last part,
     as for C++ functions that are not seen outside of their file: of an inlined one there is no other,
     and its last part is told."""
     function = frame.function()
     name = function.linkage_name if function else frame.name()
+    if not function and " in section .text" not in symbol_at(frame.pc()):
+        # A variable's name.
+        return None
     if not name or re.fullmatch(r"[\w.$@]+", name):
         return demangled(name) if name else None
     if frame.type() == gdb.INLINE_FRAME:
         return "last part: " + function.name
-    symbol = gdb.execute("info symbol %d" % frame.pc(), to_string=True)
-    return re.sub(r"( \+ \d+)? in section .*", "", symbol.strip())
+    return re.sub(r"( \+ \d+)? in section .*", "", symbol_at(frame.pc()))
 
 
 def described(frame):

@@ -8,7 +8,7 @@ mod frames;
 mod gdb;
 mod subject;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 pub use self::frames::Share;
 use self::frames::{Comparison, Witness};
@@ -27,8 +27,19 @@ pub struct Outcome {
     pub opened_by: Share,
     /// The same of the last request's stacks.
     pub last_used_by: Share,
-    /// Every difference, in words.
-    pub differences: Vec<String>,
+    /// The stacks that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// A stack that is not as gdb tells it.
+#[derive(Debug)]
+pub struct Difference {
+    /// Where in the program.
+    pub place: String,
+    /// The tracer says that frames are missing, and those that it has are right.
+    pub is_truncated: bool,
+    /// Both tellings.
+    pub text: String,
 }
 
 /// Runs a program through all its places, and compares each stack with gdb's.
@@ -50,6 +61,10 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let places: Vec<String> = listed.word("places")?.split(',').map(str::to_owned).collect();
     let gdb = Gdb::attach(program.pid(), build.debug_directory.as_deref())?;
     let mut visits = Vec::new();
+    // The first visit teaches the tracer how much of this program's stacks to copy.
+    let first = places.first().context("the program has no places")?;
+    let cookie = program.ok(first)?.number("cookie")?;
+    trace.finding(|finding: &Finding| finding.connections.contains(&cookie))?;
     for place in &places {
         let reply = program.ok(place)?;
         visits.push((place, reply.number("fd")?, reply.number("cookie")?));
@@ -62,8 +77,6 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let report = trace.stop()?;
     drop(program);
     let calls = gdb.calls()?;
-    ensure!(!visits.is_empty(), "the program has no places");
-
     let mut outcome = Outcome::default();
     for (place, fd, cookie) in visits {
         let connection = report.connection(cookie)?;
@@ -79,9 +92,13 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
                 "connect" => &mut outcome.opened_by,
                 _ => &mut outcome.last_used_by,
             };
-            named.add(comparison.names_the_culprit(id.as_ref(), &report));
+            named.add(comparison.names_the_culprit());
             if !comparison.is_right() {
-                outcome.differences.push(format!("{place}, {call}:\n{comparison}"));
+                outcome.differences.push(Difference {
+                    place: place.clone(),
+                    is_truncated: comparison.is_truncated(),
+                    text: format!("{place}, {call}:\n{comparison}"),
+                });
             }
         }
     }

@@ -20,7 +20,7 @@ fn row(suite: &Suite, subject: &native::Subject) -> Result<Row> {
     let outcome = native::compare(suite, subject)?;
     let Outcome { frames, opened_by, last_used_by, differences } = outcome;
     for difference in differences {
-        println!("{difference}");
+        println!("{}", difference.text);
     }
     let statistics = Statistics::on()?;
     let mut nanoseconds = 0.0;
