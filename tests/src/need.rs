@@ -41,6 +41,16 @@ pub enum Need {
     Runtime(Runtime),
     /// `runc`, to make containers.
     Runc,
+    /// gdb, to tell what is on a stack.
+    Gdb,
+    /// g++.
+    Gpp,
+    /// clang, for C and C++.
+    Clang,
+    /// gcc for musl.
+    Musl,
+    /// The Rust compiler and cargo.
+    Rust,
 }
 
 impl Need {
@@ -66,6 +76,11 @@ impl Need {
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
+            Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
+            Self::Gpp => succeeds("g++", &["--version"]),
+            Self::Clang => succeeds("clang++", &["--version"]),
+            Self::Musl => succeeds("musl-gcc", &["--version"]),
+            Self::Rust => succeeds("rustc", &["--version"]) && succeeds("cargo", &["--version"]),
         }
     }
 }
@@ -87,6 +102,11 @@ impl fmt::Display for Need {
             Self::GoReleases => "three releases of Go",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
+            Self::Gdb => "gdb",
+            Self::Gpp => "g++",
+            Self::Clang => "clang",
+            Self::Musl => "musl-gcc",
+            Self::Rust => "rustc and cargo",
         })
     }
 }

@@ -35,7 +35,16 @@ pub struct Suite {
 
 impl Suite {
     pub(crate) fn start() -> Result<Self> {
-        let tool = find_tool()?;
+        Self::start_with(&find_tool()?)
+    }
+
+    /// Starts a server, to test this binary.
+    ///
+    /// # Errors
+    ///
+    /// When PostgreSQL cannot be started.
+    pub fn start_with(tool: &Path) -> Result<Self> {
+        let tool = tool.to_owned();
         leftovers::sweep();
         let root = tempfile::Builder::new()
             .prefix(&format!("{}{}.", leftovers::DIRECTORY, std::process::id()))
@@ -45,7 +54,12 @@ impl Suite {
         Ok(Self { root, server, tool, compiled: Mutex::default() })
     }
 
-    pub(crate) fn stop(self) -> Result<()> {
+    /// Stops the server.
+    ///
+    /// # Errors
+    ///
+    /// When something is left behind.
+    pub fn stop(self) -> Result<()> {
         let Self { root, server, tool: _, compiled: _ } = self;
         drop(server);
         let checked = leftovers::check();

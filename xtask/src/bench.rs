@@ -34,11 +34,11 @@ impl Subject {
 /// Measures, and prints or writes what came out.
 pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
     ensure!(is_root(), "The kernel shows its statistics to root only.");
-    setup::run(workspace, &[setup::Need::Build, setup::Need::Database, setup::Need::Bench])?;
-    if subject == Subject::Stacks {
-        // The programs whose stacks are compared are those of the tests.
-        setup::run(workspace, &[setup::Need::Tests])?;
-    }
+    let needs: &[_] = match subject {
+        Subject::Cost => &[setup::Need::Build, setup::Need::Database, setup::Need::Bench],
+        Subject::Stacks => setup::EVERYTHING,
+    };
+    setup::run(workspace, needs)?;
     match subject {
         Subject::Cost => cost::run(workspace),
         Subject::Stacks => stacks::run(workspace),

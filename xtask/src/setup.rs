@@ -123,6 +123,36 @@ const REQUIREMENTS: &[Requirement] = &[
         elsewhere: "Install the openssl command.",
     },
     Requirement {
+        need: Need::Tests,
+        present: || which("gdb").is_some(),
+        packages: &["gdb"],
+        elsewhere: "Install gdb, with Python.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || which("g++").is_some(),
+        packages: &["g++"],
+        elsewhere: "Install g++.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || which("clang++").is_some(),
+        packages: &["clang"],
+        elsewhere: "Install clang.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || which("musl-gcc").is_some(),
+        packages: &["musl-tools"],
+        elsewhere: "Install musl and its musl-gcc.",
+    },
+    Requirement {
+        need: Need::Tests,
+        present: || Path::new("/usr/lib/debug/.build-id").is_dir(),
+        packages: &["libc6-dbg"],
+        elsewhere: "Install the debug files of the C library.",
+    },
+    Requirement {
         need: Need::Bench,
         present: || which("bpftool").is_some(),
         packages: &["bpftool"],

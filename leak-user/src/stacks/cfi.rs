@@ -124,15 +124,20 @@ impl Cfi {
 
     /// Whether `address` lies in code to which signal handlers return.
     pub(super) fn is_signal_return(&self, address: u64) -> bool {
-        let found = match self.kind {
-            Kind::EhFrame => self
-                .entry(&eh_frame(&self.data), address)
-                .is_some_and(|entry| entry.is_signal_trampoline()),
-            Kind::DebugFrame => self
-                .entry(&debug_frame(&self.data), address)
-                .is_some_and(|entry| entry.is_signal_trampoline()),
-        };
-        found
+        let is = |entry: FrameDescriptionEntry<Slice<'_>>| entry.is_signal_trampoline();
+        match self.kind {
+            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).is_some_and(is),
+            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).is_some_and(is),
+        }
+    }
+
+    /// Whether the rules of a function begin at `address`.
+    pub(super) fn begins_at(&self, address: u64) -> bool {
+        let begins = |entry: FrameDescriptionEntry<Slice<'_>>| entry.initial_address() == address;
+        match self.kind {
+            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).is_some_and(begins),
+            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).is_some_and(begins),
+        }
     }
 
     fn entry<'a, S: UnwindSection<Slice<'a>>>(

@@ -152,8 +152,8 @@ impl Path {
             }
             _ if matches!(target, Register::RBP | Register::EBP) => self.bp = None,
             _ => {
-                self.sp =
-                    self.sp.wrapping_add_signed(i64::from(instruction.stack_pointer_increment()))
+                let moved = i64::from(instruction.stack_pointer_increment());
+                self.sp = self.sp.wrapping_add_signed(moved);
             }
         }
         Some(())

@@ -45,6 +45,7 @@ mod debug_file;
 mod driver_frames;
 mod elf;
 mod emulate;
+mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod golang;

@@ -11,6 +11,7 @@ use super::assemble::{Assembled, Assembly, hash_of};
 use super::binary::{Binary, BinaryStore};
 use super::culprit::{culprit, language_of};
 use super::driver_frames::DriverFrames;
+use super::fold::fold;
 use super::modules::{Modules, ModulesError, Pinner, Sighting};
 use super::perf_map::PerfMaps;
 use super::python::PythonProcess;
@@ -393,7 +394,8 @@ impl Resolver {
         let is_python = assembly.has_python();
         // What a short copy lacks further out is the interpreter's.
         let python_suffices = python_is_whole && assembly.has_placed_python();
-        let Assembled { frames, identity } = assembly.finish();
+        let Assembled { mut frames, identity } = assembly.finish();
+        fold(&mut frames);
         let named = frames.iter().any(|f| f.function.is_some());
         let at_root = match end {
             _ if is_python => python_suffices,

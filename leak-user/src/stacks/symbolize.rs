@@ -49,11 +49,21 @@ impl Symbol {
 /// truncate: a hollow one, which holds only the sections that it looks at.
 pub(super) struct Symbols {
     /// Its debug file and itself, as far as they can be read.
-    sources: Vec<(Symbolizer, Source<'static>, File)>,
+    sources: Vec<Copied>,
     remembered: HashMap<u64, Rc<[Symbol]>>,
     /// Whether the file has line numbers.
     pub(super) has_debug: bool,
     bytes: u64,
+}
+
+/// The copy of one file.
+struct Copied {
+    symbolizer: Symbolizer,
+    source: Source<'static>,
+    /// The same without debug information.
+    plain: Source<'static>,
+    /// Keeps the copy in memory.
+    _file: File,
 }
 
 impl fmt::Debug for Symbols {
@@ -70,10 +80,14 @@ impl Symbols {
             Self { sources: Vec::new(), remembered: HashMap::new(), has_debug: false, bytes: 0 };
         for (elf, file) in debug.into_iter().chain([(elf, file)]) {
             let Some((copy, bytes, has_debug)) = hollow_copy(elf, file) else { continue };
-            let mut source = ElfSource::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
-            source.debug_syms = has_debug;
+            let source = |debug_syms| {
+                let mut source = ElfSource::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+                source.debug_syms = debug_syms;
+                Source::from(source)
+            };
             let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
-            symbols.sources.push((symbolizer, source.into(), copy));
+            let (source, plain) = (source(has_debug), source(false));
+            symbols.sources.push(Copied { symbolizer, source, plain, _file: copy });
             symbols.has_debug |= has_debug;
             symbols.bytes += bytes;
         }
@@ -98,11 +112,30 @@ impl Symbols {
         found
     }
 
+    /// The name in the symbol table, when debug information gave only the last part of it, as
+    /// compilers write for C++ functions that are not seen outside of their file.
+    fn whole_name(
+        symbolizer: &Symbolizer,
+        plain: &Source<'_>,
+        address: u64,
+        name: &str,
+    ) -> Option<String> {
+        let base = |name: &str| name.split(['<', '(']).next().map(str::to_owned);
+        let last = base(name).filter(|base| !base.contains("::"))?;
+        let found = symbolizer.symbolize_single(plain, Input::VirtOffset(address)).ok()?;
+        let whole = found.into_sym()?.name;
+        let is_longer = whole.len() > name.len() && whole.contains(&format!("::{last}"));
+        is_longer.then(|| shortened(&whole))
+    }
+
     fn look_up(&self, address: u64) -> Option<Vec<Symbol>> {
-        self.sources.iter().find_map(|(symbolizer, source, _copy)| {
+        self.sources.iter().find_map(|Copied { symbolizer, source, plain, .. }| {
             let found = symbolizer.symbolize_single(source, Input::VirtOffset(address)).ok()?;
             let found = found.into_sym()?;
-            let outer = symbol(&found.name, found.code_info.as_deref());
+            let mut outer = symbol(&found.name, found.code_info.as_deref());
+            if let Some(name) = Self::whole_name(symbolizer, plain, address, &found.name) {
+                outer.function = Some(name);
+            }
             let inlined = found.inlined.iter().rev().map(|i| symbol(&i.name, i.code_info.as_ref()));
             Some(inlined.chain([outer]).collect())
         })

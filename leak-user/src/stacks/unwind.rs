@@ -214,6 +214,10 @@ pub(super) fn walk(raw: &RawStack, modules: &Modules) -> Walk {
             // Stacks grow downward: a caller's frame lies above, or the walk would not end. Only a
             // signal's handler may have another stack, of which there is no end of them either.
             Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => break End::Lost,
+            Step::Caller(caller) if is_made_up(modules, caller) => {
+                addresses.push(caller);
+                break End::Root;
+            }
             Step::Caller(caller) => match caller.checked_sub(1) {
                 Some(before) => frame = Place { address: before, next: caller },
                 None => break End::MaybeRoot,
@@ -222,6 +226,24 @@ pub(super) fn walk(raw: &RawStack, modules: &Modules) -> Walk {
         }
     };
     Walk { addresses, end }
+}
+
+/// Whether `address` is where a function begins and follows no call: not a return address, but what
+/// `makecontext` and its like put under a coroutine's first function, for when that returns.
+fn is_made_up(modules: &Modules, address: u64) -> bool {
+    let begins = || {
+        let mapping = modules.find(address)?;
+        let binary = mapping.binary.as_ref()?;
+        let mut loaded = binary.loaded()?;
+        if loaded.go.is_some() {
+            // Nobody does that in Go, whose rules are in its own table.
+            return None;
+        }
+        let in_file = loaded.elf.address_of_offset(mapping.offset_of(address)?)?;
+        let rules = loaded.rules(&binary.file, binary.debug_file());
+        Some(rules.sections.iter().any(|section| section.begins_at(in_file)))
+    };
+    begins().unwrap_or(false) && !follows_call(modules, address)
 }
 
 /// Where a frame is.
@@ -274,7 +296,7 @@ impl From<'_> {
         let surroundings = Surroundings {
             code: &|at| code_at(&loaded.elf, file, at, CODE),
             memory: &|at| self.stack.word(at),
-            follows_call: &|at| self.follows_call(at, (&loaded.elf, file)),
+            follows_call: &|at| follows_call(self.modules, at),
         };
         match surroundings.run(next, registers) {
             Some(Ended::Returned(caller)) => Step::Caller(caller),
@@ -328,25 +350,17 @@ impl From<'_> {
         registers.set_ip(caller);
         Step::Caller(caller)
     }
+}
 
-    /// Whether code that goes on at `address` has just made a call, as far as its bytes are known.
-    /// `current` is the binary whose code is being read.
-    fn follows_call(&self, address: u64, current: (&Elf, &File)) -> bool {
-        const LONGEST: u64 = 7;
-        let Some(last) = address.checked_sub(1) else { return false };
-        let Some(mapping) = self.modules.find(last) else { return false };
-        let Some(binary) = &mapping.binary else { return mapping.path.is_none() };
-        let before = |elf: &Elf, file: &File| {
-            let end = elf.address_of_offset(mapping.offset_of(last)?)?.checked_add(1)?;
-            code_at(elf, file, end.checked_sub(LONGEST)?, LONGEST)
-        };
-        let is_current =
-            self.mapping.binary.as_ref().is_some_and(|own| std::rc::Rc::ptr_eq(own, binary));
-        let before = if is_current {
-            before(current.0, current.1)
-        } else {
-            binary.loaded().and_then(|loaded| before(&loaded.elf, &binary.file))
-        };
-        before.is_some_and(|bytes| ends_with_call(&bytes))
-    }
+/// Whether code that goes on at `address` has just made a call, as far as its bytes are known.
+fn follows_call(modules: &Modules, address: u64) -> bool {
+    const LONGEST: u64 = 7;
+    let Some(last) = address.checked_sub(1) else { return false };
+    let Some(mapping) = modules.find(last) else { return false };
+    let Some(binary) = &mapping.binary else { return mapping.path.is_none() };
+    let before = || {
+        let end = mapping.offset_of(last)?.checked_add(1)?;
+        read_exact(&binary.file, end.checked_sub(LONGEST)?, LONGEST as usize).ok()
+    };
+    before().is_some_and(|bytes| ends_with_call(&bytes))
 }

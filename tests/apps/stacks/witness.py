@@ -4,6 +4,7 @@ One line of JSON a call, behind the word WITNESS. The line READY says that no ca
 """
 
 import json
+import re
 
 import gdb
 
@@ -12,21 +13,46 @@ ENTERING = -38
 
 
 def demangled(name):
-    """The name as GNU's demangler reads it."""
-    if not name.startswith(("_Z", "_R", "_D")):
+    """The name as GNU's demangler reads it, without the hashes by which Rust tells versions apart."""
+    if not name.startswith(("_Z", "_R")):
         return name
-    text = gdb.execute("demangle -- " + name, to_string=True).strip()
-    return name if text.startswith("Can't demangle") else text
+    for language in ["rust", "c++"]:
+        try:
+            text = gdb.execute("demangle -l %s -- %s" % (language, name), to_string=True).strip()
+        except gdb.error:
+            continue
+        text = re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]+\]", "", text)
+        # The type of a constant argument goes without saying.
+        return re.sub(r"(\d): [iu](\d+|size)\b", r"\1", text)
+    return name
+
+
+def symbol_at(address):
+    return gdb.execute("info symbol %d" % address, to_string=True).strip()
+
+
+def named(frame):
+    """The name in the program's symbols. gdb makes up one where debug information has only the last part,
+    as for C++ functions that are not seen outside of their file: of an inlined one there is no other,
+    and its last part is told."""
+    function = frame.function()
+    name = function.linkage_name if function else frame.name()
+    if not function and " in section .text" not in symbol_at(frame.pc()):
+        # A variable's name.
+        return None
+    if not name or re.fullmatch(r"[\w.$@]+", name):
+        return demangled(name) if name else None
+    if frame.type() == gdb.INLINE_FRAME:
+        return "last part: " + function.name
+    return re.sub(r"( \+ \d+)? in section .*", "", symbol_at(frame.pc()))
 
 
 def described(frame):
     if frame.type() == gdb.SIGTRAMP_FRAME:
         return {"function": "<signal handler called>", "file": None, "line": None}
-    function = frame.function()
-    name = function.linkage_name if function else frame.name()
     place = frame.find_sal()
     return {
-        "function": demangled(name) if name else None,
+        "function": named(frame),
         "file": place.symtab.fullname() if place.symtab else None,
         "line": place.line if place.symtab and place.line else None,
     }

@@ -157,7 +157,12 @@ mod tests {
             line: Some(*line),
         };
         let frames = frames.iter().map(frame).collect();
-        Stack { quality: "complete".to_owned(), language: "go".to_owned(), frames }
+        Stack {
+            quality: "complete".to_owned(),
+            quality_reason: None,
+            language: "go".to_owned(),
+            frames,
+        }
     }
 
     const TRACED: [(&str, &str, u32); 5] = [

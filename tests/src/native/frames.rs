@@ -3,6 +3,12 @@
 //! What is alike, though it is written differently:
 //!
 //! - function names without their blanks: demanglers put them differently;
+//! - names of C++ functions without their arguments and their templates': GNU's demangler, which gdb uses,
+//!   and others write these differently;
+//! - names of inlined C++ functions that are not seen outside of their file: debug information has their last
+//!   part only, and gdb puts the rest together;
+//! - closures of Rust, named after the function that they are written in, and without the library's
+//!   frames directly outward of them: that is how the tracer tells asynchronous functions;
 //! - names that the module has for one address, as `connect` and `__connect`;
 //! - names with and without the number of a part that the compiler split off, as `sort.part.0`;
 //! - paths without `.` and `..`, and relative ones that end alike: where they begin is not known.
@@ -21,7 +27,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::is_own;
-use crate::report::{Frame, Report, Stack};
+use crate::report::{Frame, Stack};
 
 /// How many of so many are right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,11 +75,33 @@ impl<'a> Comparison<'a> {
     fn rows(&self) -> impl Iterator<Item = (Option<&Witness>, Option<&Frame>, bool)> {
         let nameless = |frame: &&Witness| frame.function.is_none() && frame.file.is_none();
         let beyond = self.told.iter().rev().take_while(nameless).count().saturating_sub(1);
-        let length = (self.told.len() - beyond).max(self.traced.frames.len());
-        (0..length).map(|i| {
-            let (told, traced) = (self.told.get(i), self.traced.frames.get(i));
+        let told = self.told.get(..self.told.len() - beyond).unwrap_or_default();
+        let told = told.iter().filter(|frame| !self.is_left_out(frame)).collect::<Vec<_>>();
+        let length = told.len().max(self.traced.frames.len());
+        (0..length).map(move |i| {
+            let (told, traced) = (told.get(i).copied(), self.traced.frames.get(i));
             (told, traced, told.zip(traced).is_some_and(|(told, traced)| is_alike(told, traced)))
         })
+    }
+
+    /// Whether the frame is a library's outward of an application's closure, and the tracer has none of
+    /// that name and line.
+    fn is_left_out(&self, frame: &Witness) -> bool {
+        const LIBRARIES: [&str; 5] = ["__rust_try", "alloc::", "core::", "std::", "tokio::"];
+        let of_library = |name: &str| {
+            let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
+            LIBRARIES.iter().any(|library| first.starts_with(library))
+        };
+        let is_closure = |name: &str| name.ends_with("{{closure}}") || name.ends_with("}");
+        let name = |frame: &Witness| frame.function.clone().unwrap_or_default();
+        let Some(place) = self.told.iter().position(|told| std::ptr::eq(told, frame)) else {
+            return false;
+        };
+        let inward = self.told.iter().take(place).map(name).rfind(|name| !of_library(name));
+        let application = inward.is_some_and(|name| is_closure(&name) && name.contains("closure"));
+        application
+            && of_library(&name(frame))
+            && !self.traced.frames.iter().any(|traced| is_alike(frame, traced))
     }
 
     pub(super) fn share(&self) -> Share {
@@ -87,10 +115,16 @@ impl<'a> Comparison<'a> {
         self.traced.quality == "complete" && self.rows().all(|(_, _, is_right)| is_right)
     }
 
-    /// Whether the tracer blames the innermost function of the program's own sources.
-    pub(super) fn names_the_culprit(&self, id: Option<&String>, report: &Report) -> bool {
-        let _ = (id, report);
-        self.told.iter().any(is_own)
+    /// Whether the tracer has the innermost function of the program's own sources in its place.
+    pub(super) fn names_the_culprit(&self) -> bool {
+        let own = self.rows().find(|(told, ..)| told.is_some_and(is_own));
+        own.is_some_and(|(.., is_right)| is_right)
+    }
+
+    /// Whether the tracer says that frames are missing, and those that it has are right.
+    pub(super) fn is_truncated(&self) -> bool {
+        let has = |(_, traced, is_right): (_, Option<&Frame>, bool)| is_right || traced.is_none();
+        self.traced.quality == "truncated" && self.rows().all(has)
     }
 }
 
@@ -107,12 +141,50 @@ fn is_alike(told: &Witness, traced: &Frame) -> bool {
 }
 
 fn is_same_name(told: &str, traced: &str, module: Option<&str>) -> bool {
+    let told = without_closures(told);
+    if let Some(made_up) = told.strip_prefix("last part: ") {
+        // `shop::all<int>(…)::operator()(int)` for `operator()`.
+        return made_up.replace(' ', "").contains(&traced.replace(' ', ""));
+    }
     let plain = |name: &str| {
-        let name = name.replace(' ', "");
+        let name = without_arguments(&name.replace(' ', ""));
         let number = |c: char| c == '.' || c.is_ascii_digit();
         name.trim_end_matches(number).to_owned()
     };
     plain(told) == plain(traced) || module.is_some_and(|m| are_aliases(told, traced, m))
+}
+
+/// The name of the function that a closure of Rust is written in.
+fn without_closures(name: &str) -> &str {
+    match name.rsplit_once("::") {
+        Some((before, last)) if last == "{{closure}}" || last.starts_with("{closure#") => {
+            without_closures(before)
+        }
+        _ => name,
+    }
+}
+
+/// A C++ function's name without what is in brackets; Rust's names are compared whole.
+fn without_arguments(name: &str) -> String {
+    let is_cpp = name.contains('(') && !name.contains("{{") && !name.contains("{closure#");
+    let name = name.replace("(anonymousnamespace)", "anonymous").replace("operator()", "operator");
+    if !is_cpp {
+        return name;
+    }
+    let mut depth = 0_u32;
+    name.chars()
+        .filter(|c| match c {
+            '(' | '<' => {
+                depth += 1;
+                false
+            }
+            ')' | '>' => {
+                depth = depth.saturating_sub(1);
+                false
+            }
+            _ => depth == 0,
+        })
+        .collect()
 }
 
 /// Whether two symbols of a module have one address.

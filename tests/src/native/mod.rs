@@ -8,9 +8,7 @@ mod frames;
 mod gdb;
 mod subject;
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 pub use self::frames::Share;
 use self::frames::{Comparison, Witness};
@@ -29,8 +27,19 @@ pub struct Outcome {
     pub opened_by: Share,
     /// The same of the last request's stacks.
     pub last_used_by: Share,
-    /// Every difference, in words.
-    pub differences: Vec<String>,
+    /// The stacks that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// A stack that is not as gdb tells it.
+#[derive(Debug)]
+pub struct Difference {
+    /// Where in the program.
+    pub place: String,
+    /// The tracer says that frames are missing, and those that it has are right.
+    pub is_truncated: bool,
+    /// Both tellings.
+    pub text: String,
 }
 
 /// Runs a program through all its places, and compares each stack with gdb's.
@@ -52,6 +61,10 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let places: Vec<String> = listed.word("places")?.split(',').map(str::to_owned).collect();
     let gdb = Gdb::attach(program.pid(), build.debug_directory.as_deref())?;
     let mut visits = Vec::new();
+    // The first visit teaches the tracer how much of this program's stacks to copy.
+    let first = places.first().context("the program has no places")?;
+    let cookie = program.ok(first)?.number("cookie")?;
+    trace.finding(|finding: &Finding| finding.connections.contains(&cookie))?;
     for place in &places {
         let reply = program.ok(place)?;
         visits.push((place, reply.number("fd")?, reply.number("cookie")?));
@@ -64,16 +77,18 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let report = trace.stop()?;
     drop(program);
     let calls = gdb.calls()?;
-    ensure!(!visits.is_empty(), "the program has no places");
-
     let mut outcome = Outcome::default();
     for (place, fd, cookie) in visits {
         let connection = report.connection(cookie)?;
         for (call, id) in [("connect", &connection.opened_by), ("send", &connection.last_used_by)] {
             let told = calls.iter().rfind(|c| c.call == call && c.fd == fd);
             let told = &told.with_context(|| format!("gdb saw no {call} in {place}"))?.frames;
-            let nothing =
-                Stack { quality: "none".into(), language: String::new(), frames: Vec::new() };
+            let nothing = Stack {
+                quality: "none".into(),
+                quality_reason: None,
+                language: String::new(),
+                frames: Vec::new(),
+            };
             let traced = report.stack(id.as_ref()).unwrap_or(&nothing);
             let comparison = Comparison::of(told, traced);
             outcome.frames += comparison.share();
@@ -81,21 +96,40 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
                 "connect" => &mut outcome.opened_by,
                 _ => &mut outcome.last_used_by,
             };
-            named.add(comparison.names_the_culprit(id.as_ref(), &report));
+            named.add(comparison.names_the_culprit());
             if !comparison.is_right() {
-                outcome.differences.push(format!("{place}, {call}:\n{comparison}"));
+                outcome.differences.push(Difference {
+                    place: place.clone(),
+                    is_truncated: comparison.is_truncated(),
+                    text: format!("{place}, {call}:\n{comparison}"),
+                });
             }
         }
     }
     Ok(outcome)
 }
 
-/// The first line that a compiler prints about itself.
-pub(crate) fn version(program: &str) -> Result<String> {
-    let output =
-        Command::new(program).arg("--version").output().with_context(|| program.to_owned())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+/// Has a program send requests, with the tracer but without gdb; gives their number. `measure` is handed
+/// the tracer's PID and the work.
+///
+/// # Errors
+///
+/// When the program cannot be built or run, or `measure` fails.
+pub fn requests(
+    suite: &Suite,
+    subject: &Subject,
+    measure: impl FnOnce(u32, &mut dyn FnMut() -> Result<()>) -> Result<()>,
+) -> Result<u32> {
+    const ROUNDS: u32 = 1000;
+    let build = subject.build(suite)?;
+    let mut program = Program::start(&mut build.command(suite.port()))?;
+    let trace = suite.trace_bare().port(suite.port()).pid(program.pid()).start()?;
+    let listed = program.ok("list")?;
+    let place = listed.word("places")?.split(',').next().context("no places")?.to_owned();
+    program.ok(&place)?;
+    measure(trace.pid(), &mut || program.ok("requests").map(drop))?;
+    trace.stop()?;
+    Ok(ROUNDS)
 }
 
 /// Whether a frame that gdb tells is of the program's own sources.

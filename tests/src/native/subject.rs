@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::need::Need;
 use crate::suite::{APPS, Suite};
 
 /// A program in one way of building it.
@@ -17,9 +18,19 @@ pub struct Subject {
     pub compiler: &'static str,
     /// How it is built, in words.
     pub build: &'static str,
-    sources: &'static [&'static str],
+    source: Source,
     options: &'static [&'static str],
     finish: Finish,
+}
+
+/// What a program is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    C,
+    Cpp,
+    Rust,
+    /// A package that cargo builds with its dependencies.
+    Tokio,
 }
 
 /// What is done to the compiled program.
@@ -46,7 +57,7 @@ const C: Subject = Subject {
     language: "C",
     compiler: "gcc",
     build: "",
-    sources: &["c/places.c", "c/serve.c", "c/assembly.S"],
+    source: Source::C,
     options: &[],
     finish: Finish::Nothing,
 };
@@ -58,6 +69,23 @@ const fn c(
     finish: Finish,
 ) -> Subject {
     Subject { compiler, build, options, finish, ..C }
+}
+
+const fn cpp(
+    compiler: &'static str,
+    build: &'static str,
+    options: &'static [&'static str],
+    finish: Finish,
+) -> Subject {
+    Subject { language: "C++", source: Source::Cpp, ..c(compiler, build, options, finish) }
+}
+
+const fn rust(build: &'static str, options: &'static [&'static str], finish: Finish) -> Subject {
+    Subject { language: "Rust", source: Source::Rust, ..c("rustc", build, options, finish) }
+}
+
+const fn tokio(build: &'static str, options: &'static [&'static str], finish: Finish) -> Subject {
+    Subject { language: "Rust", source: Source::Tokio, ..c("cargo", build, options, finish) }
 }
 
 /// All of them.
@@ -80,16 +108,29 @@ pub fn subjects() -> Vec<Subject> {
         c("clang", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
         c(
             "musl-gcc",
-            "-O2",
+            "-O2, musl",
             &["-O2", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Nothing,
         ),
         c(
             "musl-gcc",
-            "-O2, static",
+            "-O2, musl, static",
             &["-O2", "-static", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Nothing,
         ),
+        cpp("g++", "-O0", &["-O0"], Nothing),
+        cpp("g++", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
+        cpp("g++", "-O3, link-time optimised", &["-O3", "-flto"], Nothing),
+        cpp("g++", "-O2, debug file by build id", &["-O2"], BuildId),
+        cpp("clang++", "-O0", &["-O0"], Nothing),
+        cpp("clang++", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
+        rust("debug", &[], Nothing),
+        rust("release", &["-O"], Nothing),
+        rust("release, v0 names", &["-O", "-Csymbol-mangling-version=v0"], Nothing),
+        rust("release, link-time optimised", &["-O", "-Clto=fat"], Nothing),
+        rust("release, debug file by link", &["-O"], DebugLink),
+        tokio("tokio, debug", &[], Nothing),
+        tokio("tokio, release", &["--release"], Nothing),
     ]
 }
 
@@ -104,23 +145,69 @@ impl Subject {
         parts.collect::<Vec<_>>().join("_")
     }
 
+    /// What it takes to build it.
+    #[must_use]
+    pub fn need(&self) -> Need {
+        match self.compiler {
+            "gcc" => Need::Compiler,
+            "g++" => Need::Gpp,
+            "musl-gcc" => Need::Musl,
+            "rustc" | "cargo" => Need::Rust,
+            _ => Need::Clang,
+        }
+    }
+
     /// What the compiler says of itself.
     ///
     /// # Errors
     ///
     /// When it is missing.
     pub fn version(&self) -> Result<String> {
-        super::version(self.compiler)
+        let output = Command::new(self.compiler).arg("--version").output();
+        let text = output.with_context(|| self.compiler.to_owned())?.stdout;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// Builds the program.
     pub(super) fn build(&self, suite: &Suite) -> Result<Built> {
         let directory = suite.directory()?;
         let program = directory.join("places");
+        let source = |name: &str| format!("{APPS}/stacks/{name}");
         let mut compile = Command::new(self.compiler);
-        compile.args(["-g", "-pthread"]).args(self.options);
-        compile.args(self.sources.iter().map(|source| format!("{APPS}/stacks/{source}")));
-        run(compile.arg("-o").arg(&program))?;
+        if self.source != Source::Tokio {
+            compile.args(self.options);
+        }
+        match self.source {
+            Source::C => {
+                compile.args(["-g", "-pthread"]);
+                compile.args(["c/places.c", "c/serve.c", "c/assembly.S"].map(source));
+                run(compile.arg("-o").arg(&program))?;
+            }
+            Source::Cpp => {
+                let object = directory.join("serve.o");
+                let mut serve = Command::new("gcc");
+                serve.args(["-O2", "-g", "-c"]).arg(source("c/serve.c"));
+                run(serve.arg("-o").arg(&object))?;
+                compile.args(["-std=c++20", "-g", "-pthread"]).arg(source("cpp/places.cpp"));
+                run(compile.arg(object).arg("-o").arg(&program))?;
+            }
+            Source::Rust => {
+                compile.args(["--edition=2024", "-g"]).arg(source("rust/places.rs"));
+                run(compile.arg("-o").arg(&program))?;
+            }
+            Source::Tokio => {
+                let manifest = source("rust/tokio/Cargo.toml");
+                compile
+                    .args(["build", "--quiet", "--locked", "--manifest-path", &manifest])
+                    .args(self.options);
+                // Kept: building the runtime takes longer than the test.
+                let target = Path::new(APPS).join("../../target/stacks");
+                run(compile.arg("--target-dir").arg(&target))?;
+                let profile = if self.options.is_empty() { "debug" } else { "release" };
+                fs::copy(target.join(profile).join("places"), &program)?;
+            }
+        }
         let debug_directory = self.finish(&directory, &program)?;
         Ok(Built { program, debug_directory })
     }

@@ -2,6 +2,7 @@
 
 mod golang;
 mod large;
+mod native;
 mod runtimes;
 
 use std::{fs, path::Path};
@@ -58,7 +59,8 @@ pub(super) struct Row {
 type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
 
 /// Every group.
-const GROUPS: &[(&str, Group)] = &[("Go", golang::rows), ("runtimes", runtimes::rows)];
+const GROUPS: &[(&str, Group)] =
+    &[("Go", golang::rows), ("C, C++ and Rust", native::rows), ("runtimes", runtimes::rows)];
 
 /// Measures all rows and writes the table.
 pub(super) fn run(workspace: &Path) -> Result<()> {

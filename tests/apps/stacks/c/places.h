@@ -16,7 +16,8 @@ struct place {
 	void (*enter)(void);
 };
 
-/* Serves the test: for each line on stdin, enters the place of that name; `list` lists them. */
+/* Serves the test: for each line on stdin, enters the place of that name; `list` lists them, and
+ * `requests` sends a thousand requests on the last connection. */
 int serve(int port, const struct place *places);
 
 #ifdef __cplusplus

@@ -75,6 +75,17 @@ static void visit(const struct place *place)
 	printf("ok fd=%d cookie=%llu\n", fd, (unsigned long long)cookie);
 }
 
+/* Sends a thousand requests on the last connection, one after the other. */
+static void request_much(void)
+{
+	for (int i = 0; i < 1000; i++) {
+		if (call_server() < 0)
+			fail("request");
+		await_ready();
+	}
+	printf("ok\n");
+}
+
 int serve(int port, const struct place *places)
 {
 	char line[128];
@@ -90,6 +101,10 @@ int serve(int port, const struct place *places)
 			for (; place->name != NULL; place++)
 				printf("%s%s", place == places ? "" : ",", place->name);
 			printf("\n");
+			continue;
+		}
+		if (strcmp(line, "requests") == 0) {
+			request_much();
 			continue;
 		}
 		while (place->name != NULL && strcmp(place->name, line) != 0)

@@ -1,0 +1,46 @@
+//! C, C++ and Rust: the programs of `tests/apps/stacks`, compared with gdb as the tests do.
+
+use anyhow::{Result, ensure};
+use tests::Suite;
+use tests::native::{self, Outcome, subjects};
+
+use super::{Bench, Row, Share};
+use crate::bench::programs::Statistics;
+
+/// One row for each language, compiler and way of building.
+pub(super) fn rows(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let suite = Suite::start_with(bench.binary)?;
+    let rows = subjects().iter().map(|subject| row(&suite, subject)).collect();
+    suite.stop()?;
+    rows
+}
+
+fn row(suite: &Suite, subject: &native::Subject) -> Result<Row> {
+    println!("bench: {}", subject.name());
+    let outcome = native::compare(suite, subject)?;
+    let Outcome { frames, opened_by, last_used_by, differences } = outcome;
+    for difference in differences {
+        println!("{}", difference.text);
+    }
+    let statistics = Statistics::on()?;
+    let mut nanoseconds = 0.0;
+    let rounds = native::requests(suite, subject, |tracer, work| {
+        let before = statistics.of(tracer)?;
+        work()?;
+        let costs = statistics.of(tracer)?.since(&before);
+        ensure!(!costs.is_empty(), "The kernel programs did not run.");
+        nanoseconds = costs.iter().map(|cost| cost.nanoseconds * cost.runs as f64).sum();
+        Ok(())
+    })?;
+    let share = |share: native::Share| Share { right: share.right, of: share.of };
+    Ok(Row {
+        language: subject.language.to_owned(),
+        version: subject.version()?,
+        build: subject.build.to_owned(),
+        frames: share(frames),
+        opened_by: share(opened_by),
+        last_used_by: share(last_used_by),
+        added_ns: nanoseconds / f64::from(rounds),
+        witness: "gdb",
+    })
+}
