@@ -82,6 +82,11 @@ impl ConnectionTable {
             Event::Inventory { began, sockets, complete } => {
                 self.reconcile(*began, sockets, *complete, now);
             }
+            Event::Uses { id, uses } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.uses = Some(uses.clone());
+                }
+            }
             Event::StackResolved { id, role, stack, goroutine } => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.use_stack(*role, stack.as_ref(), *goroutine);

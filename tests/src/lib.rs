@@ -56,7 +56,7 @@ pub use namespace::Namespace;
 pub use need::Need;
 pub use process::{BOUND, Running, eventually};
 pub use program::{Program, Reply};
-pub use report::{Event, Finding, Report};
+pub use report::{Event, Finding, Report, Use};
 pub use server::Server;
 pub use shop::{Build, Shop};
 pub use suite::Suite;

@@ -183,6 +183,18 @@ impl Suite {
         self.compiled("client", compile)
     }
 
+    /// Where the program made of `tests/apps/NAME.c` is; it may use libpq and threads.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn app_path(&self, name: &str) -> Result<PathBuf> {
+        let mut compile = Command::new("gcc");
+        compile.args(["-O2", "-g", "-fomit-frame-pointer", "-I/usr/include/postgresql"]);
+        compile.arg(format!("{APPS}/{name}.c")).args(["-lpq", "-pthread"]);
+        self.compiled(name, compile)
+    }
+
     /// The output of this compile command under this name, made once.
     pub(crate) fn compiled(&self, name: &str, mut compile: Command) -> Result<PathBuf> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);

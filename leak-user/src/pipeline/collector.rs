@@ -32,6 +32,8 @@ const MAX_BATCHES: usize = 256;
 /// Everything that is needed during a trace.
 pub(super) struct Collector {
     ports: Vec<u16>,
+    /// How many uses of each connection are reported.
+    uses: u32,
     tracer: Tracer,
     targets: Targets,
     resolver: ResolverThread,
@@ -70,6 +72,7 @@ impl Collector {
         });
         let mut collector = Self {
             ports: args.port.clone(),
+            uses: args.uses,
             tracer,
             targets,
             resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
@@ -143,7 +146,7 @@ impl Collector {
                 self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
             }
         }
-        self.tell(Fact::Event(event))
+        self.tell(&Fact::Event(event))
     }
 
     /// Whether an event is about a process that was asked for. Events that do not say whose
@@ -157,21 +160,21 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. } | Event::Uses { .. } | Event::StackResolved { .. } => true,
         }
     }
 
     /// Tells the engine what has just become known.
-    fn tell(&mut self, fact: Fact) -> io::Result<()> {
+    fn tell(&mut self, fact: &Fact) -> io::Result<()> {
         self.tell_at(clock::now(), fact)
     }
 
     /// The only way to the engine, and so the place where it is recorded.
-    fn tell_at(&mut self, now: Timestamp, fact: Fact) -> io::Result<()> {
+    fn tell_at(&mut self, now: Timestamp, fact: &Fact) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder {
-            recorder.record(now, &fact);
+            recorder.record(now, fact);
         }
-        self.engine.take(&fact, now)
+        self.engine.take(fact, now)
     }
 
     /// Looks at a process when it first appears: it may be gone at the next look. `comm` is what is
@@ -187,7 +190,7 @@ impl Collector {
         let Ok(info) = info else { return Ok(()) };
         self.met.insert(process);
         self.resolver.first_sight(process);
-        self.tell(Fact::Process(info))
+        self.tell(&Fact::Process(info))
     }
 }
 

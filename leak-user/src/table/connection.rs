@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::{
     Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
-    Timestamp, Usage, Wire, WireState,
+    Timestamp, Usage, Use, Wire, WireState,
 };
 use crate::table::pools::PoolKey;
 
@@ -64,6 +64,8 @@ pub struct Connection {
     pub opened_by: Option<StackId>,
     /// The stack of the latest request; `None` as long as it is unknown, never an older one's.
     pub last_used_by: Option<StackId>,
+    /// Its latest uses, the oldest first, when they were asked for.
+    pub uses: Option<Vec<Use>>,
     /// Number of the request whose stack was looked for last.
     pub(super) stack_sought: u64,
     /// Its own [`crate::event::Event::Opened`] was seen.
@@ -119,6 +121,7 @@ impl Connection {
             request_by: None,
             opened_by: None,
             last_used_by: None,
+            uses: None,
             stack_sought: 0,
             announced: false,
             pool,
@@ -267,6 +270,13 @@ impl Connection {
                 self.stack_sought = request;
             }
             StackRole::LastUsedBy { .. } => {}
+            StackRole::UsedBy { request } => {
+                let mut uses = self.uses.iter_mut().flatten();
+                if let Some(one) = uses.find(|one| one.request == request) {
+                    one.stack = stack.cloned();
+                    one.goroutine = goroutine;
+                }
+            }
         }
     }
 

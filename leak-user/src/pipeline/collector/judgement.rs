@@ -10,14 +10,14 @@ impl Collector {
     pub(in crate::pipeline) fn judge(&mut self) -> anyhow::Result<()> {
         self.look_for_exits()?;
         let counts = self.event_counts();
-        Ok(self.tell(Fact::Judge(counts))?)
+        Ok(self.tell(&Fact::Judge(counts))?)
     }
 
     /// Has the table judged for the last time, and the report printed.
     pub(in crate::pipeline) fn report(mut self) -> anyhow::Result<Ended> {
         self.look_for_exits()?;
         let counts = self.event_counts();
-        let told = self.tell(Fact::End(counts));
+        let told = self.tell(&Fact::End(counts));
         if let Some(recorder) = self.recorder {
             recorder.finish();
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Collector;
 use crate::engine::Fact;
-use crate::event::{Event, StackRole};
+use crate::event::{ConnectionId, Event, StackRole};
 use crate::pipeline::resolver::{Answer, ResolvedStack};
 use crate::{clock, decode};
 
@@ -20,22 +20,44 @@ impl Collector {
         let wanting: Vec<_> = self.engine.table().wanting_stack(silent_for, clock::now()).collect();
         for (id, request) in wanting {
             let role = StackRole::LastUsedBy { request };
-            let known = self.engine.table().get(id);
-            let at = known.and_then(|connection| connection.opened_at).unwrap_or_default();
-            let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
-            let stack = record
-                .filter(|(header, _)| header.cookie == id.0 && header.request == request)
-                .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
-            match stack {
-                Some(stack) => self.resolver.resolve(id, role, at, stack),
+            if !self.resolve_request(id, role, request) {
                 // It was not recorded, and an older one would accuse an innocent.
-                None => {
-                    let event = Event::StackResolved { id, role, stack: None, goroutine: None };
-                    self.tell(Fact::Event(event))?;
-                }
+                let event = Event::StackResolved { id, role, stack: None, goroutine: None };
+                self.tell(&Fact::Event(event))?;
             }
         }
         Ok(())
+    }
+
+    /// Tells the latest uses of every connection, if that was asked for, and has their stacks resolved.
+    pub(in crate::pipeline) fn take_uses(&mut self) -> io::Result<()> {
+        if self.uses == 0 {
+            return Ok(());
+        }
+        let ids: Vec<_> = self.engine.table().connections().map(|known| known.id).collect();
+        for id in ids {
+            let kept = self.slots.get(&id).and_then(|&slot| self.tracer.uses(slot, id.0));
+            let uses = kept.map(|kept| decode::uses(&kept, self.uses)).unwrap_or_default();
+            let requests: Vec<_> = uses.iter().map(|one| one.request).collect();
+            self.tell(&Fact::Event(Event::Uses { id, uses }))?;
+            for request in requests {
+                // One that was not recorded stays unknown.
+                self.resolve_request(id, StackRole::UsedBy { request }, request);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a request's stack resolved; `false` when it was not recorded.
+    fn resolve_request(&mut self, id: ConnectionId, role: StackRole, request: u64) -> bool {
+        let known = self.engine.table().get(id);
+        let at = known.and_then(|connection| connection.opened_at).unwrap_or_default();
+        let slot = self.slots.get(&id);
+        let record = slot.and_then(|&slot| self.tracer.recorded_stack(slot, id.0, request));
+        let stack = record.and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
+        let Some(stack) = stack else { return false };
+        self.resolver.resolve(id, role, at, stack);
+        true
     }
 
     /// What the resolver has found out next.
@@ -68,11 +90,11 @@ impl Collector {
         if let Some(stack) = &resolved.stack
             && !self.engine.has_stack(stack)
         {
-            self.tell(Fact::Stack(Arc::clone(stack)))?;
+            self.tell(&Fact::Stack(Arc::clone(stack)))?;
         }
         let stack = resolved.stack.map(|stack| stack.id.clone());
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
-        Ok(self.tell(Fact::Event(event))?)
+        Ok(self.tell(&Fact::Event(event))?)
     }
 
     /// Whether every stack asked for has been answered.
