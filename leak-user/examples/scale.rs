@@ -52,5 +52,5 @@ fn main() {
 fn resident_mib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64 >> 20
+    (pages.unwrap_or(0) * rustix::param::page_size() as u64) >> 20
 }

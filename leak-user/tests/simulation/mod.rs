@@ -128,7 +128,7 @@ fn pid_of(process: u64) -> u32 {
 
 /// Whether a process is one that leaks.
 pub(crate) fn is_leaky(process: u64) -> bool {
-    process % LEAKY == 0
+    process.is_multiple_of(LEAKY)
 }
 
 fn opened(id: u64, at: Timestamp) -> Usage {
