@@ -10,7 +10,9 @@ mod gone;
 mod history;
 mod inventory;
 mod losses;
+mod matching;
 mod pools;
+mod servers;
 mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,6 +26,7 @@ use std::time::Duration;
 pub use connection::Connection;
 pub use losses::Losses;
 pub use pools::{Identity, Pool, PoolKey};
+pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
 use crate::event::{Caller, ConnectionId, Endpoints, Event, ProcessKey, Timestamp, Usage, Wire};
@@ -41,6 +44,7 @@ pub struct ConnectionTable {
     pools: Pools,
     tallies: Tallies,
     losses: Losses,
+    servers: BTreeMap<String, Server>,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
     /// What the first inventory listed and the full table could not take.
@@ -58,6 +62,7 @@ impl ConnectionTable {
             pools: Pools::default(),
             tallies: Tallies::default(),
             losses: Losses::default(),
+            servers: BTreeMap::new(),
             began: None,
             last_inventory: None,
             untracked_at_first: HashSet::new(),
@@ -87,6 +92,7 @@ impl ConnectionTable {
                     connection.uses = Some(uses.clone());
                 }
             }
+            Event::ServerSessions { server, at, answer } => self.hear(server, *at, answer),
             Event::StackResolved { id, role, stack, goroutine } => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.use_stack(*role, stack.as_ref(), *goroutine);

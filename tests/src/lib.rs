@@ -33,8 +33,10 @@
 
 pub mod bpf;
 pub mod fake_server;
+pub mod golang;
 pub mod leftovers;
 pub mod namespace;
+pub mod native;
 pub mod need;
 pub mod process;
 pub mod program;

@@ -3,6 +3,7 @@
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod server_join;
 mod stacks;
 
 use std::collections::{HashMap, HashSet};
@@ -75,7 +76,8 @@ impl Collector {
             uses: args.uses,
             tracer,
             targets,
-            resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
+            resolver: ResolverThread::start(args.driver_frames.clone())
+                .context("the resolver's thread cannot be started")?,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
             met: HashSet::new(),
@@ -160,7 +162,10 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::Uses { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. }
+            | Event::Uses { .. }
+            | Event::StackResolved { .. }
+            | Event::ServerSessions { .. } => true,
         }
     }
 
