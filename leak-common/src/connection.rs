@@ -156,3 +156,39 @@ pub struct Connection {
     pub startup: [u8; MAX_STARTUP],
 }
 plain!(Connection, 216 + MAX_STARTUP);
+
+/// Most uses of one connection that are kept.
+pub const MAX_USES: usize = 16;
+
+/// A use of a connection: from its first request until the server is idle again. The requests of a
+/// transaction are one use.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Number of its first request.
+    pub request: u64,
+    /// When that began, ns.
+    pub acquired_ns: u64,
+    /// When the server was seen to be idle again, ns; 0: it was not seen.
+    pub released_ns: u64,
+    /// Process that began it.
+    pub tgid: u32,
+    /// Thread that began it.
+    pub tid: u32,
+}
+plain!(Use, 32);
+
+/// The latest uses of one connection, as many as [`crate::config::Config::uses`] says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Uses {
+    /// Socket cookie of the connection that they belong to.
+    pub cookie: u64,
+    /// [`Connection::opened_ns`] of it: a socket can begin another connection.
+    pub opened_ns: u64,
+    /// How many uses have begun. The latest one's place is that number less one, modulo the kept.
+    pub begun: u64,
+    /// The uses.
+    pub uses: [Use; MAX_USES],
+}
+plain!(Uses, 24 + 32 * MAX_USES);

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
 use leak_common::config::{Config, MAX_PORTS};
-use leak_common::connection::Connection;
+use leak_common::connection::{Connection, Uses};
 use leak_common::event::{OpenedWithStack, counter};
 use leak_common::layout::Layout;
 use leak_common::stack::{StackProfile, StackRecord};
@@ -21,6 +21,8 @@ pub(crate) static CONFIG: Config = Config {
     max_records: 1,
     stack_budget_ns: 0,
     drop_one_in: 0,
+    uses: 0,
+    reserved: 0,
 };
 
 /// This kernel's structures.
@@ -77,8 +79,13 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static CONNECTIONS: Array<Connection> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The flight recorder: the latest request's stack of the connection with the same index. Its length
-/// is set at load.
+/// The latest uses of the connection with the same index, when that is asked for. Mapped like
+/// `CONNECTIONS`. Its length is set at load.
+#[map]
+pub(crate) static USES: Array<Uses> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The flight recorder: for each connection the latest request's stack, followed by those of the kept
+/// uses, if any. Its length is set at load.
 #[map]
 pub(crate) static RECORDS: Array<StackRecord> = Array::with_max_entries(1, 0);
 

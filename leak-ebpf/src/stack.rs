@@ -22,13 +22,19 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Go keeps the address of the running goroutine's descriptor this far below the thread register.
 const GOROUTINE_SLOT: u64 = 8;
 
-/// Records the stack of the request that begins now in the connection's slot.
+/// Records the stack of the request that begins now; the connection has the slot `index`.
 #[inline(always)]
-pub(crate) fn record(index: u32, connection: &Connection, caller: &Caller, began: u64) {
+pub(crate) fn record(
+    index: u32,
+    record: u32,
+    connection: &Connection,
+    caller: &Caller,
+    began: u64,
+) {
     if index >= constant!(CONFIG.max_records) {
         return count(counter::STACKS_NO_SLOT);
     }
-    let Some(record) = RECORDS.get_ptr_mut(index) else { return };
+    let Some(record) = RECORDS.get_ptr_mut(record) else { return };
     // SAFETY: the value lives as long as the map.
     let record = unsafe { &mut *record };
     if record.header.sequence % 2 == 1 {

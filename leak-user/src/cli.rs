@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum};
 use leak_common::config::MAX_PORTS;
+use leak_common::connection::MAX_USES;
 
 use crate::kernel::hooks::Flavour;
 use crate::process::name::CommPattern;
@@ -208,6 +209,15 @@ pub struct TraceArgs {
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Report the last N uses of each connection, at most 16: who took it, when, and for how long.
+    ///
+    /// A use begins with a request to an idle server and ends when the server is idle again, so that a
+    /// transaction is one use. Where that cannot be seen, under TLS, every request is a use without an
+    /// end. They are in the JSON, as `connections[].uses`. Each use takes another 30 KiB of kernel memory
+    /// for each of --stack-slots, and all together half a KiB for each of --max-connections.
+    #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
+    pub uses: u32,
     /// Keep what was seen in this file, for `pgsocktrace replay FILE`. It is overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
     pub record: Option<PathBuf>,

@@ -2,12 +2,13 @@
 //! are looked up, strings end at their buffer's end.
 
 use leak_common::Plain;
-use leak_common::connection::{self as raw, Connection, flag, phase, state};
+use leak_common::connection::{self as raw, Connection, Uses, flag, phase, state};
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, kind};
 use leak_common::stack::StackHeader;
 
 use crate::event::{
-    Caller, ConnectionId, Endpoints, Event, ProcessKey, TcpState, Timestamp, Usage, Wire, WireState,
+    Caller, ConnectionId, Endpoints, Event, ProcessKey, TcpState, Timestamp, Usage, Use, Wire,
+    WireState,
 };
 use crate::process::ticks_from_boottime;
 use crate::stacks::{RawStack, Shortfall};
@@ -91,6 +92,24 @@ pub fn slot(connection: &Connection) -> Result<Option<Event>, DecodeError> {
     }
     let usage = Box::new(usage(connection)?);
     Ok(Some(Event::Used { id: ConnectionId(connection.cookie), usage }))
+}
+
+/// Takes over the `kept` latest uses of a connection, the oldest first.
+#[must_use]
+pub fn uses(uses: &Uses, kept: u32) -> Vec<Use> {
+    let kept = u64::from(kept).clamp(1, uses.uses.len() as u64);
+    (uses.begun.saturating_sub(kept)..uses.begun)
+        .filter_map(|number| uses.uses.get((number % kept) as usize))
+        .map(|one| Use {
+            request: one.request,
+            acquired_at: Timestamp(one.acquired_ns),
+            released_at: moment(one.released_ns),
+            pid: one.tgid,
+            tid: one.tid,
+            goroutine: None,
+            stack: None,
+        })
+        .collect()
 }
 
 /// Takes over a copied stack.
@@ -282,6 +301,27 @@ mod tests {
         let mut failed = connection();
         failed.flags = flag::FAILED;
         assert_eq!(slot(&failed), Ok(None));
+    }
+
+    #[test]
+    fn the_kept_uses_are_the_latest_in_order() {
+        // SAFETY: every byte pattern is a valid Uses.
+        let mut raw: Uses = unsafe { std::mem::zeroed() };
+        for number in 0..7 {
+            let one = &mut raw.uses[number as usize % 3];
+            (one.request, one.acquired_ns) = (number + 1, 10 * number);
+        }
+        let requests = |raw: &Uses, kept| {
+            uses(raw, kept).into_iter().map(|one| one.request).collect::<Vec<_>>()
+        };
+        assert!(requests(&raw, 3).is_empty());
+        raw.begun = 2;
+        assert_eq!(requests(&raw, 3).len(), 2);
+        raw.begun = 7;
+        assert_eq!(requests(&raw, 3), [5, 6, 7]);
+        assert_eq!(uses(&raw, 3)[0].released_at, None);
+        raw.begun = u64::MAX;
+        assert_eq!(requests(&raw, u32::MAX).len(), raw.uses.len());
     }
 
     #[test]

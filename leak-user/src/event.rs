@@ -268,13 +268,32 @@ pub struct ListedSocket {
     pub held_by: Vec<ProcessKey>,
 }
 
+/// A use of a connection: from its first request until the server is idle again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// Number of its first request.
+    pub request: u64,
+    /// When that began.
+    pub acquired_at: Timestamp,
+    /// When the server was seen to be idle again; `None` when it was not, or cannot be.
+    pub released_at: Option<Timestamp>,
+    /// Process that began it.
+    pub pid: u32,
+    /// Thread that began it.
+    pub tid: u32,
+    /// Goroutine that began it.
+    pub goroutine: Option<u64>,
+    /// Stack of its first request.
+    pub stack: Option<StackId>,
+}
+
 /// Identity of an interned stack: 16 hex digits, the same for the same code in every process and
 /// every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StackId(pub String);
 
-/// Which of a connection's two stacks one is.
+/// Which of a connection's stacks one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StackRole {
@@ -282,6 +301,11 @@ pub enum StackRole {
     OpenedBy,
     /// The stack of this request, counted from 1.
     LastUsedBy {
+        /// The request's number.
+        request: u64,
+    },
+    /// The stack of the use that began with this request.
+    UsedBy {
         /// The request's number.
         request: u64,
     },
@@ -346,6 +370,13 @@ pub enum Event {
         sockets: Vec<ListedSocket>,
         /// Whether every network namespace could be read; when not, absence proves nothing.
         complete: bool,
+    },
+    /// The latest uses of a connection, the oldest first, in place of what was told of them before.
+    Uses {
+        /// The connection.
+        id: ConnectionId,
+        /// The uses.
+        uses: Vec<Use>,
     },
     /// A stack was unwound and symbolized.
     StackResolved {

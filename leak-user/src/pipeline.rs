@@ -51,6 +51,7 @@ pub fn settings(args: &TraceArgs, verbose: u8) -> Settings {
         children: args.children,
         ring_bytes: resources.ring_size << 20,
         max_connections: resources.max_connections,
+        uses: args.uses,
         max_records: resources.stack_slots.min(resources.max_connections),
         stack_bytes: 8 << 10,
         stack_budget_ns: u64::try_from(resources.stack_budget.as_nanos()).unwrap_or(u64::MAX),
@@ -172,6 +173,7 @@ async fn finish(
     let last = collector.start_inventory()?.await?;
     collector.take_inventory(last)?;
     collector.settle_servers(&mut servers).await?;
+    collector.take_uses()?;
     settle(&mut collector, LAST_PATIENCE).await?;
     collector.report()
 }

@@ -87,6 +87,11 @@ impl ConnectionTable {
             Event::Inventory { began, sockets, complete } => {
                 self.reconcile(*began, sockets, *complete, now);
             }
+            Event::Uses { id, uses } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.uses = Some(uses.clone());
+                }
+            }
             Event::ServerSessions { server, at, answer } => self.hear(server, *at, answer),
             Event::StackResolved { id, role, stack, goroutine } => {
                 if let Some(connection) = self.connections.get_mut(id) {

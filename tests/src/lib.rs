@@ -62,7 +62,7 @@ pub use namespace::Namespace;
 pub use need::Need;
 pub use process::{BOUND, Running, eventually};
 pub use program::{Program, Reply};
-pub use report::{Event, Finding, Report};
+pub use report::{Event, Finding, Report, Use};
 pub use runtimes::Runtime;
 pub use server::Server;
 pub use shop::{Build, Shop};

@@ -125,6 +125,18 @@ pub struct Connection {
     pub last_used_by: Option<String>,
     pub last_used_goroutine: Option<u64>,
     pub server: Option<Session>,
+    pub uses: Option<Vec<Use>>,
+}
+
+/// A use of a connection.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are the schema's")]
+pub struct Use {
+    pub acquired_at: String,
+    pub released_at: Option<String>,
+    pub pid: u32,
+    pub tid: u32,
+    pub stack: Option<String>,
 }
 
 /// What the wire tells of a connection.

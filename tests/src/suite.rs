@@ -225,6 +225,18 @@ impl Suite {
         compile
     }
 
+    /// Where the program made of `tests/apps/NAME.c` is; it may use libpq and threads.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn app_path(&self, name: &str) -> Result<PathBuf> {
+        let mut compile = Command::new("gcc");
+        compile.args(["-O2", "-g", "-fomit-frame-pointer", "-I/usr/include/postgresql"]);
+        compile.arg(format!("{APPS}/{name}.c")).args(["-lpq", "-pthread"]);
+        self.compiled(name, compile)
+    }
+
     /// The output of this compile command under this name, made once.
     pub(crate) fn compiled(&self, name: &str, compile: Command) -> Result<PathBuf> {
         self.compiled_from(name, compile, &[])

@@ -9,7 +9,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::{process::is_root, setup};
+use crate::{
+    build::cargo,
+    process::{check, is_root},
+    setup,
+};
 
 /// What a measurement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub(crate) enum Subject {
     Cost,
     /// How many stacks are complete and right; writes `docs/stacks.md`.
     Stacks,
+    /// What judging many connections takes, in made-up histories.
+    Scale,
 }
 
 impl Subject {
@@ -26,6 +32,7 @@ impl Subject {
         match arguments {
             [] => Some(Self::Cost),
             [one] if one == "stacks" => Some(Self::Stacks),
+            [one] if one == "scale" => Some(Self::Scale),
             _ => None,
         }
     }
@@ -33,14 +40,30 @@ impl Subject {
 
 /// Measures, and prints or writes what came out.
 pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
-    ensure!(is_root(), "The kernel shows its statistics to root only.");
-    let needs: &[_] = match subject {
-        Subject::Cost => &[setup::Need::Build, setup::Need::Database, setup::Need::Bench],
-        Subject::Stacks => setup::EVERYTHING,
-    };
-    setup::run(workspace, needs)?;
+    use setup::Need::{Bench, Build, Database};
     match subject {
-        Subject::Cost => cost::run(workspace),
-        Subject::Stacks => stacks::run(workspace),
+        Subject::Cost => {
+            prepare(workspace, &[Build, Database, Bench])?;
+            cost::run(workspace)
+        }
+        Subject::Stacks => {
+            // The programs whose stacks are compared are those of the tests.
+            prepare(workspace, setup::EVERYTHING)?;
+            stacks::run(workspace)
+        }
+        Subject::Scale => scale(workspace),
     }
+}
+
+/// What measurements on the running kernel need.
+fn prepare(workspace: &Path, needs: &[setup::Need]) -> Result<()> {
+    ensure!(is_root(), "The kernel shows its statistics to root only.");
+    setup::run(workspace, needs)
+}
+
+/// Neither kernel nor server is asked, so this takes no more than a build.
+fn scale(workspace: &Path) -> Result<()> {
+    setup::run(workspace, &[setup::Need::Build])?;
+    let mut command = cargo(workspace);
+    check(command.args(["run", "--release", "-p", "leak-user", "--example", "scale"]))
 }

@@ -8,7 +8,7 @@ use super::send::known_or_adopted;
 use crate::kernel::{Sock, now};
 use crate::maps::{CALLS, Call};
 use crate::payload::Payload;
-use crate::wire;
+use crate::{uses, wire};
 
 /// `MSG_PEEK`: the bytes stay in the socket and will be received again.
 const MSG_PEEK: u64 = 2;
@@ -86,4 +86,5 @@ fn received(sock: Sock, result: i32, flags: u64) {
     let is_first_answer = connection.answered != connection.requests;
     wire::received(connection, &Payload::of_current_call(sock, result as u64), is_first_answer);
     connection.answered = connection.requests;
+    uses::answered(slot.index, connection, now);
 }

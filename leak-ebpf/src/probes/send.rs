@@ -9,7 +9,7 @@ use crate::connection::{self, Birth, Slot};
 use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now};
 use crate::maps::{CALLS, Call};
 use crate::payload::Payload;
-use crate::{stack, wire};
+use crate::{stack, uses, wire};
 
 /// What a connection in use most likely is; the collector's inventory knows better.
 const TCP_ESTABLISHED: u32 = 1;
@@ -69,7 +69,8 @@ fn sent(sock: Sock, result: i32) {
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;
         connection.request_tid = caller.tid;
-        stack::record(index, connection, &caller, now);
+        let record = uses::request_begins(index, connection, &caller, now);
+        stack::record(index, record, connection, &caller, now);
     }
 }
 

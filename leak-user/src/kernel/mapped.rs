@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{Ordering, fence};
 
 use leak_common::Plain;
-use leak_common::connection::Connection;
+use leak_common::connection::{Connection, Uses};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// A BPF array map, mapped for reading.
@@ -33,6 +33,22 @@ impl<T: Plain> MappedArray<T> {
     fn element(&self, index: usize) -> Option<*const T> {
         // SAFETY: the index is within the mapping.
         (index < self.len).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(index) })
+    }
+}
+
+impl MappedArray<Uses> {
+    /// Copies a slot's uses; `None` when a use began meanwhile.
+    pub(crate) fn uses(&self, index: usize) -> Option<Uses> {
+        let slot = self.element(index)?;
+        // SAFETY: as below; every byte pattern is a valid Uses.
+        unsafe {
+            let begun = (&raw const (*slot).begun).read_volatile();
+            fence(Ordering::Acquire);
+            let uses = slot.read_volatile();
+            fence(Ordering::Acquire);
+            let after = (&raw const (*slot).begun).read_volatile();
+            (uses.begun == begun && after == begun).then_some(uses)
+        }
     }
 }
 

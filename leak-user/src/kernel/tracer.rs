@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Sta
 use aya::{Btf, Ebpf, EbpfLoader};
 use leak_common::Plain;
 use leak_common::config::{Config, MAX_PORTS};
-use leak_common::connection::Connection;
+use leak_common::connection::{Connection, Uses};
 use leak_common::event::{counter, kind};
 use leak_common::layout::Layout;
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub max_connections: u32,
     /// Connections whose latest request's stack is kept.
     pub max_records: u32,
+    /// How many uses of each connection are kept, each with a stack of its own.
+    pub uses: u32,
     /// Bytes of stack copied at first.
     pub stack_bytes: u32,
     /// Nanoseconds a second that may be spent on copying stacks.
@@ -78,6 +80,10 @@ pub struct Tracer {
     counters: PerCpuArray<MapData, u64>,
     connections: MappedArray<Connection>,
     records: Array<MapData, Value<StackRecord>>,
+    /// Records of one connection.
+    records_each: u32,
+    /// When uses are kept.
+    uses: Option<MappedArray<Uses>>,
     pids: BpfHashMap<MapData, u32, u32>,
     profiles: BpfHashMap<MapData, u32, Value<StackProfile>>,
 }
@@ -107,6 +113,9 @@ impl Tracer {
         let profiles = BpfHashMap::try_from(take(&mut ebpf, "PROFILES")?)?;
         let connections = mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?;
         let records = Array::try_from(take(&mut ebpf, "RECORDS")?)?;
+        let uses = (settings.uses > 0)
+            .then(|| mapped(&mut ebpf, "USES", settings.max_connections))
+            .transpose()?;
         let mut free: Stack<_, u32> = Stack::try_from(take(&mut ebpf, "FREE_SLOTS")?)?;
         for slot in (0..settings.max_connections).rev() {
             free.push(slot, 0)?;
@@ -122,7 +131,19 @@ impl Tracer {
             .collect();
         let outcomes =
             attach::attach(&mut ebpf, &types_for_aya, &types, &purposes, settings.flavour);
-        Ok(Self { ebpf, outcomes, ring, counters, connections, records, pids, profiles })
+        let records_each = settings.uses + 1;
+        Ok(Self {
+            ebpf,
+            outcomes,
+            ring,
+            counters,
+            connections,
+            records,
+            records_each,
+            uses,
+            pids,
+            profiles,
+        })
     }
 
     /// How each purpose fared.
@@ -190,17 +211,36 @@ impl Tracer {
             .filter_map(|slot| Some((slot, self.connections.connection(slot)?)))
     }
 
-    /// The flight recorder's stack of the connection in `slot`, whatever request it belongs to; `None`
-    /// when it has no slot there or the kernel keeps writing it.
+    /// The latest uses of the connection with this cookie, which is in `slot`, as far as they are kept.
+    #[must_use]
+    pub fn uses(&self, slot: usize, cookie: u64) -> Option<Uses> {
+        let uses = self.uses.as_ref()?;
+        (0..ATTEMPTS).find_map(|_| uses.uses(slot)).filter(|uses| uses.cookie == cookie)
+    }
+
+    /// The flight recorder's stack of this request of the connection in `slot`; `None` when it has none
+    /// or the kernel keeps writing it.
     ///
     /// It is copied, not mapped: of the recorder's memory little is ever read, and all of a mapping
     /// would be this process's.
     #[must_use]
-    pub fn recorded_stack(&self, slot: usize) -> Option<(StackHeader, Vec<u8>)> {
-        let slot = u32::try_from(slot).ok()?;
+    pub fn recorded_stack(
+        &self,
+        slot: usize,
+        cookie: u64,
+        request: u64,
+    ) -> Option<(StackHeader, Vec<u8>)> {
+        let first = u32::try_from(slot).ok()?.checked_mul(self.records_each)?;
+        (first..first.checked_add(self.records_each)?)
+            .filter_map(|index| self.record(index))
+            .find(|(header, _)| header.cookie == cookie && header.request == request)
+    }
+
+    /// A whole record of the flight recorder.
+    fn record(&self, index: u32) -> Option<(StackHeader, Vec<u8>)> {
         for _ in 0..ATTEMPTS {
-            let before = self.records.get(&slot, 0).ok()?.0;
-            let after = self.records.get(&slot, 0).ok()?.0.header.sequence;
+            let before = self.records.get(&index, 0).ok()?.0;
+            let after = self.records.get(&index, 0).ok()?.0.header.sequence;
             if before.header.sequence % 2 == 0 && before.header.sequence == after {
                 let len = (before.header.len as usize).min(MAX_STACK);
                 return Some((before.header, before.bytes.get(..len)?.to_vec()));
@@ -318,6 +358,8 @@ fn config(settings: &Settings) -> Config {
         max_records: settings.max_records,
         stack_budget_ns: settings.stack_budget_ns,
         drop_one_in: settings.drop_one_in,
+        uses: settings.uses,
+        reserved: 0,
     }
 }
 
@@ -332,7 +374,8 @@ fn load(settings: &Settings, config: &Config, layout: &Layout) -> Result<Ebpf, K
         .map_max_entries("CONNECTIONS", settings.max_connections)
         .map_max_entries("FREE_SLOTS", settings.max_connections)
         .map_max_entries("SLOTS", settings.max_connections)
-        .map_max_entries("RECORDS", settings.max_records)
+        .map_max_entries("RECORDS", settings.max_records.saturating_mul(settings.uses + 1))
+        .map_max_entries("USES", if settings.uses > 0 { settings.max_connections } else { 1 })
         .load(OBJECT)
         .map_err(KernelError::from_load)
 }

@@ -34,6 +34,8 @@ const MAX_BATCHES: usize = 256;
 /// Everything that is needed during a trace.
 pub(super) struct Collector {
     ports: Vec<u16>,
+    /// How many uses of each connection are reported.
+    uses: u32,
     tracer: Tracer,
     targets: Targets,
     resolver: ResolverThread,
@@ -74,6 +76,7 @@ impl Collector {
         });
         let mut collector = Self {
             ports: args.port.clone(),
+            uses: args.uses,
             tracer,
             targets,
             resolver: ResolverThread::start(&args.driver_frames)
@@ -149,7 +152,7 @@ impl Collector {
                 self.resolve(*id, StackRole::OpenedBy, *at, stack);
             }
         }
-        self.tell(Fact::Event(event))
+        self.tell(&Fact::Event(event))
     }
 
     /// Whether an event is about a process that was asked for. Events that do not say whose
@@ -164,22 +167,23 @@ impl Collector {
                 self.engine.table().get(*id).is_some()
             }
             Event::Inventory { .. }
+            | Event::Uses { .. }
             | Event::StackResolved { .. }
             | Event::ServerSessions { .. } => true,
         }
     }
 
     /// Tells the engine what has just become known.
-    fn tell(&mut self, fact: Fact) -> io::Result<()> {
+    fn tell(&mut self, fact: &Fact) -> io::Result<()> {
         self.tell_at(clock::now(), fact)
     }
 
     /// The only way to the engine, and so the place where it is recorded.
-    fn tell_at(&mut self, now: Timestamp, fact: Fact) -> io::Result<()> {
+    fn tell_at(&mut self, now: Timestamp, fact: &Fact) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder {
-            recorder.record(now, &fact);
+            recorder.record(now, fact);
         }
-        self.engine.take(&fact, now)
+        self.engine.take(fact, now)
     }
 
     /// Looks at a process when it first appears: it may be gone at the next look. `comm` is what is
@@ -201,7 +205,7 @@ impl Collector {
         if comm.is_none() {
             self.resolver.first_sight(process);
         }
-        self.tell(Fact::Process(info))
+        self.tell(&Fact::Process(info))
     }
 }
 

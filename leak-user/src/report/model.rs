@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::detect::{Reason, Severity, StackOf};
-use crate::event::{ProcessKey, StackId, TcpState, WireState};
+use crate::event::{ProcessKey, StackId, TcpState, Use, WireState};
 use crate::findings::Finding;
 use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
@@ -94,6 +94,19 @@ struct ConnectionModel<'a> {
     last_used_goroutine: Option<u64>,
     /// Null: its server was not asked, or does not know it.
     server: Option<SessionModel<'a>>,
+    /// Only when they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<Vec<UseModel<'a>>>,
+}
+
+#[derive(Serialize)]
+struct UseModel<'a> {
+    acquired_at: String,
+    released_at: Option<String>,
+    pid: u32,
+    tid: u32,
+    goroutine: Option<u64>,
+    stack: Option<&'a StackId>,
 }
 
 #[derive(Serialize)]
@@ -198,8 +211,12 @@ fn stacks<'a>(
     let of_connections = connections
         .iter()
         .flat_map(|connection| [connection.opened_by.as_ref(), connection.last_used_by.as_ref()]);
+    let of_uses = connections
+        .iter()
+        .flat_map(|connection| connection.uses.iter().flatten().map(|one| one.stack.as_ref()));
     let of_findings = findings.iter().map(|finding| finding.verdict.stack.as_ref());
-    let ids: BTreeSet<&StackId> = of_connections.chain(of_findings).flatten().collect();
+    let ids: BTreeSet<&StackId> =
+        of_connections.chain(of_uses).chain(of_findings).flatten().collect();
     ids.into_iter()
         .filter_map(|id| {
             let Stack { id: _, quality, shortfall, language, frames, culprit: _ } =
@@ -272,6 +289,17 @@ impl<'a> ConnectionModel<'a> {
             last_used_by: at_hand(&connection.last_used_by),
             last_used_goroutine: connection.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
+            uses: connection.uses.as_ref().map(|uses| {
+                let model = |one: &'a Use| UseModel {
+                    acquired_at: snapshot.clock.rfc3339(one.acquired_at),
+                    released_at: one.released_at.map(|at| snapshot.clock.rfc3339(at)),
+                    pid: one.pid,
+                    tid: one.tid,
+                    goroutine: one.goroutine,
+                    stack: at_hand(&one.stack),
+                };
+                uses.iter().map(model).collect()
+            }),
         }
     }
 }

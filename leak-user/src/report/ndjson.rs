@@ -132,7 +132,10 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
             let body = Asked { server, status, message, max_connections, used };
             line(out, "server", clock.rfc3339(*at), body)
         }
-        Event::Used { .. } | Event::Inventory { .. } | Event::StackResolved { .. } => Ok(()),
+        Event::Used { .. }
+        | Event::Inventory { .. }
+        | Event::Uses { .. }
+        | Event::StackResolved { .. } => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::{
     Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
-    Timestamp, Usage, Wire, WireState,
+    Timestamp, Usage, Use, Wire, WireState,
 };
 use crate::table::pools::PoolKey;
 use crate::table::servers::ServerSide;
@@ -69,6 +69,8 @@ pub struct Connection {
     pub last_used_by: Option<StackId>,
     /// The goroutine that sent the latest request.
     pub last_used_goroutine: Option<u64>,
+    /// Its latest uses, the oldest first, when they were asked for.
+    pub uses: Option<Vec<Use>>,
     /// Number of the request whose stack was looked for last.
     pub(super) stack_sought: u64,
     /// Its own [`crate::event::Event::Opened`] was seen.
@@ -126,6 +128,7 @@ impl Connection {
             opened_by: None,
             last_used_by: None,
             last_used_goroutine: None,
+            uses: None,
             stack_sought: 0,
             announced: false,
             pool,
@@ -296,6 +299,13 @@ impl Connection {
                 self.stack_sought = request;
             }
             StackRole::LastUsedBy { .. } => {}
+            StackRole::UsedBy { request } => {
+                let mut uses = self.uses.iter_mut().flatten();
+                if let Some(one) = uses.find(|one| one.request == request) {
+                    one.stack = stack.cloned();
+                    one.goroutine = goroutine;
+                }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::table::history::History;
 const MAX_IDENTITIES: usize = 64;
 
 /// Most pairs of process and server told apart; what comes on top is one group a process.
-const MAX_FAMILIES: usize = 4096;
+const MAX_FAMILIES: usize = 16_384;
 
 /// Stands for the servers of a process that are not told apart.
 const OTHER_SERVERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -134,6 +134,8 @@ impl Pool<'_> {
 pub(super) struct Pools {
     families: BTreeMap<(ProcessKey, SocketAddr), Family>,
     folded: u64,
+    /// There is no room, and making some was tried in vain.
+    is_crowded: bool,
 }
 
 impl Pools {
@@ -172,8 +174,12 @@ impl Pools {
     pub(super) fn remove(&mut self, key: &PoolKey, at: Option<Timestamp>) {
         let family = self.families.get_mut(&(key.process, key.remote));
         let at = history_from(key.remote, at);
-        if let Some(member) = family.and_then(|family| family.members.get_mut(&key.identity)) {
+        let Some(family) = family else { return };
+        if let Some(member) = family.members.get_mut(&key.identity) {
             member.history.change(at, -1);
+        }
+        if self.is_crowded && family.open() <= 0 {
+            self.is_crowded = false;
         }
     }
 
@@ -187,8 +193,9 @@ impl Pools {
         if self.families.contains_key(&(process, remote)) {
             return remote;
         }
-        if self.families.len() >= MAX_FAMILIES {
+        if self.families.len() >= MAX_FAMILIES && !self.is_crowded {
             self.families.retain(|_, family| family.open() > 0);
+            self.is_crowded = self.families.len() >= MAX_FAMILIES;
         }
         if self.families.len() < MAX_FAMILIES {
             return remote;
@@ -199,6 +206,7 @@ impl Pools {
 
     /// Forgets groups that have been empty for long.
     pub(super) fn prune(&mut self, now: Timestamp) {
+        self.is_crowded = false;
         self.families.retain(|_, family| {
             let histories = family.members.values().map(|member| &member.history);
             let changed = histories.filter_map(History::changed_at).max();

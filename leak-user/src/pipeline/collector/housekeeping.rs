@@ -20,7 +20,7 @@ impl Collector {
                 continue;
             }
             if !self.engine.has_exited(process) {
-                self.tell(Fact::Exited(process))?;
+                self.tell(&Fact::Exited(process))?;
             }
             if !in_use.contains(&process) && self.met.remove(&process) {
                 self.resolver.forget(process);

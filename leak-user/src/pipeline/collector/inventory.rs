@@ -35,7 +35,7 @@ impl Collector {
                             undestroyed.push(self.closed_but_held(*id, usage));
                         }
                     }
-                    self.tell_at(now, Fact::Event(event))?;
+                    self.tell_at(now, &Fact::Event(event))?;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -72,7 +72,7 @@ impl Collector {
                 self.warn_of_gaps(&inventory);
                 inventory.sockets.extend(undestroyed);
                 self.keep_wanted(&mut inventory.sockets)?;
-                self.tell(Fact::Event(inventory.into_event()))?;
+                self.tell(&Fact::Event(inventory.into_event()))?;
             }
             Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
         }

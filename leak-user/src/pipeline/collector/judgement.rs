@@ -11,7 +11,7 @@ impl Collector {
     pub(in crate::pipeline) fn judge(&mut self) -> anyhow::Result<()> {
         self.look_for_exits()?;
         let counts = self.event_counts();
-        Ok(self.tell(Fact::Judge(counts))?)
+        Ok(self.tell(&Fact::Judge(counts))?)
     }
 
     /// Has the table judged for the last time, and the report printed.
@@ -21,7 +21,7 @@ impl Collector {
             self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
         }
         let counts = self.event_counts();
-        let told = self.tell(Fact::End(counts));
+        let told = self.tell(&Fact::End(counts));
         if let Some(recorder) = self.recorder {
             recorder.finish();
         }

@@ -35,7 +35,7 @@ impl Collector {
         let Some(answer) = answer else { return Ok(()) };
         let event = Event::ServerSessions { server: server.clone(), at, answer: Box::new(answer) };
         let before = self.server_status(&server);
-        self.tell(Fact::Event(event))?;
+        self.tell(&Fact::Event(event))?;
         self.engine.flush()?;
         let after = self.server_status(&server);
         if before != after {

@@ -21,21 +21,51 @@ impl Collector {
         let wanting: Vec<_> = self.engine.table().wanting_stack(silent_for, clock::now()).collect();
         for (id, request) in wanting {
             let role = StackRole::LastUsedBy { request };
-            let known = self.engine.table().get(id);
-            let at = known.and_then(|connection| connection.opened_at).unwrap_or_default();
-            let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
-            let stack = record
-                .filter(|(header, _)| header.cookie == id.0 && header.request == request)
-                .ok_or(Shortfall::NotRecorded)
-                .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes));
+            let stack = self.recorded(id, request);
             if stack.is_err() {
                 // An older one would accuse an innocent.
                 let event = Event::StackResolved { id, role, stack: None, goroutine: None };
-                self.tell(Fact::Event(event))?;
+                self.tell(&Fact::Event(event))?;
             }
+            let at = self.opened_at(id);
             self.resolve(id, role, at, stack);
         }
         Ok(())
+    }
+
+    /// Tells the latest uses of every connection, if that was asked for, and has their stacks resolved.
+    pub(in crate::pipeline) fn take_uses(&mut self) -> io::Result<()> {
+        if self.uses == 0 {
+            return Ok(());
+        }
+        let ids: Vec<_> = self.engine.table().connections().map(|known| known.id).collect();
+        for id in ids {
+            let kept = self.slots.get(&id).and_then(|&slot| self.tracer.uses(slot, id.0));
+            let uses = kept.map(|kept| decode::uses(&kept, self.uses)).unwrap_or_default();
+            let requests: Vec<_> = uses.iter().map(|one| one.request).collect();
+            self.tell(&Fact::Event(Event::Uses { id, uses }))?;
+            for request in requests {
+                // One that was not recorded stays unknown.
+                let (role, at) = (StackRole::UsedBy { request }, self.opened_at(id));
+                let stack = self.recorded(id, request);
+                self.resolve(id, role, at, stack);
+            }
+        }
+        Ok(())
+    }
+
+    /// A request's stack, as it was recorded.
+    fn recorded(&self, id: ConnectionId, request: u64) -> Result<RawStack, Shortfall> {
+        let slot = self.slots.get(&id);
+        slot.and_then(|&slot| self.tracer.recorded_stack(slot, id.0, request))
+            .ok_or(Shortfall::NotRecorded)
+            .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes))
+    }
+
+    /// When a connection was opened, which tells it from others that used the same socket.
+    fn opened_at(&self, id: ConnectionId) -> Timestamp {
+        let known = self.engine.table().get(id);
+        known.and_then(|connection| connection.opened_at).unwrap_or_default()
     }
 
     /// Has a stack resolved, or counts that there is none.
@@ -93,11 +123,11 @@ impl Collector {
         if let Some(stack) = &resolved.stack
             && !self.engine.has_stack(stack)
         {
-            self.tell(Fact::Stack(Arc::clone(stack)))?;
+            self.tell(&Fact::Stack(Arc::clone(stack)))?;
         }
         let stack = resolved.stack.map(|stack| stack.id.clone());
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
-        Ok(self.tell(Fact::Event(event))?)
+        Ok(self.tell(&Fact::Event(event))?)
     }
 
     /// Whether every stack asked for has been answered.

@@ -1,0 +1,56 @@
+//! How judging grows with the number of connections, and whether a month fits into memory.
+//!
+//! Run it with `cargo xtask bench scale`.
+
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
+
+use std::time::Duration;
+
+use simulation::{POOL, at_once, cpu_time, month, unseen};
+
+/// Processes of the month; each has a hundred connections.
+const PROCESSES: u64 = 10_000;
+
+fn main() {
+    println!(
+        "{:>11} {:>9} {:>9} {:>12} {:>10} {:>8}",
+        "connections", "processes", "opening", "refreshing", "judging", "memory"
+    );
+    for connections in [1_000, 10_000, 100_000, 1_000_000] {
+        let (cost, world) = at_once(connections);
+        let each = |time: Duration| time / u32::try_from(connections).unwrap_or(u32::MAX);
+        println!(
+            "{connections:>11} {:>9} {:>6} ns {:>9} ns {:>7} ns {:>4} MiB   ({} ms a judgement, {} findings)",
+            connections.div_ceil(POOL),
+            each(cost.events).as_nanos(),
+            each(cost.refresh).as_nanos(),
+            each(cost.judge).as_nanos(),
+            resident_mib(),
+            cost.judge.as_millis(),
+            world.engine.accused().len(),
+        );
+    }
+    println!("\nday  open  processes  pools  memory  so far");
+    let begun = cpu_time();
+    month(PROCESSES, unseen(), |day, world| {
+        if day % 3 == 0 {
+            let table = world.engine.table();
+            println!(
+                "{day:>3} {:>5} {:>10} {:>6} {:>4} MiB {:>6.1} s",
+                table.connections().count(),
+                table.processes().count(),
+                table.pools().count(),
+                resident_mib(),
+                (cpu_time() - begun).as_secs_f64(),
+            );
+        }
+    });
+}
+
+/// Resident memory of this process, the simulated world included.
+fn resident_mib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    (pages.unwrap_or(0) * rustix::param::page_size() as u64) >> 20
+}
