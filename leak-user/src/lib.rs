@@ -8,9 +8,10 @@
 //! # The way of an event
 //!
 //! ```text
-//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ table ──▶ detect ──▶ findings ──▶ report
-//!     └──mapped arrays─────────┘                   ▲   ▲
-//!                                          inventory   stacks
+//!                                                  ┌────────────────── engine ──────────────────┐
+//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ │ table ──▶ detect ──▶ findings ──▶ report   │
+//!     └──mapped arrays─────────┘                   └──▲────▲────────────────────────────────────┘
+//!                                             inventory    stacks
 //! ```
 //!
 //! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
@@ -26,6 +27,8 @@
 //!    turned out not to be so.
 //! 7. [`report`] prints it.
 //!
+//! [`engine`] holds 3, 6 and 7 together: whoever drives it tells it facts, each with its moment.
+//!
 //! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
 //! this, and [`inventory`], which looks at the system, read the clock.
 
@@ -34,6 +37,7 @@ pub mod clock;
 pub mod decode;
 pub mod detect;
 pub mod doctor;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;

@@ -2,7 +2,6 @@
 //! judged once an interval.
 
 mod collector;
-mod output;
 mod resolver;
 mod targets;
 

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ use tally::Tallies;
 #[derive(Debug)]
 pub struct ConnectionTable {
     capacity: usize,
-    connections: HashMap<ConnectionId, Connection>,
+    /// In order, so that the same events are always judged in the same order.
+    connections: BTreeMap<ConnectionId, Connection>,
     gone: Gone,
     pools: Pools,
     tallies: Tallies,
@@ -52,7 +53,7 @@ impl ConnectionTable {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             gone: Gone::default(),
             pools: Pools::default(),
             tallies: Tallies::default(),
@@ -89,7 +90,7 @@ impl ConnectionTable {
         }
     }
 
-    /// The live connections, in no order.
+    /// The live connections, in the order of their ids.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.values()
     }
