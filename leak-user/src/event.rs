@@ -362,4 +362,11 @@ pub enum Event {
         /// The goroutine that ran, in a Go program.
         goroutine: Option<u64>,
     },
+    /// The thread that began a connection's latest request has ended.
+    UserGone {
+        /// The connection.
+        id: ConnectionId,
+        /// The request's number.
+        request: u64,
+    },
 }

@@ -75,7 +75,8 @@ pub fn refusal(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const TOO_MANY: &[u8] = b"E\0\0\0\x5fSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0";
+    const TOO_MANY: &[u8] =
+        b"E\0\0\0\x5fSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0";
 
     #[test]
     fn a_refusal_has_a_code() {

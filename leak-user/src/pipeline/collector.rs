@@ -143,7 +143,7 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. } | Event::StackResolved { .. } | Event::UserGone { .. } => true,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::event::{ProcessKey, StackId, TcpState, WireState};
 use crate::findings::Finding;
 use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
+use crate::report::next_step::next_step;
 use crate::stacks::{Frame, Language, Quality, Stack};
 use crate::table::{Connection, ProcessTally};
 
@@ -53,6 +54,8 @@ struct ProcessModel<'a> {
     opened_total: u64,
     closed_total: u64,
     peak_open: u64,
+    /// Connections that the server refused, by SQLSTATE.
+    refused: &'a BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -108,6 +111,7 @@ pub(super) struct FindingModel<'a> {
     stack_of: StackOf,
     stack: Option<&'a StackId>,
     culprit: Option<CulpritModel<'a>>,
+    next_step: Option<String>,
     retracted_at: Option<String>,
 }
 
@@ -198,6 +202,7 @@ impl<'a> ProcessModel<'a> {
             opened_total: tally.total.opened_total,
             closed_total: tally.total.closed_total,
             peak_open: tally.total.peak_open,
+            refused: &tally.refused,
         }
     }
 }
@@ -264,6 +269,7 @@ impl<'a> FindingModel<'a> {
                 file: frame.file.as_deref(),
                 line: frame.line,
             }),
+            next_step: next_step(verdict, culprit),
             retracted_at: finding.retracted_at.map(|at| snapshot.clock.rfc3339(at)),
         }
     }

@@ -111,7 +111,10 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
             };
             line(out, "connection_closed", clock.rfc3339(*at), body)
         }
-        Event::Used { .. } | Event::Inventory { .. } | Event::StackResolved { .. } => Ok(()),
+        Event::Used { .. }
+        | Event::Inventory { .. }
+        | Event::StackResolved { .. }
+        | Event::UserGone { .. } => Ok(()),
     }
 }
 
