@@ -41,6 +41,7 @@ pub struct Process {
     pub opened_total: u64,
     pub closed_total: u64,
     pub peak_open: u64,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// An open connection.
@@ -71,6 +72,7 @@ pub struct Connection {
 pub struct Wire {
     pub state: String,
     pub tls: bool,
+    pub listens: bool,
     pub user: Option<String>,
     pub database: Option<String>,
     pub application_name: Option<String>,

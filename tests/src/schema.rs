@@ -50,6 +50,7 @@ const PROCESS: &[(&str, Kind)] = &[
     ("opened_total", Number),
     ("closed_total", Number),
     ("peak_open", Number),
+    ("refused", Map),
 ];
 
 /// A connection that was found when its process had closed it already belongs to nobody.
@@ -77,6 +78,7 @@ const CONNECTION: &[(&str, Kind)] = &[
 const WIRE: &[(&str, Kind)] = &[
     ("state", Text),
     ("tls", Flag),
+    ("listens", Flag),
     ("user", TextOrNull),
     ("database", TextOrNull),
     ("application_name", TextOrNull),
@@ -104,6 +106,7 @@ const FINDING: &[(&str, Kind)] = &[
     ("stack_of", TextOrNull),
     ("stack", TextOrNull),
     ("culprit", MapOrNull),
+    ("next_step", TextOrNull),
     ("retracted_at", TimeOrNull),
 ];
 

@@ -84,6 +84,7 @@ struct ConnectionModel<'a> {
 struct WireModel<'a> {
     state: WireState,
     tls: bool,
+    listens: bool,
     user: Option<&'a str>,
     database: Option<&'a str>,
     application_name: Option<&'a str>,
@@ -226,6 +227,7 @@ impl<'a> ConnectionModel<'a> {
             wire: WireModel {
                 state: wire.state,
                 tls: wire.tls,
+                listens: wire.listens,
                 user: wire.user.as_deref(),
                 database: wire.database.as_deref(),
                 application_name: wire.application_name.as_deref(),

@@ -44,7 +44,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
              opened_before_trace silent_ms bytes_sent bytes_received unread_bytes \
              opened_since_silent opened_by last_used_by",
         ),
-        ("/connections/0/wire", "state tls user database application_name backend_pid"),
+        ("/connections/0/wire", "state tls listens user database application_name backend_pid"),
         ("/stacks/leak", "quality language frames"),
         ("/stacks/leak/frames/0", "function module file line address"),
         (
