@@ -20,6 +20,7 @@ mod payload;
 mod probes;
 mod python;
 mod stack;
+mod statement;
 mod uses;
 mod wire;
 

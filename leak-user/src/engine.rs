@@ -194,7 +194,7 @@ impl Known {
         let mut changes = self.keep_what_exited_leaked();
         let standing = self.ledger.standing();
         let thresholds = &self.beginning.thresholds;
-        let verdicts = detect::evaluate(&self.table, thresholds, &standing, now);
+        let verdicts = detect::evaluate(&self.table, &self.stacks, thresholds, &standing, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
         changes
     }

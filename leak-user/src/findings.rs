@@ -49,9 +49,9 @@ pub struct Finding {
 impl Finding {
     /// Whether `verdict` is about the same trouble of the same code.
     fn covers(&self, verdict: &Verdict) -> bool {
-        // A group's commonest stack may change while it grows.
-        let same_stack = verdict.reason == Reason::Growing || self.verdict.stack == verdict.stack;
-        same_stack && self.is_about(verdict)
+        // The code that a group's newest connections show may change while it grows.
+        let same_code = verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause;
+        same_code && self.is_about(verdict)
     }
 
     /// Whether `verdict` is about the same trouble, whoever made it.
@@ -142,7 +142,7 @@ impl Ledger {
             let left = finding.accused.iter().filter(|(id, _)| !silences.contains_key(id));
             let left: Vec<_> = left.map(|(&id, &since)| (id, since)).collect();
             let changed = finding.verdict.severity != verdict.severity
-                || finding.verdict.stack != verdict.stack
+                || finding.verdict.cause != verdict.cause
                 || finding.verdict.connections != verdict.connections;
             // A group's newest connections change all the time; what it is accused of does not.
             let worth_telling = match verdict.reason {
@@ -229,6 +229,8 @@ impl Ledger {
         self.open
             .iter()
             .filter(|finding| finding.verdict.reason == Reason::Abandoned)
+            // What is only suspected does not become a leak by lasting.
+            .filter(|finding| finding.verdict.severity == Severity::Leak)
             .flat_map(|finding| finding.accused.iter().map(|(&id, &since)| (id, since)))
             .collect()
     }

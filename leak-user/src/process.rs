@@ -132,6 +132,12 @@ pub fn is_running(process: ProcessKey) -> bool {
         .is_ok_and(|stat| stat.start_ticks == process.start_ticks && !stat.has_exited)
 }
 
+/// Whether a process has this thread.
+#[must_use]
+pub fn has_thread(pid: u32, tid: u32) -> bool {
+    std::fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
+}
+
 /// Describes a process. What needs more privileges than there are is `None`.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ pub use pools::{Identity, Pool, PoolKey};
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
-use crate::event::{Caller, ConnectionId, Endpoints, Event, ProcessKey, Timestamp, Usage, Wire};
+use crate::event::{
+    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
+};
 use gone::Gone;
 use pools::Pools;
 use tally::Tallies;
@@ -96,6 +98,16 @@ impl ConnectionTable {
             Event::StackResolved { id, role, stack, goroutine } => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.use_stack(*role, stack.as_ref(), *goroutine);
+                    if let (StackRole::LastUsedBy { request }, Some(stack)) = (role, stack)
+                        && *request < connection.requests
+                    {
+                        self.pools.went_on(&connection.pool, now, stack.clone());
+                    }
+                }
+            }
+            Event::UserGone { id, request } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.user_gone = connection.requests == *request;
                 }
             }
         }
@@ -148,6 +160,12 @@ impl ConnectionTable {
         self.pools.pool(&connection.pool)
     }
 
+    /// A group by its name.
+    #[must_use]
+    pub fn pool(&self, key: &PoolKey) -> Pool<'_> {
+        self.pools.pool(key)
+    }
+
     /// Every group.
     pub fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
         self.pools.all()
@@ -173,6 +191,52 @@ impl ConnectionTable {
                     && connection.silent_for(now) >= silent_for
             })
             .map(|connection| (connection.id, connection.requests))
+    }
+
+    /// Up to `most` connections of each group that were used since `since`, with their latest request's
+    /// number: its stack is one of the code that gives connections back.
+    #[must_use]
+    pub fn wanting_sample(&self, since: Timestamp, most: usize) -> Vec<(ConnectionId, u64)> {
+        let mut taken: HashMap<&PoolKey, usize> = HashMap::new();
+        let used = self.connections.values().filter(|connection| {
+            connection.requests != connection.stack_sought && connection.silent_since() >= since
+        });
+        used.filter(|connection| {
+            let taken = taken.entry(&connection.pool).or_default();
+            *taken += 1;
+            *taken <= most
+        })
+        .map(|connection| (connection.id, connection.requests))
+        .collect()
+    }
+
+    /// Connections silent for at least `silent_for` that only one thread has used, with the latest
+    /// request's number and its process and thread; not those whose thread is known to be gone.
+    pub fn bound_to_threads(
+        &self,
+        silent_for: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
+        self.connections
+            .values()
+            .filter(move |connection| {
+                !connection.moved
+                    && !connection.user_gone
+                    && connection.silent_for(now) >= silent_for
+            })
+            .filter_map(|connection| {
+                Some((connection.id, connection.requests, connection.request_by?))
+            })
+    }
+
+    /// Whether `connection` seems to belong to a thread rather than to a pool: no other thread has
+    /// used it, and this one lives and has used no other of the group since.
+    #[must_use]
+    pub fn is_bound_to_thread(&self, connection: &Connection) -> bool {
+        let Some((_, tid)) = connection.request_by else { return false };
+        !connection.moved
+            && !connection.user_gone
+            && self.pool_of(connection).thread_seen(tid) <= connection.request_at
     }
 
     fn opened(
@@ -239,13 +303,23 @@ impl ConnectionTable {
             if let Some(request_at) = usage.request_at
                 && usage.requests != connection.requests
             {
-                let pause = request_at.since(connection.silent_since());
-                self.pools.paused(&connection.pool, pause);
+                self.pools.paused(&connection.pool, connection.silent_since(), request_at);
+                if let Some(stack) = connection.last_used_by.take() {
+                    self.pools.went_on(&connection.pool, connection.silent_since(), stack);
+                }
+            }
+            if let (Some(sqlstate), None) = (&usage.wire.refused, &connection.wire.refused) {
+                self.tallies.refuse(connection.process, sqlstate);
             }
             connection.use_counters(usage);
             connection.last_counted = Some(now);
             let since = connection.counted_since;
             self.regroup(id, &usage.wire, since);
+        }
+        if let (Some(connection), Some((_, tid)), Some(at)) =
+            (self.connections.get(&id), usage.request_by, usage.request_at)
+        {
+            self.pools.used_by(&connection.pool, tid, at);
         }
     }
 
@@ -274,12 +348,20 @@ impl ConnectionTable {
         if missed {
             self.adopt_used(id, usage, now);
         }
+        if self.connections.contains_key(&id) {
+            self.used(id, usage, now);
+        }
         self.remove(id, at, false, now);
     }
 
     fn remove(&mut self, id: ConnectionId, at: Timestamp, failed: bool, now: Timestamp) {
         if let Some(connection) = self.connections.remove(&id) {
-            self.pools.remove(&connection.pool, Some(at));
+            if !connection.uncounted {
+                self.pools.remove(&connection.pool, Some(at));
+            }
+            if let Some(opened_at) = connection.opened_at.filter(|_| !failed) {
+                self.pools.retired(&connection.pool, at.since(opened_at));
+            }
             let remote = connection.endpoints.remote;
             self.tallies.remove(connection.process, remote, failed, now);
             self.gone.insert(id, at);
@@ -289,6 +371,12 @@ impl ConnectionTable {
     /// Moves a connection, with its past, to the group that its startup message names.
     fn regroup(&mut self, id: ConnectionId, wire: &Wire, since: Option<Timestamp>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        if wire.cancels {
+            if !std::mem::replace(&mut connection.uncounted, true) {
+                self.pools.remove(&connection.pool, connection.counted_since);
+            }
+            return;
+        }
         let identity = Identity::of(wire);
         if *connection.pool.identity == identity && connection.counted_since == since {
             return;

@@ -100,6 +100,7 @@ pub struct Process {
     pub opened_total: u64,
     pub closed_total: u64,
     pub peak_open: u64,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// An open connection.
@@ -145,6 +146,7 @@ pub struct Use {
 pub struct Wire {
     pub state: String,
     pub tls: bool,
+    pub listens: bool,
     pub user: Option<String>,
     pub database: Option<String>,
     pub application_name: Option<String>,

@@ -56,6 +56,7 @@ const PROCESS: &[(&str, Kind)] = &[
     ("opened_total", Number),
     ("closed_total", Number),
     ("peak_open", Number),
+    ("refused", Map),
 ];
 
 /// A connection that was found when its process had closed it already belongs to nobody.
@@ -122,6 +123,7 @@ const SERVER: &[(&str, Kind)] = &[
 const WIRE: &[(&str, Kind)] = &[
     ("state", Text),
     ("tls", Flag),
+    ("listens", Flag),
     ("user", TextOrNull),
     ("database", TextOrNull),
     ("application_name", TextOrNull),
@@ -150,6 +152,7 @@ const FINDING: &[(&str, Kind)] = &[
     ("stack_of", TextOrNull),
     ("stack", TextOrNull),
     ("culprit", MapOrNull),
+    ("next_step", TextOrNull),
     ("retracted_at", TimeOrNull),
 ];
 

@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use tests::{FakeServer, Manner, Need, Program, Reply, Report, Suite, Test, test};
+use anyhow::{Result, ensure};
+use tests::{FakeServer, Finding, Manner, Need, Program, Reply, Report, Suite, Test, test};
 
 const SENDERS: [&str; 11] = [
     "write",
@@ -62,6 +62,9 @@ fn main() -> ExitCode {
         test("startup_is_a_state_until_answered", startup_is_a_state_until_answered),
         test("many_results_in_one_answer", many_results_in_one_answer),
         test("pipelined_requests", pipelined_requests),
+        test("listening_in_every_form", listening_in_every_form),
+        test("refused_by_the_server", refused_by_the_server),
+        test("cancelling_is_no_startup", cancelling_is_no_startup),
     ]);
     tests::run(all)
 }
@@ -213,4 +216,84 @@ fn pipelined_requests(suite: &Suite) -> Result<()> {
     client.ok("ask SELECT pg_sleep(60)")?;
     let reply = client.ok("answer")?;
     check(&trace.stop()?, &reply, id, &["busy", "unknown"])
+}
+
+fn listening_in_every_form(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let mut sessions = Vec::new();
+    for (listens, command) in [
+        (true, "query LISTEN news"),
+        (true, "query listen news"),
+        (true, "query /* which? **/\t/**/ Listen news"),
+        (true, "query   ; LISTEN \"news\""),
+        (true, "prepare - LISTEN news"),
+        (true, "prepare - /* quietly */ listen news"),
+        (true, "prepare a_name_like_those_of_drivers_1 LISTEN news"),
+        (false, "query SELECT 'LISTEN news'"),
+        (false, "query -- LISTEN news"),
+        (false, "query LISTENER"),
+        (false, "prepare listen SELECT 1"),
+    ] {
+        let id = session(suite, &mut client)?;
+        client.ok(command)?;
+        sessions.push((id, listens, command));
+    }
+    for end in ["UNLISTEN *", "discard all"] {
+        let id = session(suite, &mut client)?;
+        client.ok("query LISTEN news")?;
+        client.ok(&format!("query {end}"))?;
+        sessions.push((id, false, end));
+    }
+
+    let report = trace.stop()?;
+    for (id, listens, command) in sessions {
+        assert_eq!(report.connection(id)?.wire.listens, listens, "{command}");
+    }
+    Ok(())
+}
+
+fn refused_by_the_server(suite: &Suite) -> Result<()> {
+    suite.server().sql("CREATE ROLE nobody LOGIN CONNECTION LIMIT 0")?;
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    session(suite, &mut client)?;
+    client.ok("user nobody")?;
+    for pieces in [65536, 0] {
+        client.ok(&format!("connect 4 {}", suite.port()))?;
+        client.ok("greet")?;
+        client.ok(&format!("pieces-of {pieces}"))?;
+        // To the end of the stream: no answer says that the server is ready.
+        ensure!(client.ok("answer").is_err(), "the server has accepted nobody");
+        client.ok("close")?;
+    }
+    client.ok("user somebody")?;
+    client.ok(&format!("connect 4 {}", suite.port()))?;
+    client.ok("pieces-of 65536")?;
+    client.ok("greet")?;
+    ensure!(client.ok("answer").is_err(), "the server has accepted somebody");
+
+    let report = trace.stop()?;
+    let refused: Vec<_> = report.process(client.pid())?.refused.clone().into_iter().collect();
+    assert_eq!(refused, [("28000".to_owned(), 1), ("53300".to_owned(), 2)]);
+    Ok(())
+}
+
+fn cancelling_is_no_startup(suite: &Suite) -> Result<()> {
+    let server = FakeServer::start(Manner::Mute)?;
+    let mut client = suite.client()?;
+    let trace = suite.trace_port(server.port()).pid(client.pid()).start()?;
+    let waits = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
+    client.ok("greet")?;
+    let cancels = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
+    client.ok("cancel")?;
+    let stuck = |finding: &Finding| finding.reason == "connect_stuck";
+    let found = trace.finding(stuck)?;
+    assert_eq!(found.connections, [waits]);
+
+    let report = trace.stop()?;
+    assert_eq!(report.connection(cancels)?.wire.user, None);
+    let blamed = report.findings.iter().any(|finding| finding.connections.contains(&cancels));
+    assert!(!blamed, "{:#?}", report.findings);
+    Ok(())
 }

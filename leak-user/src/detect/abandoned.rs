@@ -1,19 +1,22 @@
 //! A connection that its pool has lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::detect::evidence::plural;
 use crate::detect::{Detector, Reason, Severity, Verdict, View};
-use crate::event::{StackId, Timestamp};
+use crate::event::{ConnectionId, Timestamp, WireState};
 use crate::table::{Connection, PoolKey};
+
+mod exhausted;
+mod siblings;
+
+use siblings::Habit;
 
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;
-/// What lies further apart was not one burst.
-const ONE_BY_ONE: Duration = Duration::from_millis(100);
 /// At most this many times the usual silence is waited for.
-const MOST_PATIENCE: u32 = 5;
+const MOST_PATIENCE: u32 = 10;
 
 /// Finds connections that are idle and silent while their group opened more.
 ///
@@ -21,24 +24,24 @@ const MOST_PATIENCE: u32 = 5;
 /// two pools that look like one, a replacement under way, a connection held in thought. So it takes
 /// a staircase: connections that were opened after others had fallen silent, fell silent
 /// themselves, and were followed by yet others. An idle pool beside a growing one has no such
-/// steps, because its connections were all there before the first of them fell silent.
+/// steps, because its connections were all there before the first of them fell silent; nor have two
+/// pools that grow in turns, because each uses all that it has before it grows.
 ///
 /// Where a group has a staircase, the connections that saw growth and were last used by the code
-/// that is on its steps are accused. So are those that the same code used last and that saw no
-/// growth: a pool at its cap cannot grow any more. Idle connections that other code used last stay
-/// out of it.
+/// that is on its steps are accused. Those that saw none, because the pool has reached its cap, are
+/// accused with them when nothing of the pool is left: all of it silent, and all of it after that
+/// code. Else they may be free.
+///
+/// A pool at its cap cannot grow; [`exhausted`] tells what proves that nothing of it is left. Else
+/// there is no proof without a staircase, but what is unusual is told as a suspicion: see
+/// [`exhausted`] and [`siblings`].
 pub(super) struct Abandoned;
 
-/// A silent, idle connection, and how much its group grew since.
+/// A silent, idle connection, how much its group grew since, and the code that used it last.
 struct Candidate<'a> {
     connection: &'a Connection,
     growth: i64,
-}
-
-impl Candidate<'_> {
-    fn stack(&self) -> Option<&StackId> {
-        self.connection.last_used_by.as_ref()
-    }
+    path: Option<String>,
 }
 
 impl Detector for Abandoned {
@@ -48,72 +51,61 @@ impl Detector for Abandoned {
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let mut pools: BTreeMap<PoolKey, Vec<Candidate<'_>>> = BTreeMap::new();
-        for connection in idle_connections(view, now) {
-            let candidate = Candidate { connection, growth: view.lasting_growth(connection) };
+        for connection in view.idle_connections(now) {
+            let growth = view.lasting_growth(connection);
+            let candidate = Candidate { connection, growth, path: view.path(connection) };
             pools.entry(view.table().pool_of(connection).key).or_default().push(candidate);
         }
-        let (mut lost, mut stuck) = (Vec::new(), Vec::new());
-        for pool in pools.values() {
-            let accused = accused(view, pool, now);
-            if accused.is_empty() && fell_silent_one_by_one(view, pool) {
-                stuck.extend(pool.iter().map(|candidate| candidate.connection));
+        let (mut lost, mut missed) = (Vec::new(), Vec::new());
+        let (mut emptied, mut exhausted) = (Vec::new(), Vec::new());
+        let groups = if pools.is_empty() { HashMap::new() } else { view.groups() };
+        for (key, pool) in &pools {
+            if exhausted::is_proven(view, pool) {
+                emptied.extend(pool.iter().map(|candidate| candidate.connection));
+                continue;
             }
-            lost.extend(accused);
+            let accused = accused(view, pool, now);
+            if !accused.is_empty() {
+                lost.extend(accused);
+            } else if exhausted::fell_silent_one_by_one(view, pool) {
+                exhausted.extend(pool.iter().map(|candidate| candidate.connection));
+            } else {
+                let group = groups.get(key).map(Vec::as_slice).unwrap_or_default();
+                missed.extend(siblings::outlived(view, pool, group, now));
+            }
         }
-        let mut verdicts = view.verdicts(self.reason(), lost, |members| {
-            let growth = members.iter().map(|member| view.lasting_growth(member)).max();
-            let opened = match growth {
-                Some(growth) if growth > 0 => format!("the pool opened {growth} more"),
-                _ => "the pool opened others".to_owned(),
-            };
-            let connections = plural(members.len(), "connection");
-            let silence = view.silence(members, now);
-            (Severity::Leak, format!("{connections} idle and {silence}, while {opened}"))
-        });
-        verdicts.extend(view.verdicts(self.reason(), stuck, |members| {
-            let connections = plural(members.len(), "connection");
-            let silence = view.silence(members, now);
-            let evidence = format!(
-                "all {connections} of the pool idle and {silence}, one after the other by the same \
-                 code; the pool may be exhausted"
-            );
-            (Severity::Suspect, evidence)
+        let mut verdicts = view
+            .verdicts(self.reason(), lost, |members| (Severity::Leak, lost_to(view, members, now)));
+        verdicts.extend(view.verdicts(self.reason(), emptied, |members| {
+            (Severity::Leak, exhausted::proof(view, members, now))
+        }));
+        verdicts.extend(view.verdicts(self.reason(), exhausted, |members| {
+            (Severity::Suspect, exhausted::evidence(view, members, now))
+        }));
+        let habits: HashMap<ConnectionId, Habit> =
+            missed.iter().map(|(connection, habit)| (connection.id, habit.clone())).collect();
+        let missed = missed.into_iter().map(|(connection, _)| connection);
+        verdicts.extend(view.verdicts(self.reason(), missed, |members| {
+            let habit = members.first().and_then(|member| habits.get(&member.id));
+            (Severity::Suspect, siblings::evidence(view, members, habit, now))
         }));
         verdicts
     }
 }
 
-/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at its
-/// cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
-fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
-    let Some(first) = pool.first() else { return false };
-    let open = view.table().pool_of(first.connection).open_now();
-    let mut moments: Vec<Timestamp> =
-        pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
-    moments.sort_unstable();
-    let one_by_one = moments
-        .windows(2)
-        .filter(|pair| matches!(pair, [one, next] if next.since(*one) >= ONE_BY_ONE))
-        .count();
-    let took = match (moments.first(), moments.last()) {
-        (Some(first), Some(last)) => last.since(*first),
-        _ => return false,
+/// "3 connections idle and silent for 60-110 s (threshold 60 s), while the pool opened 11 more".
+fn lost_to(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
+    let growth = members.iter().map(|member| view.lasting_growth(member)).max();
+    let opened = match growth {
+        Some(growth) if growth > 0 => format!("the pool opened {growth} more"),
+        _ => "the pool opened others".to_owned(),
     };
-    pool.len() >= STEPS
-        && i64::try_from(pool.len()).is_ok_and(|count| count == open)
-        && first.stack().is_some()
-        && pool.iter().all(|candidate| candidate.stack() == first.stack())
-        && one_by_one == pool.len() - 1
-        && took >= view.grace()
-}
-
-/// The connections of `view` that a healthy pool would use next.
-pub(super) fn idle_connections<'a>(
-    view: &View<'a>,
-    now: Timestamp,
-) -> impl Iterator<Item = &'a Connection> {
-    view.silent_connections(now)
-        .filter(|connection| connection.is_idle() && !connection.wire.listens)
+    let copying = members.iter().filter(|member| member.wire.state == WireState::Copy).count();
+    let copying =
+        if copying > 0 { format!(" ({copying} with COPY left open)") } else { String::new() };
+    let connections = plural(members.len(), "connection");
+    let silence = view.silence(members, now);
+    format!("{connections} idle{copying} and {silence}, while {opened}")
 }
 
 /// Those of one pool's silent and idle connections that it has lost.
@@ -124,22 +116,34 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
         .filter(|candidate| candidate.growth > 0)
         .filter(|candidate| Some(candidate.connection.silent_for(now)) >= patience)
         .collect();
-    let on_steps: BTreeSet<Option<&StackId>> =
-        later_ones(view, &risen).map(|candidate| candidate.stack()).collect();
+    let on_steps = paths_on_steps(view, &risen);
     let mut accused: Vec<&Candidate<'_>> =
-        risen.into_iter().filter(|candidate| on_steps.contains(&candidate.stack())).collect();
+        risen.into_iter().filter(|candidate| on_steps.contains(&candidate.path)).collect();
     if !is_staircase(view, &accused) {
-        accused.clear();
+        return standing(view, pool);
+    }
+    // Code that never gives back is to blame before code that does.
+    let given_back = given_back(view, accused.first().copied());
+    let never_given_back = |candidate: &&Candidate<'_>| {
+        candidate.path.as_ref().is_some_and(|path| !given_back.contains(path))
+    };
+    let worse: Vec<_> = accused.iter().copied().filter(never_given_back).collect();
+    if is_staircase(view, &worse) {
+        accused = worse;
     }
     // Only a staircase that stands draws others in: what was accused before does not.
-    let stacks: BTreeSet<&StackId> =
-        accused.iter().filter_map(|candidate| candidate.stack()).collect();
+    let paths: BTreeSet<&String> =
+        accused.iter().filter_map(|candidate| candidate.path.as_ref()).collect();
     let joins = |candidate: &&Candidate<'_>| {
-        candidate.stack().is_some_and(|id| stacks.contains(id))
+        candidate.path.as_ref().is_some_and(|path| paths.contains(path))
             || view.stands_accused(candidate.connection)
     };
+    let nothing_left = is_whole_pool(view, pool) && pool.iter().all(|candidate| joins(&candidate));
+    let drawn_in = pool.iter().filter(|candidate| {
+        view.stands_accused(candidate.connection) || (nothing_left && joins(candidate))
+    });
     let (mut known, mut all) = (BTreeSet::new(), Vec::new());
-    for candidate in accused.iter().copied().chain(pool.iter().filter(joins)) {
+    for candidate in accused.iter().copied().chain(drawn_in) {
         if known.insert(candidate.connection.id) {
             all.push(candidate.connection);
         }
@@ -147,8 +151,41 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
     all
 }
 
-/// How long a connection of this one's group must be silent: longer than such silences last that end
-/// by themselves, as those of connections that belong to a thread do, but not for ever.
+/// The code that came after the first of the `risen` had fallen silent, and more than once: what
+/// fell silent at one moment was a burst.
+fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<String>> {
+    let mut steps: BTreeMap<&Option<String>, BTreeSet<i64>> = BTreeMap::new();
+    for candidate in risen {
+        steps.entry(&candidate.path).or_default().insert(candidate.growth);
+    }
+    later_ones(view, risen)
+        .map(|candidate| &candidate.path)
+        .filter(|path| steps.get(path).is_some_and(|steps| steps.len() > 1))
+        .cloned()
+        .collect()
+}
+
+/// What was accused before stays accused.
+fn standing<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> {
+    let connections = pool.iter().map(|candidate| candidate.connection);
+    connections.filter(|connection| view.stands_accused(connection)).collect()
+}
+
+/// The code after whose uses connections of this one's group were used again.
+fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<String> {
+    let uses = candidate.map(|candidate| view.went_on(candidate.connection)).unwrap_or_default();
+    uses.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Whether the group has no other connections.
+fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
+    let Some(first) = pool.first() else { return false };
+    let open = view.table().pool_of(first.connection).open_now();
+    i64::try_from(pool.len()).is_ok_and(|count| count == open)
+}
+
+/// How long a connection of this one's group must be silent: longer than such silences last there
+/// that end by themselves although the group grows, but not for ever.
 fn patience(view: &View<'_>, connection: &Connection) -> Duration {
     let silent_after = view.thresholds().silent_after;
     let seen = view.table().pool_of(connection).longest_pause();
@@ -167,6 +204,14 @@ fn later_ones<'a: 'b, 'b>(
     })
 }
 
+/// Whether idle connections make a staircase, whatever code used them last.
+pub(super) fn make_a_staircase(view: &View<'_>, connections: &[&Connection]) -> bool {
+    let candidate =
+        |connection| Candidate { connection, growth: view.lasting_growth(connection), path: None };
+    let candidates: Vec<Candidate<'_>> = connections.iter().copied().map(candidate).collect();
+    is_staircase(view, &candidates.iter().collect::<Vec<_>>())
+}
+
 fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
     let steps: BTreeSet<i64> = candidates.iter().map(|candidate| candidate.growth).collect();
     let later: BTreeSet<i64> =
@@ -174,7 +219,5 @@ fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
     steps.len() >= STEPS && later.len() >= STEPS - 1
 }
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;

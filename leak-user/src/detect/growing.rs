@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::detect::abandoned::idle_connections;
+use crate::detect::abandoned::make_a_staircase;
 use crate::detect::evidence::duration;
-use crate::detect::view::shown_stack;
-use crate::detect::{Detector, Reason, Severity, StackOf, Verdict, View};
-use crate::event::{StackId, Timestamp};
+use crate::detect::view::commonest_stack;
+use crate::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::event::Timestamp;
 use crate::table::{Connection, Pool, PoolKey};
 
 /// Shortest window, in intervals.
@@ -51,47 +51,42 @@ impl Detector for Growing {
         if growing.is_empty() {
             return Vec::new();
         }
-        let mut members = members(view);
-        let mut idle: HashMap<PoolKey, usize> = HashMap::new();
-        for connection in idle_connections(view, now) {
+        let mut members = view.groups();
+        let mut idle: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
+        for connection in view.idle_connections(now) {
             // Those that were silent before the window say nothing about what grew in it.
             let fell_silent = connection.silent_since() >= from;
             if fell_silent && view.lasting_growth(connection) > 0 {
-                *idle.entry(view.table().pool_of(connection).key).or_default() += 1;
+                idle.entry(view.table().pool_of(connection).key).or_default().push(connection);
             }
         }
         growing
             .into_iter()
             .map(|pool| {
-                let idle = idle.get(&pool.key).copied().unwrap_or(0);
+                let idle = idle.remove(&pool.key).unwrap_or_default();
                 let members = members.remove(&pool.key).unwrap_or_default();
-                verdict(view, &pool, members, idle, window, now)
+                verdict(view, &pool, members, &idle, window, now)
             })
             .collect()
     }
-}
-
-fn members<'a>(view: &View<'a>) -> HashMap<PoolKey, Vec<&'a Connection>> {
-    let mut members: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
-    for connection in view.connections() {
-        members.entry(view.table().pool_of(connection).key).or_default().push(connection);
-    }
-    members
 }
 
 fn verdict(
     view: &View<'_>,
     pool: &Pool<'_>,
     mut members: Vec<&Connection>,
-    idle: usize,
+    idle: &[&Connection],
     window: Duration,
     now: Timestamp,
 ) -> Verdict {
     let from = now.before(window);
     let growth = pool.growth_since(from);
-    let severity = match i64::try_from(idle) {
-        Ok(idle) if idle * LEAK_SHARE >= growth => Severity::Leak,
-        _ => Severity::Suspect,
+    let is_good_part =
+        i64::try_from(idle.len()).is_ok_and(|idle| idle.saturating_mul(LEAK_SHARE) >= growth);
+    let severity = if is_good_part && make_a_staircase(view, idle) {
+        Severity::Leak
+    } else {
+        Severity::Suspect
     };
     // Those that make up the growth.
     members.retain(|member| member.opened_at.is_some_and(|at| at > from));
@@ -103,7 +98,7 @@ fn verdict(
         pool.open_at(from),
         pool.open_now(),
         duration(window),
-        idle,
+        idle.len(),
         limit.map(|limit| forecast(pool.open_now(), growth, limit, window)).unwrap_or_default(),
         members
             .iter()
@@ -119,19 +114,9 @@ fn verdict(
         connections: members.iter().map(|member| member.id).collect(),
         evidence,
         stack_of,
+        cause: view.cause(stack.as_ref()),
         stack,
     }
-}
-
-/// The stack that most of `members` show.
-fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<StackId>) {
-    let mut counts: HashMap<(StackOf, Option<StackId>), usize> = HashMap::new();
-    for member in members {
-        *counts.entry(shown_stack(member)).or_default() += 1;
-    }
-    let known = counts.into_iter().filter(|((_, stack), _)| stack.is_some());
-    let commonest = known.max_by(|(a, count_a), (b, count_b)| (count_a, a).cmp(&(count_b, b)));
-    commonest.map_or((StackOf::LastUsedBy, None), |(stack, _)| stack)
 }
 
 /// The same for what the server of `member` allows, when it is asked: others use it, too.

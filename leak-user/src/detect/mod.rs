@@ -10,12 +10,15 @@
 mod abandoned;
 mod awaiting_response;
 mod close_wait;
+mod code;
 mod connect_stuck;
 mod evidence;
 mod growing;
 mod hoarded;
 mod idle_in_transaction;
 mod silent;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod testing;
 mod unread_result;
@@ -28,6 +31,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use code::Stacks;
 pub(crate) use evidence::{duration, plural, span};
 pub use view::View;
 
@@ -167,8 +171,11 @@ pub struct Verdict {
     pub evidence: String,
     /// Which stack `stack` is.
     pub stack_of: StackOf,
-    /// The stack that the connections have in common.
+    /// The stack that the connections have in common, or most of them, where they have the code that
+    /// is to blame in common.
     pub stack: Option<StackId>,
+    /// Names the code that is to blame: the same for every stack that leads to it.
+    pub cause: Option<String>,
 }
 
 /// Connections that stand accused of being abandoned, and since when each was silent then.
@@ -206,11 +213,12 @@ const DETECTORS: [&dyn Detector; 8] = [
 #[must_use]
 pub fn evaluate(
     table: &ConnectionTable,
+    stacks: &Stacks,
     thresholds: &Thresholds,
     standing: &Standing,
     now: Timestamp,
 ) -> Vec<Verdict> {
-    let mut view = View::new(table, thresholds, standing);
+    let mut view = View::new(table, stacks, thresholds, standing);
     // Growth is about groups: their connections are judged one by one besides.
     let mut verdicts = growing::Growing.judge(&view, now);
     for detector in DETECTORS {

@@ -5,7 +5,8 @@ use crate::detect::{Detector, Reason, Severity, Verdict, View};
 use crate::event::{Timestamp, WireState};
 use crate::table::Connection;
 
-/// Lists silent connections against which there is no evidence: most of them lie idle in a pool.
+/// Lists silent connections against which there is no evidence: most of them lie idle in a pool. In
+/// COPY the server waits for data, with a transaction open: that is unusual.
 pub(super) struct Silent;
 
 impl Detector for Silent {
@@ -14,19 +15,27 @@ impl Detector for Silent {
     }
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
-        view.verdicts(self.reason(), view.silent_connections(now), |members| {
+        let (copying, others): (Vec<_>, Vec<_>) = view
+            .silent_connections(now)
+            .partition(|connection| connection.wire.state == WireState::Copy);
+        let mut verdicts = view.verdicts(self.reason(), copying, |members| {
+            let connections = plural(members.len(), "connection");
+            let evidence = format!("{connections}, COPY left open, {}", view.silence(members, now));
+            (Severity::Suspect, evidence)
+        });
+        verdicts.extend(view.verdicts(self.reason(), others, |members| {
             let count = |is: fn(&Connection) -> bool, what: &str| {
                 let count = members.iter().filter(|member| is(member)).count();
                 (count > 0).then(|| format!(" ({count} {what})"))
             };
             let listening = count(|member| member.wire.listens, "listening for notifications");
-            let copying = count(|member| member.wire.state == WireState::Copy, "COPY left open");
             let replicating =
                 count(|member| member.wire.state == WireState::Replication, "in replication");
-            let notes: String = [listening, copying, replicating].into_iter().flatten().collect();
+            let notes: String = [listening, replicating].into_iter().flatten().collect();
             let connections = plural(members.len(), "connection");
             (Severity::Info, format!("{connections}{notes} {}", view.silence(members, now)))
-        })
+        }));
+        verdicts
     }
 }
 
@@ -45,12 +54,16 @@ mod tests {
         world.set(1, |usage| usage.wire.listens = true);
         world.set(2, |usage| usage.wire.state = WireState::Copy);
         let verdicts = judge(&world, 100.0);
-        assert_eq!(verdicts.len(), 1);
-        assert_eq!((verdicts[0].reason, verdicts[0].severity), (Reason::Silent, Severity::Info));
+        assert_eq!(verdicts.len(), 2);
+        assert_eq!((verdicts[0].reason, verdicts[0].severity), (Reason::Silent, Severity::Suspect));
         assert_eq!(
             verdicts[0].evidence,
-            "3 connections (1 listening for notifications) (1 COPY left open) \
-             silent for 98 s (threshold 60 s)"
+            "1 connection, COPY left open, silent for 98 s (threshold 60 s)"
+        );
+        assert_eq!((verdicts[1].reason, verdicts[1].severity), (Reason::Silent, Severity::Info));
+        assert_eq!(
+            verdicts[1].evidence,
+            "2 connections (1 listening for notifications) silent for 98 s (threshold 60 s)"
         );
     }
 }

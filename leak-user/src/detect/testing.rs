@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::detect::{Reason, Standing, Thresholds, Verdict, evaluate};
+use crate::detect::{Reason, Stacks, Standing, Thresholds, Verdict, evaluate};
 use crate::table::testing::{World, secs};
 
 pub(super) const THRESHOLDS: Thresholds = Thresholds {
@@ -13,7 +13,7 @@ pub(super) const THRESHOLDS: Thresholds = Thresholds {
 
 /// Judges `world` at second `at` with the default thresholds and no former findings.
 pub(super) fn judge(world: &World, at: f64) -> Vec<Verdict> {
-    evaluate(&world.table, &THRESHOLDS, &Standing::new(), secs(at))
+    evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &Standing::new(), secs(at))
 }
 
 /// The verdicts with `reason`.

@@ -1,32 +1,39 @@
 //! What detectors see.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::detect::{Reason, Severity, StackOf, Standing, Thresholds, Verdict, evidence};
+use crate::detect::{
+    Reason, Severity, StackOf, Stacks, Standing, Thresholds, Verdict, code, evidence,
+};
 use crate::event::{ConnectionId, ProcessKey, StackId, Timestamp, WireState};
-use crate::table::{Connection, ConnectionTable};
+use crate::table::{Connection, ConnectionTable, PoolKey};
 
 /// The table at one moment, without the connections that have been judged already.
 #[derive(Debug)]
 pub struct View<'a> {
     table: &'a ConnectionTable,
+    stacks: &'a Stacks,
     thresholds: &'a Thresholds,
     standing: &'a Standing,
+    /// Connections that belong to a thread, not to a pool.
+    bound: HashSet<ConnectionId>,
     taken: HashSet<ConnectionId>,
 }
 
 /// What the connections of one verdict have in common.
-type Group = (ProcessKey, SocketAddr, StackOf, Option<StackId>);
+type Group = (ProcessKey, SocketAddr, StackOf, Option<String>);
 
 impl<'a> View<'a> {
     pub(super) fn new(
         table: &'a ConnectionTable,
+        stacks: &'a Stacks,
         thresholds: &'a Thresholds,
         standing: &'a Standing,
     ) -> Self {
-        Self { table, thresholds, standing, taken: HashSet::new() }
+        let bound = bound_to_threads(table);
+        Self { table, stacks, thresholds, standing, bound, taken: HashSet::new() }
     }
 
     /// Leaves connections out from now on: they are judged.
@@ -50,9 +57,20 @@ impl<'a> View<'a> {
     /// evidence has taken them.
     pub fn connections(&self) -> impl Iterator<Item = &'a Connection> {
         let judged = |connection: &&Connection| {
-            !connection.tcp_state.closed_by_process() && !self.taken.contains(&connection.id)
+            !connection.tcp_state.closed_by_process()
+                && !connection.wire.cancels
+                && !self.taken.contains(&connection.id)
         };
         self.table.connections().filter(judged)
+    }
+
+    /// The same by group.
+    pub(super) fn groups(&self) -> HashMap<PoolKey, Vec<&'a Connection>> {
+        let mut groups: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
+        for connection in self.connections() {
+            groups.entry(self.table.pool_of(connection).key).or_default().push(connection);
+        }
+        groups
     }
 
     /// Those of [`Self::connections`] that have been silent for long.
@@ -65,6 +83,39 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn stands_accused(&self, connection: &Connection) -> bool {
         self.standing.get(&connection.id).is_some_and(|&since| since == connection.silent_since())
+    }
+
+    /// The connections that have been silent for long and that a healthy pool would use next.
+    ///
+    /// Not those that listen, nor those that belong to a thread, where most of the group do: such a
+    /// thread opens one of its own whatever lies idle elsewhere.
+    pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        self.silent_connections(now).filter(|connection| {
+            let is_free = connection.is_idle() || connection.wire.state == WireState::Copy;
+            is_free && !connection.wire.listens && !self.bound.contains(&connection.id)
+        })
+    }
+
+    /// Names the way through the application that led to `connection`'s latest request.
+    pub(super) fn path(&self, connection: &Connection) -> Option<String> {
+        connection.last_used_by.as_ref().map(|id| code::path(self.stacks, id))
+    }
+
+    /// Whether `connection`'s latest request came from the application, as far as its stack tells.
+    pub(super) fn blames(&self, connection: &Connection) -> bool {
+        connection.last_used_by.as_ref().is_some_and(|id| code::blames(self.stacks, id))
+    }
+
+    /// Uses of `connection`'s group that were followed by others of the same connection, and the
+    /// ways through the application that led to them.
+    pub(super) fn went_on(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
+        let pool = self.table.pool_of(connection);
+        pool.went_on().map(|(at, id)| (at, code::path(self.stacks, id))).collect()
+    }
+
+    /// Names the code that a stack blames.
+    pub(super) fn cause(&self, stack: Option<&StackId>) -> Option<String> {
+        stack.map(|id| code::cause(self.stacks, id))
     }
 
     /// Net growth of `connection`'s group since it fell silent, not counting what the group opened
@@ -92,8 +143,8 @@ impl<'a> View<'a> {
         format!("silent for {} (threshold {threshold})", evidence::span(silences))
     }
 
-    /// Makes one verdict of the `accused` that have process, server and stack in common; `say`
-    /// gives its severity and evidence.
+    /// Makes one verdict of the `accused` that have process, server and the code to blame in common;
+    /// `say` gives its severity and evidence.
     pub(super) fn verdicts(
         &self,
         reason: Reason,
@@ -102,12 +153,16 @@ impl<'a> View<'a> {
     ) -> Vec<Verdict> {
         let mut groups: BTreeMap<Group, Vec<&Connection>> = BTreeMap::new();
         for connection in accused {
-            groups.entry(group_of(connection)).or_default().push(connection);
+            let (stack_of, stack) = shown_stack(connection);
+            let cause = self.cause(stack.as_ref());
+            let group = (connection.process, connection.endpoints.remote, stack_of, cause);
+            groups.entry(group).or_default().push(connection);
         }
-        let verdict = |((process, remote, stack_of, stack), mut members): (Group, Vec<_>)| {
+        let verdict = |((process, remote, stack_of, cause), mut members): (Group, Vec<_>)| {
             members.sort_unstable_by_key(|connection: &&Connection| connection.id);
             let (severity, evidence) = say(&members);
             let connections = members.iter().map(|connection| connection.id).collect();
+            let (_, stack) = commonest_stack(&members);
             let pool = None;
             Verdict {
                 reason,
@@ -119,15 +174,35 @@ impl<'a> View<'a> {
                 evidence,
                 stack_of,
                 stack,
+                cause,
             }
         };
         groups.into_iter().map(verdict).collect()
     }
 }
 
-fn group_of(connection: &Connection) -> Group {
-    let (stack_of, stack) = shown_stack(connection);
-    (connection.process, connection.endpoints.remote, stack_of, stack)
+/// The connections that belong to a thread, in groups most of whose connections do.
+fn bound_to_threads(table: &ConnectionTable) -> HashSet<ConnectionId> {
+    let mut groups: BTreeMap<PoolKey, Vec<ConnectionId>> = BTreeMap::new();
+    for connection in table.connections().filter(|one| table.is_bound_to_thread(one)) {
+        groups.entry(table.pool_of(connection).key).or_default().push(connection.id);
+    }
+    let is_most =
+        |open: i64, bound: usize| i64::try_from(2 * bound).is_ok_and(|twice| twice > open);
+    groups.retain(|key, bound| is_most(table.pool(key).open_now(), bound.len()));
+    groups.into_values().flatten().collect()
+}
+
+/// The stack that most of `members` show.
+pub(super) fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<StackId>) {
+    let mut counts: BTreeMap<(StackOf, StackId), usize> = BTreeMap::new();
+    for member in members {
+        if let (stack_of, Some(stack)) = shown_stack(member) {
+            *counts.entry((stack_of, stack)).or_default() += 1;
+        }
+    }
+    let commonest = counts.into_iter().max_by_key(|&(_, count)| count);
+    commonest.map_or((StackOf::LastUsedBy, None), |((stack_of, stack), _)| (stack_of, Some(stack)))
 }
 
 /// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent requests,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Thresholds, evaluate};
+use crate::detect::{Stacks, Thresholds, evaluate};
 use crate::event::{Event, StackId, StackRole, TcpState, WireState};
 use crate::table::testing::{APP, World, secs};
 
@@ -12,7 +12,8 @@ const THRESHOLDS: Thresholds = Thresholds {
 };
 
 fn turn(ledger: &mut Ledger, world: &World, at: f64) -> Vec<Change> {
-    let verdicts = evaluate(&world.table, &THRESHOLDS, &ledger.standing(), secs(at));
+    let verdicts =
+        evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), secs(at));
     ledger.update(verdicts, &world.table, secs(at))
 }
 
@@ -185,7 +186,8 @@ fn leaks_of_exited_processes_are_bounded() {
     let mut ledger = Ledger::default();
     for round in 0..600 {
         let world = two_in_transaction();
-        let verdicts = evaluate(&world.table, &THRESHOLDS, &ledger.standing(), secs(80.0));
+        let verdicts =
+            evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), secs(80.0));
         let process = ProcessKey { pid: round, start_ticks: 1 };
         let verdicts = verdicts.into_iter().map(|verdict| Verdict { process, ..verdict }).collect();
         ledger.update(verdicts, &world.table, secs(80.0));

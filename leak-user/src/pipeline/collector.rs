@@ -169,7 +169,8 @@ impl Collector {
             Event::Inventory { .. }
             | Event::Uses { .. }
             | Event::StackResolved { .. }
-            | Event::ServerSessions { .. } => true,
+            | Event::ServerSessions { .. }
+            | Event::UserGone { .. } => true,
         }
     }
 

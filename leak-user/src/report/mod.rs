@@ -7,6 +7,7 @@ mod clock;
 pub mod json;
 mod model;
 pub mod ndjson;
+mod next_step;
 pub mod output;
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,7 @@ use crate::event::{ProcessKey, StackId, TcpState, Use, WireState};
 use crate::findings::Finding;
 use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
+use crate::report::next_step::next_step;
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::{Connection, ProcessTally};
 use servers::{ServerModel, SessionModel};
@@ -69,6 +70,8 @@ struct ProcessModel<'a> {
     opened_total: u64,
     closed_total: u64,
     peak_open: u64,
+    /// Connections that the server refused, by SQLSTATE.
+    refused: &'a BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -113,6 +116,7 @@ struct UseModel<'a> {
 struct WireModel<'a> {
     state: WireState,
     tls: bool,
+    listens: bool,
     user: Option<&'a str>,
     database: Option<&'a str>,
     application_name: Option<&'a str>,
@@ -141,6 +145,7 @@ pub(super) struct FindingModel<'a> {
     stack_of: StackOf,
     stack: Option<&'a StackId>,
     culprit: Option<CulpritModel<'a>>,
+    next_step: Option<String>,
     retracted_at: Option<String>,
 }
 
@@ -250,6 +255,7 @@ impl<'a> ProcessModel<'a> {
             opened_total: tally.total.opened_total,
             closed_total: tally.total.closed_total,
             peak_open: tally.total.peak_open,
+            refused: &tally.refused,
         }
     }
 }
@@ -273,6 +279,7 @@ impl<'a> ConnectionModel<'a> {
             wire: WireModel {
                 state: wire.state,
                 tls: wire.tls,
+                listens: wire.listens,
                 user: wire.user.as_deref(),
                 database: wire.database.as_deref(),
                 application_name: wire.application_name.as_deref(),
@@ -329,6 +336,7 @@ impl<'a> FindingModel<'a> {
                 file: frame.file.as_deref(),
                 line: frame.line,
             }),
+            next_step: next_step(verdict, culprit),
             retracted_at: finding.retracted_at.map(|at| snapshot.clock.rfc3339(at)),
         }
     }

@@ -135,7 +135,8 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         Event::Used { .. }
         | Event::Inventory { .. }
         | Event::Uses { .. }
-        | Event::StackResolved { .. } => Ok(()),
+        | Event::StackResolved { .. }
+        | Event::UserGone { .. } => Ok(()),
     }
 }
 

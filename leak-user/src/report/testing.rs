@@ -62,7 +62,8 @@ impl Run {
     /// Judges at second `at`.
     pub(super) fn turn(&mut self, at: f64) -> Vec<Change> {
         let standing = self.ledger.standing();
-        let verdicts = evaluate(&self.world.table, &self.thresholds, &standing, secs(at));
+        let verdicts =
+            evaluate(&self.world.table, &self.stacks, &self.thresholds, &standing, secs(at));
         self.ledger.update(verdicts, &self.world.table, secs(at))
     }
 

@@ -2,6 +2,7 @@
 
 mod columns;
 mod finding;
+mod refused;
 mod servers;
 mod style;
 
@@ -33,6 +34,7 @@ pub fn write_interval(
     writeln!(out, "{}", paint.tone(Tone::Dim, &time))?;
     columns::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
+    refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
         .iter()
         .filter(|change| change.finding().verdict.severity > Severity::Info)
@@ -87,6 +89,7 @@ pub fn write_report(
     writeln!(out)?;
     columns::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
+    refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();
     let (grave, light): (Vec<&Finding>, Vec<&Finding>) =
         open.into_iter().partition(|finding| finding.verdict.severity > Severity::Info);

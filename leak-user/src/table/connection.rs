@@ -15,6 +15,9 @@ use crate::table::servers::ServerSide;
 /// allowance a silent connection would seem to be used a little at every inventory.
 const LISTED_JITTER: Duration = Duration::from_secs(1);
 
+/// Pauses that differ by no more than this part of one are alike.
+const ALIKE: u32 = 5;
+
 /// Everything known about one connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -63,6 +66,14 @@ pub struct Connection {
     pub request_at: Option<Timestamp>,
     /// Process and thread that began the latest request.
     pub request_by: Option<(u32, u32)>,
+    /// More than one thread has begun requests on it, its opener counted in.
+    pub moved: bool,
+    /// The thread that began the latest request has ended.
+    pub user_gone: bool,
+    /// Pauses before its latest requests that were about as long as the one before each.
+    pub regular_pauses: u32,
+    /// The pause before its latest request.
+    pub last_pause: Duration,
     /// The stack that opened it.
     pub opened_by: Option<StackId>,
     /// The stack of the latest request; `None` as long as it is unknown, never an older one's.
@@ -79,6 +90,8 @@ pub struct Connection {
     pub(super) pool: PoolKey,
     /// Since when it is counted there; `None`: since before the trace.
     pub(super) counted_since: Option<Timestamp>,
+    /// It is not counted there: it only cancels a request.
+    pub(super) uncounted: bool,
     /// When the kernel programs' counters of it were last read.
     pub(super) last_counted: Option<Timestamp>,
     /// Complete inventories in a row that did not list it.
@@ -125,6 +138,10 @@ impl Connection {
             requests: 0,
             request_at: None,
             request_by: None,
+            moved: false,
+            user_gone: false,
+            regular_pauses: 0,
+            last_pause: Duration::ZERO,
             opened_by: None,
             last_used_by: None,
             last_used_goroutine: None,
@@ -133,6 +150,7 @@ impl Connection {
             announced: false,
             pool,
             counted_since,
+            uncounted: false,
             last_counted: None,
             unlisted: 0,
             listed_bytes: false,
@@ -247,19 +265,32 @@ impl Connection {
             self.bytes_sent = usage.bytes_sent.max(self.bytes_sent);
             self.bytes_received = usage.bytes_received.max(self.bytes_received);
         }
+        let silent_since = self.silent_since();
         self.last_send = self.last_send.max(usage.last_send);
         self.last_receive = self.last_receive.max(usage.last_receive);
         if usage.requests != self.requests {
             self.requests = usage.requests;
             self.last_used_by = None;
             self.last_used_goroutine = None;
+            self.user_gone = false;
+            if let Some(at) = usage.request_at {
+                self.note_pause(at.since(silent_since));
+            }
         }
+        self.moved = usage.moved;
         self.request_at = usage.request_at;
         self.request_by = usage.request_by;
         self.wire = usage.wire.clone();
         self.seen_received = usage.bytes_received;
         self.sent_last = usage.last_send > usage.last_receive;
         self.doubt_wire();
+    }
+
+    /// Learns how long it was silent before a request.
+    fn note_pause(&mut self, pause: Duration) {
+        let is_like = pause.abs_diff(self.last_pause) <= pause / ALIKE;
+        self.regular_pauses = if is_like { self.regular_pauses + 1 } else { 0 };
+        self.last_pause = pause;
     }
 
     /// Adds bytes that moved past the hooks, as `splice` moves them: the list knows what came in, and

@@ -3,12 +3,12 @@
 //! A pool is not visible from outside. What comes closest is the group of connections that one
 //! process has to one server with the same user, database and application name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{ProcessKey, Timestamp, Wire};
+use crate::event::{ProcessKey, StackId, Timestamp, Wire};
 use crate::table::history::History;
 
 /// Most identities told apart for one process and server; the rest count as unknown.
@@ -19,6 +19,20 @@ const MAX_FAMILIES: usize = 16_384;
 
 /// Stands for the servers of a process that are not told apart.
 const OTHER_SERVERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Most threads of a group whose latest use is remembered; the longest idle are forgotten first.
+const MAX_THREADS: usize = 4096;
+
+/// Most uses of a group's connections whose code is remembered.
+const MAX_WENT_ON: usize = 256;
+
+/// Most ends of a group's connections that are remembered.
+const MAX_RETIRED: usize = 16;
+
+/// What is opened in this part of a pause is put down to the use before it; within bounds.
+const BURST_SHARE: u32 = 8;
+const LEAST_BURST: Duration = Duration::from_secs(1);
+const MOST_BURST: Duration = Duration::from_secs(10);
 
 /// How long the history of a group is kept when its last connection is gone.
 const KEEP_EMPTY: Duration = Duration::from_secs(600);
@@ -68,6 +82,33 @@ struct Member {
     history: History,
     last_opened: Option<Timestamp>,
     longest_pause: Duration,
+    /// When each thread last began a request.
+    threads: BTreeMap<u32, Timestamp>,
+    /// Uses that were followed by others of the same connection, and after which code, the latest
+    /// last.
+    went_on: VecDeque<(Timestamp, StackId)>,
+    /// How old connections were when they ended, the latest last.
+    retired: VecDeque<Duration>,
+}
+
+impl Member {
+    fn used_by(&mut self, tid: u32, at: Timestamp) {
+        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
+            let mut moments: Vec<_> = self.threads.values().copied().collect();
+            moments.sort_unstable();
+            let median = moments.get(MAX_THREADS / 2).copied().unwrap_or_default();
+            self.threads.retain(|_, at| *at >= median);
+        }
+        let latest = self.threads.entry(tid).or_default();
+        *latest = at.max(*latest);
+    }
+
+    fn retired(&mut self, age: Duration) {
+        if self.retired.len() >= MAX_RETIRED {
+            self.retired.pop_front();
+        }
+        self.retired.push_back(age);
+    }
 }
 
 /// All that one process has to one server.
@@ -116,10 +157,28 @@ impl Pool<'_> {
         self.open_now() - self.open_at(at)
     }
 
-    /// The longest silence of one of its connections that ended in a use.
+    /// The longest silence of one of its connections that ended in a use although the group grew
+    /// meanwhile: so long may a silence be that says nothing.
     #[must_use]
     pub fn longest_pause(&self) -> Duration {
         self.members.iter().map(|member| member.longest_pause).max().unwrap_or_default()
+    }
+
+    /// When a thread last began a request on one of its connections.
+    #[must_use]
+    pub fn thread_seen(&self, tid: u32) -> Option<Timestamp> {
+        self.members.iter().filter_map(|member| member.threads.get(&tid)).max().copied()
+    }
+
+    /// Some of the uses that were followed by others of the same connection, and after which code: it
+    /// gives connections back.
+    pub fn went_on(&self) -> impl Iterator<Item = (Timestamp, &StackId)> {
+        self.members.iter().flat_map(|member| member.went_on.iter().map(|(at, id)| (*at, id)))
+    }
+
+    /// How old the connections were that ended last.
+    pub fn retired(&self) -> impl Iterator<Item = Duration> {
+        self.members.iter().flat_map(|member| member.retired.iter().copied())
     }
 
     /// When the latest connection was opened, whether or not it is still there.
@@ -161,20 +220,53 @@ impl Pools {
         PoolKey { process, remote, identity }
     }
 
-    /// Learns that a connection was used after it had been silent for `pause`.
-    pub(super) fn paused(&mut self, key: &PoolKey, pause: Duration) {
-        let family = self.families.get_mut(&(key.process, key.remote));
-        if let Some(member) = family.and_then(|family| family.members.get_mut(&key.identity)) {
+    /// Learns that a connection was used at `until` that had been silent since `from`.
+    pub(super) fn paused(&mut self, key: &PoolKey, from: Timestamp, until: Timestamp) {
+        let pause = until.since(from);
+        let burst = (pause / BURST_SHARE).clamp(LEAST_BURST, MOST_BURST);
+        if pause <= burst {
+            return;
+        }
+        let pool = self.pool(key);
+        let grew = pool.open_at(until) > pool.open_at(from.after(burst));
+        if let Some(member) = self.member(key).filter(|_| grew) {
             member.longest_pause = member.longest_pause.max(pause);
         }
+    }
+
+    /// Learns that a thread has begun a request.
+    pub(super) fn used_by(&mut self, key: &PoolKey, tid: u32, at: Timestamp) {
+        if let Some(member) = self.member(key) {
+            member.used_by(tid, at);
+        }
+    }
+
+    /// Learns that a connection went on to be used after this code had used it.
+    pub(super) fn went_on(&mut self, key: &PoolKey, at: Timestamp, stack: StackId) {
+        if let Some(member) = self.member(key) {
+            if member.went_on.len() >= MAX_WENT_ON {
+                member.went_on.pop_front();
+            }
+            member.went_on.push_back((at, stack));
+        }
+    }
+
+    /// Learns that a connection has ended.
+    pub(super) fn retired(&mut self, key: &PoolKey, age: Duration) {
+        if let Some(member) = self.member(key) {
+            member.retired(age);
+        }
+    }
+
+    fn member(&mut self, key: &PoolKey) -> Option<&mut Member> {
+        self.families.get_mut(&(key.process, key.remote))?.members.get_mut(&key.identity)
     }
 
     /// Takes a connection out from `at` on; as if it had never been there when `at` is when it was
     /// added.
     pub(super) fn remove(&mut self, key: &PoolKey, at: Option<Timestamp>) {
-        let family = self.families.get_mut(&(key.process, key.remote));
         let at = history_from(key.remote, at);
-        let Some(family) = family else { return };
+        let Some(family) = self.families.get_mut(&(key.process, key.remote)) else { return };
         if let Some(member) = family.members.get_mut(&key.identity) {
             member.history.change(at, -1);
         }

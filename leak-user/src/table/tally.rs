@@ -12,6 +12,9 @@ const MAX_IDLE_PROCESSES: usize = 4096;
 /// that were forgotten.
 const MAX_DESTINATIONS: usize = 1024;
 
+/// Most reasons of refusals counted apart for one process.
+const MAX_REFUSALS: usize = 32;
+
 /// Counts of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -56,6 +59,8 @@ impl Tally {
 pub struct ProcessTally {
     /// Name of its main thread where that was seen, else of the first thread that was.
     pub comm: Option<String>,
+    /// Connections that the server refused, by SQLSTATE.
+    pub refused: BTreeMap<String, u64>,
     /// All its connections.
     pub total: Tally,
     /// The same by server.
@@ -130,6 +135,14 @@ impl Tallies {
     pub(super) fn opened_after_all(&mut self, process: ProcessKey, remote: SocketAddr) {
         if let Some(process) = self.processes.get_mut(&process) {
             process.each(remote, |tally| tally.opened_total += 1);
+        }
+    }
+
+    /// Counts a connection that the server refused.
+    pub(super) fn refuse(&mut self, process: ProcessKey, sqlstate: &str) {
+        let Some(process) = self.processes.get_mut(&process) else { return };
+        if process.refused.len() < MAX_REFUSALS || process.refused.contains_key(sqlstate) {
+            *process.refused.entry(sqlstate.to_owned()).or_default() += 1;
         }
     }
 

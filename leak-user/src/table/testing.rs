@@ -117,6 +117,22 @@ impl World {
         self.table.apply(&event, secs(at));
     }
 
+    /// Opens a connection on one thread, and the server answers its startup message.
+    pub(crate) fn open_by(&mut self, id: u64, at: f64, tid: u32) {
+        self.dial(id, at);
+        self.establish(id, at + 0.001);
+        self.request_by(id, at + 0.002, "startup", tid);
+    }
+
+    /// Sends a request from `stack` on one thread that leaves the connection idle.
+    pub(crate) fn request_by(&mut self, id: u64, at: f64, stack: &str, tid: u32) {
+        if let Some(usage) = self.counters.get_mut(&id) {
+            usage.moved |= usage.request_by.is_some_and(|(_, former)| former != tid);
+            usage.request_by = Some((APP.pid, tid));
+        }
+        self.request(id, at, stack, WireState::Idle);
+    }
+
     /// Changes the kernel's counters and tells the table.
     pub(crate) fn set(&mut self, id: u64, change: impl FnOnce(&mut Usage)) {
         let usage = self.counters.get_mut(&id).unwrap();
@@ -156,6 +172,7 @@ pub(crate) fn usage(id: u64, opened_at: Timestamp) -> Usage {
         requests: 0,
         request_at: None,
         request_by: None,
+        moved: false,
         wire: Wire::default(),
     }
 }

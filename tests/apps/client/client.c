@@ -152,6 +152,12 @@ static void do_application(char *rest)
     report();
 }
 
+static void do_user(char *rest)
+{
+    user = strdup(rest);
+    report();
+}
+
 static void do_send_by(char *rest)
 {
     current.send_how = strdup(rest);
@@ -213,6 +219,20 @@ static void do_answer(char *rest)
     done(wire_answer(&current), "answer");
 }
 
+static void do_prepare(char *rest)
+{
+    char *sql = strchr(rest, ' ');
+    if (sql)
+        *sql++ = 0;
+    done(!sql || wire_prepare(&current, rest, sql) < 0 ? -1 : wire_answer(&current), "prepare");
+}
+
+static void do_cancel(char *rest)
+{
+    (void)rest;
+    done(wire_cancel(&current), "cancel");
+}
+
 static void do_copy_fail(char *rest)
 {
     done(wire_message(&current, 'f', rest) < 0 ? -1 : wire_answer(&current), "copy-fail");
@@ -241,6 +261,7 @@ static const struct {
     {"connect", do_connect},         /* ADDRESS PORT [nonblocking|begin]: 4, 6 or mapped */
     {"many", do_many},               /* COUNT PORT: sessions, all kept */
     {"application", do_application}, /* NAME, for the startup message */
+    {"user", do_user},               /* NAME, for the startup message */
     {"send-by", do_send_by},         /* FLAVOUR of send_by() */
     {"receive-by", do_receive_by},   /* FLAVOUR of receive_by() */
     {"pieces-of", do_pieces_of},     /* BYTES asked for at once; 0: header and body apart */
@@ -249,6 +270,8 @@ static const struct {
     {"query", do_query},             /* SQL and its answer */
     {"deep", do_deep},               /* CALLS: a query at that depth */
     {"ask", do_ask},                 /* SQL only */
+    {"prepare", do_prepare},         /* NAME SQL: Parse and Sync, and the answer; - is no name */
+    {"cancel", do_cancel},           /* a request to cancel what nobody does, and nothing else */
     {"answer", do_answer},           /* the answer only */
     {"copy-fail", do_copy_fail},     /* WHY: ends a COPY FROM STDIN */
     {"raw", do_raw},                 /* TEXT as it is */

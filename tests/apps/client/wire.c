@@ -54,6 +54,37 @@ int wire_message(struct wire *wire, char type, const char *text)
     return wire_raw(wire, message, length + 5);
 }
 
+int wire_prepare(struct wire *wire, const char *name, const char *sql)
+{
+    static const char end[] = {'S', 0, 0, 0, 4};
+    char message[2048];
+    const char *words[] = {strcmp(name, "-") == 0 ? "" : name, sql};
+    size_t size = 5;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        size_t length = strlen(words[i]) + 1;
+        if (size + length + 2 + sizeof end > sizeof message) {
+            errno = EMSGSIZE;
+            return -1;
+        }
+        memcpy(message + size, words[i], length);
+        size += length;
+    }
+    /* No types of parameters. */
+    message[size++] = 0;
+    message[size++] = 0;
+    uint32_t number = htonl((uint32_t)(size - 1));
+    message[0] = 'P';
+    memcpy(message + 1, &number, sizeof number);
+    memcpy(message + size, end, sizeof end);
+    return wire_raw(wire, message, size + sizeof end);
+}
+
+int wire_cancel(struct wire *wire)
+{
+    uint32_t numbers[] = {htonl(16), htonl(80877102), htonl(1), htonl(1)};
+    return wire_raw(wire, numbers, sizeof numbers);
+}
+
 static uint32_t number_at(const unsigned char *bytes)
 {
     uint32_t number;

@@ -23,6 +23,10 @@ int wire_startup(struct wire *wire, const char *user, const char *database,
                  const char *application);
 /* Sends one message of `type` with a NUL-terminated text. */
 int wire_message(struct wire *wire, char type, const char *text);
+/* Parse of a statement, then Sync; the name - stands for none. */
+int wire_prepare(struct wire *wire, const char *name, const char *sql);
+/* A request to cancel what backend 1 does, where there is none. */
+int wire_cancel(struct wire *wire);
 /* Sends bytes as they are. */
 int wire_raw(struct wire *wire, const void *data, size_t size);
 /* Reads until the server is ready, wants COPY data or hangs up; -1 in the last case. */

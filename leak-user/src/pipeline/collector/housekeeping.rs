@@ -4,9 +4,22 @@ use std::io;
 
 use super::Collector;
 use crate::engine::Fact;
-use crate::process;
+use crate::event::Event;
+use crate::{clock, process};
 
 impl Collector {
+    /// Tells of connections that are on their way to being called silent, and that only one thread
+    /// has used, when that thread is gone.
+    pub(super) fn look_for_gone_users(&mut self) -> io::Result<()> {
+        let silent_for = self.engine.thresholds().silent_after / 2;
+        let bound = self.engine.table().bound_to_threads(silent_for, clock::now());
+        let gone: Vec<_> = bound
+            .filter(|&(_, _, (pid, tid))| !process::has_thread(pid, tid))
+            .map(|(id, request, _)| Event::UserGone { id, request })
+            .collect();
+        gone.into_iter().try_for_each(|event| self.tell(&Fact::Event(event)))
+    }
+
     /// Tells which processes have exited, and lets go of those that have no connection any more.
     ///
     /// It matters of those that stand accused and of those without a connection; the others live.

@@ -10,6 +10,7 @@ impl Collector {
     /// Has the table judged, and what has changed printed.
     pub(in crate::pipeline) fn judge(&mut self) -> anyhow::Result<()> {
         self.look_for_exits()?;
+        self.look_for_gone_users()?;
         let counts = self.event_counts();
         Ok(self.tell(&Fact::Judge(counts))?)
     }
@@ -17,6 +18,7 @@ impl Collector {
     /// Has the table judged for the last time, and the report printed.
     pub(in crate::pipeline) fn report(mut self) -> anyhow::Result<Ended> {
         self.look_for_exits()?;
+        self.look_for_gone_users()?;
         for _ in 0..self.resolver.unresolved() {
             self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
         }

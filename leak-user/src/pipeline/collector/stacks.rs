@@ -13,12 +13,22 @@ use crate::{clock, decode};
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
 const STACK_GROWTH: u32 = 2;
 
+/// Stacks of uses that go well which are resolved each interval, of one group and in all: what the
+/// others do shows what those that lose connections do not.
+const SAMPLES_OF_GROUP: usize = 2;
+const MAX_SAMPLES: usize = 32;
+
 impl Collector {
     /// Has the latest request's stack resolved for each connection that is on its way to being
-    /// called silent.
+    /// called silent, and for some that are in use.
     pub(super) fn resolve_last_uses(&mut self) -> io::Result<()> {
         let silent_for = self.engine.thresholds().silent_after / 2;
-        let wanting: Vec<_> = self.engine.table().wanting_stack(silent_for, clock::now()).collect();
+        let now = clock::now();
+        let table = self.engine.table();
+        let mut wanting: Vec<_> = table.wanting_stack(silent_for, now).collect();
+        let since = now.before(self.engine.thresholds().interval);
+        let samples = table.wanting_sample(since, SAMPLES_OF_GROUP);
+        wanting.extend(samples.into_iter().take(MAX_SAMPLES));
         for (id, request) in wanting {
             let role = StackRole::LastUsedBy { request };
             let stack = self.recorded(id, request);

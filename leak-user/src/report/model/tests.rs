@@ -37,7 +37,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
         (
             "/processes/0",
             "pid container_pid started_at comm exe container_id pod open opened_total closed_total \
-             peak_open",
+             peak_open refused",
         ),
         (
             "/connections/0",
@@ -45,13 +45,13 @@ fn has_the_keys_of_its_schema_and_no_others() {
              opened_before_trace silent_ms bytes_sent bytes_received unread_bytes \
              opened_since_silent opened_by last_used_by last_used_goroutine server",
         ),
-        ("/connections/0/wire", "state tls user database application_name backend_pid"),
+        ("/connections/0/wire", "state tls listens user database application_name backend_pid"),
         ("/stacks/leak", "quality quality_reason language frames"),
         ("/stacks/leak/frames/0", "function module file line address"),
         (
             "/findings/0",
             "id reason severity since process remote connections count evidence stack_of stack \
-             culprit retracted_at",
+             culprit next_step retracted_at",
         ),
         ("/findings/0/process", "pid comm"),
         ("/findings/0/culprit", "function file line"),
@@ -84,9 +84,11 @@ fn says_what_it_knows_and_null_otherwise() {
     let finding = &report["findings"][0];
     assert_eq!(finding["reason"], "abandoned");
     assert_eq!(finding["severity"], "leak");
-    assert_eq!(finding["count"], 12);
+    assert_eq!(finding["count"], 11);
     assert_eq!(finding["stack_of"], "last_used_by");
     assert_eq!(finding["culprit"]["function"], "app::report");
     assert_eq!(finding["culprit"]["line"], 41);
+    let step = finding["next_step"].as_str().unwrap();
+    assert!(step.contains("given back in app::report (report.go:41)"), "{step}");
     assert_eq!(finding["retracted_at"], Value::Null);
 }

@@ -7,6 +7,7 @@ use crate::detect::{Severity, StackOf, plural};
 use crate::event::{ProcessKey, StackId};
 use crate::findings::{Finding, FindingId};
 use crate::report::Snapshot;
+use crate::report::next_step::next_step;
 use crate::report::text::style::{Paint, Tone, printable};
 use crate::stacks::{Frame, Quality, Stack};
 
@@ -30,6 +31,7 @@ pub(super) fn write(
     write_headline(out, paint, snapshot, finding)?;
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
+    write_next_step(out, snapshot, finding)?;
     let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
         return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
     };
@@ -100,6 +102,20 @@ pub(super) fn write_retracted(
 /// The evidence, on a line of its own.
 pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
     writeln!(out, "  {}", finding.verdict.evidence)
+}
+
+/// What to do about it, on a line of its own.
+fn write_next_step(
+    out: &mut impl io::Write,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let stack = snapshot.stack(finding.verdict.stack.as_ref());
+    let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+    match next_step(&finding.verdict, culprit) {
+        Some(step) => writeln!(out, "  next: {}", printable(&step)),
+        None => Ok(()),
+    }
 }
 
 fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {

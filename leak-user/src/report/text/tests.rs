@@ -27,7 +27,7 @@ fn an_interval_tells_what_changed() {
     let changes = run.turn(200.0);
     let snapshot = run.snapshot(200.0);
     let told = text(|out| write_interval(out, Paint::new(false), &snapshot, &changes));
-    assert!(told.contains("abandoned: 12 connections of"), "{told}");
+    assert!(told.contains("abandoned: 11 connections of"), "{told}");
     assert!(!told.contains("INFO"), "{told}");
     for number in 0..=12 {
         run.world.close(number, 210.0);
@@ -36,7 +36,7 @@ fn an_interval_tells_what_changed() {
     let snapshot = run.snapshot(210.0);
     let told = text(|out| write_interval(out, Paint::new(false), &snapshot, &changes));
     assert!(told.contains("no connections"), "{told}");
-    assert!(told.contains(") to 127.0.0.1:5432: closed after 89-199 s"), "{told}");
+    assert!(told.contains(") to 127.0.0.1:5432: closed after 99-199 s"), "{told}");
 }
 
 #[test]

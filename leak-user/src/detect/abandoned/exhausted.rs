@@ -1,0 +1,108 @@
+//! A pool of which nothing is left, or one that has nothing to do: from outside they look alike.
+
+use std::time::Duration;
+
+use super::{Candidate, STEPS, is_whole_pool};
+use crate::detect::View;
+use crate::detect::evidence::{plural, span};
+use crate::event::Timestamp;
+use crate::table::Connection;
+
+/// What lies further apart was not one burst.
+const ONE_BY_ONE: Duration = Duration::from_millis(100);
+/// What took less long was the warming up of a pool.
+const LEAST_TIME: Duration = Duration::from_secs(1);
+
+/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at its
+/// cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
+///
+/// Of what fell silent before the trace began nobody knows the code.
+pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
+    let Some(first) = pool.first() else { return false };
+    let mut moments: Vec<Timestamp> =
+        pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
+    moments.sort_unstable();
+    let took = match (moments.first(), moments.last()) {
+        (Some(first), Some(last)) => last.since(*first),
+        _ => return false,
+    };
+    let after_the_same = first.path.is_some()
+        && pool.iter().all(|candidate| {
+            // A startup message and nothing else is no use.
+            candidate.path == first.path && candidate.connection.requests > 1
+        });
+    pool.len() >= STEPS
+        && is_whole_pool(view, pool)
+        && (after_the_same || pool.iter().all(|candidate| is_late(view, candidate.connection)))
+        && moments.is_sorted_by(|one, next| next.since(*one) >= ONE_BY_ONE)
+        && took >= LEAST_TIME
+}
+
+/// Whether all of a pool fell silent, one by one, each after code that was never seen to give a
+/// connection back, while other code went on to use the rest in between.
+///
+/// A pool that rests was used last by whatever code used it all along. That only such code as never
+/// gives back was the last one everywhere, with others at work between its uses, no pool comes to
+/// that gets its connections back.
+pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
+    let Some(first) = pool.first() else { return false };
+    if pool.len() < STEPS || !is_whole_pool(view, pool) {
+        return false;
+    }
+    let given_back = view.went_on(first.connection);
+    let never_given_back = |candidate: &Candidate<'_>| {
+        view.blames(candidate.connection)
+            && candidate
+                .path
+                .as_ref()
+                .is_some_and(|path| given_back.iter().all(|(_, given)| given != path))
+    };
+    pool.iter().all(never_given_back) && interludes(pool, &given_back) >= STEPS
+}
+
+/// After how many of a pool's last uses, but before the next, other code used it.
+fn interludes(pool: &[Candidate<'_>], others: &[(Timestamp, String)]) -> usize {
+    let mut moments: Vec<Timestamp> =
+        pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
+    moments.sort_unstable();
+    let between = |pair: &&[Timestamp]| match pair {
+        [one, next] => others.iter().any(|(at, _)| at > one && at < next),
+        _ => false,
+    };
+    moments.windows(2).filter(between).count()
+}
+
+/// Says so.
+pub(super) fn proof(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
+    format!(
+        "all {} of the pool idle and {}, one after the other by code that never gave one back, while \
+         other code used the rest; nothing of the pool is left",
+        plural(members.len(), "connection"),
+        view.silence(members, now),
+    )
+}
+
+/// Whether a connection was silent when the trace began, and since.
+fn is_late(view: &View<'_>, connection: &Connection) -> bool {
+    connection.opened_before_trace()
+        && view.table().began().is_some_and(|began| connection.silent_since() < began)
+}
+
+/// Says so.
+pub(super) fn evidence(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
+    let silence = view.silence(members, now);
+    if members.iter().all(|member| is_late(view, member)) {
+        let began = view.table().began().unwrap_or_default();
+        let before = span(members.iter().map(|member| began.since(member.silent_since())));
+        return format!(
+            "all {} of the pool idle and {silence}, one after the other, since {before} before the \
+             trace began, and none was opened since; the pool may be exhausted",
+            plural(members.len(), "connection"),
+        );
+    }
+    format!(
+        "all {} of the pool idle and {silence}, one after the other by the same code; the pool may \
+         be exhausted",
+        plural(members.len(), "connection"),
+    )
+}
