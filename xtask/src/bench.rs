@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures, on this machine and now, what the documentation says.
 
 mod cost;
+mod detect;
 mod load;
 mod programs;
 mod stacks;
@@ -12,12 +13,14 @@ use anyhow::{Result, ensure};
 use crate::{process::is_root, setup};
 
 /// What a measurement is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// What tracing costs.
     Cost,
     /// How many stacks are complete and right; writes `docs/stacks.md`.
     Stacks,
+    /// How right verdicts are, on the corpus of leaking and healthy programs; writes `docs/detection.md`.
+    Detect(detect::Choice),
 }
 
 impl Subject {
@@ -26,6 +29,7 @@ impl Subject {
         match arguments {
             [] => Some(Self::Cost),
             [one] if one == "stacks" => Some(Self::Stacks),
+            [one, rest @ ..] if one == "detect" => detect::Choice::read(rest).map(Self::Detect),
             _ => None,
         }
     }
@@ -38,5 +42,6 @@ pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
     match subject {
         Subject::Cost => cost::run(workspace),
         Subject::Stacks => stacks::run(workspace),
+        Subject::Detect(choice) => detect::run(workspace, &choice),
     }
 }

@@ -21,7 +21,8 @@ Usage: cargo xtask COMMAND
   build  build the kernel programs and target/release/pgsocktrace
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
-  bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right
+  bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
+         `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
 ";

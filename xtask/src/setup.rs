@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
 
 use crate::{
     build,
@@ -32,6 +33,24 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
+    /// Building and running the corpus's programs in one language.
+    Corpus(Language),
+}
+
+/// What programs of the corpus are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Language {
+    C,
+    Go,
+    Java,
+    Node,
+    Php,
+    Python,
+    Ruby,
+    Rust,
+    /// PostgreSQL's own client programs.
+    Tools,
 }
 
 /// All needs.
@@ -84,7 +103,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: || Path::new("/usr/include/postgresql/libpq-fe.h").exists(),
+        present: || Path::new(LIBPQ_HEADER).exists(),
         packages: &["libpq-dev"],
         elsewhere: "Install the headers of libpq.",
     },
@@ -96,7 +115,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: python_has_psycopg2,
+        present: || succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
         packages: &["python3", "python3-psycopg2"],
         elsewhere: "Install psycopg2 for /usr/bin/python3.",
     },
@@ -118,7 +137,82 @@ const REQUIREMENTS: &[Requirement] = &[
         packages: &["bpftool"],
         elsewhere: "Install bpftool.",
     },
+    Requirement {
+        need: Need::Corpus(Language::C),
+        present: || which("gcc").is_some() && Path::new(LIBPQ_HEADER).exists(),
+        packages: &["gcc", "libc6-dev", "libpq-dev"],
+        elsewhere: "Install gcc and the headers of libpq.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Go),
+        present: || {
+            which("go").is_some()
+                && ["lib/pq", "jackc/pgx/v4"].iter().all(|package| {
+                    Path::new("/usr/share/gocode/src/github.com").join(package).is_dir()
+                })
+        },
+        packages: &["golang-go", "golang-github-lib-pq-dev", "golang-github-jackc-pgx-v4-dev"],
+        elsewhere: "Install Go, and put the sources of the Go packages github.com/lib/pq and \
+                    github.com/jackc/pgx/v4 under /usr/share/gocode/src.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Java),
+        present: || {
+            which("javac").is_some()
+                && ["postgresql", "HikariCP", "slf4j-api", "slf4j-nop"]
+                    .iter()
+                    .all(|jar| Path::new("/usr/share/java").join(jar).with_extension("jar").exists())
+        },
+        packages: &[
+            "default-jdk-headless",
+            "libpostgresql-jdbc-java",
+            "libhikaricp-java",
+            "libslf4j-java",
+        ],
+        elsewhere: "Install a JDK, and put postgresql.jar, HikariCP.jar, slf4j-api.jar and \
+                    slf4j-nop.jar into /usr/share/java.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Node),
+        present: || which("node").is_some(),
+        packages: &["nodejs"],
+        elsewhere: "Install Node.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Php),
+        present: || succeeds("/usr/bin/php", &["-r", "exit(function_exists('pg_connect') && class_exists('PDO') && function_exists('pcntl_fork') ? 0 : 1);"]),
+        packages: &["php-cli", "php-pgsql"],
+        elsewhere: "Install PHP with its modules pgsql, pdo_pgsql and pcntl.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Python),
+        present: || {
+            succeeds(
+                "/usr/bin/python3",
+                &["-c", "import psycopg2, psycopg, psycopg_pool, sqlalchemy, asyncpg"],
+            )
+        },
+        packages: &[
+            "python3",
+            "python3-psycopg2",
+            "python3-psycopg",
+            "python3-psycopg-pool",
+            "python3-sqlalchemy",
+            "python3-asyncpg",
+        ],
+        elsewhere: "Install psycopg2, psycopg, psycopg_pool, SQLAlchemy and asyncpg for \
+                    /usr/bin/python3.",
+    },
+    Requirement {
+        need: Need::Corpus(Language::Ruby),
+        present: || succeeds("/usr/bin/ruby", &["-e", "require 'pg'; require 'connection_pool'"]),
+        packages: &["ruby", "ruby-pg", "ruby-connection-pool"],
+        elsewhere: "Install the gems pg and connection_pool for /usr/bin/ruby.",
+    },
 ];
+
+/// The header of libpq, where Debian puts it.
+const LIBPQ_HEADER: &str = "/usr/include/postgresql/libpq-fe.h";
 
 /// Makes sure that what `needs` name is there.
 pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
@@ -213,10 +307,11 @@ fn install(packages: &[&str], advice: &str) -> Result<()> {
         .context(format!("apt-get cannot install {list} without removing something. {advice}"))
 }
 
-/// Whether the system's Python, the one that Debian's packages extend, has psycopg2.
-fn python_has_psycopg2() -> bool {
-    Command::new("/usr/bin/python3")
-        .args(["-c", "import psycopg2"])
+/// Whether a program does something successfully; used to ask interpreters for their modules.
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())

@@ -1,0 +1,157 @@
+//! How right verdicts are: every program of the corpus, leaking and healthy, under a tracer of its own.
+
+mod hole;
+mod judge;
+mod manifest;
+mod programs;
+mod report;
+mod scenario;
+
+use std::{path::Path, sync::Mutex, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::{
+    hole::Hole,
+    judge::Outcome,
+    manifest::{Manifest, Scenario},
+    programs::Workshop,
+    scenario::{INTERVAL, SILENT_AFTER, Stage},
+};
+use crate::{
+    build,
+    postgres::Postgres,
+    process,
+    setup::{self, Need},
+};
+
+/// How many programs run at the same time: they mostly wait.
+const PARALLEL: usize = 6;
+
+/// How long a healthy program is watched unless told otherwise.
+const WATCH: Duration = Duration::from_secs(40);
+
+/// The seed of pool sizes, pauses and loads unless told otherwise.
+const SEED: u64 = 1;
+
+/// Which part of the corpus is run, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Parts of scenarios' titles; a title has to contain all of them.
+    filters: Vec<String>,
+    /// Only what is marked as the subset, and failing where a verdict is wrong.
+    subset: bool,
+    seed: u64,
+    watch: Duration,
+    parallel: usize,
+}
+
+impl Choice {
+    /// Reads the words after `bench detect`: filters, `--subset`, `--seed N`, `--watch SECONDS`, `--parallel N`.
+    pub(crate) fn read(words: &[String]) -> Option<Self> {
+        let mut choice = Self {
+            filters: Vec::new(),
+            subset: false,
+            seed: SEED,
+            watch: WATCH,
+            parallel: PARALLEL,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--subset" => choice.subset = true,
+                "--seed" => choice.seed = words.next()?.parse().ok()?,
+                "--watch" => choice.watch = Duration::from_secs(words.next()?.parse().ok()?),
+                "--parallel" => {
+                    choice.parallel = words.next()?.parse().ok().filter(|&number| number > 0)?;
+                }
+                option if option.starts_with('-') => return None,
+                filter => choice.filters.push(filter.to_owned()),
+            }
+        }
+        Some(choice)
+    }
+
+    fn takes(&self, scenario: &Scenario) -> bool {
+        let title = format!("{}/", scenario.title());
+        (!self.subset || scenario.in_subset())
+            && self.filters.iter().all(|filter| title.contains(filter.as_str()))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.filters.is_empty() && !self.subset
+    }
+}
+
+/// What became of a scenario.
+enum Verdict {
+    Judged(Outcome),
+    /// The language, or what else is missing.
+    Skipped(String),
+    /// The program or the tracer did not work.
+    Failed(String),
+}
+
+/// Runs the chosen part of the corpus; the whole of it writes `docs/detection.md`.
+pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
+    setup::run(workspace, &[Need::Tests])?;
+    let manifest = Manifest::read(workspace)?;
+    let scenarios: Vec<Scenario> =
+        manifest.scenarios(choice.seed)?.into_iter().filter(|one| choice.takes(one)).collect();
+    ensure!(!scenarios.is_empty(), "No scenario has such a title.");
+    let tracer = build::run(workspace)?;
+    let workshop = Workshop::new(workspace);
+    let postgres = Postgres::start_for_crowds()?;
+    postgres.load(&workspace.join(manifest::CORPUS).join("schema.sql"))?;
+    let hole = Hole::open()?;
+    let stage = Stage {
+        workspace,
+        workshop: &workshop,
+        postgres: &postgres,
+        tracer: &tracer,
+        hole: hole.port(),
+        watch: choice.watch,
+    };
+    println!("bench: {} runs, {} at a time", scenarios.len(), choice.parallel);
+    let left = Mutex::new(scenarios.iter());
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..choice.parallel {
+            scope.spawn(|| {
+                while process::ensure_not_stopped().is_ok() {
+                    let Some(scenario) = left.lock().ok().and_then(|mut left| left.next()) else {
+                        return;
+                    };
+                    let result = play(&stage, scenario);
+                    println!("{}", report::line(scenario, &result));
+                    if let Ok(mut results) = results.lock() {
+                        results.push((scenario.clone(), result));
+                    }
+                }
+            });
+        }
+    });
+    process::ensure_not_stopped()?;
+    let mut results = results.into_inner().ok().context("A run panicked.")?;
+    results.sort_by_key(|(scenario, _)| scenario.title());
+    report::write(workspace, choice, &results)
+}
+
+fn play(stage: &Stage<'_>, scenario: &Scenario) -> Verdict {
+    let command = match stage.workshop.equip(scenario.program.language) {
+        Err(missing) => return Verdict::Skipped(missing),
+        Ok(()) => stage.workshop.command(&scenario.program),
+    };
+    let command = match command {
+        Ok(command) => command,
+        Err(broken) => return Verdict::Failed(broken),
+    };
+    let patience = SILENT_AFTER + 2 * INTERVAL;
+    match scenario::run(stage, scenario, command) {
+        Ok(seen) => {
+            let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+            Verdict::Judged(judge::judge(scenario, &seen, patience))
+        }
+        Err(error) => Verdict::Failed(format!("{error:#}")),
+    }
+}
