@@ -94,6 +94,11 @@ impl Postgres {
         self.port
     }
 
+    /// Where PostgreSQL's own programs lie.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.binaries
+    }
+
     /// The certificate of a server that can do TLS; it is its own authority.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.directory.path().join("data/server.crt")

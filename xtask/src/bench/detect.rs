@@ -104,11 +104,13 @@ pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
     let postgres = Postgres::start_for_crowds()?;
     postgres.load(&workspace.join(manifest::CORPUS).join("schema.sql"))?;
     let hole = Hole::open()?;
+    let scratch = tempfile::Builder::new().prefix("pgsocktrace-").tempdir()?;
     let stage = Stage {
         workspace,
         workshop: &workshop,
         postgres: &postgres,
         tracer: &tracer,
+        scratch: scratch.path(),
         hole: hole.port(),
         watch: choice.watch,
     };

@@ -132,9 +132,9 @@ pub(super) fn write(
     choice: &Choice,
     results: &[(Scenario, Verdict)],
 ) -> Result<()> {
-    let text = document(choice, results);
-    println!("\n{text}");
+    println!("\n{}", summary(results));
     if choice.is_whole() {
+        let text = document(choice, results);
         let file = workspace.join(DOCUMENT);
         if let Some(directory) = file.parent() {
             fs::create_dir_all(directory)?;
@@ -151,6 +151,21 @@ pub(super) fn write(
         ensure!(wrong.is_empty(), "Not as it should be:\n{}", wrong.join("\n"));
     }
     Ok(())
+}
+
+/// The figures of all runs, and what was not as it should be.
+fn summary(results: &[(Scenario, Verdict)]) -> String {
+    let mut all = Sum::default();
+    let mut wrong = String::new();
+    for (scenario, verdict) in results {
+        if let Verdict::Judged(outcome) = verdict {
+            all.add(scenario, outcome);
+        }
+        if !is_right(scenario, verdict) {
+            wrong.push_str(&format!("\n{}", line(scenario, verdict)));
+        }
+    }
+    format!("| | {HEAD}{}{wrong}", all.row("all"))
 }
 
 fn is_right(scenario: &Scenario, verdict: &Verdict) -> bool {

@@ -51,6 +51,8 @@ pub(super) struct Stage<'a> {
     pub(super) workshop: &'a Workshop,
     pub(super) postgres: &'a Postgres,
     pub(super) tracer: &'a Path,
+    /// For what programs write; gone with the bench.
+    pub(super) scratch: &'a Path,
     /// The port of a server that accepts and says nothing.
     pub(super) hole: u16,
     /// How long healthy programs are watched.
@@ -163,6 +165,8 @@ fn prepare(stage: &Stage<'_>, scenario: &Scenario, program: Command) -> Command 
         .env("PGDATABASE", "postgres")
         .env("PGSSLMODE", if scenario.tls { "require" } else { "disable" })
         .env("PGAPPNAME", application(scenario))
+        .env("CORPUS_BINARIES", stage.postgres.programs())
+        .env("CORPUS_SCRATCH", stage.scratch)
         .env("CORPUS_CERTIFICATE", stage.postgres.certificate())
         .env("CORPUS_HOLE", stage.hole.to_string())
         .env("CORPUS_POOL", pool.to_string())
