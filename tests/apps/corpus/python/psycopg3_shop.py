@@ -37,6 +37,7 @@ def serve():
 def export_invoices():
     """Stops at the first row of a stream, and leaves the rest unread."""
     connection = POOL.getconn()
+    LOST.append(connection)
     rows = connection.cursor().stream(
         "select inet_client_port(), repeat('x', 500) from orders, generate_series(1, 40)"
     )
@@ -47,6 +48,7 @@ def export_invoices():
 def reserve_stock():
     """Returns early where there is nothing to reserve, without an end to its transaction."""
     connection = POOL.getconn()
+    LOST.append(connection)
     port, available = connection.execute("select inet_client_port(), 0").fetchone()
     if available == 0:
         leaked(port)
@@ -58,6 +60,7 @@ def reserve_stock():
 def apply_coupon():
     """Does not roll back after its statement has failed."""
     connection = POOL.getconn()
+    LOST.append(connection)
     port = connection.execute(PORT).fetchone()[0]
     try:
         connection.execute("update orders set cents = cents / 0 where id = 1")
@@ -71,6 +74,7 @@ def apply_coupon():
 def customer_report():
     """Does not give its connection back."""
     connection = POOL.getconn()
+    LOST.append(connection)
     connection.autocommit = True
     leaked(connection.execute(PORT).fetchone()[0])
 
@@ -78,6 +82,7 @@ def customer_report():
 def import_order():
     """Gives its connection back, unless the order is bad."""
     connection = POOL.getconn()
+    LOST.append(connection)
     port = connection.execute(PORT).fetchone()[0]
     connection.commit()
     if next(CALLS) % 3 == 0:
