@@ -32,6 +32,7 @@
 //! workspace.
 
 pub mod bpf;
+pub mod corpus;
 pub mod fake_server;
 pub mod leftovers;
 pub mod namespace;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+pub use corpus::{Member, Worker};
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;
 pub use need::Need;

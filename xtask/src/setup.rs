@@ -53,9 +53,15 @@ pub(crate) enum Language {
     Tools,
 }
 
-/// All needs.
-pub(crate) const EVERYTHING: &[Need] =
-    &[Need::Build, Need::Database, Need::Demo, Need::Tests, Need::Bench];
+/// All needs but the corpus's languages that no test uses.
+pub(crate) const EVERYTHING: &[Need] = &[
+    Need::Build,
+    Need::Database,
+    Need::Demo,
+    Need::Tests,
+    Need::Bench,
+    Need::Corpus(Language::Go),
+];
 
 /// Something that must be there.
 struct Requirement {
@@ -159,9 +165,9 @@ const REQUIREMENTS: &[Requirement] = &[
         need: Need::Corpus(Language::Java),
         present: || {
             which("javac").is_some()
-                && ["postgresql", "HikariCP", "slf4j-api", "slf4j-nop"]
-                    .iter()
-                    .all(|jar| Path::new("/usr/share/java").join(jar).with_extension("jar").exists())
+                && ["postgresql", "HikariCP", "slf4j-api", "slf4j-nop"].iter().all(|jar| {
+                    Path::new("/usr/share/java").join(jar).with_extension("jar").exists()
+                })
         },
         packages: &[
             "default-jdk-headless",
@@ -180,7 +186,15 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Corpus(Language::Php),
-        present: || succeeds("/usr/bin/php", &["-r", "exit(function_exists('pg_connect') && class_exists('PDO') && function_exists('pcntl_fork') ? 0 : 1);"]),
+        present: || {
+            succeeds(
+                "/usr/bin/php",
+                &[
+                    "-r",
+                    "exit(function_exists('pg_connect') && class_exists('PDO') && function_exists('pcntl_fork') ? 0 : 1);",
+                ],
+            )
+        },
         packages: &["php-cli", "php-pgsql"],
         elsewhere: "Install PHP with its modules pgsql, pdo_pgsql and pcntl.",
     },

@@ -93,7 +93,7 @@ def import_order():
 
 def monthly_statement():
     """Opens a pool of its own each time."""
-    pool = ConnectionPool(dsn(), min_size=1, max_size=2)
+    pool = ConnectionPool(dsn(), min_size=1, max_size=1)
     LOST.append(pool)
     with pool.connection() as connection:
         port = connection.execute(PORT).fetchone()[0]

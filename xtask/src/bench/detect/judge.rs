@@ -64,9 +64,7 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
     let leaked: BTreeSet<u16> = seen.leaks.iter().map(|&(_, port)| port).collect();
     // Where the program does not know its ports, each accused connection counts as leaked.
     let all_known = !leaked.contains(&0) && !leaked.is_empty();
-    let is_leaked = |id: u64| {
-        !all_known || ports.get(&id).is_none_or(|port| leaked.contains(port))
-    };
+    let is_leaked = |id: u64| !all_known || ports.get(&id).is_none_or(|port| leaked.contains(port));
     let mut outcome = Outcome { leaked: seen.leaks.len(), ..Outcome::default() };
     let third = seen.leaks.get(2).map(|&(at, _)| at);
     let mut accused = BTreeMap::new();
@@ -76,17 +74,16 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
         }
         let members = members(line);
         let guilty = scenario.leaks() && members.iter().any(|&id| is_leaked(id));
-        let innocents: Vec<u64> = members
-            .iter()
-            .copied()
-            .filter(|&id| !scenario.leaks() || !is_leaked(id))
-            .collect();
+        let innocents: Vec<u64> =
+            members.iter().copied().filter(|&id| !scenario.leaks() || !is_leaked(id)).collect();
         if guilty {
             outcome.reasons.insert(line["reason"].as_str().unwrap_or("?").to_owned());
             outcome.detected_after.get_or_insert(at - third.unwrap_or(*at));
         }
         if !innocents.is_empty() && line["severity"] == "leak" {
-            accused.entry(line["id"].to_string()).or_insert_with(|| sentence(line, innocents.len()));
+            accused
+                .entry(line["id"].to_string())
+                .or_insert_with(|| sentence(line, innocents.len()));
         }
     }
     outcome.false_accusations = accused.into_values().collect();
@@ -104,8 +101,11 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
         outcome.culprit = culprit(&standing, expected);
     }
     if all_known && scenario.pattern.severity == "leak" {
-        let named: BTreeSet<u16> =
-            standing.iter().flat_map(|f| members(f)).filter_map(|id| ports.get(&id).copied()).collect();
+        let named: BTreeSet<u16> = standing
+            .iter()
+            .flat_map(|f| members(f))
+            .filter_map(|id| ports.get(&id).copied())
+            .collect();
         let due: BTreeSet<u16> = seen
             .leaks
             .iter()

@@ -185,9 +185,7 @@ impl Workshop {
                 .current_dir(&packages),
         )?;
         for package in fs::read_dir(&packages)? {
-            process::check(
-                Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(&unpacked),
-            )?;
+            process::check(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(&unpacked))?;
         }
         Ok(modules)
     }

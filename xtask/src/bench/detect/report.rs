@@ -92,12 +92,13 @@ pub(super) fn line(scenario: &Scenario, verdict: &Verdict) -> String {
         Verdict::Skipped(why) => format!("skipped  {title}: {why}"),
         Verdict::Failed(why) => format!("FAILED   {title}: {why}"),
         Verdict::Judged(outcome) => {
-            let state = match (scenario.leaks(), outcome.found(), outcome.false_accusations.is_empty()) {
-                (_, _, false) => "ACCUSED ",
-                (true, false, _) => "MISSED  ",
-                (true, true, _) => "found   ",
-                (false, ..) => "quiet   ",
-            };
+            let state =
+                match (scenario.leaks(), outcome.found(), outcome.false_accusations.is_empty()) {
+                    (_, _, false) => "ACCUSED ",
+                    (true, false, _) => "MISSED  ",
+                    (true, true, _) => "found   ",
+                    (false, ..) => "quiet   ",
+                };
             format!("{state} {title}{}", details(outcome))
         }
     }
@@ -181,8 +182,11 @@ fn is_right(scenario: &Scenario, verdict: &Verdict) -> bool {
 
 fn document(choice: &Choice, results: &[(Scenario, Verdict)]) -> String {
     let mut all = Sum::default();
-    let mut tables: [(&str, BTreeMap<String, Sum>); 3] =
-        [("encryption", BTreeMap::new()), ("program", BTreeMap::new()), ("pattern", BTreeMap::new())];
+    let mut tables: [(&str, BTreeMap<String, Sum>); 3] = [
+        ("encryption", BTreeMap::new()),
+        ("program", BTreeMap::new()),
+        ("pattern", BTreeMap::new()),
+    ];
     let (mut reasons, mut patterns) = (BTreeMap::new(), BTreeMap::new());
     let (mut wrong, mut undone) = (String::new(), String::new());
     for (scenario, verdict) in results {

@@ -243,7 +243,9 @@ impl Run<'_> {
                 self.close(&format!("application_name = '{}'", application(self.scenario)))?;
             }
             let due = |closing: &(Instant, String)| closing.0 < Instant::now();
-            for (_, port) in self.to_close.extract_if(.., |closing| due(closing)).collect::<Vec<_>>() {
+            for (_, port) in
+                self.to_close.extract_if(.., |closing| due(closing)).collect::<Vec<_>>()
+            {
                 self.close(&format!("client_port = {port}"))?;
             }
             if !self.scenario.leaks() {
@@ -254,7 +256,9 @@ impl Run<'_> {
             }
             match (self.third, self.found) {
                 (None, _) => ensure!(start.elapsed() < THIRD, "The program does not leak."),
-                (Some(third), Some(found)) if third.max(found).elapsed() > AFTERMATH => return Ok(()),
+                (Some(third), Some(found)) if third.max(found).elapsed() > AFTERMATH => {
+                    return Ok(());
+                }
                 (Some(third), None) if third.elapsed() > SILENT_AFTER + 2 * INTERVAL + SLACK => {
                     return Ok(());
                 }
@@ -275,7 +279,8 @@ impl Run<'_> {
             Said::Program(line) => self.heed(&line),
             Said::Log(line) => self.tracer_ready |= line.contains("tracing"),
             Said::Tracer(line) => {
-                let line: Value = serde_json::from_str(&line).context("The tracer's line is broken")?;
+                let line: Value =
+                    serde_json::from_str(&line).context("The tracer's line is broken")?;
                 self.reported |= line["event"] == "report";
                 if line["event"] == "finding" && is_grave(self.scenario, &line) {
                     self.found.get_or_insert_with(Instant::now);
