@@ -2,16 +2,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, Resettable};
+use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum};
 use leak_common::config::MAX_PORTS;
 
 use crate::kernel::hooks::Flavour;
 use crate::process::name::CommPattern;
+use crate::server::{Dsn, DsnError};
+use crate::stacks::DriverFrames;
 
 const EXIT_STATUSES: &str = "\
 Options that repeat also take several values at once, separated by commas.
@@ -68,13 +72,43 @@ impl Cli {
             }
         });
         let matches = command.try_get_matches_from_mut(arguments)?;
-        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         let ports = cli.trace.port.len();
         if ports > MAX_PORTS {
             let message = format!("at most {MAX_PORTS} ports can be traced at once, not {ports}");
             return Err(command.error(ErrorKind::TooManyValues, message));
         }
+        let given = matches.value_source("pg_dsn") == Some(ValueSource::CommandLine);
+        cli.trace.shows_password =
+            given && cli.trace.pg_dsn.iter().flatten().any(Dsn::has_password);
         Ok(cli)
+    }
+}
+
+/// Reads connection strings, one a line, and repeats nothing of them when they are wrong: they hold
+/// passwords.
+#[derive(Clone)]
+struct DsnParser;
+
+impl TypedValueParser for DsnParser {
+    type Value = Vec<Dsn>;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let wrong = |why: &dyn std::fmt::Display| {
+            let message = format!("invalid value for '--pg-dsn <DSN>': {why}");
+            command.clone().error(ErrorKind::ValueValidation, message)
+        };
+        let text = value.to_str().ok_or_else(|| wrong(&"it is not UTF-8"))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let servers: Vec<Dsn> =
+            lines.map(Dsn::parse).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+        if servers.is_empty() { Err(wrong(&DsnError::NoHost)) } else { Ok(servers) }
     }
 }
 
@@ -91,6 +125,8 @@ fn says_nothing(option: &clap::Arg, value: &OsStr) -> bool {
 pub enum Command {
     /// Say what this kernel and these privileges allow, hook by hook, and what to do about the rest.
     Doctor,
+    /// Print what a recorded run has printed, in any format: without privileges, on any machine.
+    Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -98,6 +134,28 @@ pub enum Command {
     },
     /// Print the manual page, in roff.
     Man,
+}
+
+/// What to replay, and how.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// A file that `--record` has written. One that breaks off is read up to there.
+    pub file: PathBuf,
+    /// How long a connection must carry no payload to count as silent, instead of what was recorded.
+    ///
+    /// Stacks of last uses were resolved only where the recorded run needed them, so with a shorter
+    /// time than its own some are unknown.
+    #[arg(long, value_name = "DUR", env = "PGSOCKTRACE_SILENT_AFTER", value_parser = period)]
+    pub silent_after: Option<Duration>,
+    /// How many connections the pool or the server allows, instead of what was recorded.
+    #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
+    pub limit: Option<u64>,
+    /// Format of the report.
+    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    pub output: Output,
+    /// Exit with status 3 when a finding of severity `leak` is open at the end.
+    #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
+    pub fail_on_leak: bool,
 }
 
 /// What to trace, and how.
@@ -132,9 +190,27 @@ pub struct TraceArgs {
     /// How many connections the pool or the server allows, for forecasts such as "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
+    /// Never name code as the culprit whose function, module or source file matches this pattern: a
+    /// driver's or framework's of your own, as in `*/dbkit/*` (repeatable).
+    #[arg(long, value_name = "GLOB", env = "PGSOCKTRACE_DRIVER_FRAMES", value_delimiter = ',')]
+    pub driver_frames: Vec<DriverFrames>,
+    /// Ask this server for its sessions, too (repeatable; a line each in the variable).
+    ///
+    /// As libpq takes it: `postgres://watch@db:5432/postgres` or `host=db user=watch`, with sslmode,
+    /// sslrootcert and passfile. The role pg_monitor suffices. A password on the command line can be
+    /// seen by everyone in `ps`: put it into ~/.pgpass, a passfile or the variable.
+    #[arg(long, value_name = "DSN", env = "PGSOCKTRACE_PG_DSN", hide_env_values = true)]
+    #[arg(value_parser = DsnParser)]
+    pub pg_dsn: Vec<Vec<Dsn>>,
+    /// A password stands on the command line.
+    #[arg(skip)]
+    pub shows_password: bool,
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Keep what was seen in this file, for `pgsocktrace replay FILE`. It is overwritten.
+    #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
+    pub record: Option<PathBuf>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
@@ -152,7 +228,7 @@ pub struct Resources {
     pub ring_size: u32,
     /// Connections that can be traced at once.
     #[arg(long, value_name = "N", default_value_t = 32_768, env = "PGSOCKTRACE_MAX_CONNECTIONS")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     pub max_connections: u32,
     /// Connections whose latest request's stack is kept; each takes 30 KiB of kernel memory.
     #[arg(long, value_name = "N", default_value_t = 1024, env = "PGSOCKTRACE_STACK_SLOTS")]
@@ -182,12 +258,16 @@ pub enum Output {
     Ndjson,
 }
 
+/// Most connections that can be traced at once.
+pub(crate) const MAX_CONNECTIONS: u32 = 4_000_000;
+/// Nothing is judged more often.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 /// Clocks that are added to and thresholds that are multiplied stay far from any overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What is done again and again, or compared with what is measured then.
 fn period(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_millis(100)..=LONGEST)
+    duration(text, SHORTEST..=LONGEST)
 }
 
 fn duration_of_trace(text: &str) -> Result<Duration, String> {
@@ -267,6 +347,8 @@ mod tests {
             ["--port", "70000"],
             ["--ring-size", "3"],
             ["--output", "xml"],
+            ["--driver-frames", "*"],
+            ["--driver-frames", "[a"],
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }
@@ -276,6 +358,8 @@ mod tests {
     fn options_repeat() {
         let trace = parse(&["-p", "1", "-p", "2", "-P", "5432", "-P", "6432"]).unwrap().trace;
         assert_eq!((trace.pid, trace.port), (vec![1, 2], vec![5432, 6432]));
+        let driver_frames = ["--driver-frames", "a.*,b.*", "--driver-frames", "c.*"];
+        assert_eq!(parse(&driver_frames).unwrap().trace.driver_frames.len(), 3);
     }
 
     #[test]
@@ -294,6 +378,29 @@ mod tests {
         let error = parse(&["-P", &ports(17).join(",")]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("at most 16 ports"), "{error}");
+    }
+
+    #[test]
+    fn a_connection_string_is_never_repeated() {
+        for text in ["host=db password='SECRET", "postgres://u:SECRET@host:x/db", "SECRET"] {
+            let error = parse(&["--pg-dsn", text]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            assert!(said.contains("--pg-dsn") && !said.contains("SECRET"), "{said}");
+        }
+        let trace = parse(&["--pg-dsn", "host=a password=SECRET"]).unwrap().trace;
+        assert!(trace.shows_password);
+        assert!(!format!("{trace:?}").contains("SECRET"));
+        assert!(!parse(&["--pg-dsn", "host=a"]).unwrap().trace.shows_password);
+    }
+
+    #[test]
+    fn servers_stand_one_a_line() {
+        let trace =
+            parse(&["--pg-dsn", "host=a,b user=x\n\npostgres://c/d\n", "--pg-dsn", "host=e"]);
+        let servers = trace.unwrap().trace.pg_dsn.concat();
+        let names: Vec<_> = servers.iter().map(Dsn::name).collect();
+        assert_eq!(names, ["a:5432,b:5432/x", "c:5432/d", "e:5432"]);
     }
 
     #[test]

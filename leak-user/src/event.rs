@@ -9,6 +9,8 @@ use std::time::Duration;
 use leak_common::connection::{AF_INET, AF_INET6, Tuple};
 use serde::{Deserialize, Serialize};
 
+use crate::server::ServerAnswer;
+
 /// A moment of the kernel's `CLOCK_MONOTONIC`, in nanoseconds.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -355,5 +357,14 @@ pub enum Event {
         stack: Option<StackId>,
         /// The goroutine that ran, in a Go program.
         goroutine: Option<u64>,
+    },
+    /// A server was asked for its sessions.
+    ServerSessions {
+        /// Its name.
+        server: String,
+        /// When it was asked.
+        at: Timestamp,
+        /// What it answered.
+        answer: Box<ServerAnswer>,
     },
 }

@@ -8,9 +8,10 @@
 //! # The way of an event
 //!
 //! ```text
-//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ table ──▶ detect ──▶ findings ──▶ report
-//!     └──mapped arrays─────────┘                   ▲   ▲
-//!                                          inventory   stacks
+//!                                                  ┌────────────────── engine ──────────────────┐
+//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ │ table ──▶ detect ──▶ findings ──▶ report   │
+//!     └──mapped arrays─────────┘                   └──▲────▲────────────────────────────────────┘
+//!                                     inventory, server    stacks
 //! ```
 //!
 //! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
@@ -22,9 +23,14 @@
 //!    is corrected by it, so that a lost event is healed.
 //! 5. [`stacks`] turns registers and stack bytes into functions, files and lines, on a thread of its
 //!    own, with the files that [`stacks`] opened when the process first appeared.
-//! 6. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
+//! 6. [`server`] asks the servers that `--pg-dsn` names, on a thread of its own, for their sessions:
+//!    the table matches them with its connections.
+//! 7. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
 //!    turned out not to be so.
-//! 7. [`report`] prints it.
+//! 8. [`report`] prints it.
+//!
+//! [`engine`] holds 3, 7 and 8 together: whoever drives it tells it facts, each with its moment.
+//! [`recording`] keeps these facts, and [`replay`] tells them once more.
 //!
 //! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
 //! this, and [`inventory`], which looks at the system, read the clock.
@@ -34,6 +40,7 @@ pub mod clock;
 pub mod decode;
 pub mod detect;
 pub mod doctor;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;
@@ -41,7 +48,10 @@ pub mod inventory;
 pub mod kernel;
 pub mod pipeline;
 pub mod process;
+pub mod recording;
+pub mod replay;
 pub mod report;
+pub mod server;
 pub mod stacks;
 pub mod startup;
 pub mod table;

@@ -9,6 +9,7 @@ use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
 use leak_user::pipeline::{self, Ended};
+use leak_user::replay::replay;
 
 /// Exit statuses, as documented.
 mod status {
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) if reader_has_gone(&error) => {
-            if cli.trace.fail_on_leak {
+            if fails_on_leak(&cli) {
                 // Whoever asked for a verdict must not take silence for a good one.
                 let _ = writeln!(io::stderr(), "pgsocktrace: {UNJUDGED}");
                 ExitCode::from(status::FAILED)
@@ -50,6 +51,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let fit = doctor::examine(&settings, &mut io::stdout().lock())?;
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::from(status::CANNOT_RUN) })
         }
+        Some(Command::Replay(args)) => Ok(verdict(cli, replay(args)?)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "pgsocktrace", &mut script);
@@ -65,11 +67,22 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 .enable_all()
                 .build()
                 .context("the event loop could not be started")?;
-            let Ended { leak } = runtime.block_on(pipeline::trace(&cli.trace, cli.verbose))?;
-            let failed = leak && cli.trace.fail_on_leak;
-            Ok(if failed { ExitCode::from(status::LEAK) } else { ExitCode::SUCCESS })
+            Ok(verdict(cli, runtime.block_on(pipeline::trace(&cli.trace, cli.verbose))?))
         }
     }
+}
+
+/// Whether a leak is to make the exit status.
+fn fails_on_leak(cli: &Cli) -> bool {
+    match &cli.command {
+        Some(Command::Replay(args)) => args.fail_on_leak,
+        _ => cli.trace.fail_on_leak,
+    }
+}
+
+fn verdict(cli: &Cli, Ended { leak }: Ended) -> ExitCode {
+    let failed = leak && fails_on_leak(cli);
+    if failed { ExitCode::from(status::LEAK) } else { ExitCode::SUCCESS }
 }
 
 /// The tool's own log goes to stderr; stdout carries only the report.

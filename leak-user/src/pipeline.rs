@@ -2,7 +2,6 @@
 //! judged once an interval.
 
 mod collector;
-mod output;
 mod resolver;
 mod targets;
 
@@ -23,6 +22,7 @@ use crate::cli::TraceArgs;
 use crate::doctor::check_pid_namespace;
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::{Settings, Tracer};
+use crate::server::Watch;
 use collector::{BATCH, Collector};
 use targets::Targets;
 
@@ -70,6 +70,12 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
     raise_file_limit();
     check_pid_namespace()?;
+    if args.shows_password {
+        log::warn!(
+            "everyone can see the password of --pg-dsn in `ps`; put it into ~/.pgpass, a passfile, or \
+             the variable PGSOCKTRACE_PG_DSN"
+        );
+    }
     let mut targets = Targets::find(args)?;
     let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
     tracer.require_main_job()?;
@@ -80,6 +86,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
     let ring = watch(tracer.ring_fd())?;
     let mut collector = Collector::new(args, tracer, targets)?;
+    let mut servers = Watch::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
     // What is learnt of the processes at first sight makes their first stacks better.
     settle(&mut collector, PATIENCE).await?;
     log::info!("tracing {}; Ctrl-C ends it with a report", collector.subject());
@@ -97,10 +104,13 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = at(end) => break,
-            _ = liveness.tick() => if !collector.anyone_left() {
-                log::info!("all traced processes have exited");
-                break;
-            },
+            _ = liveness.tick() => {
+                collector.keep_recording();
+                if !collector.anyone_left() {
+                    log::info!("all traced processes have exited");
+                    break;
+                }
+            }
             ready = ring.readable() => {
                 if collector.drain(BATCH)? < BATCH {
                     ready?.clear_ready();
@@ -108,7 +118,11 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             }
             flushed = flush(&mut debug_log) => flushed?,
             answer = collector.answer() => collector.take_answer(answer)?,
-            _ = tick.tick(), if taking.is_none() => taking = Some(collector.start_inventory()?),
+            told = servers.answer() => collector.take_server_answer(told)?,
+            _ = tick.tick(), if taking.is_none() => {
+                servers.ask();
+                taking = Some(collector.start_inventory()?);
+            }
             inventory = finished(&mut taking) => {
                 taking = None;
                 collector.take_inventory(inventory?)?;
@@ -125,7 +139,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
         }
     }
     tokio::select! {
-        ended = finish(collector, taking) => ended,
+        ended = finish(collector, taking, servers) => ended,
         _ = interrupt.recv() => bail!("interrupted a second time, so there is no report"),
     }
 }
@@ -144,7 +158,9 @@ fn raise_file_limit() {
 async fn finish(
     mut collector: Collector,
     taking: Option<JoinHandle<Result<Inventory, InventoryError>>>,
+    mut servers: Watch,
 ) -> anyhow::Result<Ended> {
+    servers.ask();
     if let Some(taking) = taking {
         // It looked too early for the last judgement, but it may hold what the kernel is about to
         // forget.
@@ -153,6 +169,7 @@ async fn finish(
     collector.drain_all()?;
     let last = collector.start_inventory()?.await?;
     collector.take_inventory(last)?;
+    collector.settle_servers(&mut servers).await?;
     settle(&mut collector, LAST_PATIENCE).await?;
     collector.report()
 }

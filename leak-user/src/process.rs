@@ -11,6 +11,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use crate::event::ProcessKey;
 
@@ -51,7 +52,7 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 }
 
 /// What a report says of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessInfo {
     /// Identity.
     pub key: ProcessKey,

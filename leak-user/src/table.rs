@@ -10,20 +10,23 @@ mod gone;
 mod history;
 mod inventory;
 mod losses;
+mod matching;
 mod pools;
+mod servers;
 mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use connection::Connection;
 pub use losses::Losses;
 pub use pools::{Identity, Pool, PoolKey};
+pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
 use crate::event::{Caller, ConnectionId, Endpoints, Event, ProcessKey, Timestamp, Usage, Wire};
@@ -35,11 +38,13 @@ use tally::Tallies;
 #[derive(Debug)]
 pub struct ConnectionTable {
     capacity: usize,
-    connections: HashMap<ConnectionId, Connection>,
+    /// In order, so that the same events are always judged in the same order.
+    connections: BTreeMap<ConnectionId, Connection>,
     gone: Gone,
     pools: Pools,
     tallies: Tallies,
     losses: Losses,
+    servers: BTreeMap<String, Server>,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
     /// What the first inventory listed and the full table could not take.
@@ -52,11 +57,12 @@ impl ConnectionTable {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             gone: Gone::default(),
             pools: Pools::default(),
             tallies: Tallies::default(),
             losses: Losses::default(),
+            servers: BTreeMap::new(),
             began: None,
             last_inventory: None,
             untracked_at_first: HashSet::new(),
@@ -81,6 +87,7 @@ impl ConnectionTable {
             Event::Inventory { began, sockets, complete } => {
                 self.reconcile(*began, sockets, *complete, now);
             }
+            Event::ServerSessions { server, at, answer } => self.hear(server, *at, answer),
             Event::StackResolved { id, role, stack, goroutine } => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.use_stack(*role, stack.as_ref(), *goroutine);
@@ -89,7 +96,7 @@ impl ConnectionTable {
         }
     }
 
-    /// The live connections, in no order.
+    /// The live connections, in the order of their ids.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.values()
     }

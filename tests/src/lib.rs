@@ -34,8 +34,10 @@
 pub mod bpf;
 pub mod corpus;
 pub mod fake_server;
+pub mod golang;
 pub mod leftovers;
 pub mod namespace;
+pub mod native;
 pub mod need;
 pub mod process;
 pub mod program;

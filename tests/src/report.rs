@@ -20,6 +20,52 @@ pub struct Report {
     pub connections: Vec<Connection>,
     pub stacks: BTreeMap<String, Stack>,
     pub findings: Vec<Finding>,
+    pub servers: Vec<Server>,
+}
+
+/// A server that was asked for its sessions.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Server {
+    pub server: String,
+    pub status: String,
+    pub message: Option<String>,
+    pub max_connections: Option<u64>,
+    pub used: Option<u64>,
+    pub traced: Option<u64>,
+    pub full: bool,
+    pub hidden: u64,
+    pub answers: u64,
+    pub refusals: u64,
+    pub failures: u64,
+    pub applications: Vec<Sessions>,
+    pub unowned: Vec<Sessions>,
+}
+
+/// Sessions that have something in common.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Sessions {
+    pub client_addr: Option<String>,
+    pub application_name: Option<String>,
+    pub user: Option<String>,
+    pub count: u64,
+    pub traced: Option<u64>,
+    pub states: BTreeMap<String, u64>,
+}
+
+/// What a connection's server says of it.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Session {
+    pub server: String,
+    pub pid: u64,
+    pub user: Option<String>,
+    pub application_name: Option<String>,
+    pub state: Option<String>,
+    pub xact_ms: Option<u64>,
+    pub wait_event: Option<String>,
+    pub query: Option<String>,
 }
 
 /// What became of the kernel's events.
@@ -50,6 +96,7 @@ pub struct Connection {
     pub id: u64,
     pub pid: Option<u32>,
     pub tid: Option<u32>,
+    pub goroutine: Option<u64>,
     pub held_by: Vec<u32>,
     pub local: String,
     pub remote: String,
@@ -63,6 +110,8 @@ pub struct Connection {
     pub opened_since_silent: i64,
     pub opened_by: Option<String>,
     pub last_used_by: Option<String>,
+    pub last_used_goroutine: Option<u64>,
+    pub server: Option<Session>,
 }
 
 /// What the wire tells of a connection.
@@ -165,6 +214,18 @@ impl Report {
         match self.connections.as_slice() {
             [connection] => Ok(connection),
             other => bail!("one connection expected, not {other:#?}"),
+        }
+    }
+
+    /// The only server.
+    ///
+    /// # Errors
+    ///
+    /// When none was asked, or more than one.
+    pub fn only_server(&self) -> Result<&Server> {
+        match self.servers.as_slice() {
+            [server] => Ok(server),
+            other => bail!("one server expected, not {other:#?}"),
         }
     }
 

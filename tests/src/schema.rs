@@ -34,6 +34,7 @@ const DOCUMENT: &[(&str, Kind)] = &[
     ("connections", List),
     ("stacks", Map),
     ("findings", List),
+    ("servers", List),
 ];
 
 const EVENTS: &[(&str, Kind)] = &[("received", Number), ("lost", Number), ("reconciled", Number)];
@@ -72,6 +73,45 @@ const CONNECTION: &[(&str, Kind)] = &[
     ("opened_since_silent", Number),
     ("opened_by", TextOrNull),
     ("last_used_by", TextOrNull),
+    ("last_used_goroutine", NumberOrNull),
+    ("server", MapOrNull),
+];
+
+/// What a connection's server says of it.
+const SESSION: &[(&str, Kind)] = &[
+    ("server", Text),
+    ("pid", Number),
+    ("user", TextOrNull),
+    ("database", TextOrNull),
+    ("application_name", TextOrNull),
+    ("state", TextOrNull),
+    ("state_ms", NumberOrNull),
+    ("xact_ms", NumberOrNull),
+    ("backend_started_at", TimeOrNull),
+    ("wait_event_type", TextOrNull),
+    ("wait_event", TextOrNull),
+    ("query", TextOrNull),
+];
+
+const SERVER: &[(&str, Kind)] = &[
+    ("server", Text),
+    ("status", Text),
+    ("message", TextOrNull),
+    ("asked_at", Time),
+    ("version", TextOrNull),
+    ("max_connections", NumberOrNull),
+    ("superuser_reserved", NumberOrNull),
+    ("reserved", NumberOrNull),
+    ("used", NumberOrNull),
+    ("traced", NumberOrNull),
+    ("full", Flag),
+    ("hidden", Number),
+    ("cut", Flag),
+    ("answers", Number),
+    ("refusals", Number),
+    ("failures", Number),
+    ("applications", List),
+    ("unowned", List),
 ];
 
 const WIRE: &[(&str, Kind)] = &[
@@ -122,6 +162,12 @@ pub fn check(document: &Value) -> Result<()> {
     for connection in elements(&document["connections"]) {
         fields(connection, CONNECTION).context("connections")?;
         fields(&connection["wire"], WIRE).context("wire")?;
+        if !connection["server"].is_null() {
+            fields(&connection["server"], SESSION).context("a connection's server")?;
+        }
+    }
+    for server in elements(&document["servers"]) {
+        fields(server, SERVER).context("servers")?;
     }
     for stack in document["stacks"].as_object().into_iter().flat_map(|stacks| stacks.values()) {
         fields(stack, STACK).context("stacks")?;

@@ -30,8 +30,9 @@ pub fn find_binaries() -> Option<PathBuf> {
 
 /// A running server, on IPv4's and IPv6's loopback, that trusts everyone and can do TLS.
 pub struct Server {
-    postmaster: Child,
-    data: PathBuf,
+    /// `None` while it is stopped.
+    postmaster: Option<Child>,
+    root: PathBuf,
     port: u16,
 }
 
@@ -55,24 +56,71 @@ impl Server {
 
         let port = free_port()?;
         fs::write(data.join("postgresql.auto.conf"), settings(&data, port))?;
-        let log = fs::File::create(root.join("server.log"))?;
+        let mut server = Self { postmaster: None, root: root.to_owned(), port };
+        server.resume()?;
+        Ok(server)
+    }
+
+    /// Starts it again after [`Self::stop`], with its data and the settings made since.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up; the message holds its log.
+    pub fn resume(&mut self) -> Result<()> {
+        let binaries = find_binaries().context("PostgreSQL's server is not installed")?;
+        let owner = Owner::find("postgres")?;
+        let log = fs::File::create(self.root.join("server.log"))?;
         let mut postgres = Command::new(binaries.join("postgres"));
-        postgres.arg("-D").arg(&data).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        postgres.arg("-D").arg(self.data());
+        postgres.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         owner.of(&mut postgres);
         leftovers::mark(&mut postgres);
         // An immediate shutdown: nothing in this database is worth a checkpoint.
         die_with_parent(&mut postgres, libc::SIGQUIT);
         let postmaster = postgres.spawn().context("PostgreSQL cannot be started")?;
-
-        let mut server = Self { postmaster, data, port };
+        self.postmaster = Some(postmaster);
         eventually("PostgreSQL accepts connections", || {
-            if let Some(status) = server.postmaster.try_wait()? {
-                let log = fs::read_to_string(root.join("server.log")).unwrap_or_default();
+            let ended = self.postmaster.as_mut().and_then(|child| child.try_wait().transpose());
+            if let Some(status) = ended.transpose()? {
+                let log = fs::read_to_string(self.root.join("server.log")).unwrap_or_default();
                 bail!("PostgreSQL ended with {status}:\n{log}");
             }
-            Ok(server.sql("SELECT 1").is_ok())
-        })?;
-        Ok(server)
+            Ok(self.sql("SELECT 1").is_ok())
+        })
+    }
+
+    /// Stops it at once, whoever is connected.
+    pub fn stop(&mut self) {
+        let Some(mut postmaster) = self.postmaster.take() else { return };
+        // SAFETY: the child has not been waited for, so its PID is still its own.
+        unsafe { libc::kill(postmaster.id().cast_signed(), libc::SIGQUIT) };
+        if eventually("PostgreSQL ends", || Ok(postmaster.try_wait()?.is_some())).is_err() {
+            let _ = postmaster.kill();
+            let _ = postmaster.wait();
+        }
+    }
+
+    /// Its data directory, with its certificate in `server.crt`.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// Lets users in over TCP only with their password; over the Unix socket, as ever.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be written or read.
+    pub fn ask_for_passwords(&self) -> Result<()> {
+        let rules = "local all all trust\nhost all all all scram-sha-256\n";
+        fs::write(self.data().join("pg_hba.conf"), rules)?;
+        self.sql("SELECT pg_reload_conf()")?;
+        // The postmaster reads it in its own time.
+        eventually("the rules are read", || {
+            let loaded = "SELECT pg_conf_load_time() > pg_postmaster_start_time() AND NOT EXISTS \
+                          (SELECT FROM pg_hba_file_rules WHERE auth_method = 'trust' AND type = 'host')";
+            Ok(self.sql(loaded)? == "t")
+        })
     }
 
     /// The port it listens on.
@@ -89,7 +137,7 @@ impl Server {
     pub fn sql(&self, statement: &str) -> Result<String> {
         let mut psql = Command::new("psql");
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", "postgres", "-h"])
-            .arg(&self.data)
+            .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", statement]);
         Ok(run(&mut psql)?.trim().to_owned())
     }
@@ -108,12 +156,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SAFETY: the child has not been waited for, so its PID is still its own.
-        unsafe { libc::kill(self.postmaster.id().cast_signed(), libc::SIGQUIT) };
-        if eventually("PostgreSQL ends", || Ok(self.postmaster.try_wait()?.is_some())).is_err() {
-            let _ = self.postmaster.kill();
-            let _ = self.postmaster.wait();
-        }
+        self.stop();
     }
 }
 

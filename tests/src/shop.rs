@@ -46,6 +46,17 @@ impl Shop {
         Ok(Self { program: Program::start(&mut command)? })
     }
 
+    /// Starts it as a client of the server on this port.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled or started.
+    pub fn start_at(suite: &Suite, port: u16, settings: &[&str]) -> Result<Self> {
+        let mut command = Self::command(suite, Build::Debug)?;
+        command.arg(connection_string(port, settings));
+        Ok(Self { program: Program::start(&mut command)? })
+    }
+
     /// Starts a copy of it that lies at `path` and that the test may delete or replace.
     ///
     /// # Errors

@@ -99,6 +99,20 @@ impl Suite {
         finish(self.tool().args(arguments))
     }
 
+    /// The binary under test as a user without any privileges runs it, from a place that this user can
+    /// reach.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied there.
+    pub fn tool_as_nobody(&self) -> Result<Command> {
+        let copy = self.directory()?.join("pgsocktrace");
+        fs::copy(&self.tool, &copy)?;
+        let mut command = clean(Command::new("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
+        Ok(command)
+    }
+
     /// Begins to describe a trace of connections to the server.
     #[must_use]
     pub fn trace(&self) -> TraceBuilder {

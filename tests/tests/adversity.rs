@@ -73,17 +73,8 @@ fn process_becomes_a_zombie(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// The tool as a user without any privileges runs it, from a place that this user can reach.
-fn as_nobody(suite: &Suite) -> Result<Command> {
-    let copy = suite.directory()?.join("pgsocktrace");
-    fs::copy(suite.tool_path(), &copy)?;
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
-    Ok(command)
-}
-
 fn no_privileges(suite: &Suite) -> Result<()> {
-    let output = finish(as_nobody(suite)?.args(["--duration", "2s"]))?;
+    let output = finish(suite.tool_as_nobody()?.args(["--duration", "2s"]))?;
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("sudo") || text.contains("root") || text.contains("CAP_"), "{text}");
@@ -91,7 +82,7 @@ fn no_privileges(suite: &Suite) -> Result<()> {
 }
 
 fn doctor_without_privileges(suite: &Suite) -> Result<()> {
-    let output = finish(as_nobody(suite)?.arg("doctor"))?;
+    let output = finish(suite.tool_as_nobody()?.arg("doctor"))?;
     assert_eq!(output.status.code(), Some(4));
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);

@@ -99,12 +99,16 @@ fn verdict(
     let (stack_of, stack) = commonest_stack(&members);
     let limit = view.thresholds().limit;
     let evidence = format!(
-        "open connections rose from {} to {} in {}, while {} fell silent and stayed idle{}",
+        "open connections rose from {} to {} in {}, while {} fell silent and stayed idle{}{}",
         pool.open_at(from),
         pool.open_now(),
         duration(window),
         idle,
         limit.map(|limit| forecast(pool.open_now(), growth, limit, window)).unwrap_or_default(),
+        members
+            .first()
+            .and_then(|member| servers_forecast(view, member, growth, window))
+            .unwrap_or_default(),
     );
     Verdict {
         reason: Reason::Growing,
@@ -128,6 +132,19 @@ fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<StackId>) {
     let known = counts.into_iter().filter(|((_, stack), _)| stack.is_some());
     let commonest = known.max_by(|(a, count_a), (b, count_b)| (count_a, a).cmp(&(count_b, b)));
     commonest.map_or((StackOf::LastUsedBy, None), |(stack, _)| stack)
+}
+
+/// The same for what the server of `member` allows, when it is asked: others use it, too.
+fn servers_forecast(
+    view: &View<'_>,
+    member: &Connection,
+    growth: i64,
+    window: Duration,
+) -> Option<String> {
+    let server = view.table().server_of(member)?;
+    let usable = u64::from(server.settings.as_ref()?.usable());
+    let used = i64::try_from(server.used?).ok()?;
+    Some(format!("{} that the server allows", forecast(used, growth, usable, window)))
 }
 
 /// "; reaches 100 in 4 m".

@@ -17,18 +17,21 @@ impl Detector for IdleInTransaction {
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let in_transaction = |connection: &&Connection| {
-            matches!(connection.wire.state, WireState::InTransaction | WireState::FailedTransaction)
+            matches!(connection.dialogue(), WireState::InTransaction | WireState::FailedTransaction)
         };
         let accused = view.silent_connections(now).filter(in_transaction);
         view.verdicts(self.reason(), accused, |members| {
             let failed = members
                 .iter()
-                .filter(|connection| connection.wire.state == WireState::FailedTransaction)
+                .filter(|connection| connection.dialogue() == WireState::FailedTransaction)
                 .count();
             let failed = if failed > 0 { format!(" ({failed} failed)") } else { String::new() };
+            let unseen =
+                members.iter().any(|connection| connection.wire.state == WireState::Unknown);
+            let source = if unseen { " by the server's word" } else { "" };
             let count = plural(members.len(), "connection");
             let silence = view.silence(members, now);
-            (Severity::Leak, format!("{count} idle in transaction{failed}, {silence}"))
+            (Severity::Leak, format!("{count} idle in transaction{failed}{source}, {silence}"))
         })
     }
 }

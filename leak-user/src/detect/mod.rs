@@ -25,7 +25,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use evidence::{duration, plural, span};
 pub use view::View;
@@ -136,7 +136,7 @@ impl StackOf {
 }
 
 /// From when on things count.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Thresholds {
     /// How long without payload counts as silent.
     pub silent_after: Duration,

@@ -273,9 +273,7 @@ impl Tracer {
         let most = u32::try_from(MAX_STACK).unwrap_or(u32::MAX);
         let mut known = self.profiles.get(&pid, 0).map(|value| value.0).unwrap_or_default();
         let before = known;
-        if profile.stack_bytes != 0 {
-            known.stack_bytes = profile.stack_bytes.min(most);
-        }
+        known.stack_bytes = known.stack_bytes.max(profile.stack_bytes.min(most));
         if profile.goroutines != 0 {
             known.goroutines = profile.goroutines;
         }

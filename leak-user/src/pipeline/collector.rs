@@ -1,29 +1,28 @@
-//! What the event loop works on: events go into the table, the table is judged, judgements are
-//! printed.
+//! What the event loop works on: it asks the kernel and procfs, and tells the engine what they say.
 
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod server_join;
 mod stacks;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::io;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 
-use super::output::Output;
 use super::resolver::ResolverThread;
 use super::targets::Targets;
 use crate::cli::TraceArgs;
 use crate::detect::Thresholds;
-use crate::event::{ConnectionId, Event, ProcessKey, StackId, StackRole};
-use crate::findings::Ledger;
+use crate::engine::{Beginning, Engine, Fact};
+use crate::event::{ConnectionId, Event, ProcessKey, StackRole, Timestamp};
 use crate::kernel::Tracer;
 use crate::process::{self, ProcessInfo};
+use crate::recording::Recorder;
+use crate::report::output::Output;
 use crate::report::{Clock, RunInfo};
-use crate::stacks::Stack;
-use crate::table::ConnectionTable;
 use crate::{clock, decode};
 
 /// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
@@ -31,27 +30,21 @@ pub(super) const BATCH: usize = 1024;
 /// More than fit into the ring buffer of the usual size.
 const MAX_BATCHES: usize = 256;
 
-/// Everything known during a trace.
+/// Everything that is needed during a trace.
 pub(super) struct Collector {
     ports: Vec<u16>,
-    thresholds: Thresholds,
     tracer: Tracer,
     targets: Targets,
-    table: ConnectionTable,
-    ledger: Ledger,
     resolver: ResolverThread,
-    stacks: HashMap<StackId, Arc<Stack>>,
-    processes: HashMap<ProcessKey, ProcessInfo>,
-    /// Those of them that are gone and that nothing else remembers.
-    departed: HashSet<ProcessKey>,
+    engine: Engine,
+    recorder: Option<Recorder>,
+    /// Processes that the resolver has been shown.
+    met: HashSet<ProcessKey>,
     /// Where each connection's slot was when the slots were last read.
     slots: HashMap<ConnectionId, usize>,
     events: Events,
     /// What it was warned of already.
     warned: Warned,
-    run: RunInfo,
-    clock: Clock,
-    output: Output,
 }
 
 /// How the events from the kernel programs fared here.
@@ -71,33 +64,26 @@ struct Warned {
 
 impl Collector {
     pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
-        let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
-        let run = run_info(args, &tracer);
-        let clock = Clock::new(clock::now(), SystemTime::now());
+        let beginning = beginning(args, &tracer);
+        let recorder = args.record.as_deref().map(|path| {
+            Recorder::create(path, &beginning)
+                .with_context(|| format!("{} cannot be written", path.display()))
+        });
         let mut collector = Self {
             ports: args.port.clone(),
-            thresholds: Thresholds {
-                silent_after: args.silent_after,
-                interval: args.interval,
-                limit: args.limit,
-            },
             tracer,
             targets,
-            table: ConnectionTable::new(capacity),
-            ledger: Ledger::default(),
-            resolver: ResolverThread::start().context("the resolver's thread cannot be started")?,
-            stacks: HashMap::new(),
-            processes: HashMap::new(),
-            departed: HashSet::new(),
+            resolver: ResolverThread::start(args.driver_frames.clone())
+                .context("the resolver's thread cannot be started")?,
+            engine: Engine::new(beginning, Output::to_stdout(args.output)),
+            recorder: recorder.transpose()?,
+            met: HashSet::new(),
             slots: HashMap::new(),
             events: Events::default(),
             warned: Warned::default(),
-            run,
-            clock,
-            output: Output::new(args.output, clock),
         };
         for process in collector.targets.roots().to_vec() {
-            collector.meet(process, None);
+            collector.meet(process, None)?;
         }
         Ok(collector)
     }
@@ -111,6 +97,13 @@ impl Collector {
     /// Whether a traced process still lives.
     pub(super) fn anyone_left(&self) -> bool {
         self.targets.anyone_left(|| self.tracer.pids())
+    }
+
+    /// Has what was recorded written, if it has waited for long enough.
+    pub(super) fn keep_recording(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush_if_due(clock::now());
+        }
     }
 
     /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.
@@ -130,25 +123,29 @@ impl Collector {
         for decoded in decoded {
             self.events.received += 1;
             match decoded {
-                Ok(decoded) => {
-                    let wanted = self.is_wanted(&decoded.event);
-                    if wanted {
-                        self.take_event(&decoded.event)?;
-                    }
-                    if let (true, Event::Opened { id, at, .. }, Some(stack)) =
-                        (wanted, &decoded.event, decoded.stack)
-                    {
-                        self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
-                    }
-                }
+                Ok(decoded) => self.take_decoded(decoded)?,
                 Err(error) => {
                     self.events.undecodable += 1;
                     log::warn!("{error}; it is left out");
                 }
             }
         }
-        self.output.flush()?;
+        self.engine.flush()?;
         Ok(count)
+    }
+
+    fn take_decoded(&mut self, decoded: decode::Decoded) -> io::Result<()> {
+        let decode::Decoded { event, stack } = decoded;
+        if !self.is_wanted(&event) {
+            return Ok(());
+        }
+        if let Event::Opened { id, at, caller, .. } = &event {
+            self.meet(caller.process, Some(&caller.comm))?;
+            if let Some(stack) = stack {
+                self.resolver.resolve(*id, StackRole::OpenedBy, *at, stack);
+            }
+        }
+        self.tell(Fact::Event(event))
     }
 
     /// Whether an event is about a process that was asked for. Events that do not say whose
@@ -160,47 +157,58 @@ impl Collector {
                 self.targets.wants(usage.opener.process, &usage.opener.comm)
             }
             Event::Established { id, .. } | Event::Failed { id, .. } => {
-                self.table.get(*id).is_some()
+                self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. } | Event::StackResolved { .. } => true,
+            Event::Inventory { .. }
+            | Event::StackResolved { .. }
+            | Event::ServerSessions { .. } => true,
         }
     }
 
-    fn take_event(&mut self, event: &Event) -> anyhow::Result<()> {
-        if let Event::Opened { caller, .. } = event {
-            self.meet(caller.process, Some(&caller.comm));
+    /// Tells the engine what has just become known.
+    fn tell(&mut self, fact: Fact) -> io::Result<()> {
+        self.tell_at(clock::now(), fact)
+    }
+
+    /// The only way to the engine, and so the place where it is recorded.
+    fn tell_at(&mut self, now: Timestamp, fact: Fact) -> io::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(now, &fact);
         }
-        self.output.event(event)?;
-        self.table.apply(event, clock::now());
-        Ok(())
+        self.engine.take(&fact, now)
     }
 
     /// Looks at a process when it first appears: it may be gone at the next look. `comm` is what is
     /// known of its name when it is gone already.
-    fn meet(&mut self, process: ProcessKey, comm: Option<&str>) {
-        if self.processes.contains_key(&process) {
-            return;
+    fn meet(&mut self, process: ProcessKey, comm: Option<&str>) -> io::Result<()> {
+        if self.engine.describes(process) {
+            return Ok(());
         }
         let info = process::describe(process).or_else(|error| {
             log::debug!("process {}: {error}", process.pid);
             comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
         });
-        if let Ok(info) = info {
-            self.processes.insert(process, info);
-            self.resolver.first_sight(process);
-        }
+        let Ok(info) = info else { return Ok(()) };
+        self.met.insert(process);
+        self.resolver.first_sight(process);
+        self.tell(Fact::Process(info))
     }
 }
 
 /// What stays the same for the whole run.
-fn run_info(args: &TraceArgs, tracer: &Tracer) -> RunInfo {
+fn beginning(args: &TraceArgs, tracer: &Tracer) -> Beginning {
     let system = rustix::system::uname();
-    RunInfo {
+    let started_at = SystemTime::now();
+    let run = RunInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: system.nodename().to_string_lossy().into_owned(),
         kernel: system.release().to_string_lossy().into_owned(),
         hooks: tracer.hooks(),
         ports: args.port.clone(),
-        started_at: SystemTime::now(),
-    }
+        started_at,
+    };
+    let thresholds =
+        Thresholds { silent_after: args.silent_after, interval: args.interval, limit: args.limit };
+    let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
+    Beginning { run, clock: Clock::new(clock::now(), started_at), thresholds, capacity }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::event::{ConnectionId, ProcessKey, StackRole, Timestamp};
-use crate::stacks::{RawStack, Resolved, Resolver};
+use crate::stacks::{DriverFrames, RawStack, Resolved, Resolver};
 
 /// Requests that may wait; further ones are refused and counted.
 const QUEUE: usize = 4096;
@@ -64,11 +64,12 @@ pub(super) struct ResolverThread {
 
 impl ResolverThread {
     /// Starts the thread. It ends when this is dropped.
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(super) fn start(driver_frames: Vec<DriverFrames>) -> std::io::Result<Self> {
         let (requests, incoming) = mpsc::sync_channel(QUEUE);
         let (outgoing, answers) = channel::unbounded_channel();
         thread::Builder::new().name("resolver".into()).spawn(move || {
             let mut resolver = Resolver::new();
+            resolver.set_driver_frames(driver_frames);
             for request in incoming {
                 if let Some(answer) = serve(&mut resolver, request)
                     && outgoing.send(answer).is_err()

@@ -16,6 +16,8 @@ pub(super) struct Targets {
     roots: Option<Vec<ProcessKey>>,
     children: bool,
     names: Vec<CommPattern>,
+    /// This process, whose sessions with the servers are nobody's leak.
+    own: u32,
     /// Processes by whether their name is wanted, as far as they were met.
     met: HashMap<ProcessKey, bool>,
 }
@@ -41,7 +43,8 @@ impl Targets {
             // What exits between the two looks is no target any more.
             roots = Some(pids.into_iter().filter_map(|pid| process::identify(pid).ok()).collect());
         }
-        Ok(Self { roots, children: args.children, names: args.comm.clone(), met: HashMap::new() })
+        let (children, names) = (args.children, args.comm.clone());
+        Ok(Self { roots, children, names, own: std::process::id(), met: HashMap::new() })
     }
 
     /// The processes asked for by number.
@@ -71,6 +74,9 @@ impl Targets {
     /// Whether connections of `process` are wanted. Its name is looked up when it is first met;
     /// `comm` stands in when it is gone by then.
     pub(super) fn wants(&mut self, process: ProcessKey, comm: &str) -> bool {
+        if process.pid == self.own {
+            return false;
+        }
         if self.names.is_empty() {
             return true;
         }
@@ -125,7 +131,7 @@ mod tests {
     fn late_children_are_found_once_and_the_gone_are_forgotten() {
         let root = process::identify(id()).unwrap();
         let (names, met) = (vec!["*".parse().unwrap()], HashMap::new());
-        let mut targets = Targets { roots: Some(vec![root]), children: true, names, met };
+        let mut targets = Targets { roots: Some(vec![root]), children: true, names, own: 0, met };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let key = process::identify(child.id()).unwrap();
         assert!(targets.wants(root, "") && targets.wants(key, ""));

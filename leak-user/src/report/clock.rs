@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Timestamp;
 
 /// One moment in both reckonings. Everything else is told from it, so that distances stay right
 /// when the calendar clock is set during a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Clock {
     monotonic: Timestamp,
     wall: SystemTime,

@@ -7,6 +7,7 @@ mod clock;
 pub mod json;
 mod model;
 pub mod ndjson;
+pub mod output;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -14,6 +15,8 @@ pub mod text;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
 
 pub use clock::Clock;
 
@@ -25,7 +28,7 @@ use crate::stacks::Stack;
 use crate::table::ConnectionTable;
 
 /// What stays the same for a whole run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Version of pgsocktrace.
     pub version: String,
@@ -42,7 +45,7 @@ pub struct RunInfo {
 }
 
 /// How the collector fared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounts {
     /// Events received from the kernel.
     pub received: u64,

@@ -2,6 +2,8 @@
 //!
 //! Fields are written in the order in which they stand here. What is unknown is `null`.
 
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -13,6 +15,7 @@ use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
 use crate::stacks::{Frame, Language, Quality, Stack};
 use crate::table::{Connection, ProcessTally};
+use servers::{ServerModel, SessionModel};
 
 const SCHEMA: &str = "pgsocktrace.report/1";
 
@@ -31,6 +34,7 @@ pub(super) struct Report<'a> {
     connections: Vec<ConnectionModel<'a>>,
     stacks: BTreeMap<&'a StackId, StackModel<'a>>,
     findings: Vec<FindingModel<'a>>,
+    servers: Vec<ServerModel<'a>>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +79,9 @@ struct ConnectionModel<'a> {
     opened_since_silent: i64,
     opened_by: Option<&'a StackId>,
     last_used_by: Option<&'a StackId>,
+    last_used_goroutine: Option<u64>,
+    /// Null: its server was not asked, or does not know it.
+    server: Option<SessionModel<'a>>,
 }
 
 #[derive(Serialize)]
@@ -159,6 +166,11 @@ impl<'a> Report<'a> {
                 .into_iter()
                 .map(|finding| FindingModel::new(snapshot, finding))
                 .collect(),
+            servers: table
+                .servers()
+                .iter()
+                .map(|(name, server)| ServerModel::new(snapshot, name, server))
+                .collect(),
         }
     }
 }
@@ -235,6 +247,8 @@ impl<'a> ConnectionModel<'a> {
             opened_since_silent: snapshot.table.opened_since_silent(connection),
             opened_by: at_hand(&connection.opened_by),
             last_used_by: at_hand(&connection.last_used_by),
+            last_used_goroutine: connection.last_used_goroutine,
+            server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::findings::Change;
 use crate::report::model::{FindingModel, Report};
 use crate::report::{Clock, Snapshot};
+use crate::server::ServerAnswer;
 use crate::stacks::Frame;
 
 /// A line: what kind of thing, when, and what there is to say about it.
@@ -53,6 +54,15 @@ struct Closed {
 }
 
 #[derive(Serialize)]
+struct Asked<'a> {
+    server: &'a str,
+    status: &'static str,
+    message: Option<&'a str>,
+    max_connections: Option<u32>,
+    used: Option<usize>,
+}
+
+#[derive(Serialize)]
 struct Found<'a> {
     #[serde(flatten)]
     finding: FindingModel<'a>,
@@ -73,7 +83,7 @@ fn line(
     writeln!(out)
 }
 
-/// Writes what happened to one connection; nothing for events that are the collector's own.
+/// Writes what happened to one connection, or what a server answered; nothing for events that are the collector's own.
 ///
 /// # Errors
 /// What `out` returns.
@@ -110,6 +120,17 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
                 bytes_received: usage.bytes_received,
             };
             line(out, "connection_closed", clock.rfc3339(*at), body)
+        }
+        Event::ServerSessions { server, at, answer } => {
+            let (status, message, listing) = match answer.as_ref() {
+                ServerAnswer::Listed(listing) => ("answering", None, Some(listing)),
+                ServerAnswer::Refused { why } => ("refusing", Some(why.as_str()), None),
+                ServerAnswer::Unreachable { why } => ("unreachable", Some(why.as_str()), None),
+            };
+            let max_connections = listing.map(|listing| listing.settings.max_connections);
+            let used = listing.map(|listing| listing.used());
+            let body = Asked { server, status, message, max_connections, used };
+            line(out, "server", clock.rfc3339(*at), body)
         }
         Event::Used { .. } | Event::Inventory { .. } | Event::StackResolved { .. } => Ok(()),
     }

@@ -2,6 +2,7 @@
 
 mod columns;
 mod finding;
+mod servers;
 mod style;
 
 use std::io;
@@ -30,6 +31,7 @@ pub fn write_interval(
     let time = snapshot.clock.rfc3339(snapshot.now);
     writeln!(out, "{}", paint.tone(Tone::Dim, &time))?;
     columns::write(out, paint, snapshot)?;
+    servers::write_briefly(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
         .iter()
         .filter(|change| change.finding().verdict.severity > Severity::Info)
@@ -83,6 +85,7 @@ pub fn write_report(
     )?;
     writeln!(out)?;
     columns::write(out, paint, snapshot)?;
+    servers::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();
     let (grave, light): (Vec<&Finding>, Vec<&Finding>) =
         open.into_iter().partition(|finding| finding.verdict.severity > Severity::Info);

@@ -2,7 +2,7 @@
 //! calls in place of the interpreter's own frames.
 
 use super::Frame;
-use super::culprit::base_name;
+use super::culprit::{base_name, is_interpreter};
 use super::python::PythonCall;
 use super::symbolize::Symbol;
 
@@ -70,7 +70,7 @@ impl Assembly {
         }
         let nameless = [Symbol::default()];
         let known = if symbols.is_empty() { &nameless } else { symbols };
-        let frames = known.iter().map(|symbol| Frame {
+        let frames = known.iter().filter(|symbol| !symbol.is_generated()).map(|symbol| Frame {
             function: symbol.function.clone(),
             module: module.map(str::to_owned),
             file: symbol.file.clone(),
@@ -142,8 +142,9 @@ impl Fnv {
     }
 
     /// Adds what is the same for the same code in every process: its place in the file, or the name
-    /// of code compiled at run time. Nameless memory has nothing better than where it happens to
-    /// lie.
+    /// of code compiled at run time. What has no name there says nothing, and lies elsewhere as soon
+    /// as it is compiled again; nor do interpreters, which come and go with what they run, say more.
+    /// One leak must not be told as many.
     fn add_native(
         &mut self,
         module: Option<&str>,
@@ -151,13 +152,21 @@ impl Fnv {
         symbol: Option<&Symbol>,
         address: u64,
     ) {
-        match (module, in_file, symbol.and_then(|s| s.function.as_deref())) {
+        let function = symbol.and_then(|s| s.function.as_deref());
+        if function.is_some_and(is_interpreter) {
+            return;
+        }
+        match (module, in_file, function) {
             (Some(module), Some(in_file), _) => {
                 self.add(base_name(module).as_bytes());
                 self.add(&in_file.to_le_bytes());
             }
-            (_, _, Some(name)) => self.add(name.as_bytes()),
-            _ => self.add(&address.to_le_bytes()),
+            (_, _, Some(name)) => {
+                self.add(name.as_bytes());
+                self.add(symbol.and_then(|s| s.file.as_deref()).unwrap_or_default().as_bytes());
+            }
+            (Some(_), None, None) => self.add(&address.to_le_bytes()),
+            (None, _, None) => {}
         }
     }
 
@@ -221,5 +230,26 @@ mod tests {
         let calls = [call("checkout", 41)];
         assert_eq!(assembled(&calls, &["send", "PQexec"]).0, ["send", "PQexec", "checkout"]);
         assert_eq!(assembled(&[], &["send", EVAL, "main"]).0, ["send", EVAL, "main"]);
+    }
+
+    #[test]
+    fn code_compiled_at_run_time_counts_by_its_name_alone() {
+        let stack = |frames: &[(&str, u64)]| {
+            let mut assembly = Assembly::new(Vec::new());
+            for &(name, address) in frames {
+                let symbols: Vec<Symbol> = match name {
+                    "" => Vec::new(),
+                    name => vec![Symbol { function: Some(name.into()), ..Symbol::default() }],
+                };
+                let module = name.starts_with("Builtins").then_some("/usr/bin/node");
+                assembly.add_native(module, module.map(|_| address), &symbols, address);
+            }
+            assembly.finish().identity
+        };
+        let leak = stack(&[("checkout", 1), ("", 2), ("handle", 3)]);
+        assert_eq!(stack(&[("checkout", 9), ("", 8), ("", 7), ("handle", 6)]), leak);
+        let trampoline = "Builtins_InterpreterEntryTrampoline";
+        assert_eq!(stack(&[("checkout", 1), (trampoline, 2), ("handle", 3)]), leak);
+        assert_ne!(stack(&[("refund", 1), ("", 2), ("handle", 3)]), leak);
     }
 }

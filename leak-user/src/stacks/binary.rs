@@ -1,6 +1,6 @@
 //! Binaries held open from first sight, and what is loaded of them when a stack needs it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +10,7 @@ use super::elf::Elf;
 use super::golang::GoBinary;
 use super::symbolize::{Symbol, Symbols};
 use super::unwind::FrameRules;
+use super::vdso;
 
 /// Most files that are held open; each takes a file descriptor.
 const MAX_BINARIES: usize = 4096;
@@ -41,6 +42,8 @@ impl FileId {
 pub(super) struct Binary {
     id: FileId,
     pub(super) file: File,
+    /// The file with its symbols and lines, when they are not in its own.
+    debug: OnceCell<Option<File>>,
     loaded: RefCell<State>,
     last_used: Cell<u64>,
 }
@@ -57,33 +60,61 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) elf: Elf,
-    pub(super) rules: FrameRules,
+    /// Headers of its debug file.
+    debug: Option<Elf>,
+    rules: Option<FrameRules>,
     /// Present when the Go toolchain built it.
     pub(super) go: Option<GoBinary>,
     symbols: Option<Symbols>,
 }
 
 impl Loaded {
-    fn read(file: &File) -> Result<Self, super::elf::ElfError> {
+    fn read(file: &File, debug_file: Option<&File>) -> Result<Self, super::elf::ElfError> {
         let elf = Elf::read(file)?;
+        let debug = debug_file.and_then(|file| Elf::read(file).ok());
         let go = GoBinary::read(&elf, file);
-        let rules = FrameRules::read(&elf, file);
-        Ok(Self { elf, rules, go, symbols: None })
+        Ok(Self { elf, debug, rules: None, go, symbols: None })
+    }
+
+    /// The unwind rules of `file`, read when they are first asked for: a Go program's own table takes
+    /// their place.
+    pub(super) fn rules(&mut self, file: &File, debug_file: Option<&File>) -> &mut FrameRules {
+        let debug = self.debug.as_ref().zip(debug_file);
+        self.rules.get_or_insert_with(|| FrameRules::read(&self.elf, file, debug))
     }
 
     fn bytes(&self) -> u64 {
-        self.rules.bytes()
+        self.rules.as_ref().map_or(0, FrameRules::bytes)
             + self.go.as_ref().map_or(0, GoBinary::bytes)
             + self.symbols.as_ref().map_or(0, Symbols::bytes)
     }
 }
 
 impl Binary {
+    fn new(id: FileId, file: File, clock: u64) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            file,
+            debug: OnceCell::new(),
+            loaded: RefCell::new(State::Unread),
+            last_used: Cell::new(clock),
+        })
+    }
+
+    /// Takes the first answer to where its debug file is; like the binary, it may be gone later.
+    pub(super) fn pin_debug_file(&self, find: impl FnOnce(&File) -> Option<File>) {
+        self.debug.get_or_init(|| super::guarded(|| find(&self.file)).flatten());
+    }
+
+    pub(super) fn debug_file(&self) -> Option<&File> {
+        self.debug.get()?.as_ref()
+    }
+
     /// What is loaded of it, read now when it was not before; `None` for a file that is unusable.
     pub(super) fn loaded(&self) -> Option<RefMut<'_, Loaded>> {
         let mut state = self.loaded.try_borrow_mut().ok()?;
         if matches!(*state, State::Unread) {
-            *state = super::guarded(|| Loaded::read(&self.file).ok())
+            *state = super::guarded(|| Loaded::read(&self.file, self.debug_file()).ok())
                 .flatten()
                 .map_or(State::Unusable, |loaded| State::Loaded(Box::new(loaded)));
         }
@@ -94,13 +125,28 @@ impl Binary {
         .ok()
     }
 
+    /// Whether `address` lies in code to which signal handlers return.
+    pub(super) fn is_signal_return(&self, address: u64) -> bool {
+        // A walk that came through it has read the rules.
+        self.loaded().is_some_and(|loaded| {
+            let rules = loaded.rules.as_ref();
+            rules.is_some_and(|rules| rules.is_signal_return(&loaded.elf, &self.file, address))
+        })
+    }
+
     /// The functions at `address`, innermost first; see [`Symbols::at`].
     pub(super) fn symbols_at(&self, address: u64) -> Rc<[Symbol]> {
         let Some(mut loaded) = self.loaded() else { return Rc::new([]) };
-        let Loaded { elf, go, symbols, .. } = &mut *loaded;
-        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file));
+        let Loaded { elf, debug, go, symbols, .. } = &mut *loaded;
+        let debug = debug.as_ref().zip(self.debug_file());
         let from_table = || go.as_ref()?.symbols(&self.file, address).map(Rc::<[Symbol]>::from);
-        // A stripped Go program still has its line table, which also has lines.
+        // Go's own table knows all that its debug information does, and is much smaller.
+        if go.as_ref().is_some_and(GoBinary::tells_inlined)
+            && let Some(found) = from_table()
+        {
+            return found;
+        }
+        let symbols = symbols.get_or_insert_with(|| Symbols::read(elf, &self.file, debug));
         if !symbols.has_debug
             && let Some(found) = from_table()
         {
@@ -122,6 +168,7 @@ impl Binary {
 #[derive(Debug, Default)]
 pub(super) struct BinaryStore {
     binaries: HashMap<FileId, Rc<Binary>>,
+    vdso: OnceCell<Option<Rc<Binary>>>,
     clock: u64,
     /// How many files were not pinned because the store was full.
     pub(super) refused: u64,
@@ -146,14 +193,18 @@ impl BinaryStore {
             self.refused += 1;
             return None;
         }
-        let binary = Rc::new(Binary {
-            id,
-            file: open()?,
-            loaded: RefCell::new(State::Unread),
-            last_used: Cell::new(self.clock),
-        });
+        let binary = Binary::new(id, open()?, self.clock);
         self.binaries.insert(id, Rc::clone(&binary));
         Some(binary)
+    }
+
+    /// The code that the kernel maps into every process.
+    pub(super) fn vdso(&self) -> Option<Rc<Binary>> {
+        let read = || {
+            let file = vdso::image()?;
+            Some(Binary::new(FileId::of(&file.metadata().ok()?), file, self.clock))
+        };
+        self.vdso.get_or_init(read).clone()
     }
 
     /// Notes that a stack needed `binary`.

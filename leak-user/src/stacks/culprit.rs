@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::driver_frames::DriverFrames;
 use super::{Frame, Language};
 
 /// The rules, one a line; the file explains itself.
@@ -9,13 +10,21 @@ const RULES: &str = include_str!("culprit_rules.txt");
 
 static PARSED: LazyLock<Rules> = LazyLock::new(|| Rules::parse(RULES));
 
+type Globs = Vec<&'static str>;
+/// Globs for the names of functions that are written in a language, or run on it.
+type Names = Vec<(Language, &'static str)>;
+
 #[derive(Debug, Default)]
 struct Rules {
-    languages: Vec<(Language, &'static str)>,
-    modules: Vec<&'static str>,
-    functions: Vec<&'static str>,
-    packages: Vec<&'static str>,
-    files: Vec<&'static str>,
+    languages: Names,
+    modules: Globs,
+    functions: Names,
+    packages: Globs,
+    files: Globs,
+    dependencies: Globs,
+    loop_functions: Names,
+    loop_files: Globs,
+    interpreters: Globs,
     /// Lines that are no rules; a test keeps this at none.
     malformed: usize,
 }
@@ -23,67 +32,123 @@ struct Rules {
 impl Rules {
     fn parse(text: &'static str) -> Self {
         let mut rules = Self::default();
+        let mut section = None;
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            match line.split_once(' ').map(|(kind, rest)| (kind, rest.trim())) {
-                Some(("module", glob)) => rules.modules.push(glob),
-                Some(("function", glob)) => rules.functions.push(glob),
-                Some(("package", glob)) => rules.packages.push(glob),
-                Some(("file", glob)) => rules.files.push(glob),
-                Some(("language", rest)) => {
-                    match rest.split_once(' ').and_then(|(n, g)| Some((language(n)?, g.trim()))) {
-                        Some(rule) => rules.languages.push(rule),
-                        None => rules.malformed += 1,
-                    }
-                }
-                _ => rules.malformed += 1,
+            if rules.take(line, &mut section).is_none() {
+                rules.malformed += 1;
             }
         }
         rules
     }
+
+    fn take(&mut self, line: &'static str, section: &mut Option<Language>) -> Option<()> {
+        let (kind, rest) = line.split_once(' ')?;
+        let rest = rest.trim();
+        match kind {
+            "for" => *section = Some(language(rest)?),
+            "language" => {
+                let (name, glob) = rest.split_once(' ')?;
+                self.languages.push((language(name)?, glob.trim()));
+            }
+            "function" => self.functions.push(((*section)?, rest)),
+            "loop-function" => self.loop_functions.push(((*section)?, rest)),
+            "module" => self.modules.push(rest),
+            "package" => self.packages.push(rest),
+            "file" => self.files.push(rest),
+            "dependency" => self.dependencies.push(rest),
+            "loop-file" => self.loop_files.push(rest),
+            "interpreter" => self.interpreters.push(rest),
+            _ => return None,
+        }
+        Some(())
+    }
 }
 
 fn language(name: &str) -> Option<Language> {
-    Some(match name {
-        "go" => Language::Go,
-        "native" => Language::Native,
-        "python" => Language::Python,
-        "java" => Language::Java,
-        "node" => Language::Node,
-        "ruby" => Language::Ruby,
-        "php" => Language::Php,
-        _ => return None,
-    })
+    serde_json::from_value(name.into()).ok()
 }
 
 /// Directories into which Python packages are installed.
 const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
 
-/// Index of the innermost frame that belongs to the application; `None` when no frame does, or
-/// none that does has a name. Code that a library may have made up at run time (`<string>`) is
-/// chosen only when there is no other.
-pub(super) fn culprit(frames: &[Frame]) -> Option<usize> {
-    let is_from_file = |f: &Frame| !f.file.as_deref().is_some_and(|file| file.starts_with('<'));
-    frames
-        .iter()
-        .position(|frame| is_application(frame) && is_from_file(frame))
-        .or_else(|| frames.iter().position(is_application))
+/// How good a culprit a frame is, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Of a library that the application has installed, or made up by one at run time (`<string>`).
+    Dependency,
+    Application,
 }
 
-fn is_application(frame: &Frame) -> bool {
-    let Some(function) = frame.function.as_deref() else { return false };
-    let function = without_vendor(function);
+/// Index of the innermost frame of a stack that belongs to the application; `None` when no frame
+/// does, or none that does has a name. Frames further out than an event loop have only started it.
+pub(super) fn culprit(
+    frames: &[Frame],
+    language: Language,
+    drivers: &[DriverFrames],
+) -> Option<usize> {
+    let frames = frames.iter().take_while(|frame| !is_loop(frame, language)).enumerate();
+    let ranked = frames.filter_map(|(index, frame)| Some((rank(frame, language, drivers)?, index)));
+    ranked.max_by_key(|&(rank, index)| (rank, std::cmp::Reverse(index))).map(|(_, index)| index)
+}
+
+/// `None`: the frame is a runtime's, a driver's or a framework's.
+fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<Rank> {
+    let function = frame.function.as_deref()?;
+    let own = without_vendor(function);
     let module = frame.module.as_deref().map(base_name);
-    !PARSED.functions.iter().any(|glob| matches(glob, function))
-        && !module.is_some_and(|m| PARSED.modules.iter().any(|glob| matches(glob, m)))
-        && ![&frame.file, &frame.module].into_iter().flatten().any(|path| is_library(path))
+    let paths = || [&frame.file, &frame.module].into_iter().flatten();
+    let is_library = any_name(&PARSED.functions, frame, language)
+        || module.is_some_and(|module| any(&PARSED.modules, module))
+        || paths().any(|path| is_library(path))
+        || drivers.iter().any(|pattern| {
+            [function, own].into_iter().chain(module).any(|name| pattern.matches(name))
+                || paths().any(|path| pattern.matches(path))
+        });
+    if is_library {
+        return None;
+    }
+    let is_made_up = frame.file.as_deref().is_some_and(|file| file.starts_with('<'));
+    let is_dependency = paths().any(|path| any(&PARSED.dependencies, path));
+    Some(if is_made_up || is_dependency { Rank::Dependency } else { Rank::Application })
+}
+
+fn is_loop(frame: &Frame, language: Language) -> bool {
+    any_name(&PARSED.loop_functions, frame, language)
+        || frame.file.as_deref().is_some_and(|file| any(&PARSED.loop_files, file))
+}
+
+/// Whether one of the globs for a frame's language matches its function.
+///
+/// The same name is a driver's in one language and an application's in another. In a stack of a
+/// runtime's, frames in a module are native, those in none compiled at run time, and those in a
+/// source file an interpreter's calls, which only their file tells.
+fn any_name(names: &Names, frame: &Frame, language: Language) -> bool {
+    let Some(function) = frame.function.as_deref() else { return false };
+    let is_native = frame.module.is_some();
+    if is_native && frame.module == frame.file {
+        return false;
+    }
+    let own = without_vendor(function);
+    let applies = |of: Language| match of {
+        Language::Native => is_native,
+        _ => of == language && (!is_native || of == Language::Go),
+    };
+    let mut globs = names.iter().filter(|(of, _)| applies(*of));
+    globs.any(|(_, glob)| matches(glob, own) || matches(glob, subject(own)))
+}
+
+/// Whether this is code that runs other code which has no frame of its own: the stack does not show
+/// what is run, and an optimizing compiler may take the frame away at any time.
+pub(super) fn is_interpreter(function: &str) -> bool {
+    any(&PARSED.interpreters, function)
 }
 
 /// Whether a source file or module belongs to a library.
 fn is_library(path: &str) -> bool {
     let below = |directory: &&str| path.rfind(*directory).map(|at| at + directory.len());
     match PACKAGES.iter().filter_map(below).max().and_then(|at| path.get(at..)) {
-        Some(package) => PARSED.packages.iter().any(|glob| matches(glob, package)),
-        None => PARSED.files.iter().any(|glob| matches(glob, path)),
+        Some(package) => any(&PARSED.packages, package),
+        None => any(&PARSED.files, path),
     }
 }
 
@@ -111,6 +176,21 @@ fn without_vendor(function: &str) -> &str {
         Some((_, vendored)) => vendored,
         None => function.strip_prefix("vendor/").unwrap_or(function),
     }
+}
+
+/// The type that a Rust method is of: `<&mut sqlx::Pool as Future>::poll` is one of `sqlx::Pool`.
+fn subject(function: &str) -> &str {
+    let mut rest = function;
+    while let Some(shorter) =
+        ["<", "&", "mut ", "*const ", "dyn ", "["].iter().find_map(|mark| rest.strip_prefix(mark))
+    {
+        rest = shorter;
+    }
+    rest
+}
+
+fn any(globs: &Globs, text: &str) -> bool {
+    globs.iter().any(|glob| matches(glob, text))
 }
 
 /// Whether `text` as a whole matches `glob`, where `*` stands for any characters and `?` for one
@@ -158,9 +238,9 @@ mod tests {
             .collect()
     }
 
-    fn culprit_of(list: &[(&str, &str)]) -> Option<String> {
+    fn culprit_of(language: Language, list: &[(&str, &str)]) -> Option<String> {
         let frames = frames(list);
-        culprit(&frames).and_then(|i| frames[i].function.clone())
+        culprit(&frames, language, &[]).and_then(|i| frames[i].function.clone())
     }
 
     #[test]
@@ -180,46 +260,62 @@ mod tests {
     #[test]
     fn a_go_handler_under_the_web_server_is_chosen() {
         let app = "/app/server";
-        let found = culprit_of(&[
-            ("internal/runtime/syscall.Syscall6", app),
-            ("syscall.write", app),
-            ("net.(*conn).Write", app),
-            ("app/vendor/github.com/jackc/pgx/v5/pgconn.(*PgConn).Exec", app),
-            ("github.com/jackc/pgx/v5/pgxpool.(*Pool).Query", app),
-            ("database/sql.(*DB).QueryContext", app),
-            ("example.com/shop/orders.(*Handler).List", app),
-            ("net/http.HandlerFunc.ServeHTTP", app),
-            ("net/http.(*conn).serve", app),
-            ("runtime.goexit", app),
-        ]);
+        let found = culprit_of(
+            Language::Go,
+            &[
+                ("internal/runtime/syscall.Syscall6", app),
+                ("syscall.write", app),
+                ("net.(*conn).Write", app),
+                ("app/vendor/github.com/jackc/pgx/v5/pgconn.(*PgConn).Exec", app),
+                ("github.com/jackc/pgx/v5/pgxpool.(*Pool).Query", app),
+                ("database/sql.(*DB).QueryContext", app),
+                ("example.com/shop/orders.(*Handler).List", app),
+                ("net/http.HandlerFunc.ServeHTTP", app),
+                ("net/http.(*conn).serve", app),
+                ("runtime.goexit", app),
+            ],
+        );
         assert_eq!(found.as_deref(), Some("example.com/shop/orders.(*Handler).List"));
         assert_eq!(
-            culprit_of(&[("net.Dial", app), ("main.main", app), ("runtime.main", app)]).as_deref(),
+            culprit_of(
+                Language::Go,
+                &[("net.Dial", app), ("main.main", app), ("runtime.main", app)]
+            )
+            .as_deref(),
             Some("main.main")
         );
         // Packages whose names merely begin like the library's.
-        assert_eq!(culprit_of(&[("network.Dial", app)]).as_deref(), Some("network.Dial"));
+        assert_eq!(
+            culprit_of(Language::Go, &[("network.Dial", app)]).as_deref(),
+            Some("network.Dial")
+        );
     }
 
     #[test]
     fn rust_and_c_applications() {
         let app = "/usr/bin/shop";
-        let found = culprit_of(&[
-            ("__send", "/lib/x86_64-linux-gnu/libc.so.6"),
-            ("<&std::net::tcp::TcpStream as std::io::Write>::write", app),
-            ("<tokio::net::tcp::stream::TcpStream as tokio::io::AsyncWrite>::poll_write", app),
-            ("sqlx_postgres::connection::PgConnection::run::{{closure}}", app),
-            ("shop::orders::list::{{closure}}", app),
-            ("tokio::runtime::task::raw::poll", app),
-        ]);
+        let found = culprit_of(
+            Language::Native,
+            &[
+                ("__send", "/lib/x86_64-linux-gnu/libc.so.6"),
+                ("<&std::net::tcp::TcpStream as std::io::Write>::write", app),
+                ("<tokio::net::tcp::stream::TcpStream as tokio::io::AsyncWrite>::poll_write", app),
+                ("sqlx_postgres::connection::PgConnection::run::{{closure}}", app),
+                ("shop::orders::list::{{closure}}", app),
+                ("tokio::runtime::task::raw::poll", app),
+            ],
+        );
         assert_eq!(found.as_deref(), Some("shop::orders::list::{{closure}}"));
-        let found = culprit_of(&[
-            ("send", "/usr/lib/libc.so.6"),
-            ("PQsendQuery", "/app/wheels/libpq-a17e3caa.so.5.17"),
-            ("", app),
-            ("fetch_orders", app),
-            ("main", app),
-        ]);
+        let found = culprit_of(
+            Language::Native,
+            &[
+                ("send", "/usr/lib/libc.so.6"),
+                ("PQsendQuery", "/app/wheels/libpq-a17e3caa.so.5.17"),
+                ("", app),
+                ("fetch_orders", app),
+                ("main", app),
+            ],
+        );
         assert_eq!(found.as_deref(), Some("fetch_orders"));
     }
 
@@ -233,7 +329,7 @@ mod tests {
             ("__libc_start_main", "/lib/libc.so.6"),
             ("_start", "/usr/bin/python3.11"),
         ];
-        assert_eq!(culprit_of(&python), None);
+        assert_eq!(culprit_of(Language::Python, &python), None);
         assert_eq!(language_of(python.iter().map(|f| f.1), None), Language::Python);
     }
 
@@ -242,7 +338,7 @@ mod tests {
         for frame in &mut frames {
             frame.file.clone_from(&frame.module);
         }
-        culprit(&frames).and_then(|i| frames[i].function.clone())
+        culprit(&frames, Language::Python, &[]).and_then(|i| frames[i].function.clone())
     }
 
     #[test]
@@ -272,6 +368,119 @@ mod tests {
         let found = culprit_of_python(&[("execute", library), ("run", frozen), ("f", "<stdin>")]);
         assert_eq!(found.as_deref(), Some("f"));
         assert_eq!(culprit_of_python(&[("execute", library), ("run", frozen)]), None);
+    }
+
+    /// What perf maps name: no module, now and then a file.
+    fn culprit_at_run_time(language: Language, list: &[(&str, &str)]) -> Option<String> {
+        let mut frames = frames(list);
+        for frame in &mut frames {
+            frame.file = frame.module.take().filter(|file| !file.is_empty());
+        }
+        culprit(&frames, language, &[]).and_then(|i| frames[i].function.clone())
+    }
+
+    #[test]
+    fn go_closures_generics_and_lookalikes() {
+        let app = "/app/shop";
+        let go = |names: &[&str]| {
+            let list: Vec<_> = names.iter().map(|name| (*name, app)).collect();
+            culprit_of(Language::Go, &list)
+        };
+        let driver = "shop/vendor/github.com/lib/pq.(*conn).simpleExec";
+        for own in [
+            "main.(*Pool).Get[...]",
+            "main.main.func1.2",
+            "example.com/shop/pq.(*Store).Leak",
+            "example.com/pgxpool.Leak",
+            "github.com/lib/pqshop.Leak",
+            "github.com/uptrace/bunny.Leak",
+            "shop/runtime.Leak",
+            "shop/db.(*Queries).GetOrder",
+        ] {
+            assert_eq!(go(&["PQexec", driver, own, "runtime.main"]).as_deref(), Some(own));
+        }
+        let fork = "git.acme.com/mirror/pgx/v5/pgconn.(*PgConn).Exec";
+        assert_eq!(go(&[fork, "database/sql.(*DB).connectionOpener", "runtime.goexit"]), None);
+        // What was downloaded is only named when nothing of the application's own is there.
+        let mut frames = frames(&[("a.com/dbkit.Get", app), ("main.handle", app)]);
+        frames[0].file = Some("/root/go/pkg/mod/a.com/dbkit@v1.2.3/get.go".to_owned());
+        assert_eq!(culprit(&frames, Language::Go, &[]), Some(1));
+        assert_eq!(culprit(&frames[..1], Language::Go, &[]), Some(0));
+        let drivers = ["*/dbkit.*".parse().unwrap()];
+        assert_eq!(culprit(&frames[..1], Language::Go, &drivers), None);
+    }
+
+    #[test]
+    fn rust_crates_that_begin_like_a_library() {
+        let rust = |names: &[&str]| {
+            let list: Vec<_> = names.iter().map(|name| (*name, "/app/shop")).collect();
+            culprit_of(Language::Native, &list)
+        };
+        for own in ["sqlx_shop::leak", "tokio_shop::leak", "<shop::Job as core::Future>::poll"] {
+            let stack = [
+                "<&mut sqlx_core::pool::Pool as core::Future>::poll",
+                own,
+                "tokio::runtime::task::poll",
+            ];
+            assert_eq!(rust(&stack).as_deref(), Some(own));
+        }
+        // The driver's own task, polled by the thread that runs `main`.
+        let task = ["tokio_postgres::connection::poll", "tokio::runtime::task::raw::poll"];
+        assert_eq!(
+            rust(&[task[0], task[1], "tokio::runtime::Runtime::block_on", "shop::main"]),
+            None
+        );
+        let sync = ["tokio::runtime::Runtime::block_on", "postgres::Client::query", "shop::main"];
+        assert_eq!(rust(&sync).as_deref(), Some("shop::main"));
+    }
+
+    #[test]
+    fn java_node_and_others() {
+        let java = |names: &[&str]| {
+            let list: Vec<_> = names.iter().map(|name| (*name, "")).collect();
+            culprit_at_run_time(Language::Java, &list)
+        };
+        let driver = "org.postgresql.jdbc.PgStatement.execute";
+        let pool = "com.zaxxer.hikari.pool.HikariProxyStatement.execute";
+        let named = java(&[driver, pool, "com.acme.Shop.checkout", "Interpreter", "call_stub"]);
+        assert_eq!(named.as_deref(), Some("com.acme.Shop.checkout"));
+        assert_eq!(
+            java(&[driver, "com.zaxxer.hikari.pool.HikariPool$PoolEntryCreator.call"]),
+            None
+        );
+
+        let node = |list: &[(&str, &str)]| culprit_at_run_time(Language::Node, list);
+        let inner = [
+            ("writeGeneric", "node:internal/stream_base_commons"),
+            ("query", "/app/node_modules/pg/lib/client.js"),
+            ("run", "/app/node_modules/helper/index.js"),
+        ];
+        let outer = [("write", "/app/shop.js"), ("processTicksAndRejections", "node:internal/p")];
+        assert_eq!(node(&[&inner[..], &outer[..]].concat()).as_deref(), Some("write"));
+        assert_eq!(node(&inner).as_deref(), Some("run"));
+        assert_eq!(node(&inner[..2]), None);
+
+        let php = [("PDOStatement::execute", ""), ("Shop\\Orders::pay", "")];
+        assert_eq!(culprit_at_run_time(Language::Php, &php).as_deref(), Some("Shop\\Orders::pay"));
+        let dotnet = [("Npgsql.NpgsqlCommand::ExecuteReader", ""), ("Shop.Orders::Pay", "")];
+        assert_eq!(
+            culprit_at_run_time(Language::Dotnet, &dotnet).as_deref(),
+            Some("Shop.Orders::Pay")
+        );
+    }
+
+    #[test]
+    fn what_started_a_loop_is_not_the_culprit() {
+        let python = "/usr/lib/python3.11/asyncio";
+        let runner = format!("{python}/runners.py");
+        let start = [("Runner.run", runner.as_str()), ("<module>", "/srv/shop.py")];
+        let mut stack = vec![("uv_run", "/usr/lib/libuv.so.1"), start[0], start[1]];
+        assert_eq!(culprit_of_python(&stack), None);
+        stack.insert(0, ("connect", "/srv/shop.py"));
+        assert_eq!(culprit_of_python(&stack).as_deref(), Some("connect"));
+        let loop_in_c =
+            [("PQflush", "/lib/libpq.so.5"), ("uv_run", "/app/shop"), ("main", "/app/shop")];
+        assert_eq!(culprit_of(Language::Native, &loop_in_c), None);
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub(super) const MAX_SECTION: u64 = 128 << 20;
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
-const SECTION_HEADER_SIZE: usize = 64;
+pub(super) const SECTION_HEADER_SIZE: usize = 64;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+const PT_DYNAMIC: u32 = 2;
 const PF_X: u32 = 1;
+const PF_W: u32 = 2;
 const SHT_NOBITS: u32 = 8;
 const SHF_COMPRESSED: u64 = 0x800;
 
@@ -45,16 +47,20 @@ pub(super) enum ElfError {
 /// A part of the file that is loaded into memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
-    offset: u64,
-    address: u64,
-    file_size: u64,
-    executable: bool,
+    pub(super) offset: u64,
+    pub(super) address: u64,
+    /// How many bytes of it the file has.
+    pub(super) file_size: u64,
+    pub(super) executable: bool,
+    pub(super) writable: bool,
 }
 
 /// A section's header.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
     pub(super) name: String,
+    /// Its number in the section headers.
+    pub(super) number: usize,
     pub(super) address: u64,
     pub(super) offset: u64,
     pub(super) size: u64,
@@ -67,8 +73,12 @@ pub(super) struct Section {
 /// An ELF file's headers.
 #[derive(Debug)]
 pub(super) struct Elf {
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
+    /// The dynamic section's place in the file: offset and length.
+    pub(super) dynamic: Option<(u64, usize)>,
     pub(super) sections: Vec<Section>,
+    /// Address of the first instruction of a program.
+    pub(super) entry: u64,
     /// The program headers' place in the file: offset and length.
     pub(super) program_headers: (u64, usize),
     /// The section headers' place in the file: offset and length.
@@ -106,14 +116,16 @@ impl Elf {
         {
             return Err(ElfError::Malformed);
         }
+        let entry = field64(24)?;
         let program_headers = (field64(32)?, segment_count * PROGRAM_HEADER_SIZE);
         let section_headers = (field64(40)?, section_count * SECTION_HEADER_SIZE);
-        let segments = read_segments(&read_exact(file, program_headers.0, program_headers.1)?);
+        let headers = read_exact(file, program_headers.0, program_headers.1)?;
+        let (segments, dynamic) = (read_segments(&headers), read_dynamic(&headers));
         // Section headers may be stripped; the segments alone still place addresses.
         let sections = read_exact(file, section_headers.0, section_headers.1)
             .and_then(|raw| read_sections(file, &raw, names))
             .unwrap_or_default();
-        Ok(Self { segments, sections, program_headers, section_headers })
+        Ok(Self { segments, dynamic, sections, entry, program_headers, section_headers })
     }
 
     /// The address that the byte at `offset` of the file has in the file's own numbering.
@@ -135,6 +147,14 @@ impl Elf {
             .iter()
             .find(|s| address >= s.address && address - s.address < s.file_size)?;
         segment.offset.checked_add(address - segment.address)
+    }
+
+    /// The place in the file of the code at `address`, and how much of it the file holds from there.
+    pub(super) fn code_at(&self, address: u64) -> Option<(u64, u64)> {
+        let holds = |s: &&Segment| address >= s.address && address - s.address < s.file_size;
+        let segment = self.segments.iter().filter(|s| s.executable).find(holds)?;
+        let within = address - segment.address;
+        Some((segment.offset.checked_add(within)?, segment.file_size - within))
     }
 
     /// The section of that name which has bytes in the file.
@@ -191,9 +211,16 @@ fn read_segments(raw: &[u8]) -> Vec<Segment> {
             offset: u64_at(h, 8)?,
             address: u64_at(h, 16)?,
             file_size: u64_at(h, 32)?,
+            writable: u32_at(h, 4)? & PF_W != 0,
         })
     };
     raw.chunks_exact(PROGRAM_HEADER_SIZE).filter_map(read).collect()
+}
+
+fn read_dynamic(raw: &[u8]) -> Option<(u64, usize)> {
+    let is_dynamic = |h: &&[u8]| u32_at(h, 0) == Some(PT_DYNAMIC);
+    let header = raw.chunks_exact(PROGRAM_HEADER_SIZE).find(is_dynamic)?;
+    Some((u64_at(header, 8)?, usize::try_from(u64_at(header, 32)?).ok()?))
 }
 
 fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, ElfError> {
@@ -204,8 +231,9 @@ fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, 
         .filter(|(_, size)| *size <= MAX_HEADERS * MAX_NAME)
         .ok_or(ElfError::Malformed)?;
     let names = read_exact(file, names.0, names.1)?;
-    let read = |h: &[u8]| {
+    let read = |(number, h): (usize, &[u8])| {
         Some(Section {
+            number,
             name: text_at(&names, usize::try_from(u32_at(h, 0)?).ok()?, MAX_NAME)?,
             no_bits: u32_at(h, 4)? == SHT_NOBITS,
             compressed: u64_at(h, 8)? & SHF_COMPRESSED != 0,
@@ -214,7 +242,7 @@ fn read_sections(file: &File, raw: &[u8], names: usize) -> Result<Vec<Section>, 
             size: u64_at(h, 32)?,
         })
     };
-    Ok(raw.chunks_exact(SECTION_HEADER_SIZE).filter_map(read).collect())
+    Ok(raw.chunks_exact(SECTION_HEADER_SIZE).enumerate().filter_map(read).collect())
 }
 
 #[cfg(test)]

@@ -1,33 +1,39 @@
 //! From the registers and bytes of a user stack to functions, files and lines.
 //!
-//! [`Resolver`] is the door: it unwinds with the binaries' own rules ([framehop] for `.eh_frame`
-//! and `.debug_frame`, Go's line table for Go), symbolizes ([blazesym], Go's line table, perf maps),
+//! [`Resolver`] is the door: it unwinds with the binaries' own rules (`.eh_frame` and
+//! `.debug_frame`, Go's line table for Go, and where there are none the code itself), symbolizes ([blazesym], Go's line table, perf maps),
 //! names the Python calls that the interpreter runs, and picks the culprit. All of it reads files that strangers made, so whatever they claim is
 //! checked, and what fails costs one stack.
 
 mod assemble;
 mod binary;
 mod bytes;
+mod cfi;
 mod culprit;
+mod debug_file;
+mod driver_frames;
 mod elf;
-mod goinline;
+mod emulate;
 mod golang;
-mod guard;
 mod modules;
-mod pclntab;
 mod perf_map;
+mod perf_name;
 mod python;
 mod raw;
+mod registers;
 mod resolver;
+mod skipped;
 mod symbolize;
 #[cfg(test)]
 mod tests;
 mod unwind;
+mod vdso;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::modules::ModulesError;
 pub use self::raw::RawStack;
 pub use self::resolver::{Resolved, Resolver, ResolverStats};
@@ -57,6 +63,9 @@ pub enum Language {
     Node,
     Ruby,
     Php,
+    Perl,
+    Dotnet,
+    Beam,
 }
 
 /// One function call of a stack.
@@ -64,11 +73,12 @@ pub enum Language {
 pub struct Frame {
     /// Demangled name; `None` when the module has no symbol there.
     pub function: Option<String>,
-    /// Path of the binary as the process sees it; for Python, of the source file.
+    /// Path of the binary as the process sees it; for Python, of the source file; `None` for code that
+    /// was compiled at run time.
     pub module: Option<String>,
     /// Source file.
     pub file: Option<String>,
-    /// Line in `file`, from 1.
+    /// Line in `file`, from 1; of a function that a perf map names, the one where it begins.
     pub line: Option<u32>,
     /// Address in the module's own numbering (as `addr2line` takes it); in no module, the absolute
     /// address; for Python, the place in the function's bytecode.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::binary::{Binary, BinaryStore, FileId};
+use super::{debug_file, vdso};
 use crate::event::{ProcessKey, Timestamp};
 
 /// Longest `/proc/PID/maps` that is read.
@@ -23,6 +24,8 @@ const TICKS_PER_SECOND: u64 = 100;
 /// `OVERLAYFS_SUPER_MAGIC` and `BTRFS_SUPER_MAGIC` of the kernel's include/uapi/linux/magic.h.
 const OVERLAYFS: i64 = 0x794c_7630;
 const BTRFS: i64 = 0x9123_683e;
+/// Page of an old way into the kernel, which nobody can read.
+const VSYSCALL: &str = "[vsyscall]";
 
 /// Why a process's mappings are not known.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +191,7 @@ impl<'a> Line<'a> {
             offset,
             device,
             inode,
-            path: path.starts_with('/').then_some(path),
+            path: (path.starts_with('/') || path == vdso::NAME || path == VSYSCALL).then_some(path),
         })
     }
 }
@@ -206,6 +209,9 @@ fn pin(
     store: &mut BinaryStore,
 ) -> Option<Rc<Binary>> {
     let path = line.path?;
+    if path == vdso::NAME {
+        return store.vdso();
+    }
     let by_address = format!("/proc/{pid}/map_files/{:x}-{:x}", line.start, line.end);
     let found = locate(Path::new(&by_address))
         .or_else(|| {
@@ -217,9 +223,20 @@ fn pin(
         .or_else(|| locate_in_root(pid, path).filter(|found| is_mapped(found, line, started)))
         .or_else(|| locate(Path::new(path)).filter(|found| is_mapped(found, line, None)))?;
     let (place, metadata) = found;
-    store.pin(FileId::of(&metadata), || {
-        File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()
-    })
+    let binary = store.pin(FileId::of(&metadata), || opened(&place))?;
+    binary.pin_debug_file(|file| {
+        debug_file::find(file, path, |wanted| {
+            let own = wanted.to_str().and_then(|wanted| locate_in_root(pid, wanted));
+            let places = [own, locate(wanted)].into_iter().flatten();
+            places.filter_map(|(place, _)| opened(&place)).collect()
+        })
+    });
+    Some(binary)
+}
+
+/// Opens for reading what was only looked at.
+fn opened(place: &File) -> Option<File> {
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()
 }
 
 /// A place in the file system, looked at without opening what is there: a FIFO or a device in the
@@ -234,7 +251,7 @@ fn locate(path: &Path) -> Option<(File, Metadata)> {
 }
 
 /// The same below a process's root directory, where a link must not lead out of it.
-fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
+pub(super) fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
     let root = File::open(format!("/proc/{pid}/root")).ok()?;
     let path = std::ffi::CString::new(PathBuf::from(path).as_os_str().as_bytes()).ok()?;
     // SAFETY: `open_how` consists of integers, for which zeroes are valid.

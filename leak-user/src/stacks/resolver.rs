@@ -10,12 +10,14 @@ use leak_common::stack::StackProfile;
 use super::assemble::{Assembled, Assembly, hash_of};
 use super::binary::{Binary, BinaryStore};
 use super::culprit::{culprit, language_of};
+use super::driver_frames::DriverFrames;
 use super::modules::{Modules, ModulesError};
-use super::perf_map::PerfMap;
-use super::python::PythonProcess;
+use super::perf_map::PerfMaps;
+use super::python::{Memory, PythonProcess};
 use super::raw::RawStack;
+use super::skipped::{ends_in_call, sure_frames};
 use super::symbolize::Symbol;
-use super::unwind::{End, Walk, Walker};
+use super::unwind::{self, End, Walk};
 use super::{Language, Quality, Stack, guarded};
 use crate::event::{ProcessKey, StackId, Timestamp};
 
@@ -38,6 +40,9 @@ const ROOTS: [&str; 8] = [
     "_start_c",
     "thread_start",
 ];
+
+/// What debuggers call the frame between a signal's handler and the function that it interrupted.
+const SIGNAL_HANDLER_CALLED: &str = "<signal handler called>";
 
 /// What became of a raw stack.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +82,8 @@ pub struct ResolverStats {
 pub struct Resolver {
     processes: HashMap<ProcessKey, ProcessState>,
     binaries: BinaryStore,
-    walker: Walker,
+    perf_maps: PerfMaps,
+    driver_frames: Vec<DriverFrames>,
     stacks: HashSet<SharedStack>,
     processes_refused: u64,
 }
@@ -94,7 +100,6 @@ struct Known {
 #[derive(Debug)]
 struct ProcessState {
     modules: Modules,
-    perf_map: PerfMap,
     python: PythonProcess,
     /// It was seen to be written in Go.
     is_go: bool,
@@ -103,8 +108,8 @@ struct ProcessState {
 
 impl ProcessState {
     fn new(modules: Modules) -> Self {
-        let (perf_map, python) = (PerfMap::default(), PythonProcess::default());
-        Self { modules, perf_map, python, is_go: false, known: HashMap::new() }
+        let python = PythonProcess::default();
+        Self { modules, python, is_go: false, known: HashMap::new() }
     }
 }
 
@@ -145,10 +150,16 @@ impl Resolver {
         Self {
             processes: HashMap::new(),
             binaries: BinaryStore::default(),
-            walker: Walker::new(),
+            perf_maps: PerfMaps::default(),
+            driver_frames: Vec::new(),
             stacks: HashSet::new(),
             processes_refused: 0,
         }
+    }
+
+    /// Says that code which matches these patterns is never the application's.
+    pub fn set_driver_frames(&mut self, driver_frames: Vec<DriverFrames>) {
+        self.driver_frames = driver_frames;
     }
 
     /// Reads a process's mappings and opens their files, unless that was done before: the process
@@ -175,13 +186,15 @@ impl Resolver {
     /// What the kernel programs should know of a process to copy its stacks well; `None` when there
     /// is nothing to tell them yet. It may be known later than at first sight, as when an
     /// interpreter is still starting, and change when the process executes another program: ask
-    /// again after each stack. The size of the stack is left open.
+    /// again after each stack.
     #[must_use]
     pub fn profile(&self, process: ProcessKey) -> Option<StackProfile> {
         let state = self.processes.get(&process)?;
         let python = state.python.profile();
-        (state.is_go || python.is_some()).then(|| StackProfile {
-            stack_bytes: 0,
+        let executable = state.modules.executable_path.as_deref();
+        let stack_bytes = stack_bytes(language_of(std::iter::empty(), executable));
+        (state.is_go || python.is_some() || stack_bytes != 0).then(|| StackProfile {
+            stack_bytes,
             goroutines: u32::from(state.is_go),
             python: python.unwrap_or_default(),
         })
@@ -212,14 +225,15 @@ impl Resolver {
         Resolved { stack, goroutine: go.flatten(), frames_wanted_more }
     }
 
-    fn walk(&mut self, raw: &RawStack) -> Option<Walk> {
+    fn walk(&self, raw: &RawStack) -> Option<Walk> {
         let state = self.processes.get(&raw.process)?;
-        Some(self.walker.walk(raw, &state.modules))
+        Some(unwind::walk(raw, &state.modules))
     }
 
     /// Forgets a process. Its files are closed when no other process runs them.
     pub fn forget(&mut self, process: ProcessKey) {
         self.processes.remove(&process);
+        self.perf_maps.forget(process);
         self.binaries.close_unused();
     }
 
@@ -250,6 +264,9 @@ impl Resolver {
         // A process that has exited keeps the mappings that it had; it is not asked too often.
         state.modules.read_at = now;
         let Ok(modules) = Modules::read(process, &mut self.binaries, now) else { return false };
+        if state.modules.executable_path != modules.executable_path {
+            self.perf_maps.forget(process);
+        }
         *state = ProcessState::new(modules);
         state.python.look(process, &state.modules, now);
         true
@@ -263,7 +280,12 @@ impl Resolver {
         now: Timestamp,
     ) -> Option<(Arc<Stack>, bool)> {
         let state = self.processes.get_mut(&raw.process)?;
-        let Walk { addresses, end } = walk;
+        let Walk { mut addresses, mut end } = walk;
+        let sure = sure_of(raw, &addresses, &state.modules);
+        if sure < addresses.len() {
+            addresses.truncate(sure);
+            end = End::Lost;
+        }
         let calls = state.python.name(&raw.python, raw.python_tag);
         let python_is_whole = raw.python_whole && !calls.is_empty();
         let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
@@ -280,13 +302,16 @@ impl Resolver {
             let Some(mapping) = state.modules.find(address) else { continue };
             let module = mapping.path.as_deref();
             let in_file = mapping.address_in_file(address);
-            let symbols = match (&mapping.binary, in_file, module) {
-                (Some(binary), Some(in_file), _) => {
+            let (module, symbols) = match (&mapping.binary, in_file) {
+                (Some(binary), Some(in_file)) => {
                     self.binaries.touch(binary);
-                    symbols_at(binary, in_file)
+                    (module, symbols_at(binary, in_file))
                 }
-                (_, _, None) => compiled_symbol(state.perf_map.at(raw.process, address, now)),
-                _ => Rc::new([]),
+                // Some runtimes keep what they compile in memory that is a file by its looks.
+                _ => match self.perf_maps.at(raw.process, address, now) {
+                    Some(symbol) => (None, [(*symbol).clone()].into()),
+                    None => (module.filter(|path| !is_memory(path)), [].into()),
+                },
             };
             assembly.add_native(module, in_file, &symbols, address);
         }
@@ -325,7 +350,7 @@ impl Resolver {
                 Arc::clone(&shared.0)
             }
             _ => {
-                let culprit = culprit(&frames);
+                let culprit = culprit(&frames, language, &self.driver_frames);
                 let stack = Arc::new(Stack { id, quality, language, frames, culprit });
                 if self.stacks.len() < MAX_STACKS {
                     self.stacks.insert(SharedStack(Arc::clone(&stack)));
@@ -346,10 +371,52 @@ impl Resolver {
 
 /// A binary's symbols, innermost first; none when the parser fails.
 fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
-    guarded(|| binary.symbols_at(address)).unwrap_or_else(|| Rc::new([]))
+    let symbols = || match binary.is_signal_return(address) {
+        true => compiled_symbol(Some(SIGNAL_HANDLER_CALLED)),
+        false => binary.symbols_at(address),
+    };
+    guarded(symbols).unwrap_or_else(|| Rc::new([]))
 }
 
+/// A name that stands for itself.
 fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
     let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
     name.map(symbol).into_iter().collect()
+}
+
+/// How many of a stack's addresses follow one another without a gap.
+fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
+    let is_compiled = |address| {
+        modules
+            .find(address)
+            .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
+    };
+    // V8 always keeps frame pointers.
+    let keeps =
+        language_of(std::iter::empty(), modules.executable_path.as_deref()) == Language::Node;
+    if keeps || !addresses.iter().any(|&address| is_compiled(address)) {
+        return addresses.len();
+    }
+    let memory = Memory::open(raw.process).ok();
+    sure_frames(raw, addresses, is_compiled, |address| {
+        let before = address.checked_sub(7).zip(memory.as_ref());
+        let bytes = before.and_then(|(from, memory)| memory.bytes(from, 7)?.try_into().ok());
+        // Of a process that is gone nothing can be said for sure.
+        bytes.is_none_or(|bytes| ends_in_call(&bytes))
+    })
+}
+
+/// How much of a stack is worth copying from the start; 0: what the others get.
+fn stack_bytes(language: Language) -> u32 {
+    match language {
+        // libuv keeps 12 KiB of events on the stack of each loop.
+        Language::Node => 30 << 10,
+        Language::Java | Language::Ruby | Language::Php => 16 << 10,
+        _ => 0,
+    }
+}
+
+/// Whether a mapping of this path is memory that the kernel shows as a file.
+fn is_memory(path: &str) -> bool {
+    ["/dev/zero", "/memfd:", "/SYSV", "/dev/shm/"].iter().any(|start| path.starts_with(start))
 }

@@ -72,6 +72,12 @@ pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
     }
 }
 
+/// A stack that holds these words.
+pub(super) fn copied_words(words: &[u64]) -> RawStack {
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    RawStack { bytes, ..copied(std::process::id(), 0, 0x7000, 0) }
+}
+
 /// A child that is killed when the test ends, however it ends.
 pub(super) struct Running(pub(super) Child);
 

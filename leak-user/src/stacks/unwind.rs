@@ -1,23 +1,52 @@
 //! From registers and stack bytes to return addresses.
 
 use std::cell::Cell;
-use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
-use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
-use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
+use gimli::X86_64;
 
-use super::elf::Elf;
-use super::guard::Guard;
+use super::cfi::{Cfi, Outward, Places};
+use super::elf::{Elf, read_exact};
+use super::emulate::{Ended, Surroundings, after_first_call, ends_with_call};
 use super::guarded;
 use super::modules::{Mapping, Modules};
 use super::raw::RawStack;
+use super::registers::Registers;
 
 /// Most calls of one stack that are followed.
 const MAX_DEPTH: usize = 512;
+/// How much code is read at once.
+const CODE: u64 = 4096;
+/// Bytes in which the first function of a program makes its only call.
+const START: u64 = 64;
+/// `mov $15, %rax; syscall`: what a signal handler returns to, as C libraries write it. Debuggers
+/// know it by these bytes too, so nobody writes it differently.
+const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// Where the kernel keeps an interrupted program's registers, from the stack pointer at
+/// [`SIGNAL_RETURN`] on: `struct sigcontext` in a `struct ucontext` of the kernel's
+/// arch/x86/include/uapi/asm.
+const INTERRUPTED: [(gimli::Register, u64); 16] = [
+    (X86_64::R8, 40),
+    (X86_64::R9, 48),
+    (X86_64::R10, 56),
+    (X86_64::R11, 64),
+    (X86_64::R12, 72),
+    (X86_64::R13, 80),
+    (X86_64::R14, 88),
+    (X86_64::R15, 96),
+    (X86_64::RDI, 104),
+    (X86_64::RSI, 112),
+    (X86_64::RBP, 120),
+    (X86_64::RBX, 128),
+    (X86_64::RDX, 136),
+    (X86_64::RAX, 144),
+    (X86_64::RCX, 152),
+    (X86_64::RSP, 160),
+];
+const INTERRUPTED_IP: u64 = 168;
 
-/// Section contents that unwinder and owner share.
+/// Section contents that several owners share.
 pub(super) type Bytes = Arc<[u8]>;
 
 /// How a stack walk ended.
@@ -40,26 +69,10 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Walk {
     /// For every frame an address inside its current instruction, innermost first: the
-    /// instruction pointer, then return addresses less one, because a call may be its function's
-    /// last instruction.
+    /// instruction pointer of the innermost and of those that a signal interrupted, and return
+    /// addresses less one, because a call may be its function's last instruction.
     pub(super) addresses: Vec<u64>,
     pub(super) end: End,
-}
-
-/// A binary's unwind rules, in its own address numbering, so that all its processes share them.
-pub(super) struct FrameRules {
-    unwinder: UnwinderX86_64<Bytes>,
-    cache: CacheX86_64,
-    /// Whether the binary has any; without, only frame pointers can be followed.
-    present: bool,
-    guard: Guard,
-    bytes: u64,
-}
-
-impl fmt::Debug for FrameRules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameRules").field("present", &self.present).finish_non_exhaustive()
-    }
 }
 
 /// What one step outward led to.
@@ -67,164 +80,268 @@ impl fmt::Debug for FrameRules {
 pub(super) enum Step {
     /// To the frame with this return address.
     Caller(u64),
+    /// To the frame that a signal interrupted at this address.
+    Interrupted(u64),
+    /// To the frame that goes on at this address, of which nothing says that a call precedes it.
+    Suspended(u64),
     /// There is no caller.
     End(End),
 }
 
-impl FrameRules {
-    /// Rules of code that no file backs: frame pointers.
-    fn absent() -> Self {
-        Self {
-            unwinder: UnwinderX86_64::new(),
-            cache: CacheX86_64::new(),
-            present: false,
-            guard: Guard::default(),
-            bytes: 0,
-        }
-    }
+/// A binary's unwind rules, in its own address numbering, so that all its processes share them.
+#[derive(Debug)]
+pub(super) struct FrameRules {
+    /// Both may be there, for different functions.
+    sections: Vec<Cfi>,
+    /// Where the first function of a program goes on after its call.
+    start: Option<u64>,
+}
 
-    /// Reads a binary's rules.
-    pub(super) fn read(elf: &Elf, file: &File) -> Self {
-        let bytes = Cell::new(0);
-        let range =
-            |name| elf.section(name).and_then(|s| Some(s.address..s.address.checked_add(s.size)?));
-        let data = |name| {
+impl FrameRules {
+    /// Reads a binary's rules; those that its own file lacks may be in its debug file.
+    pub(super) fn read(elf: &Elf, file: &File, debug: Option<(&Elf, &File)>) -> Self {
+        let data = |elf: &Elf, file: &File, name: &str| {
             let data = elf.data(file, elf.section(name)?).ok().filter(|d| !d.is_empty())?;
-            bytes.set(bytes.get() + data.len() as u64);
             Some(Bytes::from(data))
         };
-        let eh_frame = data(".eh_frame");
-        // An empty .eh_frame must not hide .debug_frame.
-        let debug_frame = if eh_frame.is_none() { data(".debug_frame") } else { None };
-        let eh_frame_hdr = if eh_frame.is_some() { data(".eh_frame_hdr") } else { None };
-        let present = eh_frame.is_some() || debug_frame.is_some();
-        if !present {
-            return Self::absent();
-        }
-        let sections = ExplicitModuleSectionInfo {
-            base_svma: 0,
-            text_svma: range(".text"),
-            eh_frame_svma: range(".eh_frame"),
-            eh_frame,
-            eh_frame_hdr_svma: range(".eh_frame_hdr"),
-            eh_frame_hdr,
-            debug_frame,
-            got_svma: range(".got"),
-            ..ExplicitModuleSectionInfo::default()
+        let address = |name: &str| elf.section(name).map_or(0, |section| section.address);
+        let frames = data(elf, file, ".eh_frame").map(|frames| {
+            let places = Places {
+                frames: address(".eh_frame"),
+                table: address(".eh_frame_hdr"),
+                text: address(".text"),
+                got: address(".got"),
+            };
+            Cfi::eh_frame(frames, data(elf, file, ".eh_frame_hdr"), places)
+        });
+        let more = data(elf, file, ".debug_frame")
+            .or_else(|| debug.and_then(|(elf, file)| data(elf, file, ".debug_frame")))
+            .map(Cfi::debug_frame);
+        let start = || {
+            let code = code_at(elf, file, elf.entry, START)?;
+            after_first_call(elf.entry, &code)
         };
-        let Some(guard) = Guard::new(&sections) else { return Self::absent() };
-        let mut unwinder = UnwinderX86_64::new();
-        unwinder.add_module(Module::new(String::new(), 0..u64::MAX, 0, sections));
-        Self { unwinder, cache: CacheX86_64::new(), present, guard, bytes: bytes.get() }
+        Self { sections: frames.into_iter().chain(more).collect(), start: start() }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.sections.iter().map(Cfi::bytes).sum()
     }
 
-    /// One step outward from the frame at `address` of the binary.
-    fn step(
-        &mut self,
-        address: u64,
-        innermost: bool,
-        registers: &mut UnwindRegsX86_64,
-        raw: &RawStack,
-    ) -> Step {
-        let frame = if innermost {
-            Some(FrameAddress::from_instruction_pointer(address))
-        } else {
-            // framehop subtracts one again.
-            address.checked_add(1).and_then(FrameAddress::from_return_address)
-        };
-        let Some(frame) = frame.filter(|_| self.guard.allows(address)) else {
-            return Step::End(End::Lost);
-        };
-        let missing = Cell::new(None);
-        let mut read = |at: u64| {
-            raw.word(at).ok_or_else(|| {
-                if at >= raw.sp {
-                    missing.set(Some(at));
-                }
-            })
-        };
-        let result = self.unwinder.unwind_frame(frame, registers, &mut self.cache, &mut read);
-        if let Some(at) = missing.get() {
-            // framehop answers a failed read with a guess by frame pointer, and remembers that
-            // guess for the address: both are for this stack only.
-            self.cache = CacheX86_64::new();
-            let end = if raw.cut_before(at) { End::CopyTooShort } else { End::Lost };
-            return Step::End(end);
+    /// Whether `address` lies in code to which signal handlers return.
+    pub(super) fn is_signal_return(&self, elf: &Elf, file: &File, address: u64) -> bool {
+        self.sections.iter().any(|section| section.is_signal_return(address))
+            || [Some(address), address.checked_add(1)]
+                .into_iter()
+                .flatten()
+                .any(|at| is_signal_return(elf, file, at))
+    }
+
+    /// One step outward from a frame by the rules; `None` when there are none for its address.
+    fn step(&self, address: u64, registers: &mut Registers, stack: &Stack<'_>) -> Option<Step> {
+        let memory = |at| stack.word(at);
+        let found = self.sections.iter().find_map(|s| s.step(address, registers, &memory))?;
+        Some(match found {
+            Outward::Caller(caller) => Step::Caller(caller),
+            Outward::Interrupted(address) => Step::Interrupted(address),
+            Outward::Root => Step::End(End::Root),
+            Outward::Unknown => Step::End(stack.end()),
+        })
+    }
+}
+
+/// The code from `address` to at most `length` bytes further.
+fn code_at(elf: &Elf, file: &File, address: u64, length: u64) -> Option<Vec<u8>> {
+    let (offset, available) = elf.code_at(address)?;
+    let length = usize::try_from(available.min(length)).ok()?;
+    read_exact(file, offset, length).ok()
+}
+
+fn is_signal_return(elf: &Elf, file: &File, address: u64) -> bool {
+    let code = code_at(elf, file, address, SIGNAL_RETURN.len() as u64);
+    code.is_some_and(|code| code == SIGNAL_RETURN)
+}
+
+/// The copy of a stack, and what was missed in it.
+struct Stack<'a> {
+    raw: &'a RawStack,
+    missing: Cell<Option<u64>>,
+}
+
+impl Stack<'_> {
+    fn word(&self, at: u64) -> Option<u64> {
+        let word = self.raw.word(at);
+        if word.is_none() && self.missing.get().is_none() {
+            self.missing.set(Some(at));
         }
-        match result {
-            Ok(Some(caller)) => Step::Caller(caller),
-            Ok(None) if self.present => Step::End(End::Root),
-            Ok(None) | Err(framehop::Error::ReturnAddressIsNull) => Step::End(End::MaybeRoot),
-            Err(_) => Step::End(End::Lost),
+        word
+    }
+
+    /// Why a step failed.
+    fn end(&self) -> End {
+        match self.missing.get() {
+            Some(at) if self.raw.cut_before(at) => End::CopyTooShort,
+            _ => End::Lost,
         }
     }
 }
 
-/// Walks stacks; keeps the rules for code that no file backs.
-#[derive(Debug)]
-pub(super) struct Walker {
-    fallback: FrameRules,
+/// Follows a stack outward as far as it goes.
+pub(super) fn walk(raw: &RawStack, modules: &Modules) -> Walk {
+    let mut registers = Registers::new(raw.ip, raw.sp, raw.bp);
+    let mut addresses = Vec::with_capacity(32);
+    let mut frame = Place { address: raw.ip, next: raw.ip };
+    let end = loop {
+        let Some(mapping) = modules.find(frame.address) else {
+            // A wrong guess may have led here, so what was found is no frame.
+            break End::Unmapped;
+        };
+        if addresses.len() >= MAX_DEPTH {
+            break End::Lost;
+        }
+        addresses.push(frame.address);
+        let sp = registers.sp();
+        let innermost = addresses.len() == 1;
+        let stack = Stack { raw, missing: Cell::new(None) };
+        let from = From { mapping, modules, frame, innermost, stack: &stack };
+        match guarded(|| from.step(&mut registers)).unwrap_or(Step::End(End::Lost)) {
+            Step::End(end) => break end,
+            // Stacks grow downward: a caller's frame lies above, or the walk would not end. Only a
+            // signal's handler may have another stack, of which there is no end of them either.
+            Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => break End::Lost,
+            Step::Caller(caller) => match caller.checked_sub(1) {
+                Some(before) => frame = Place { address: before, next: caller },
+                None => break End::MaybeRoot,
+            },
+            Step::Interrupted(at) | Step::Suspended(at) => frame = Place { address: at, next: at },
+        }
+    };
+    Walk { addresses, end }
 }
 
-impl Walker {
-    pub(super) fn new() -> Self {
-        Self { fallback: FrameRules::absent() }
-    }
+/// Where a frame is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Inside its current instruction.
+    address: u64,
+    /// Where it goes on.
+    next: u64,
+}
 
-    /// Follows a stack outward as far as it goes.
-    pub(super) fn walk(&mut self, raw: &RawStack, modules: &Modules) -> Walk {
-        let mut registers = UnwindRegsX86_64::new(raw.ip, raw.sp, raw.bp);
-        let mut addresses = Vec::with_capacity(32);
-        let mut address = raw.ip;
-        let end = loop {
-            let innermost = addresses.is_empty();
-            let Some(mapping) = modules.find(address) else {
-                // A wrong guess may have led here, so what was found is no frame.
-                break End::Unmapped;
-            };
-            if addresses.len() >= MAX_DEPTH {
-                break End::Lost;
-            }
-            addresses.push(address);
-            let sp = registers.sp();
-            let step = guarded(|| self.step(mapping, address, innermost, &mut registers, raw));
-            let Some(step) = step else { break End::Lost };
-            match step {
-                Step::End(end) => break end,
-                // Stacks grow downward: a caller's frame lies above, or the walk would not end.
-                Step::Caller(_) if registers.sp() <= sp => break End::Lost,
-                Step::Caller(caller) => match caller.checked_sub(1) {
-                    Some(before) => address = before,
-                    None => break End::MaybeRoot,
-                },
-            }
-        };
-        Walk { addresses, end }
-    }
+/// A frame and all that helps to find its caller.
+struct From<'a> {
+    mapping: &'a Mapping,
+    modules: &'a Modules,
+    frame: Place,
+    innermost: bool,
+    stack: &'a Stack<'a>,
+}
 
-    /// One step outward from the frame at `address`, by the rules of the binary that is mapped there.
-    fn step(
-        &mut self,
-        mapping: &Mapping,
-        address: u64,
-        innermost: bool,
-        registers: &mut UnwindRegsX86_64,
-        raw: &RawStack,
-    ) -> Step {
-        let in_file = mapping.binary.as_ref().and_then(|b| b.loaded()).and_then(|loaded| {
-            let in_file = loaded.elf.address_of_offset(mapping.offset_of(address)?)?;
-            Some((loaded, in_file))
+impl From<'_> {
+    fn step(&self, registers: &mut Registers) -> Step {
+        let loaded = self.mapping.binary.as_ref().and_then(|binary| {
+            let loaded = binary.loaded()?;
+            let offset = self.mapping.offset_of(self.frame.address)?;
+            let address = loaded.elf.address_of_offset(offset)?;
+            Some((binary, loaded, address))
         });
-        let Some((mut loaded, in_file)) = in_file else {
-            return self.fallback.step(address, innermost, registers, raw);
+        let Some((binary, mut loaded, address)) = loaded else {
+            return self.by_frame_pointer(registers, false);
         };
-        if let Some(step) = loaded.go.as_ref().and_then(|go| go.step(in_file, registers, raw)) {
+        let file = &binary.file;
+        if let Some(step) =
+            loaded.go.as_ref().and_then(|go| go.step(address, registers, self.stack.raw))
+        {
             return step;
         }
-        loaded.rules.step(in_file, innermost, registers, raw)
+        let next = address.wrapping_add(self.frame.next.wrapping_sub(self.frame.address));
+        let rules = loaded.rules(file, binary.debug_file());
+        if let Some(step) = rules.step(address, registers, self.stack) {
+            return step;
+        }
+        let is_start = rules.start == Some(next);
+        if is_signal_return(&loaded.elf, file, next) {
+            return self.interrupted(registers).unwrap_or_else(|| Step::End(self.stack.end()));
+        }
+        if is_start {
+            return Step::End(End::Root);
+        }
+        let surroundings = Surroundings {
+            code: &|at| code_at(&loaded.elf, file, at, CODE),
+            memory: &|at| self.stack.word(at),
+            follows_call: &|at| self.follows_call(at, (&loaded.elf, file)),
+        };
+        match surroundings.run(next, registers) {
+            Some(Ended::Returned(caller)) => Step::Caller(caller),
+            Some(Ended::Halted) => Step::End(End::Root),
+            None => self.by_frame_pointer(registers, true),
+        }
+    }
+
+    /// To the frame that a signal interrupted, by the registers that the kernel saved.
+    fn interrupted(&self, registers: &mut Registers) -> Option<Step> {
+        let saved = registers.sp();
+        let word = |offset: u64| self.stack.word(saved.wrapping_add(offset));
+        let ip = word(INTERRUPTED_IP)?;
+        let mut before = Registers::new(ip, saved, 0);
+        for (register, offset) in INTERRUPTED {
+            match register {
+                X86_64::RSP => before.set_sp(word(offset)?),
+                other => before.set(other, word(offset)),
+            }
+        }
+        *registers = before;
+        Some(Step::Interrupted(ip))
+    }
+
+    /// To the caller of code that says nothing: the innermost function has just been called, others
+    /// keep a frame pointer.
+    fn by_frame_pointer(&self, registers: &mut Registers, is_checked: bool) -> Step {
+        let sp = registers.sp();
+        let (caller, above, bp) = if self.innermost {
+            (self.stack.word(sp), sp.wrapping_add(8), registers.get(X86_64::RBP))
+        } else {
+            let Some(bp) = registers.get(X86_64::RBP) else { return Step::End(End::Lost) };
+            if bp == 0 {
+                return Step::End(End::MaybeRoot);
+            }
+            if bp < sp || bp % 8 != 0 {
+                return Step::End(End::Lost);
+            }
+            let caller = self.stack.word(bp.wrapping_add(8));
+            (caller, bp.wrapping_add(16), self.stack.word(bp))
+        };
+        let Some(caller) = caller else { return Step::End(self.stack.end()) };
+        if caller == 0 {
+            return Step::End(End::MaybeRoot);
+        }
+        if is_checked && self.modules.find(caller.wrapping_sub(1)).is_none() {
+            return Step::End(End::MaybeRoot);
+        }
+        registers.set(X86_64::RBP, bp);
+        registers.set_sp(above);
+        registers.set_ip(caller);
+        Step::Caller(caller)
+    }
+
+    /// Whether code that goes on at `address` has just made a call, as far as its bytes are known.
+    /// `current` is the binary whose code is being read.
+    fn follows_call(&self, address: u64, current: (&Elf, &File)) -> bool {
+        const LONGEST: u64 = 7;
+        let Some(last) = address.checked_sub(1) else { return false };
+        let Some(mapping) = self.modules.find(last) else { return false };
+        let Some(binary) = &mapping.binary else { return mapping.path.is_none() };
+        let before = |elf: &Elf, file: &File| {
+            let end = elf.address_of_offset(mapping.offset_of(last)?)?.checked_add(1)?;
+            code_at(elf, file, end.checked_sub(LONGEST)?, LONGEST)
+        };
+        let is_current =
+            self.mapping.binary.as_ref().is_some_and(|own| std::rc::Rc::ptr_eq(own, binary));
+        let before = if is_current {
+            before(current.0, current.1)
+        } else {
+            binary.loaded().and_then(|loaded| before(&loaded.elf, &binary.file))
+        };
+        before.is_some_and(|bytes| ends_with_call(&bytes))
     }
 }

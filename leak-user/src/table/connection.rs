@@ -7,6 +7,7 @@ use crate::event::{
     Timestamp, Usage, Wire, WireState,
 };
 use crate::table::pools::PoolKey;
+use crate::table::servers::ServerSide;
 
 /// How much later a listed time must be than a known one to be news.
 ///
@@ -35,6 +36,8 @@ pub struct Connection {
     pub state_changed_at: Timestamp,
     /// PostgreSQL's state.
     pub wire: Wire,
+    /// What its server said of it when it was last asked; `None` when it was not, or does not know it.
+    pub server: Option<Box<ServerSide>>,
     /// When it was opened; `None` when it is older than the trace or its opening was missed:
     /// [`Self::opened_before_trace`] tells which.
     pub opened_at: Option<Timestamp>,
@@ -64,6 +67,8 @@ pub struct Connection {
     pub opened_by: Option<StackId>,
     /// The stack of the latest request; `None` as long as it is unknown, never an older one's.
     pub last_used_by: Option<StackId>,
+    /// The goroutine that sent the latest request.
+    pub last_used_goroutine: Option<u64>,
     /// Number of the request whose stack was looked for last.
     pub(super) stack_sought: u64,
     /// Its own [`crate::event::Event::Opened`] was seen.
@@ -105,6 +110,7 @@ impl Connection {
             tcp_state: TcpState::SynSent,
             state_changed_at: now,
             wire: Wire::default(),
+            server: None,
             opened_at: None,
             first_seen: now,
             established_at: None,
@@ -119,6 +125,7 @@ impl Connection {
             request_by: None,
             opened_by: None,
             last_used_by: None,
+            last_used_goroutine: None,
             stack_sought: 0,
             announced: false,
             pool,
@@ -153,11 +160,21 @@ impl Connection {
         now.since(self.silent_since())
     }
 
-    /// Whether no request is unanswered: by the wire state where it can be read, else by the
+    /// Where the dialogue stands: by the wire where it can be read, else by what the server said of
+    /// this silence.
+    #[must_use]
+    pub fn dialogue(&self) -> WireState {
+        match (self.wire.state, &self.server) {
+            (WireState::Unknown, Some(side)) if side.at >= self.silent_since() => side.dialogue(),
+            (state, _) => state,
+        }
+    }
+
+    /// Whether no request is unanswered: by [`Self::dialogue`] where it is known, else by the
     /// direction of the last bytes.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        match self.wire.state {
+        match self.dialogue() {
             WireState::Idle => true,
             WireState::Unknown => {
                 self.tcp_state == TcpState::Established && self.last_receive >= self.last_send
@@ -169,7 +186,7 @@ impl Connection {
     /// Whether a request is unanswered, in the same sense as [`Self::is_idle`].
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        match self.wire.state {
+        match self.dialogue() {
             WireState::Busy => true,
             WireState::Unknown => self.last_send > self.last_receive,
             _ => false,
@@ -222,6 +239,7 @@ impl Connection {
         if usage.requests != self.requests {
             self.requests = usage.requests;
             self.last_used_by = None;
+            self.last_used_goroutine = None;
         }
         self.request_at = usage.request_at;
         self.request_by = usage.request_by;
@@ -264,6 +282,7 @@ impl Connection {
             }
             StackRole::LastUsedBy { request } if request == self.requests => {
                 self.last_used_by = stack.cloned();
+                self.last_used_goroutine = goroutine;
                 self.stack_sought = request;
             }
             StackRole::LastUsedBy { .. } => {}

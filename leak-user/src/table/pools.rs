@@ -3,7 +3,7 @@
 //! A pool is not visible from outside. What comes closest is the group of connections that one
 //! process has to one server with the same user, database and application name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Pool<'_> {
 /// The groups of all connections.
 #[derive(Debug, Default)]
 pub(super) struct Pools {
-    families: HashMap<(ProcessKey, SocketAddr), Family>,
+    families: BTreeMap<(ProcessKey, SocketAddr), Family>,
     folded: u64,
 }
 

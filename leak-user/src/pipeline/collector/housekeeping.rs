@@ -1,44 +1,33 @@
-//! Letting go of what is not needed any more.
+//! Noticing who has gone.
 
-use std::collections::HashSet;
+use std::io;
 
 use super::Collector;
+use crate::engine::Fact;
 use crate::process;
 
 impl Collector {
-    /// Lets go of processes that are gone and have no connection any more, and of stacks that nothing
-    /// refers to.
-    pub(super) fn forget_the_gone(&mut self) {
-        let mut processes = HashSet::new();
-        let mut stacks = HashSet::new();
-        for connection in self.table.connections() {
-            processes.insert(connection.process);
-            processes.extend(&connection.held_by);
-            stacks.extend(connection.opened_by.iter().chain(&connection.last_used_by));
-        }
-        let mut reported = HashSet::new();
-        for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {
-            reported.insert(finding.verdict.process);
-            stacks.extend(&finding.verdict.stack);
-        }
-        self.stacks.retain(|id, _| stacks.contains(id));
-        self.departed.retain(|process| self.processes.contains_key(process));
-        for &process in self.processes.keys() {
-            if !processes.contains(&process)
-                && !process::is_running(process)
-                && self.departed.insert(process)
-            {
+    /// Tells which processes have exited, and lets go of those that have no connection any more.
+    ///
+    /// It matters of those that stand accused and of those without a connection; the others live.
+    pub(super) fn look_for_exits(&mut self) -> io::Result<()> {
+        let in_use = self.engine.processes_in_use();
+        let unused = self.met.iter().filter(|process| !in_use.contains(process));
+        let mut watched = self.engine.accused();
+        watched.extend(unused);
+        for process in watched {
+            if process::is_running(process) {
+                continue;
+            }
+            if !self.engine.has_exited(process) {
+                self.tell(Fact::Exited(process))?;
+            }
+            if !in_use.contains(&process) && self.met.remove(&process) {
                 self.resolver.forget(process);
                 self.tracer.forget_process(process.pid);
             }
         }
-        // What is reported keeps its description.
-        let (table, departed) = (&self.table, &self.departed);
-        self.processes.retain(|process, _| {
-            !departed.contains(process)
-                || reported.contains(process)
-                || table.process(*process).is_some()
-        });
         self.targets.prune();
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! Reading what exists: the kernel programs' counters and the kernel's own list.
 
 use std::collections::HashSet;
+use std::io;
 
 use leak_common::connection::Connection;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Collector;
+use crate::engine::Fact;
 use crate::event::{ConnectionId, Event, ListedSocket, TcpState, Timestamp, Usage};
 use crate::inventory::{Inventory, InventoryError};
 use crate::{clock, decode};
@@ -13,7 +15,10 @@ use crate::{clock, decode};
 impl Collector {
     /// Takes in the kernel's counters of every connection. Returns the connections that are closed but
     /// not destroyed, which nothing else lists.
-    pub(super) fn take_slots(&mut self, slots: Vec<(usize, Connection)>) -> Vec<ListedSocket> {
+    pub(super) fn take_slots(
+        &mut self,
+        slots: Vec<(usize, Connection)>,
+    ) -> io::Result<Vec<ListedSocket>> {
         let mut undestroyed = Vec::new();
         self.slots.clear();
         let now = clock::now();
@@ -25,12 +30,12 @@ impl Collector {
                     }
                     if let Event::Used { id, usage } = &event {
                         self.slots.insert(*id, slot);
-                        self.meet(usage.opener.process, Some(&usage.opener.comm));
+                        self.meet(usage.opener.process, Some(&usage.opener.comm))?;
                         if usage.tcp_state == TcpState::Close {
                             undestroyed.push(self.closed_but_held(*id, usage));
                         }
                     }
-                    self.table.apply(&event, now);
+                    self.tell_at(now, Fact::Event(event))?;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -39,7 +44,7 @@ impl Collector {
                 }
             }
         }
-        undestroyed
+        Ok(undestroyed)
     }
 
     /// Begins to list what exists, beside the event loop.
@@ -48,7 +53,8 @@ impl Collector {
     ) -> anyhow::Result<JoinHandle<Result<Inventory, InventoryError>>> {
         let ports = self.ports.clone();
         let scope = self.targets.scope(|| self.tracer.pids());
-        let known: HashSet<_> = self.table.connections().map(|connection| connection.id).collect();
+        let known: HashSet<_> =
+            self.engine.table().connections().map(|connection| connection.id).collect();
         Ok(spawn_blocking(move || Inventory::take(&ports, &scope, &known)))
     }
 
@@ -60,26 +66,23 @@ impl Collector {
         let slots: Vec<_> = self.tracer.connections().collect();
         // Whatever ended until now is told before the counters and the list say that it is gone.
         self.drain_all()?;
-        let undestroyed = self.take_slots(slots);
+        let undestroyed = self.take_slots(slots)?;
         match inventory {
             Ok(mut inventory) => {
                 self.warn_of_gaps(&inventory);
                 inventory.sockets.extend(undestroyed);
-                self.keep_wanted(&mut inventory.sockets);
-                let event = inventory.into_event();
-                self.table.apply(&event, clock::now());
+                self.keep_wanted(&mut inventory.sockets)?;
+                self.tell(Fact::Event(inventory.into_event()))?;
             }
             Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
         }
-        self.resolve_last_uses();
-        self.forget_the_gone();
-        Ok(())
+        Ok(self.resolve_last_uses()?)
     }
 
     /// What sock_diag would say of a connection that is closed but held by its process: it lists none.
     /// What only the list knows stays as it was.
     pub(super) fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> ListedSocket {
-        let known = self.table.get(id);
+        let known = self.engine.table().get(id);
         let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
         ListedSocket {
             id,
@@ -120,16 +123,17 @@ impl Collector {
     }
 
     /// Leaves out sockets that only processes of other names hold.
-    pub(super) fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) {
+    pub(super) fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) -> io::Result<()> {
         for socket in sockets.iter() {
             for &holder in &socket.held_by {
-                self.meet(holder, None);
+                self.meet(holder, None)?;
             }
         }
-        let (table, targets) = (&self.table, &mut self.targets);
+        let (table, targets) = (self.engine.table(), &mut self.targets);
         sockets.retain(|socket| {
             table.get(socket.id).is_some()
                 || socket.held_by.iter().any(|&holder| targets.wants(holder, ""))
         });
+        Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! Having stacks resolved, and learning from them.
 
+use std::io;
+use std::sync::Arc;
+
 use super::Collector;
+use crate::engine::Fact;
 use crate::event::{Event, StackRole};
 use crate::pipeline::resolver::{Answer, ResolvedStack};
 use crate::{clock, decode};
@@ -11,14 +15,13 @@ const STACK_GROWTH: u32 = 2;
 impl Collector {
     /// Has the latest request's stack resolved for each connection that is on its way to being
     /// called silent.
-    pub(super) fn resolve_last_uses(&mut self) {
-        let now = clock::now();
-        let wanting: Vec<_> =
-            self.table.wanting_stack(self.thresholds.silent_after / 2, now).collect();
+    pub(super) fn resolve_last_uses(&mut self) -> io::Result<()> {
+        let silent_for = self.engine.thresholds().silent_after / 2;
+        let wanting: Vec<_> = self.engine.table().wanting_stack(silent_for, clock::now()).collect();
         for (id, request) in wanting {
             let role = StackRole::LastUsedBy { request };
-            let at =
-                self.table.get(id).and_then(|connection| connection.opened_at).unwrap_or_default();
+            let known = self.engine.table().get(id);
+            let at = known.and_then(|connection| connection.opened_at).unwrap_or_default();
             let record = self.slots.get(&id).and_then(|&slot| self.tracer.recorded_stack(slot));
             let stack = record
                 .filter(|(header, _)| header.cookie == id.0 && header.request == request)
@@ -26,11 +29,13 @@ impl Collector {
             match stack {
                 Some(stack) => self.resolver.resolve(id, role, at, stack),
                 // It was not recorded, and an older one would accuse an innocent.
-                None => self
-                    .table
-                    .apply(&Event::StackResolved { id, role, stack: None, goroutine: None }, now),
+                None => {
+                    let event = Event::StackResolved { id, role, stack: None, goroutine: None };
+                    self.tell(Fact::Event(event))?;
+                }
             }
         }
+        Ok(())
     }
 
     /// What the resolver has found out next.
@@ -52,7 +57,7 @@ impl Collector {
         let Some(ResolvedStack { id, role, at, wanted, resolved }) = stack else {
             return Ok(());
         };
-        let opened_at = self.table.get(id).and_then(|connection| connection.opened_at);
+        let opened_at = self.engine.table().get(id).and_then(|connection| connection.opened_at);
         if opened_at.is_some_and(|opened_at| opened_at != at) {
             // The socket has begun another connection meanwhile.
             return Ok(());
@@ -60,14 +65,14 @@ impl Collector {
         if resolved.frames_wanted_more {
             self.tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
         }
-        let stack = resolved.stack.map(|stack| {
-            let id = stack.id.clone();
-            self.stacks.insert(id.clone(), stack);
-            id
-        });
+        if let Some(stack) = &resolved.stack
+            && !self.engine.has_stack(stack)
+        {
+            self.tell(Fact::Stack(Arc::clone(stack)))?;
+        }
+        let stack = resolved.stack.map(|stack| stack.id.clone());
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
-        self.table.apply(&event, clock::now());
-        Ok(())
+        Ok(self.tell(Fact::Event(event))?)
     }
 
     /// Whether every stack asked for has been answered.

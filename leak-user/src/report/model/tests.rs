@@ -30,7 +30,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
         (
             "",
             "schema version host kernel hooks started_at ended_at ports events processes \
-             connections stacks findings",
+             connections stacks findings servers",
         ),
         ("/events", "received lost reconciled"),
         (
@@ -41,7 +41,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
             "/connections/0",
             "id pid tid goroutine held_by local remote tcp_state wire opened_at \
              opened_before_trace silent_ms bytes_sent bytes_received unread_bytes \
-             opened_since_silent opened_by last_used_by",
+             opened_since_silent opened_by last_used_by last_used_goroutine server",
         ),
         ("/connections/0/wire", "state tls user database application_name backend_pid"),
         ("/stacks/leak", "quality language frames"),

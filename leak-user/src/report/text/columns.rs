@@ -70,7 +70,7 @@ fn rows(snapshot: &Snapshot<'_>) -> BTreeMap<(ProcessKey, SocketAddr), Row> {
         let row = rows.entry((connection.process, connection.endpoints.remote)).or_default();
         let silence = connection.silent_for(snapshot.now);
         let in_transaction = matches!(
-            connection.wire.state,
+            connection.dialogue(),
             WireState::InTransaction | WireState::FailedTransaction
         );
         row.open += 1;

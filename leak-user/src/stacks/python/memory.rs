@@ -10,11 +10,11 @@ use crate::event::ProcessKey;
 /// A process's memory. It stays that of the same program when the PID passes to another process or
 /// the process executes another program: then nothing can be read any more.
 #[derive(Debug)]
-pub(super) struct Memory(File);
+pub(in super::super) struct Memory(File);
 
 impl Memory {
     /// Opens the memory of `process`.
-    pub(super) fn open(process: ProcessKey) -> io::Result<Self> {
+    pub(in super::super) fn open(process: ProcessKey) -> io::Result<Self> {
         let file = File::open(format!("/proc/{}/mem", process.pid))?;
         // Checked after opening: what is open cannot change hands any more.
         if start_ticks(process.pid)? != process.start_ticks {
@@ -24,7 +24,7 @@ impl Memory {
     }
 
     /// `length` bytes at `address`; the caller has checked the length.
-    pub(super) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
+    pub(in super::super) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
         // procfs takes addresses as signed numbers; user space ends below that.
         i64::try_from(address.checked_add(length as u64)?).ok()?;
         let mut bytes = vec![0; length];

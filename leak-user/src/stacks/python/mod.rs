@@ -24,7 +24,7 @@ use leak_common::stack::{PythonFrame, PythonProfile};
 pub(super) use self::code::PythonCall;
 use self::code::{Fingerprint, Header};
 use self::interpreter::Interpreter;
-use self::memory::Memory;
+pub(super) use self::memory::Memory;
 use super::modules::Modules;
 use crate::event::{ProcessKey, Timestamp};
 

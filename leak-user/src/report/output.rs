@@ -1,6 +1,6 @@
-//! Where the report goes: stdout, in the format that was asked for.
+//! Where the report goes, in the format that was asked for.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use crate::cli;
 use crate::event::Event;
@@ -9,35 +9,41 @@ use crate::report::text::Paint;
 use crate::report::{Clock, Snapshot, json, ndjson, text};
 
 /// Writes what there is to tell, when it is time to.
-pub(super) struct Output {
+pub struct Output {
     format: cli::Output,
     paint: Paint,
-    clock: Clock,
-    out: BufWriter<Stdout>,
+    out: BufWriter<Box<dyn Write>>,
 }
 
 impl Output {
-    pub(super) fn new(format: cli::Output, clock: Clock) -> Self {
+    /// Writes to stdout, with colours where that is a terminal.
+    #[must_use]
+    pub fn to_stdout(format: cli::Output) -> Self {
         let stdout = io::stdout();
-        let paint = Paint::new(stdout.is_terminal());
-        Self { format, paint, clock, out: BufWriter::new(stdout) }
+        Self { paint: Paint::new(stdout.is_terminal()), ..Self::to(format, Box::new(stdout)) }
+    }
+
+    /// Writes without colours to `out`.
+    #[must_use]
+    pub fn to(format: cli::Output, out: Box<dyn Write>) -> Self {
+        Self { format, paint: Paint::new(false), out: BufWriter::new(out) }
     }
 
     /// Something happened to a connection.
-    pub(super) fn event(&mut self, event: &Event) -> io::Result<()> {
+    pub(crate) fn event(&mut self, event: &Event, clock: &Clock) -> io::Result<()> {
         if self.format == cli::Output::Ndjson {
-            ndjson::write_event(&mut self.out, event, &self.clock)?;
+            ndjson::write_event(&mut self.out, event, clock)?;
         }
         Ok(())
     }
 
     /// Makes visible what was written so far: a reader waits for it.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
     /// The table was judged.
-    pub(super) fn interval(
+    pub(crate) fn interval(
         &mut self,
         snapshot: &Snapshot<'_>,
         changes: &[Change],
@@ -53,7 +59,7 @@ impl Output {
     }
 
     /// The trace has ended, with these last changes.
-    pub(super) fn report(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> io::Result<()> {
+    pub(crate) fn report(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> io::Result<()> {
         match self.format {
             cli::Output::Text => text::write_report(&mut self.out, self.paint, snapshot)?,
             cli::Output::Json => json::write(&mut self.out, snapshot)?,

@@ -1,0 +1,57 @@
+//! `pgsocktrace replay`: a recorded run, told to the engine once more.
+
+use anyhow::Context as _;
+
+use crate::cli::ReplayArgs;
+use crate::engine::{Beginning, Engine, Fact};
+use crate::pipeline::Ended;
+use crate::recording::{Recording, RecordingError};
+use crate::report::EventCounts;
+use crate::report::output::Output;
+
+/// Prints what the recorded run has printed, in the format asked for.
+///
+/// A recording without an end, because its tracer was killed or its disk was full, is judged for the
+/// last time at the moment of its last entry, and a warning says so.
+///
+/// # Errors
+///
+/// When the file is no recording that this version can read, is damaged, or the output cannot be
+/// written.
+pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ended> {
+    let unreadable = || format!("{} cannot be replayed", args.file.display());
+    let mut recording = Recording::open(&args.file).with_context(unreadable)?;
+    let beginning = with_overrides(recording.beginning().clone(), args);
+    let mut engine = Engine::new(beginning, Output::to_stdout(args.output));
+    let mut last = None;
+    let mut counts = EventCounts::default();
+    loop {
+        let (now, fact) = match recording.next_fact() {
+            Ok(Some(next)) => next,
+            Ok(None) | Err(RecordingError::CutOff(_)) => break,
+            Err(error) => return Err(error).with_context(unreadable),
+        };
+        engine.take(&fact, now)?;
+        last = Some(now);
+        match fact {
+            Fact::End(_) => return Ok(Ended { leak: engine.has_leak() }),
+            Fact::Judge(so_far) => counts = so_far,
+            _ => {}
+        }
+    }
+    let last = last.ok_or(RecordingError::Empty).with_context(unreadable)?;
+    log::warn!(
+        "{} breaks off before the end of its trace; what it holds is reported",
+        args.file.display()
+    );
+    engine.take(&Fact::End(counts), last)?;
+    Ok(Ended { leak: engine.has_leak() })
+}
+
+/// The recorded settings, unless others are asked for.
+fn with_overrides(mut beginning: Beginning, args: &ReplayArgs) -> Beginning {
+    let thresholds = &mut beginning.thresholds;
+    thresholds.silent_after = args.silent_after.unwrap_or(thresholds.silent_after);
+    thresholds.limit = args.limit.or(thresholds.limit);
+    beginning
+}

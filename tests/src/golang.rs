@@ -1,0 +1,250 @@
+//! Go toolchains, and the program of `tests/apps/stacks/go` built by each of them in many ways.
+//!
+//! The program says what the runtime told it of its own stack at each call; [`Witness`] reads that.
+
+mod strip;
+mod witness;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+pub use self::witness::{Comparison, Witness};
+use crate::program::{Program, Reply};
+use crate::suite::APPS;
+
+/// The ways to a call that every build of the program knows, but for "deep": its stack is longer than any
+/// copy. "recursion" comes first: its stack is longer than the copy that a new process gets.
+pub const SHAPES: [&str; 18] = [
+    "recursion",
+    "plain",
+    "inlined",
+    "method",
+    "value",
+    "expression",
+    "interface",
+    "closure",
+    "deferred",
+    "panicking",
+    "generic",
+    "genericmethod",
+    "goroutine",
+    "timer",
+    "once",
+    "sort",
+    "fields",
+    "moved",
+];
+
+/// A Go release on this machine.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    root: PathBuf,
+    /// "1.19.8"
+    pub version: String,
+    /// The release without its patch level.
+    pub release: (u32, u32),
+}
+
+/// How a program is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoBuild {
+    /// Linked with C, by the C linker.
+    pub cgo: bool,
+    /// Position-independent.
+    pub pie: bool,
+    /// Without symbols and debug information.
+    pub stripped: bool,
+    /// Without inlining in the program's own package.
+    pub inlining_off: bool,
+    /// Without section headers.
+    pub headless: bool,
+}
+
+impl GoBuild {
+    /// Every combination that is tested.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let plain = Self::default();
+        let stripped = Self { stripped: true, ..plain };
+        let mut all = vec![plain, Self { inlining_off: true, ..plain }];
+        for cgo in [false, true] {
+            all.extend([Self { cgo, ..stripped }, Self { cgo, pie: true, ..stripped }]);
+            all.push(Self { cgo, headless: true, ..stripped });
+            all.push(Self { cgo, pie: true, headless: true, ..stripped });
+        }
+        all.extend([Self { pie: true, ..plain }, Self { cgo: true, ..plain }]);
+        all
+    }
+}
+
+impl std::fmt::Display for GoBuild {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = [
+            (self.cgo, "cgo"),
+            (self.pie, "PIE"),
+            (self.stripped, "stripped"),
+            (self.inlining_off, "no inlining"),
+            (self.headless, "no section headers"),
+        ];
+        let words: Vec<_> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+        f.write_str(if words.is_empty() { "plain" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
+}
+
+impl Toolchain {
+    /// The toolchains that are installed, and those that were unpacked below `target`: one for each
+    /// release, oldest first.
+    #[must_use]
+    pub fn all(target: &Path) -> Vec<Self> {
+        let unpacked = directories(&target.join("debian"));
+        let roots = unpacked.iter().map(|suite| suite.join("root/usr/lib"));
+        let found = roots
+            .chain([PathBuf::from("/usr/lib")])
+            .flat_map(|library| directories(&library))
+            .filter_map(|root| Some((Self::at(&root)?.release, Self::at(&root)?)));
+        found.collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
+    fn at(root: &Path) -> Option<Self> {
+        // "go1.27.3", and in newer releases a second line with the time.
+        let text = fs::read_to_string(root.join("VERSION")).ok()?;
+        let version = text.lines().next()?.strip_prefix("go")?.to_owned();
+        let mut numbers = version.split('.').map(str::parse);
+        let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        root.join("bin/go").exists().then(|| Self { root: root.to_owned(), version, release })
+    }
+
+    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below `caches`.
+    ///
+    /// # Errors
+    ///
+    /// When the compiler does, with what it says.
+    pub fn build(&self, how: GoBuild, source: &Path, caches: &Path, to: &Path) -> Result<()> {
+        let mut linker = if how.stripped { "-s -w".to_owned() } else { String::new() };
+        if self.release >= (1, 23) {
+            // The program replaces a variable of package net.
+            linker.push_str(" -checklinkname=0");
+        }
+        let mut go = Command::new(self.root.join("bin/go"));
+        go.current_dir(source)
+            .args(["build", "-buildvcs=false", "-ldflags", linker.trim()])
+            .args(how.pie.then_some("-buildmode=pie"))
+            .args(how.inlining_off.then_some("-gcflags=-l"))
+            .arg("-o")
+            .arg(to)
+            .env("CGO_ENABLED", if how.cgo { "1" } else { "0" })
+            .env("GOCACHE", caches.join("build"))
+            .env("GOPATH", caches.join("path"))
+            .env_remove("GOROOT")
+            .envs([("GOENV", "off"), ("GOFLAGS", ""), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")])
+            .envs([("GO111MODULE", "on"), ("GOWORK", "off")]);
+        let output = go.output().context("go")?;
+        ensure!(output.status.success(), "go: {}", String::from_utf8_lossy(&output.stderr));
+        if how.headless {
+            strip::section_headers(to)?;
+        }
+        Ok(())
+    }
+}
+
+/// The directories in a directory; none when it cannot be read.
+fn directories(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).into_iter().flatten().flatten();
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    paths.sort();
+    paths
+}
+
+/// The running program.
+pub struct GoProgram {
+    program: Program,
+}
+
+/// A call that the program made and saw.
+#[derive(Debug)]
+pub struct Call {
+    /// Cookie of the connection.
+    pub cookie: u64,
+    /// What the runtime said.
+    pub witness: Witness,
+}
+
+impl GoProgram {
+    /// Where its source is.
+    #[must_use]
+    pub fn source() -> PathBuf {
+        Path::new(APPS).join("stacks/go")
+    }
+
+    /// Starts it as a client of the server on this port.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(path: &Path, port: u16) -> Result<Self> {
+        let mut command = Command::new(path);
+        command.env("SERVER", format!("127.0.0.1:{port}"));
+        Ok(Self { program: Program::start(&mut command)? })
+    }
+
+    /// Its PID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    /// Makes it connect by way of a shape.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn open(&mut self, shape: &str) -> Result<Call> {
+        let reply = self.program.ok(&format!("open {shape}"))?;
+        Self::call(&reply)
+    }
+
+    /// Makes it send a request by way of a shape, with `net.Conn.Write`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn request(&mut self, cookie: u64, shape: &str) -> Result<Call> {
+        let reply = self.program.ok(&format!("use {cookie} {shape}"))?;
+        Self::call(&reply)
+    }
+
+    /// The same with a system call of the program's own.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn send(&mut self, cookie: u64, shape: &str) -> Result<Call> {
+        let reply = self.program.ok(&format!("send {cookie} {shape}"))?;
+        Self::call(&reply)
+    }
+
+    /// Makes it send so many requests, each after the answer to the one before.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn rounds(&mut self, cookie: u64, count: u32) -> Result<()> {
+        self.program.ok(&format!("rounds {cookie} {count}")).map(drop)
+    }
+
+    fn call(reply: &Reply) -> Result<Call> {
+        let text = from_hex(reply.word("stack")?).context("the stack is no text")?;
+        Ok(Call { cookie: reply.number("cookie")?, witness: Witness::read(&text)? })
+    }
+}
+
+fn from_hex(hex: &str) -> Option<String> {
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    String::from_utf8(hex.as_bytes().chunks(2).map(digits).collect::<Option<_>>()?).ok()
+}

@@ -1,0 +1,203 @@
+//! What Go's runtime tells of a stack, and how a traced one compares.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::report::{Frame, Stack};
+
+/// Packages whose functions lie between the place where the program asks the runtime and the kernel.
+const BELOW: [&str; 5] = [
+    "net.",
+    "internal/poll.",
+    "syscall.",
+    "runtime/internal/syscall.",
+    "internal/runtime/syscall.",
+];
+
+/// What `runtime.Stack` said, without the frame of the function that asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The goroutine's number.
+    pub goroutine: u64,
+    frames: Vec<Seen>,
+    /// It names the innermost frames only.
+    is_cut: bool,
+}
+
+/// A frame: function, file and line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen(String, String, u32);
+
+/// How a traced stack compares with what the runtime said.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Frames that are the same.
+    pub right: u32,
+    /// Frames that either has.
+    pub of: u32,
+    /// The innermost function of the program itself is the right one, at the right line.
+    pub names_the_caller: bool,
+    /// Both, side by side, innermost first.
+    pub text: String,
+}
+
+impl Witness {
+    /// Reads what `runtime.Stack` wrote.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn read(text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let first = lines.next().context("there is no stack")?;
+        let number = first.strip_prefix("goroutine ").and_then(|rest| rest.split(' ').next());
+        let goroutine = number.context("whose stack is it?")?.parse()?;
+        let (mut frames, mut is_cut) = (Vec::new(), false);
+        while let Some(call) = lines.next() {
+            // Half of what is left out lies further in than the rest: only that before it counts.
+            if call.contains("frames elided") {
+                is_cut = true;
+                break;
+            }
+            if call.starts_with("created by ") {
+                break;
+            }
+            let Some((name, _)) = call.rsplit_once('(') else { bail!("no call: {call}") };
+            let place = lines.next().context("a call has no place")?.trim_start();
+            let place = place.split(" +0x").next().unwrap_or(place);
+            let (file, line) = place.rsplit_once(':').context("a place has no line")?;
+            frames.push(Seen(name.to_owned(), file.to_owned(), line.parse()?));
+        }
+        ensure!(frames.len() > 1, "nobody asked for this stack: {text}");
+        frames.remove(0);
+        Ok(Self { goroutine, frames, is_cut })
+    }
+
+    /// Compares a traced stack, frame by frame.
+    ///
+    /// The runtime was asked before the call, so it does not know the functions of the library that lead
+    /// from there into the kernel: the traced stack must have some, and only such ones, further in. It
+    /// keeps its own internals to itself, which the traced stack may show. And it does not say by which
+    /// types a function is instantiated.
+    #[must_use]
+    pub fn compare(&self, stack: &Stack) -> Comparison {
+        let traced: Vec<Seen> = stack.frames.iter().map(seen).collect();
+        let start = traced.iter().position(|Seen(name, ..)| name.starts_with("main."));
+        let (below, above) = traced.split_at(start.unwrap_or(traced.len()));
+        let is_below =
+            |Seen(name, ..): &Seen| BELOW.iter().any(|package| name.starts_with(package));
+        let leads_there = !below.is_empty() && below.iter().all(is_below);
+        let mut above: Vec<Seen> =
+            above.iter().filter(|seen| !is_internal(&seen.0)).cloned().collect();
+        if self.is_cut {
+            above.truncate(self.frames.len());
+        }
+        let same = self.frames.iter().zip(&above).filter(|(told, traced)| told == traced).count();
+        let of = self.frames.len().max(above.len());
+        let right = if leads_there { same } else { 0 };
+        let mut text = format!("quality {}; further in: {below:?}\n", stack.quality);
+        for index in 0..of {
+            let (told, traced) = (self.frames.get(index), above.get(index));
+            let mark = if told == traced { ' ' } else { '!' };
+            text.push_str(&format!("{mark} told {told:?}\n{mark}   is {traced:?}\n"));
+        }
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let names_the_caller = leads_there && self.frames.first() == above.first();
+        Comparison { right: count(right), of: count(of), names_the_caller, text }
+    }
+}
+
+impl Comparison {
+    /// Whether everything is the same.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.right == self.of && self.names_the_caller
+    }
+}
+
+fn seen(frame: &Frame) -> Seen {
+    let name = frame.function.clone().unwrap_or_default();
+    let name = match (name.find('['), name.rfind(']')) {
+        (Some(open), Some(close)) if open < close => {
+            format!("{}[...]{}", &name[..open], &name[close + 1..])
+        }
+        _ => name,
+    };
+    let name = if name == "runtime.gopanic" { "panic".to_owned() } else { name };
+    Seen(name, frame.file.clone().unwrap_or_default(), frame.line.unwrap_or(0))
+}
+
+/// Whether the runtime leaves the function out of what it tells: see `showframe` and
+/// `isExportedRuntime` of Go's src/runtime/traceback.go. Names without a package are of code that cgo
+/// made up; C's own functions are not on the goroutine's stack.
+fn is_internal(name: &str) -> bool {
+    let is_exported = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+    name != "panic"
+        && (!name.contains('.') || name.strip_prefix("runtime.").is_some_and(|n| !is_exported(n)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: &str = "goroutine 7 [running]:\n\
+        main.stack()\n\t/app/main.go:9 +0x1f\n\
+        main.pay[...](...)\n\t/app/main.go:21\n\
+        panic({0x1, 0x2})\n\t/go/panic.go:3 +0x5\n\
+        main.main()\n\t/app/main.go:30 +0x1f\n\
+        created by main.start in goroutine 1\n\t/app/main.go:40 +0x1f\n";
+
+    fn stack(frames: &[(&str, &str, u32)]) -> Stack {
+        let frame = |(name, file, line): &(&str, &str, u32)| Frame {
+            function: Some((*name).to_owned()),
+            module: None,
+            file: Some((*file).to_owned()),
+            line: Some(*line),
+        };
+        let frames = frames.iter().map(frame).collect();
+        Stack { quality: "complete".to_owned(), language: "go".to_owned(), frames }
+    }
+
+    const TRACED: [(&str, &str, u32); 5] = [
+        ("syscall.write", "/go/syscall.go", 1),
+        ("main.pay[go.shape.int]", "/app/main.go", 21),
+        ("runtime.gopanic", "/go/panic.go", 3),
+        ("main.main", "/app/main.go", 30),
+        ("runtime.main", "/go/proc.go", 250),
+    ];
+
+    #[test]
+    fn equal_stacks_are_exact() {
+        let witness = Witness::read(TOLD).unwrap();
+        assert_eq!(witness.goroutine, 7);
+        let compared = witness.compare(&stack(&TRACED));
+        assert!(compared.is_exact(), "{}", compared.text);
+        assert_eq!((compared.right, compared.of), (3, 3));
+    }
+
+    #[test]
+    fn any_difference_is_seen() {
+        let witness = Witness::read(TOLD).unwrap();
+        for index in 0..4 {
+            let mut frames = TRACED.to_vec();
+            frames.remove(index);
+            assert!(!witness.compare(&stack(&frames)).is_exact(), "without frame {index}");
+            if index > 0 {
+                let mut frames = TRACED.to_vec();
+                frames[index].2 += 1;
+                assert!(!witness.compare(&stack(&frames)).is_exact(), "other line in {index}");
+            }
+        }
+        let mut frames = TRACED.to_vec();
+        frames.insert(0, ("math.Sin", "/go/sin.go", 1));
+        assert!(!witness.compare(&stack(&frames)).is_exact(), "a frame that cannot be");
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for text in
+            ["", "goroutine", "goroutine x [running]:", "goroutine 1 [running]:\nmain.a()\n"]
+        {
+            assert!(Witness::read(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! gdb as a witness of what is on the stack of a call.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::frames::Witness;
+use crate::process::{BOUND, Running};
+use crate::suite::APPS;
+
+/// gdb, attached to a program until that ends.
+pub(super) struct Gdb {
+    running: Running,
+}
+
+/// A system call and the stack that led to it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Call {
+    /// `connect` or `send`.
+    pub(super) call: String,
+    /// The socket's descriptor.
+    pub(super) fd: u64,
+    /// Innermost first.
+    pub(super) frames: Vec<Witness>,
+}
+
+impl Gdb {
+    /// Attaches; every call from now on is told. Debug files are looked for in `debug` too.
+    pub(super) fn attach(pid: u32, debug: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new("gdb");
+        command.args([
+            "-batch",
+            "-nx",
+            "-ex",
+            "set auto-load off",
+            "-ex",
+            "set debuginfod enabled off",
+        ]);
+        if let Some(debug) = debug {
+            let directories =
+                format!("set debug-file-directory {}:/usr/lib/debug", debug.display());
+            command.args(["-ex", &directories]);
+        }
+        command.args(["-ex", &format!("attach {pid}"), "-x"]);
+        command.arg(format!("{APPS}/stacks/witness.py"));
+        let gdb = Self { running: Running::start(&mut command)? };
+        let ready = |line: &str| (line == "READY").then_some(());
+        let found = gdb.running.stdout.find_from(0, Instant::now() + BOUND, ready);
+        found.with_context(|| {
+            format!("gdb does not begin: {}", gdb.running.stderr.all().join("\n"))
+        })?;
+        Ok(gdb)
+    }
+
+    /// What it saw, once the program has ended.
+    pub(super) fn calls(mut self) -> Result<Vec<Call>> {
+        self.running.wait()?;
+        let output = self.running.stdout.to_end()?;
+        let calls: Vec<Call> = output
+            .lines()
+            .filter_map(|line| line.strip_prefix("WITNESS "))
+            .map(|line| serde_json::from_str(line).context("gdb's script is broken"))
+            .collect::<Result<_>>()?;
+        ensure!(!calls.is_empty(), "gdb saw nothing: {}", self.running.stderr.to_end()?);
+        Ok(calls)
+    }
+}

@@ -1,0 +1,189 @@
+//! The programs, and the ways of building them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::suite::{APPS, Suite};
+
+/// A program in one way of building it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// "C", "C++" or "Rust".
+    pub language: &'static str,
+    /// The compiler's program.
+    pub compiler: &'static str,
+    /// How it is built, in words.
+    pub build: &'static str,
+    sources: &'static [&'static str],
+    options: &'static [&'static str],
+    finish: Finish,
+}
+
+/// What is done to the compiled program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    Nothing,
+    /// Its debug sections are compressed.
+    Compressed(&'static str),
+    /// Symbols and lines go to a file beside it, which it names.
+    DebugLink,
+    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug` that the
+    /// program sees.
+    BuildId,
+}
+
+/// A program ready to be run.
+pub(super) struct Built {
+    program: PathBuf,
+    /// What the program shall see as `/usr/lib/debug`.
+    pub(super) debug_directory: Option<PathBuf>,
+}
+
+const C: Subject = Subject {
+    language: "C",
+    compiler: "gcc",
+    build: "",
+    sources: &["c/places.c", "c/serve.c", "c/assembly.S"],
+    options: &[],
+    finish: Finish::Nothing,
+};
+
+const fn c(
+    compiler: &'static str,
+    build: &'static str,
+    options: &'static [&'static str],
+    finish: Finish,
+) -> Subject {
+    Subject { compiler, build, options, finish, ..C }
+}
+
+/// All of them.
+#[must_use]
+pub fn subjects() -> Vec<Subject> {
+    use Finish::{BuildId, Compressed, DebugLink, Nothing};
+    const MUSL: &str = "/usr/include";
+    vec![
+        c("gcc", "-O0", &["-O0"], Nothing),
+        c("gcc", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
+        c("gcc", "-O3, link-time optimised", &["-O3", "-flto"], Nothing),
+        c("gcc", "-O2, .debug_frame only", &["-O2", "-fno-asynchronous-unwind-tables"], Nothing),
+        c("gcc", "-O2, compressed debug sections", &["-O2"], Compressed("zlib")),
+        c("gcc", "-O2, debug file by link", &["-O2"], DebugLink),
+        c("gcc", "-O2, debug file by build id", &["-O2"], BuildId),
+        c("gcc", "-O2, static", &["-O2", "-static"], Nothing),
+        c("gcc", "-O2, static PIE", &["-O2", "-static-pie"], Nothing),
+        c("gcc", "-O2, DWARF 4", &["-O2", "-gdwarf-4"], Nothing),
+        c("clang", "-O0", &["-O0"], Nothing),
+        c("clang", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
+        c(
+            "musl-gcc",
+            "-O2",
+            &["-O2", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
+            Nothing,
+        ),
+        c(
+            "musl-gcc",
+            "-O2, static",
+            &["-O2", "-static", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
+            Nothing,
+        ),
+    ]
+}
+
+impl Subject {
+    /// A name for tests.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let words = format!("{} {} {}", self.language, self.compiler, self.build).to_lowercase();
+        let words = words.replace("c++", "cpp").replace("g++", "gpp");
+        let parts =
+            words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("_")
+    }
+
+    /// What the compiler says of itself.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing.
+    pub fn version(&self) -> Result<String> {
+        super::version(self.compiler)
+    }
+
+    /// Builds the program.
+    pub(super) fn build(&self, suite: &Suite) -> Result<Built> {
+        let directory = suite.directory()?;
+        let program = directory.join("places");
+        let mut compile = Command::new(self.compiler);
+        compile.args(["-g", "-pthread"]).args(self.options);
+        compile.args(self.sources.iter().map(|source| format!("{APPS}/stacks/{source}")));
+        run(compile.arg("-o").arg(&program))?;
+        let debug_directory = self.finish(&directory, &program)?;
+        Ok(Built { program, debug_directory })
+    }
+
+    fn finish(&self, directory: &Path, program: &Path) -> Result<Option<PathBuf>> {
+        let debug_file = match self.finish {
+            Finish::Nothing => return Ok(None),
+            Finish::Compressed(kind) => {
+                run(Command::new("objcopy")
+                    .arg(format!("--compress-debug-sections={kind}"))
+                    .arg(program))?;
+                return Ok(None);
+            }
+            Finish::DebugLink => directory.join("places.debug"),
+            Finish::BuildId => {
+                let id = build_id(program)?;
+                let (first, rest) = id.split_at_checked(2).context("a short build id")?;
+                let below = directory.join("debug/.build-id").join(first);
+                fs::create_dir_all(&below)?;
+                below.join(format!("{rest}.debug"))
+            }
+        };
+        run(Command::new("objcopy").arg("--only-keep-debug").arg(program).arg(&debug_file))?;
+        let mut strip = Command::new("objcopy");
+        strip.arg("--strip-all");
+        if self.finish == Finish::DebugLink {
+            let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
+            link.push(&debug_file);
+            strip.arg(link);
+        }
+        run(strip.arg(program))?;
+        Ok((self.finish == Finish::BuildId).then(|| directory.join("debug")))
+    }
+}
+
+impl Built {
+    /// The command that runs it against the server on this port.
+    pub(super) fn command(&self, port: u16) -> Command {
+        let mut command = match &self.debug_directory {
+            None => Command::new(&self.program),
+            // The mount is the program's alone and goes with it.
+            Some(directory) => {
+                let mut command = Command::new("unshare");
+                let script = "mount --bind \"$0\" /usr/lib/debug && exec \"$@\"";
+                command.args(["--mount", "sh", "-c", script]).arg(directory).arg(&self.program);
+                command
+            }
+        };
+        command.arg(port.to_string());
+        command
+    }
+}
+
+/// The build id, in hexadecimal.
+fn build_id(program: &Path) -> Result<String> {
+    let output = Command::new("readelf").arg("-n").arg(program).output().context("readelf")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: "));
+    Ok(id.context("the program has no build id")?.to_owned())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
