@@ -5,6 +5,9 @@ use crate::plain;
 /// Most bytes of a startup message that are kept for its user, database and application name.
 pub const MAX_STARTUP: usize = 256;
 
+/// Most bytes of a startup's refusal that are kept: the error's code comes first.
+pub const MAX_REFUSAL: usize = 64;
+
 /// `AF_INET` of the kernel.
 pub const AF_INET: u32 = 2;
 /// `AF_INET6` of the kernel.
@@ -91,6 +94,11 @@ pub mod flag {
     pub const LISTENS: u32 = 2;
     /// The handshake failed: the socket is no connection any more, unless `connect()` is called again.
     pub const FAILED: u32 = 4;
+    /// More than one thread has begun requests on the connection, its opener counted in: it does not
+    /// belong to a thread.
+    pub const MOVED: u32 = 8;
+    /// It was opened to cancel a request on another one, and is no connection to work with.
+    pub const CANCELS: u32 = 16;
 }
 
 /// Counters and state of one connection, updated by the kernel programs.
@@ -144,8 +152,8 @@ pub struct Connection {
     pub receiving: u64,
     /// How many `ReadyForQuery` the requests sent so far will still bring.
     pub expected: u32,
-    /// Fills up the structure; always 0.
-    pub reserved: u32,
+    /// Where the search for a statement's first word stands.
+    pub search: u32,
     /// The last six bytes received: the newest in the lowest byte, the oldest in the sixth.
     pub tail: u64,
     /// Process id of the server's backend; 0: not seen.
@@ -154,5 +162,11 @@ pub struct Connection {
     pub startup_len: u32,
     /// The startup message from its first byte.
     pub startup: [u8; MAX_STARTUP],
+    /// The `ErrorResponse` to the startup message, from its first byte.
+    pub refusal: [u8; MAX_REFUSAL],
+    /// How many bytes of `refusal` are valid.
+    pub refusal_len: u32,
+    /// Fills up the structure; always 0.
+    pub reserved: u32,
 }
-plain!(Connection, 216 + MAX_STARTUP);
+plain!(Connection, 224 + MAX_STARTUP + MAX_REFUSAL);

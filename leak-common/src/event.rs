@@ -94,7 +94,7 @@ pub struct Closed {
     /// Its final counters.
     pub connection: Connection,
 }
-plain!(Closed, 24 + 472);
+plain!(Closed, 24 + 544);
 
 /// What the kernel programs count besides connections, one set a processor.
 pub mod counter {

@@ -103,6 +103,7 @@ pub(crate) fn create(sock: Sock, birth: &Birth<'_>) -> Option<Slot> {
     connection.tail = 0;
     connection.backend_pid = 0;
     connection.startup_len = 0;
+    connection.refusal_len = 0;
     publish(connection, cookie);
     Some(slot)
 }

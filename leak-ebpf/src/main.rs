@@ -20,6 +20,7 @@ mod payload;
 mod probes;
 mod python;
 mod stack;
+mod statement;
 mod wire;
 
 /// The kernel lets only GPL-compatible programs call its tracing helpers.

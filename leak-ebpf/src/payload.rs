@@ -7,7 +7,6 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
-use leak_common::connection::MAX_STARTUP;
 
 use crate::kernel::{Registers, Sock, Task};
 use crate::maps::constant;
@@ -44,6 +43,8 @@ pub(crate) struct Head {
     pub(crate) bytes: [u8; 16],
     /// How many of them were moved.
     pub(crate) len: u64,
+    /// Where they and those after them lie.
+    pub(crate) buffer: Buffer,
 }
 
 impl Head {
@@ -57,6 +58,15 @@ impl Head {
             self.bytes[at + 3],
         ])
     }
+}
+
+/// Copies up to `N` of the `len` bytes at a user address and says how many.
+#[inline(always)]
+pub(crate) fn copy<const N: usize>(address: u64, len: u64, to: &mut [u8; N]) -> u32 {
+    let len = len.min(N as u64) as u32;
+    // SAFETY: the length is at most the array's; the helper checks the user's address.
+    let failed = unsafe { read_user(to.as_mut_ptr().cast(), len, address as *const _) };
+    if failed == 0 { len } else { 0 }
 }
 
 /// `struct iovec`.
@@ -163,8 +173,8 @@ impl Payload {
     /// The first bytes, of the first buffer only.
     #[inline(always)]
     pub(crate) fn head(&self) -> Head {
-        let mut head = Head { bytes: [0; 16], len: 0 };
         let buffer = self.first();
+        let mut head = Head { bytes: [0; 16], len: 0, buffer };
         let len = buffer.len.min(head.bytes.len() as u64);
         // SAFETY: the length is at most the array's; the helper checks the user's address.
         let failed = unsafe {
@@ -178,12 +188,9 @@ impl Payload {
 
     /// Copies the first buffer's bytes and says how many.
     #[inline(always)]
-    pub(crate) fn copy_to(&self, to: &mut [u8; MAX_STARTUP]) -> u32 {
+    pub(crate) fn copy_to<const N: usize>(&self, to: &mut [u8; N]) -> u32 {
         let buffer = self.first();
-        let len = buffer.len.min(MAX_STARTUP as u64) as u32;
-        // SAFETY: the length is at most the array's; the helper checks the user's address.
-        let failed = unsafe { read_user(to.as_mut_ptr().cast(), len, buffer.base as *const _) };
-        if failed == 0 { len } else { 0 }
+        copy(buffer.base, buffer.len, to)
     }
 
     /// The stream's last six bytes after these, given those before: the newest in the lowest byte.

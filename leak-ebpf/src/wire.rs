@@ -4,10 +4,10 @@
 //! guessed: what cannot be read leaves the state unknown until the server next says that it is
 //! ready.
 
-use leak_common::connection::{Connection, LOST, flag, phase, state};
+use leak_common::connection::{Connection, LOST, MAX_REFUSAL, flag, phase, state};
 
-use crate::messages;
-use crate::payload::{Head, Payload};
+use crate::payload::{self, Head, Payload};
+use crate::{messages, statement};
 
 /// Codes that a startup packet carries instead of a protocol version.
 const SSL_REQUEST: u32 = 80_877_103;
@@ -30,6 +30,10 @@ const READY_FOR_QUERY: u64 = 0x5a_0000_0005;
 /// `BackendKeyData` with a key of four bytes: type, length, PID, key.
 const KEY_DATA_LEN: u32 = 12;
 const READY_LEN: u64 = 6;
+/// A message's type and length.
+const HEADER_LEN: u32 = 5;
+/// Most messages that come before a refusal in one piece: the authentication's last two.
+const MAX_BEFORE_REFUSAL: u32 = 4;
 /// What brings a `ReadyForQuery`: simple query, function call, `Sync`.
 const REQUESTS: u64 = messages::types(b"QFS");
 const ANSWERS: u64 = messages::types(b"Z");
@@ -62,6 +66,7 @@ fn first_bytes(connection: &mut Connection, payload: &Payload) {
     } else if length == 8 && (code == SSL_REQUEST || code == GSS_REQUEST) {
         phase::ENCRYPTION_ASKED
     } else if length == 16 && code == CANCEL_REQUEST {
+        connection.flags |= flag::CANCELS;
         phase::STARTUP
     } else if code >> 16 == PROTOCOL_MAJOR && (9..=LONGEST_STARTUP).contains(&length) {
         connection.startup_len = payload.copy_to(&mut connection.startup);
@@ -93,9 +98,7 @@ fn request(connection: &mut Connection, payload: &Payload) {
     let head = payload.head();
     expect_answers(connection, payload, &head);
     connection.wire = state::BUSY;
-    if head.bytes[0] == b'Q' && starts_with_listen(&head) {
-        connection.flags |= flag::LISTENS;
-    }
+    statement::notice(connection, &head);
 }
 
 /// Counts the requests that each bring a `ReadyForQuery`: simple queries, function calls and `Sync`.
@@ -123,21 +126,6 @@ fn expect_answers(connection: &mut Connection, payload: &Payload, head: &Head) {
         let unanswered = before == 0 || connection.answered != connection.requests;
         connection.receiving = if unanswered { 0 } else { LOST };
     }
-}
-
-/// Whether a simple query begins with the word LISTEN: type, length, text.
-#[inline(always)]
-fn starts_with_listen(head: &Head) -> bool {
-    const LISTEN: [u8; 6] = *b"LISTEN";
-    let mut index = 0;
-    while index < LISTEN.len() {
-        // 0x20 makes the difference between upper and lower case.
-        if head.bytes[5 + index] & !0x20 != LISTEN[index] {
-            return false;
-        }
-        index += 1;
-    }
-    true
 }
 
 /// The process has received something.
@@ -175,6 +163,9 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
         }
         return;
     }
+    if connection.phase == phase::STARTUP {
+        notice_refusal(connection, payload);
+    }
     let tail = payload.tail(connection.tail);
     connection.tail = tail;
     let certain = count_answers(connection, payload);
@@ -196,6 +187,37 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
         notice_copy(connection, &payload.head());
     } else if connection.phase == phase::UNKNOWN {
         notice_tls(connection, &payload.head());
+    }
+}
+
+/// Keeps the beginning of the error with which the server refuses a connection: it comes first, or
+/// after the messages that end the authentication.
+#[inline(always)]
+fn notice_refusal(connection: &mut Connection, payload: &Payload) {
+    if connection.refusal_len == HEADER_LEN {
+        // The header was read apart.
+        const REST: usize = MAX_REFUSAL - HEADER_LEN as usize;
+        if let Some(rest) = connection.refusal.last_chunk_mut::<REST>() {
+            connection.refusal_len += payload.copy_to(rest);
+        }
+        return;
+    }
+    let Some(buffer) = payload.only_buffer() else { return };
+    let mut offset = 0;
+    let mut looked_at = 0;
+    while looked_at < MAX_BEFORE_REFUSAL {
+        if offset >= buffer.len {
+            return;
+        }
+        let address = buffer.base.wrapping_add(offset);
+        let Some((kind, length)) = payload.message_at(address) else { return };
+        if kind == b'E' {
+            connection.refusal_len =
+                payload::copy(address, buffer.len - offset, &mut connection.refusal);
+            return;
+        }
+        offset += 1 + u64::from(length);
+        looked_at += 1;
     }
 }
 

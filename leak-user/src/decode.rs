@@ -158,6 +158,7 @@ fn usage(connection: &Connection) -> Result<Usage, DecodeError> {
         last_receive: moment(connection.last_receive_ns),
         requests: connection.requests,
         request_at,
+        moved: connection.flags & flag::MOVED != 0,
         request_by: request_at.map(|_| (connection.request_tgid, connection.request_tid)),
         wire: wire(connection),
     })
@@ -177,10 +178,13 @@ fn wire(connection: &Connection) -> Wire {
         (phase::READY, state::REPLICATION) => WireState::Replication,
         _ => WireState::Unknown,
     };
+    let refusal_len = (connection.refusal_len as usize).min(connection.refusal.len());
     Wire {
         state,
         tls: connection.phase == phase::ENCRYPTED,
         listens: connection.flags & flag::LISTENS != 0,
+        cancels: connection.flags & flag::CANCELS != 0,
+        refused: startup::refusal(connection.refusal.get(..refusal_len).unwrap_or_default()),
         user: startup.user,
         database: startup.database,
         application_name: startup.application_name,

@@ -125,6 +125,10 @@ pub struct Wire {
     pub tls: bool,
     /// The client has sent `LISTEN`.
     pub listens: bool,
+    /// It was opened to cancel a request on another connection.
+    pub cancels: bool,
+    /// SQLSTATE of the error with which the server refused the startup message.
+    pub refused: Option<String>,
     /// The startup message's user.
     pub user: Option<String>,
     /// The startup message's database.
@@ -241,6 +245,8 @@ pub struct Usage {
     pub request_at: Option<Timestamp>,
     /// Process and thread that began it.
     pub request_by: Option<(u32, u32)>,
+    /// More than one thread has begun requests on it, its opener counted in.
+    pub moved: bool,
     /// PostgreSQL's state.
     pub wire: Wire,
 }

@@ -1,7 +1,8 @@
-//! The startup message: who connects to what, by which name.
+//! The startup message: who connects to what, by which name; and the error that refuses it.
 //!
-//! Source: PostgreSQL's documentation, "Message Formats", `StartupMessage`: length and version in
-//! four bytes each, then pairs of NUL-terminated strings, then a NUL.
+//! Source: PostgreSQL's documentation, "Message Formats". `StartupMessage`: length and version in
+//! four bytes each, then pairs of NUL-terminated strings, then a NUL. `ErrorResponse`: type, length in
+//! four bytes, then fields of a type and a NUL-terminated string each.
 
 /// What a startup message says of its connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,9 +54,47 @@ pub fn parse(bytes: &[u8]) -> Startup {
     startup
 }
 
+/// The SQLSTATE in the first bytes of an `ErrorResponse`, if it is among them.
+#[must_use]
+pub fn refusal(bytes: &[u8]) -> Option<String> {
+    const HEADER: usize = 5;
+    const SQLSTATE_LEN: usize = 5;
+    if bytes.first() != Some(&b'E') {
+        return None;
+    }
+    let mut fields = bytes.get(HEADER..)?.split(|&byte| byte == 0);
+    // The last piece is not terminated: it is empty, or cut off.
+    let _ = fields.next_back();
+    let code = fields.find_map(|field| field.strip_prefix(b"C"))?;
+    let is_state = code.len() == SQLSTATE_LEN
+        && code.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    is_state.then(|| String::from_utf8_lossy(code).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TOO_MANY: &[u8] = b"E\0\0\0\x5fSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0";
+
+    #[test]
+    fn a_refusal_has_a_code() {
+        assert_eq!(refusal(TOO_MANY).as_deref(), Some("53300"));
+        // Before 9.6, and in another language.
+        let old = "E\0\0\0\x5fSВАЖНО\0C57P03\0Mno".as_bytes();
+        assert_eq!(refusal(old).as_deref(), Some("57P03"));
+    }
+
+    #[test]
+    fn a_cut_or_broken_refusal_has_none() {
+        for end in 0..TOO_MANY.len() {
+            let code = refusal(&TOO_MANY[..end]);
+            assert!(code.is_none() || code.as_deref() == Some("53300"));
+            assert_eq!(code.is_some(), end > 25, "{end}");
+        }
+        assert_eq!(refusal(b"E\0\0\0\x09C\xe9<>\0\0"), None);
+        assert_eq!(refusal(b"R\0\0\0\x08C53300\0\0"), None);
+    }
 
     fn message(pairs: &[(&str, &str)]) -> Vec<u8> {
         let mut body = vec![0, 3, 0, 0];

@@ -65,6 +65,11 @@ fn sent(sock: Sock, result: i32) {
     wire::sent(connection, &Payload::of_current_call(sock, result as u64));
     if connection.answered == connection.requests {
         let caller = nameless_caller();
+        let former =
+            if connection.requests == 0 { connection.opener.tid } else { connection.request_tid };
+        if former != caller.tid {
+            connection.flags |= flag::MOVED;
+        }
         connection.requests += 1;
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;

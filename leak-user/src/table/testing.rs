@@ -147,6 +147,7 @@ pub(crate) fn usage(id: u64, opened_at: Timestamp) -> Usage {
         requests: 0,
         request_at: None,
         request_by: None,
+        moved: false,
         wire: Wire::default(),
     }
 }
