@@ -7,12 +7,17 @@ mod programs;
 mod report;
 mod scenario;
 
-use std::{path::Path, sync::Mutex, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
 use self::{
-    hole::Hole,
+    hole::{FullQueue, Hole},
     judge::Outcome,
     manifest::{Manifest, Scenario},
     programs::Workshop,
@@ -44,10 +49,13 @@ pub(crate) struct Choice {
     seed: u64,
     watch: Duration,
     parallel: usize,
+    /// When no further program is started.
+    within: Option<Duration>,
 }
 
 impl Choice {
-    /// Reads the words after `bench detect`: filters, `--subset`, `--seed N`, `--watch SECONDS`, `--parallel N`.
+    /// Reads the words after `bench detect`: filters, `--subset`, `--seed N`, `--watch SECONDS`, `--parallel N`,
+    /// `--minutes N`.
     pub(crate) fn read(words: &[String]) -> Option<Self> {
         let mut choice = Self {
             filters: Vec::new(),
@@ -55,6 +63,7 @@ impl Choice {
             seed: SEED,
             watch: WATCH,
             parallel: PARALLEL,
+            within: None,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -64,6 +73,10 @@ impl Choice {
                 "--watch" => choice.watch = Duration::from_secs(words.next()?.parse().ok()?),
                 "--parallel" => {
                     choice.parallel = words.next()?.parse().ok().filter(|&number| number > 0)?;
+                }
+                "--minutes" => {
+                    choice.within =
+                        Some(Duration::from_secs(60 * words.next()?.parse::<u64>().ok()?));
                 }
                 option if option.starts_with('-') => return None,
                 filter => choice.filters.push(filter.to_owned()),
@@ -99,14 +112,16 @@ enum Verdict {
 pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
     setup::run(workspace, &[Need::Tests])?;
     let manifest = Manifest::read(workspace)?;
-    let scenarios: Vec<Scenario> =
+    let mut scenarios: Vec<Scenario> =
         manifest.scenarios(choice.seed)?.into_iter().filter(|one| choice.takes(one)).collect();
+    // Mixed, so that heavy languages do not come all at once.
+    scenarios.sort_by_key(|scenario| scenario.pick("turn", 0..u64::MAX));
     ensure!(!scenarios.is_empty(), "No scenario has such a title.");
     let tracer = build::run(workspace)?;
     let workshop = Workshop::new(workspace);
     let postgres = Postgres::start_for_crowds()?;
     postgres.load(&workspace.join(manifest::CORPUS).join("schema.sql"))?;
-    let hole = Hole::open()?;
+    let (hole, full) = (Hole::open()?, FullQueue::open()?);
     let scratch = tempfile::Builder::new().prefix("pgsocktrace-").tempdir()?;
     let stage = Stage {
         workspace,
@@ -115,6 +130,7 @@ pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
         tracer: &tracer,
         scratch: scratch.path(),
         hole: hole.port(),
+        full: full.port(),
         watch: choice.watch,
     };
     for scenario in &scenarios {
@@ -122,6 +138,7 @@ pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
         drop(workshop.command(&scenario.program));
     }
     println!("bench: {} runs, {} at a time", scenarios.len(), choice.parallel);
+    let end = choice.within.map(|within| Instant::now() + within);
     let left = Mutex::new(scenarios.iter());
     let results = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -131,7 +148,11 @@ pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
                     let Some(scenario) = left.lock().ok().and_then(|mut left| left.next()) else {
                         return;
                     };
-                    let result = play(&stage, scenario);
+                    let result = if end.is_some_and(|end| end < Instant::now()) {
+                        Verdict::Skipped("there was no time left".to_owned())
+                    } else {
+                        play(&stage, scenario)
+                    };
                     println!("{}", report::line(scenario, &result));
                     if let Ok(mut results) = results.lock() {
                         results.push((scenario.clone(), result));

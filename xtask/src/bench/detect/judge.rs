@@ -162,3 +162,82 @@ fn culprit(findings: &[&Value], expected: &str) -> Culprit {
 fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bench::detect::manifest::Manifest;
+
+    /// A scenario of the corpus by its title.
+    fn scenario(title: &str) -> Scenario {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let all = Manifest::read(root).unwrap().scenarios(1).unwrap();
+        all.into_iter().find(|one| one.title() == title).unwrap()
+    }
+
+    /// Connections 1 to 9 have the local ports 1001 to 1009.
+    fn established() -> Vec<(i64, Value)> {
+        let line = |id: u64| {
+            let local = format!("127.0.0.1:{}", 1000 + id);
+            (0, json!({"event": "connection_established", "id": id, "local": local}))
+        };
+        (1..10).map(line).collect()
+    }
+
+    fn finding(severity: &str, connections: &[u64], function: Option<&str>) -> Value {
+        json!({
+            "event": "finding", "id": "1", "reason": "abandoned", "severity": severity, "evidence": "5 silent",
+            "connections": connections, "retracted_at": null,
+            "culprit": function.map(|function| json!({"function": function})),
+        })
+    }
+
+    /// Connections 1, 2 and 3 leaked at 1, 2 and 3 s; the finding came at 9 s.
+    fn judged(title: &str, finding: &Value) -> Outcome {
+        let mut lines = established();
+        lines.push((9000, finding.clone()));
+        lines.push((20_000, json!({"event": "report", "findings": [finding], "connections": []})));
+        let leaks = vec![(1000, 1001), (2000, 1002), (3000, 1003)];
+        judge(&scenario(title), &Observation { leaks, lines, ended: 20_000 }, 7000)
+    }
+
+    #[test]
+    fn a_leak_is_found_and_named() {
+        let outcome = judged(
+            "go-pq/not_returned",
+            &finding("leak", &[1, 2], Some("main.(*store).customerReport")),
+        );
+        assert_eq!(outcome.detected_after, Some(6000));
+        assert_eq!(outcome.culprit, Culprit::Right);
+        assert_eq!(outcome.named, Some((2, 3)));
+        assert!(outcome.false_accusations.is_empty());
+    }
+
+    #[test]
+    fn an_innocent_connection_is_a_false_accusation() {
+        let outcome = judged("go-pq/not_returned", &finding("leak", &[3, 4], Some("main.other")));
+        assert!(outcome.found());
+        assert_eq!(outcome.culprit, Culprit::Wrong("main.other".to_owned()));
+        assert_eq!(outcome.false_accusations.len(), 1);
+        assert!(outcome.false_accusations[0].starts_with("1 innocent of 2"), "{outcome:?}");
+        assert!(!judged("go-pq/not_returned", &finding("leak", &[4], None)).found());
+    }
+
+    #[test]
+    fn every_accusation_of_a_healthy_program_is_false() {
+        let outcome = judged("go-pq/steady", &finding("leak", &[4], None));
+        assert!(!outcome.found());
+        assert_eq!(outcome.false_accusations.len(), 1);
+        let outcome = judged("go-pq/steady", &finding("suspect", &[4], None));
+        assert!(outcome.false_accusations.is_empty());
+    }
+
+    #[test]
+    fn a_suspicion_finds_only_a_hanging_connect() {
+        let suspicion = finding("suspect", &[1], None);
+        assert!(!judged("go-pq/rows", &suspicion).found());
+        assert!(judged("go-pq/connect_hang", &suspicion).found());
+    }
+}

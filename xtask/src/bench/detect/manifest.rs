@@ -1,4 +1,11 @@
 //! What is in the corpus: `tests/apps/corpus/manifest.json`.
+//!
+//! A program gets its pattern as its only argument, and what it needs to know from its environment: libpq's `PG…`
+//! variables, `CORPUS_POOL` (the pool's cap), `CORPUS_EVERY` (milliseconds between two leaks), `CORPUS_LOAD` (between
+//! two ordinary requests), `CORPUS_HOLE` (the port of a server that never answers), `CORPUS_CERTIFICATE` (the server's).
+//! It serves, says `ready`, waits for a line on stdin and begins with the pattern. Whenever it has lost a connection
+//! it says `leak MILLISECONDS PORT`: the time since 1970 and the connection's local port, 0 where it cannot know.
+//! The function that loses connections has the name that the pattern states, and makes the last request itself.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -42,9 +49,16 @@ pub(super) struct Pattern {
     /// What the server does meanwhile.
     #[serde(default)]
     pub(super) server: Deed,
+    /// Whether the server that never answers accepts connections.
+    #[serde(default = "yes")]
+    pub(super) accepts: bool,
     /// Whether a supervisor replaces the program by a new one, again and again.
     #[serde(default)]
     pub(super) replaced: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn leak() -> String {

@@ -55,6 +55,8 @@ pub(super) struct Stage<'a> {
     pub(super) scratch: &'a Path,
     /// The port of a server that accepts and says nothing.
     pub(super) hole: u16,
+    /// The port of a server that does not even accept.
+    pub(super) full: u16,
     /// How long healthy programs are watched.
     pub(super) watch: Duration,
 }
@@ -121,7 +123,7 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     };
     run.until(READY, |run| run.program_ready).context("The program does not get ready.")?;
 
-    let mut tracer = trace(stage, program.0.pid())?;
+    let mut tracer = trace(stage, scenario, program.0.pid())?;
     let child = tracer.child();
     let stdout = child.stdout.take().context("The tracer has no output.")?;
     let stderr = child.stderr.take().context("The tracer has no log.")?;
@@ -168,7 +170,7 @@ fn prepare(stage: &Stage<'_>, scenario: &Scenario, program: Command) -> Command 
         .env("CORPUS_BINARIES", stage.postgres.programs())
         .env("CORPUS_SCRATCH", stage.scratch)
         .env("CORPUS_CERTIFICATE", stage.postgres.certificate())
-        .env("CORPUS_HOLE", stage.hole.to_string())
+        .env("CORPUS_HOLE", hole(stage, scenario).to_string())
         .env("CORPUS_POOL", pool.to_string())
         .env("CORPUS_EVERY", scenario.pick("every", 600..2200).to_string())
         .env("CORPUS_LOAD", scenario.pick("load", 20..250).to_string());
@@ -180,11 +182,21 @@ fn application(scenario: &Scenario) -> String {
     scenario.title().replace('/', "-")
 }
 
-fn trace(stage: &Stage<'_>, pid: u32) -> Result<Guarded> {
+/// The port of the server that is of no help to this scenario.
+fn hole(stage: &Stage<'_>, scenario: &Scenario) -> u16 {
+    if scenario.pattern.accepts { stage.hole } else { stage.full }
+}
+
+fn trace(stage: &Stage<'_>, scenario: &Scenario, pid: u32) -> Result<Guarded> {
     let mut command = demo::tracer(stage.tracer);
     command
         .args(["--pid", &pid.to_string(), "--children", "--output", "ndjson"])
-        .args(["--port", &stage.postgres.port().to_string(), "--port", &stage.hole.to_string()])
+        .args([
+            "--port",
+            &stage.postgres.port().to_string(),
+            "--port",
+            &hole(stage, scenario).to_string(),
+        ])
         .args(["--silent-after", &format!("{}s", SILENT_AFTER.as_secs())])
         .args(["--interval", &format!("{}s", INTERVAL.as_secs())])
         .stdin(Stdio::null())

@@ -18,7 +18,10 @@ pub(crate) type Begin = Box<dyn FnOnce()>;
 
 /// A whole number from the environment.
 pub(crate) fn setting(name: &str) -> u64 {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing"))
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{name} is missing"))
 }
 
 /// Whether connections are to be encrypted.
@@ -29,7 +32,8 @@ pub(crate) fn encrypted() -> bool {
 /// A number below `most`, different each time.
 pub(crate) fn random(most: u64) -> u64 {
     static STATE: AtomicU64 = AtomicU64::new(0);
-    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
+    let time =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
     let mut x = STATE.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) ^ u64::from(time);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -65,7 +69,8 @@ where
 
 /// Asks somebody who never answers.
 pub(crate) async fn wait_for_provider() -> Done {
-    let mut provider = TcpStream::connect(("127.0.0.1", u16::try_from(setting("CORPUS_HOLE"))?)).await?;
+    let mut provider =
+        TcpStream::connect(("127.0.0.1", u16::try_from(setting("CORPUS_HOLE"))?)).await?;
     provider.read_u8().await?;
     Ok(())
 }

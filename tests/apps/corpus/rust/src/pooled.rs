@@ -4,11 +4,16 @@ use std::{env, fs, future::pending, mem, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::{SinkExt as _, future::BoxFuture};
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, pem::PemObject as _}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::kit::{Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider};
+use crate::kit::{
+    Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider,
+};
 
 const PORT: &str = "select inet_client_port(), count(*) from orders";
 
@@ -35,14 +40,18 @@ pub(crate) fn prepare(pattern: &str) -> Result<Begin, Box<dyn std::error::Error 
         "stuck" => |shop| Box::pin(shop.charge_card()),
         "connect_hang" => |shop| Box::pin(shop.query_warehouse()),
         "steady" => |_| Box::pin(async { Ok(()) }),
-        "idle" => |shop| Box::pin(async move {
-            shop.burst(9).await?;
-            pending().await
-        }),
-        "warm_up" => |shop| Box::pin(async move {
-            shop.burst(50).await?;
-            pending().await
-        }),
+        "idle" => |shop| {
+            Box::pin(async move {
+                shop.burst(9).await?;
+                pending().await
+            })
+        },
+        "warm_up" => |shop| {
+            Box::pin(async move {
+                shop.burst(50).await?;
+                pending().await
+            })
+        },
         "bursty" => |shop| Box::pin(async move { shop.burst(1 + random(25)).await }),
         "per_request" => |shop| Box::pin(shop.per_request()),
         "slow_cursor" => |shop| Box::pin(shop.slow_cursor()),
@@ -68,7 +77,8 @@ fn tls() -> Result<MakeRustlsConnect, Box<dyn std::error::Error + Send + Sync>> 
     let mut roots = RootCertStore::empty();
     let file = fs::read(env::var("CORPUS_CERTIFICATE")?)?;
     roots.add(CertificateDer::from_pem_slice(&file)?)?;
-    let config = ClientConfig::builder().with_root_certificates(Arc::new(roots)).with_no_client_auth();
+    let config =
+        ClientConfig::builder().with_root_certificates(Arc::new(roots)).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
 
@@ -81,7 +91,11 @@ fn open_pool(most: u64) -> Result<Pool, Box<dyn std::error::Error + Send + Sync>
         Manager::from_config(config, NoTls, recycling)
     };
     let wait = Duration::from_secs(5);
-    Ok(Pool::builder(manager).max_size(usize::try_from(most)?).runtime(Runtime::Tokio1).wait_timeout(Some(wait)).build()?)
+    Ok(Pool::builder(manager)
+        .max_size(usize::try_from(most)?)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(wait))
+        .build()?)
 }
 
 /// Connects without a pool.
@@ -117,7 +131,9 @@ impl Shop {
     async fn place_order(&self) -> Done {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
-        transaction.execute("insert into orders (customer, cents) values ('customer-7', 100)", &[]).await?;
+        transaction
+            .execute("insert into orders (customer, cents) values ('customer-7', 100)", &[])
+            .await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -258,7 +274,11 @@ impl Shop {
         let token = client.cancel_token();
         tokio::spawn(async move {
             pause(100).await;
-            if encrypted() { token.cancel_query(tls()?).await? } else { token.cancel_query(NoTls).await? }
+            if encrypted() {
+                token.cancel_query(tls()?).await?
+            } else {
+                token.cancel_query(NoTls).await?
+            }
             Done::Ok(())
         });
         // The answer is that it was cancelled.

@@ -8,17 +8,21 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
 };
 
-use crate::kit::{Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider};
+use crate::kit::{
+    Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider,
+};
 
 const PORT: &str = "select inet_client_port(), count(*) from orders";
 
 /// Makes the shop, serves, and says how to begin with a pattern.
-pub(crate) async fn prepare(pattern: &str) -> Result<Begin, Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) async fn prepare(
+    pattern: &str,
+) -> Result<Begin, Box<dyn std::error::Error + Send + Sync>> {
     let options = open_pool();
     let options = match pattern {
         "rotation" => options.max_lifetime(Duration::from_secs(4)).min_connections(6),
         "min_idle" => options.idle_timeout(Duration::from_secs(6)).min_connections(8),
-        "warm_up" => options.min_connections(50).max_connections(60),
+        "warm_up" => options.max_connections(60),
         _ => options,
     };
     let shop = Shop { pool: options.connect_with(address(setting("PGPORT"))?).await? };
@@ -39,12 +43,20 @@ pub(crate) async fn prepare(pattern: &str) -> Result<Begin, Box<dyn std::error::
         "lost_task" => |shop| Box::pin(shop.send_receipts()),
         "stuck" => |shop| Box::pin(shop.charge_card()),
         "connect_hang" => |shop| Box::pin(shop.query_warehouse()),
-        "steady" | "rotation" | "warm_up" => |_| Box::pin(async { Ok(()) }),
+        "steady" | "rotation" => |_| Box::pin(async { Ok(()) }),
         "min_idle" | "bursty" => |shop| Box::pin(async move { shop.burst(1 + random(25)).await }),
-        "idle" => |shop| Box::pin(async move {
-            shop.burst(9).await?;
-            pending().await
-        }),
+        "idle" => |shop| {
+            Box::pin(async move {
+                shop.burst(9).await?;
+                pending().await
+            })
+        },
+        "warm_up" => |shop| {
+            Box::pin(async move {
+                shop.burst(50).await?;
+                pending().await
+            })
+        },
         "per_request" => |shop| Box::pin(shop.per_request()),
         "listen" => |shop| Box::pin(shop.listen()),
         _ => return Err("unknown pattern".into()),
@@ -78,13 +90,17 @@ impl Shop {
     }
 
     async fn list_orders(&self) -> Done {
-        sqlx::query("select id, customer from orders order by id desc limit 20").fetch_all(&self.pool).await?;
+        sqlx::query("select id, customer from orders order by id desc limit 20")
+            .fetch_all(&self.pool)
+            .await?;
         Ok(())
     }
 
     async fn place_order(&self) -> Done {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("insert into orders (customer, cents) values ('customer-7', 100)").execute(&mut *transaction).await?;
+        sqlx::query("insert into orders (customer, cents) values ('customer-7', 100)")
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -117,7 +133,8 @@ impl Shop {
     async fn sync_prices(self) -> Done {
         for number in 1..=1000 {
             let mut connection = self.pool.acquire().await?;
-            let port = sqlx::query("select inet_client_port()").fetch_one(&mut *connection).await?.get(0);
+            let port =
+                sqlx::query("select inet_client_port()").fetch_one(&mut *connection).await?.get(0);
             if number == 1000 {
                 leaked(port);
                 mem::forget(connection);
