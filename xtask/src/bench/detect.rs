@@ -6,6 +6,7 @@ mod manifest;
 mod programs;
 mod report;
 mod scenario;
+mod watch;
 
 use std::{
     path::Path,
@@ -44,8 +45,6 @@ const SEED: u64 = 1;
 pub(crate) struct Choice {
     /// Parts of scenarios' titles; a title has to contain all of them, and none after a `!`.
     filters: Vec<String>,
-    /// Only what is marked as the subset, and failing where a verdict is wrong.
-    subset: bool,
     seed: u64,
     watch: Duration,
     parallel: usize,
@@ -54,12 +53,11 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// Reads the words after `bench detect`: filters, `--subset`, `--seed N`, `--watch SECONDS`, `--parallel N`,
+    /// Reads the words after `bench detect`: filters, `--seed N`, `--watch SECONDS`, `--parallel N`,
     /// `--minutes N`.
     pub(crate) fn read(words: &[String]) -> Option<Self> {
         let mut choice = Self {
             filters: Vec::new(),
-            subset: false,
             seed: SEED,
             watch: WATCH,
             parallel: PARALLEL,
@@ -68,7 +66,6 @@ impl Choice {
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--subset" => choice.subset = true,
                 "--seed" => choice.seed = words.next()?.parse().ok()?,
                 "--watch" => choice.watch = Duration::from_secs(words.next()?.parse().ok()?),
                 "--parallel" => {
@@ -87,15 +84,14 @@ impl Choice {
 
     fn takes(&self, scenario: &Scenario) -> bool {
         let title = format!("{}/", scenario.title());
-        (!self.subset || scenario.in_subset())
-            && self.filters.iter().all(|filter| match filter.strip_prefix('!') {
-                Some(unwanted) => !title.contains(unwanted),
-                None => title.contains(filter.as_str()),
-            })
+        self.filters.iter().all(|filter| match filter.strip_prefix('!') {
+            Some(unwanted) => !title.contains(unwanted),
+            None => title.contains(filter.as_str()),
+        })
     }
 
     fn is_whole(&self) -> bool {
-        self.filters.is_empty() && !self.subset
+        self.filters.is_empty()
     }
 }
 
@@ -183,5 +179,36 @@ fn play(stage: &Stage<'_>, scenario: &Scenario) -> Verdict {
             Verdict::Judged(judge::judge(scenario, &seen, patience))
         }
         Err(error) => Verdict::Failed(format!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Option<Choice> {
+        Choice::read(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn filters_choose() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let all = Manifest::read(root).unwrap().scenarios(1).unwrap();
+        let taken = |words: &[&str]| {
+            let choice = read(words).unwrap();
+            all.iter().filter(|one| choice.takes(one)).map(Scenario::title).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(&["go-pq/rows/", "!/tls/"]), ["go-pq/rows"]);
+        assert_eq!(taken(&["go-pq/rows/", "/tls/"]), ["go-pq/rows/tls"]);
+        assert_eq!(taken(&[]).len(), all.len());
+        assert!(read(&[]).unwrap().is_whole() && !read(&["go"]).unwrap().is_whole());
+    }
+
+    #[test]
+    fn options_have_values() {
+        assert_eq!(read(&["--seed", "7"]).unwrap().seed, 7);
+        for words in [&["--seed"][..], &["--seed", "x"], &["--parallel", "0"], &["--else"]] {
+            assert!(read(words).is_none(), "{words:?}");
+        }
     }
 }

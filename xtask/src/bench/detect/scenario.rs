@@ -5,24 +5,20 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::mpsc::{self, Sender},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    judge::{Observation, is_grave},
-    manifest::{CORPUS, Deed, Scenario},
+    judge::Observation,
+    manifest::{CORPUS, Scenario},
     programs::Workshop,
+    watch::{Run, Said},
 };
-use crate::{
-    demo,
-    postgres::Postgres,
-    process::{self, Guarded},
-};
+use crate::{demo, postgres::Postgres, process::Guarded};
 
 /// What the tracer is told: how long without payload counts as silent.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -32,18 +28,6 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a program or the tracer may take to be ready, on a machine that is busy.
 const READY: Duration = Duration::from_secs(60);
-
-/// How long until three connections must have leaked.
-const THIRD: Duration = Duration::from_secs(90);
-
-/// How long after the third leak, beyond the aim, a detection is still waited for.
-const SLACK: Duration = Duration::from_secs(25);
-
-/// How long a leaking program is watched after it was found out: for wrong accusations.
-const AFTERMATH: Duration = Duration::from_secs(6);
-
-/// How long after its leak a connection is closed by the server, where that belongs to the pattern.
-const CLOSED_AFTER: Duration = Duration::from_millis(700);
 
 /// What all runs share.
 pub(super) struct Stage<'a> {
@@ -72,28 +56,6 @@ impl Drop for Group {
     }
 }
 
-/// What a program or its tracer said.
-enum Said {
-    Program(String),
-    Tracer(String),
-    Log(String),
-}
-
-/// A run in progress.
-struct Run<'a> {
-    stage: &'a Stage<'a>,
-    scenario: &'a Scenario,
-    said: Receiver<(i64, Said)>,
-    seen: Observation,
-    program_ready: bool,
-    tracer_ready: bool,
-    reported: bool,
-    found: Option<Instant>,
-    third: Option<Instant>,
-    /// What the server is still to close, and when.
-    to_close: Vec<(Instant, String)>,
-}
-
 /// Runs a scenario with a program's command, and returns what was seen.
 pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> Result<Observation> {
     let logs = stage.workshop.target().join("logs").join(scenario.title().replace('/', "-"));
@@ -109,18 +71,7 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     let mut stdin = child.stdin.take().context("The program has no input.")?;
     let stdout = child.stdout.take().context("The program has no output.")?;
     listen(stdout, sender.clone(), logs.join("said"), Said::Program)?;
-    let mut run = Run {
-        stage,
-        scenario,
-        said,
-        seen: Observation::default(),
-        program_ready: scenario.program.plain,
-        tracer_ready: false,
-        reported: false,
-        found: None,
-        third: None,
-        to_close: Vec::new(),
-    };
+    let mut run = Run::new(stage, scenario, said);
     run.until(READY, |run| run.program_ready).context("The program does not get ready.")?;
 
     let mut tracer = trace(stage, scenario, program.0.pid())?;
@@ -178,7 +129,7 @@ fn prepare(stage: &Stage<'_>, scenario: &Scenario, program: Command) -> Command 
 }
 
 /// What the server knows the program by.
-fn application(scenario: &Scenario) -> String {
+pub(super) fn application(scenario: &Scenario) -> String {
     scenario.title().replace('/', "-")
 }
 
@@ -230,101 +181,4 @@ fn listen(
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Run<'_> {
-    /// Listens until `done`, or fails when that takes too long.
-    fn until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Result<()> {
-        let end = Instant::now() + limit;
-        while !done(self) {
-            ensure!(Instant::now() < end, "Nothing for {} s.", limit.as_secs());
-            self.hear(Duration::from_millis(100))?;
-        }
-        Ok(())
-    }
-
-    /// Listens for as long as the pattern has to be watched.
-    fn watch(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let mut restart = (self.scenario.pattern.server == Deed::Restart)
-            .then(|| start + Duration::from_millis(self.scenario.pick("restart", 8000..15000)));
-        loop {
-            self.hear(Duration::from_millis(100))?;
-            if restart.is_some_and(|at| at < Instant::now()) {
-                restart = None;
-                self.close(&format!("application_name = '{}'", application(self.scenario)))?;
-            }
-            let due = |closing: &(Instant, String)| closing.0 < Instant::now();
-            for (_, port) in
-                self.to_close.extract_if(.., |closing| due(closing)).collect::<Vec<_>>()
-            {
-                self.close(&format!("client_port = {port}"))?;
-            }
-            if !self.scenario.leaks() {
-                if start.elapsed() > self.stage.watch {
-                    return Ok(());
-                }
-                continue;
-            }
-            match (self.third, self.found) {
-                (None, _) => ensure!(start.elapsed() < THIRD, "The program does not leak."),
-                (Some(third), Some(found)) if third.max(found).elapsed() > AFTERMATH => {
-                    return Ok(());
-                }
-                (Some(third), None) if third.elapsed() > SILENT_AFTER + 2 * INTERVAL + SLACK => {
-                    return Ok(());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Takes note of the next thing that is said.
-    fn hear(&mut self, limit: Duration) -> Result<()> {
-        process::ensure_not_stopped()?;
-        let (at, said) = match self.said.recv_timeout(limit) {
-            Ok(said) => said,
-            Err(RecvTimeoutError::Timeout) => return Ok(()),
-            Err(RecvTimeoutError::Disconnected) => bail!("Program and tracer have ended."),
-        };
-        match said {
-            Said::Program(line) => self.heed(&line),
-            Said::Log(line) => self.tracer_ready |= line.contains("tracing"),
-            Said::Tracer(line) => {
-                let line: Value =
-                    serde_json::from_str(&line).context("The tracer's line is broken")?;
-                self.reported |= line["event"] == "report";
-                if line["event"] == "finding" && is_grave(self.scenario, &line) {
-                    self.found.get_or_insert_with(Instant::now);
-                }
-                self.seen.lines.push((at, line));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note of a line of the program: `ready`, or `leak WHEN PORT`.
-    fn heed(&mut self, line: &str) {
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["ready"] => self.program_ready = true,
-            ["leak", at, port] => {
-                let (Ok(at), Ok(port)) = (at.parse(), port.parse()) else { return };
-                self.seen.leaks.push((at, port));
-                if self.seen.leaks.len() == 3 {
-                    self.third = Some(Instant::now());
-                }
-                if self.scenario.pattern.server == Deed::CloseLeaked {
-                    self.to_close.push((Instant::now() + CLOSED_AFTER, port.to_string()));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends the server's sessions that a condition picks.
-    fn close(&self, which: &str) -> Result<()> {
-        let query = format!("select pg_terminate_backend(pid) from pg_stat_activity where {which}");
-        process::output(self.stage.postgres.client("psql").args(["-XAtqc", &query])).map(drop)
-    }
 }
