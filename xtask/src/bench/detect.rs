@@ -9,7 +9,8 @@ mod scenario;
 mod watch;
 
 use std::{
-    path::Path,
+    env,
+    path::{Path, PathBuf},
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -113,7 +114,11 @@ pub(crate) fn run(workspace: &Path, choice: &Choice) -> Result<()> {
     // Mixed, so that heavy languages do not come all at once.
     scenarios.sort_by_key(|scenario| scenario.pick("turn", 0..u64::MAX));
     ensure!(!scenarios.is_empty(), "No scenario has such a title.");
-    let tracer = build::run(workspace)?;
+    // As for the tests: a binary that is there already.
+    let tracer = match env::var_os("PGSOCKTRACE_BIN") {
+        Some(binary) => PathBuf::from(binary),
+        None => build::run(workspace)?,
+    };
     let workshop = Workshop::new(workspace);
     let postgres = Postgres::start_for_crowds()?;
     postgres.load(&workspace.join(manifest::CORPUS).join("schema.sql"))?;
