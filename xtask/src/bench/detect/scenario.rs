@@ -27,7 +27,7 @@ pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a program or the tracer may take to be ready, on a machine that is busy.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// What all runs share.
 pub(super) struct Stage<'a> {
