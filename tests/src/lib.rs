@@ -33,6 +33,7 @@
 
 pub mod bpf;
 pub mod container;
+pub mod corpus;
 pub mod fake_server;
 pub mod golang;
 pub mod leftovers;
@@ -57,6 +58,7 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 pub use container::Container;
+pub use corpus::{Member, Worker};
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;
 pub use need::Need;

@@ -27,6 +27,8 @@ pub enum Need {
     IoUring,
     /// Python's psycopg2.
     Psycopg2,
+    /// Go, and the drivers that its programs of the corpus use.
+    GoDrivers,
     /// `ip`, to bring up a network namespace's loopback.
     Ip,
     /// `setpriv`, to drop privileges.
@@ -69,6 +71,12 @@ impl Need {
             Self::Ipv6 => TcpListener::bind("[::1]:0").is_ok(),
             Self::IoUring => io_uring_works(),
             Self::Psycopg2 => succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
+            Self::GoDrivers => {
+                let packages = Path::new("/usr/share/gocode/src/github.com");
+                let drivers = ["lib/pq", "jackc/pgx/v4"];
+                succeeds("go", &["version"])
+                    && drivers.iter().all(|name| packages.join(name).is_dir())
+            }
             Self::Ip => succeeds("ip", &["-V"]),
             Self::Setpriv => succeeds("setpriv", &["--version"]),
             Self::Strip => succeeds("strip", &["--version"]),
@@ -95,6 +103,7 @@ impl fmt::Display for Need {
             Self::Ipv6 => "IPv6",
             Self::IoUring => "io_uring",
             Self::Psycopg2 => "python3-psycopg2",
+            Self::GoDrivers => "Go with lib/pq and pgx",
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",
             Self::Strip => "strip",

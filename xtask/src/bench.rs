@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures, on this machine and now, what the documentation says.
 
 mod cost;
+mod detect;
 mod load;
 mod programs;
 mod stacks;
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// What a measurement is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// What tracing costs.
     Cost,
@@ -24,6 +25,8 @@ pub(crate) enum Subject {
     Stacks,
     /// What judging many connections takes, in made-up histories.
     Scale,
+    /// How right verdicts are, on the corpus of leaking and healthy programs; writes `docs/detection.md`.
+    Detect(detect::Choice),
 }
 
 impl Subject {
@@ -33,6 +36,7 @@ impl Subject {
             [] => Some(Self::Cost),
             [one] if one == "stacks" => Some(Self::Stacks),
             [one] if one == "scale" => Some(Self::Scale),
+            [one, rest @ ..] if one == "detect" => detect::Choice::read(rest).map(Self::Detect),
             _ => None,
         }
     }
@@ -52,6 +56,10 @@ pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
             stacks::run(workspace)
         }
         Subject::Scale => scale(workspace),
+        Subject::Detect(choice) => {
+            prepare(workspace, &[Build, Database, Bench])?;
+            detect::run(workspace, &choice)
+        }
     }
 }
 

@@ -25,7 +25,8 @@ Usage: cargo xtask COMMAND
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
   bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
-         `bench scale`: what judging a million connections takes
+         `bench scale`: what judging a million connections takes;
+         `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.

@@ -34,6 +34,15 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts a server on port 5432, or on a free one when that is taken.
     pub(crate) fn start() -> Result<Self> {
+        Self::launch(false)
+    }
+
+    /// Starts one that is made for many clients and can do TLS, with a certificate of its own.
+    pub(crate) fn start_for_crowds() -> Result<Self> {
+        Self::launch(true)
+    }
+
+    fn launch(for_crowds: bool) -> Result<Self> {
         let binaries = binaries().context("There is no PostgreSQL server on this machine.")?;
         let directory = tempfile::Builder::new().prefix("pgsocktrace-").tempdir()?;
         let account = account()?;
@@ -41,7 +50,8 @@ impl Postgres {
             chown(directory.path(), Some(user), Some(group))?;
         }
         let command = |program: &str| {
-            let mut command = Command::new(binaries.join(program));
+            let own = binaries.join(program);
+            let mut command = Command::new(if own.exists() { own } else { program.into() });
             command.current_dir(directory.path()).env("LC_ALL", "C").stdin(Stdio::null());
             if let Some((user, group)) = account {
                 command.uid(user).gid(group);
@@ -57,13 +67,18 @@ impl Postgres {
         )?;
         let port = free_port()?;
         let log = File::create(directory.path().join("log"))?;
+        let mut settings = vec!["max_connections=200", "fsync=off"];
+        if for_crowds {
+            certify(command("openssl"), &data)?;
+            settings = vec!["max_connections=1500", "fsync=off", "ssl=on", "max_wal_senders=20"];
+        }
         // SIGQUIT: nothing in it is worth a checkpoint.
         let server = Guarded::spawn(
             command("postgres")
                 .arg("-D")
                 .arg(&data)
                 .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-                .args(["-c", "max_connections=200", "-c", "fsync=off"])
+                .args(settings.iter().flat_map(|setting| ["-c", setting]))
                 .args(["-c", &format!("unix_socket_directories={}", directory.path().display())])
                 .stdout(log.try_clone()?)
                 .stderr(log),
@@ -77,6 +92,16 @@ impl Postgres {
     /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where PostgreSQL's own programs lie.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.binaries
+    }
+
+    /// The certificate of a server that can do TLS; it is its own authority.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.directory.path().join("data/server.crt")
     }
 
     /// A connection string for drivers; the caller adds what else it wants.
@@ -140,6 +165,22 @@ pub(crate) fn binaries() -> Option<PathBuf> {
             .max()
             .map(|(_, binaries)| binaries)
     })
+}
+
+/// Makes a server key and a certificate for 127.0.0.1 where PostgreSQL looks for them.
+fn certify(mut openssl: Command, data: &Path) -> Result<()> {
+    process::output(
+        openssl
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"])
+            .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+            // Strict clients take no authority's certificate for a server's.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(data.join("server.key"))
+            .arg("-out")
+            .arg(data.join("server.crt")),
+    )
+    .map(drop)
 }
 
 /// The user and group to run the server as, which refuses to run as root.

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
+mod corpus;
 pub(crate) mod runtimes;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+pub(crate) use self::corpus::Language;
 use crate::{
     build, golang,
     postgres::binaries,
@@ -36,11 +38,20 @@ pub(crate) enum Need {
     Bench,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
+    /// Building and running the corpus's programs in one language.
+    Corpus(Language),
 }
 
-/// All needs.
-pub(crate) const EVERYTHING: &[Need] =
-    &[Need::Build, Need::Database, Need::Demo, Need::Tests, Need::Bench, Need::GoReleases];
+/// All needs but the corpus's languages that no test uses.
+pub(crate) const EVERYTHING: &[Need] = &[
+    Need::Build,
+    Need::Database,
+    Need::Demo,
+    Need::Tests,
+    Need::Bench,
+    Need::GoReleases,
+    Need::Corpus(Language::Go),
+];
 
 /// Something that must be there.
 struct Requirement {
@@ -88,7 +99,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: || Path::new("/usr/include/postgresql/libpq-fe.h").exists(),
+        present: || Path::new(LIBPQ_HEADER).exists(),
         packages: &["libpq-dev"],
         elsewhere: "Install the headers of libpq.",
     },
@@ -100,7 +111,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: python_has_psycopg2,
+        present: || succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
         packages: &["python3", "python3-psycopg2"],
         elsewhere: "Install psycopg2 for /usr/bin/python3.",
     },
@@ -160,12 +171,16 @@ const REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
+/// The header of libpq, where Debian puts it.
+const LIBPQ_HEADER: &str = "/usr/include/postgresql/libpq-fe.h";
+
 /// Makes sure that what `needs` name is there.
 pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     let lacking = || -> Vec<&Requirement> {
         REQUIREMENTS
             .iter()
             .chain(runtimes::REQUIREMENTS)
+            .chain(corpus::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };
@@ -260,10 +275,11 @@ fn install(packages: &[&str], advice: &str) -> Result<()> {
         .context(format!("apt-get cannot install {list} without removing something. {advice}"))
 }
 
-/// Whether the system's Python, the one that Debian's packages extend, has psycopg2.
-fn python_has_psycopg2() -> bool {
-    Command::new("/usr/bin/python3")
-        .args(["-c", "import psycopg2"])
+/// Whether a program does something successfully; used to ask interpreters for their modules.
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())

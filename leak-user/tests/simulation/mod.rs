@@ -145,6 +145,7 @@ fn opened(id: u64, at: Timestamp) -> Usage {
         opener: Caller { process, tid: process.pid, comm: "worker".into() },
         opened_at: at,
         adopted: false,
+        moved: false,
         endpoints: Endpoints {
             local: ([10, 0, 0, 1], port).into(),
             remote: ([10, 0, 0, 2], 5432).into(),

@@ -1,0 +1,86 @@
+// A shop's back office on database/sql: the driver is lib/pq or pgx, as CORPUS_DRIVER says.
+package main
+
+import (
+	"bufio"
+	"database/sql"
+	"fmt"
+	"log"
+	"math/rand"
+	"os"
+	"strconv"
+	"time"
+
+	_ "github.com/jackc/pgx/v4/stdlib"
+	_ "github.com/lib/pq"
+)
+
+// setting reads a whole number from the environment.
+func setting(name string) int {
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil {
+		log.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// dsn names the server; everything but its port comes from libpq's own variables.
+func dsn(port string) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%s sslmode=%s", port, os.Getenv("PGSSLMODE"))
+}
+
+func openPool() *sql.DB {
+	db, err := sql.Open(os.Getenv("CORPUS_DRIVER"), dsn(os.Getenv("PGPORT")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	db.SetMaxOpenConns(setting("CORPUS_POOL"))
+	db.SetMaxIdleConns(5)
+	return db
+}
+
+// jitter varies a pause by a third to either side.
+func jitter(ms int) time.Duration {
+	return time.Duration(float64(ms)*(0.67+0.66*rand.Float64())) * time.Millisecond
+}
+
+// leaked tells the test that a connection is gone; its port is 0 where it is not known.
+func leaked(port int) {
+	fmt.Printf("leak %d %d\n", time.Now().UnixMilli(), port)
+}
+
+// every calls do for ever, with pauses.
+func every(ms int, do func() error) {
+	for {
+		if err := do(); err != nil {
+			log.Print(err)
+		}
+		time.Sleep(jitter(ms))
+	}
+}
+
+func main() {
+	rand.Seed(time.Now().UnixNano())
+	s := &store{db: openPool()}
+	pattern := os.Args[1]
+	leak, leaks := s.leaks()[pattern]
+	behave, behaves := s.behaviours()[pattern]
+	if !leaks && !behaves {
+		log.Fatalf("unknown pattern %s", pattern)
+	}
+	if pattern != "idle" && pattern != "rotation" {
+		for i := 0; i < 2; i++ {
+			go every(setting("CORPUS_LOAD"), s.serve)
+		}
+	}
+	fmt.Println("ready")
+	commands := bufio.NewScanner(os.Stdin)
+	commands.Scan()
+	if leaks {
+		go every(setting("CORPUS_EVERY"), leak)
+	} else {
+		go behave()
+	}
+	for commands.Scan() {
+	}
+}

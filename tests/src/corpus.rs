@@ -1,0 +1,132 @@
+//! Programs of `tests/apps/corpus`, that leak or only look like it. `cargo xtask bench detect` runs all of them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{BOUND, Running};
+use crate::server::USER;
+use crate::suite::{APPS, Suite};
+
+/// A port where nobody listens: no pattern that the tests use asks there.
+const NOWHERE: &str = "1";
+
+/// Shared with `cargo xtask bench detect`.
+const GO_CACHE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/corpus/go-cache");
+
+/// A program of the corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// Go's database/sql by lib/pq.
+    GoPq,
+    /// C by libpq.
+    Libpq,
+    /// Python by psycopg2.
+    Psycopg2,
+}
+
+/// A program at work.
+pub struct Worker {
+    running: Running,
+}
+
+impl Member {
+    /// Starts it; it serves, and waits with its pattern until it is told to begin.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be built or started.
+    pub fn start(self, suite: &Suite, pattern: &str, sslmode: &str) -> Result<Worker> {
+        load(suite)?;
+        let mut command = self.command(suite)?;
+        command
+            .arg(pattern)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", suite.port().to_string())
+            .env("PGUSER", USER)
+            .env("PGDATABASE", "postgres")
+            .env("PGSSLMODE", sslmode)
+            .env("PGAPPNAME", "corpus")
+            .env("CORPUS_DRIVER", "postgres")
+            .env("CORPUS_POOL", "55")
+            .env("CORPUS_EVERY", "900")
+            .env("CORPUS_LOAD", "60")
+            .env("CORPUS_HOLE", NOWHERE);
+        let running = Running::start(&mut command)?;
+        let ready = |line: &str| (line == "ready").then_some(());
+        let said = running.stdout.find_from(0, Instant::now() + BOUND, ready);
+        said.with_context(|| format!("{self:?} does not begin: {:?}", running.stderr.all()))?;
+        Ok(Worker { running })
+    }
+
+    fn command(self, suite: &Suite) -> Result<Command> {
+        let path = match self {
+            Self::GoPq => {
+                let mut build = Command::new("go");
+                build
+                    .arg("build")
+                    .current_dir(format!("{APPS}/corpus/go/sql"))
+                    // Debian's packages are sources in a GOPATH, and nothing is to be fetched.
+                    .env("GO111MODULE", "off")
+                    .env("GOPATH", "/usr/share/gocode")
+                    .env("GOFLAGS", "")
+                    .env("GOCACHE", GO_CACHE);
+                suite.compiled("corpus-go", build)?
+            }
+            Self::Libpq => {
+                let mut build = Command::new("gcc");
+                build.args(["-O2", "-g", "-pthread", "-I/usr/include/postgresql"]);
+                build.args([&format!("{APPS}/corpus/c/shop.c"), "-lpq"]);
+                suite.compiled("corpus-c", build)?
+            }
+            Self::Psycopg2 => {
+                let mut command = Command::new("/usr/bin/python3");
+                command.arg(format!("{APPS}/corpus/python/psycopg2_shop.py"));
+                return Ok(command);
+            }
+        };
+        Ok(Command::new(path))
+    }
+}
+
+impl Worker {
+    /// Its PID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Lets it begin with its pattern.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn begin(&mut self) -> Result<()> {
+        self.running.say("go")
+    }
+
+    /// The local ports of the connections that it has lost so far.
+    #[must_use]
+    pub fn lost(&self) -> Vec<u16> {
+        let port = |line: &String| line.strip_prefix("leak ")?.split(' ').nth(1)?.parse().ok();
+        self.running.stdout.all().iter().filter_map(port).collect()
+    }
+}
+
+/// Makes the tables that the programs use, once.
+fn load(suite: &Suite) -> Result<()> {
+    static LOADED: Mutex<bool> = Mutex::new(false);
+    let mut loaded = LOADED.lock().ok().context("the tables could not be made")?;
+    if !*loaded {
+        let schema = Path::new(APPS).join("corpus/schema.sql");
+        suite.server().sql(&fs::read_to_string(schema)?)?;
+        let count = suite.server().sql("SELECT count(*) FROM orders")?;
+        ensure!(count == "500", "the tables hold {count} orders");
+        *loaded = true;
+    }
+    Ok(())
+}
