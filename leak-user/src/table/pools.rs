@@ -375,7 +375,7 @@ mod tests {
     fn too_many_servers_are_one_group_without_growth() {
         let mut pools = Pools::default();
         let keys: Vec<_> =
-            (0..2 * MAX_FAMILIES).map(|number| add(&mut pools, number, number as f64)).collect();
+            (0..2 * MAX_FAMILIES).map(|n| add(&mut pools, n, 0.1 * n as f64)).collect();
         assert_eq!(pools.families.len(), MAX_FAMILIES + 1);
         assert_eq!(pools.folded(), MAX_FAMILIES as u64);
         assert_eq!(keys[0].remote, server(0));
