@@ -49,8 +49,6 @@ pub enum Need {
     Gpp,
     /// clang, for C and C++.
     Clang,
-    /// gcc for musl.
-    Musl,
     /// The Rust compiler and cargo.
     Rust,
 }
@@ -87,7 +85,6 @@ impl Need {
             Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
             Self::Gpp => succeeds("g++", &["--version"]),
             Self::Clang => succeeds("clang++", &["--version"]),
-            Self::Musl => succeeds("musl-gcc", &["--version"]),
             Self::Rust => succeeds("rustc", &["--version"]) && succeeds("cargo", &["--version"]),
         }
     }
@@ -114,7 +111,6 @@ impl fmt::Display for Need {
             Self::Gdb => "gdb",
             Self::Gpp => "g++",
             Self::Clang => "clang",
-            Self::Musl => "musl-gcc",
             Self::Rust => "rustc and cargo",
         })
     }

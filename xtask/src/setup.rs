@@ -153,12 +153,6 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
-        present: || which("musl-gcc").is_some(),
-        packages: &["musl-tools"],
-        elsewhere: "Install musl and its musl-gcc.",
-    },
-    Requirement {
-        need: Need::Tests,
         present: || Path::new("/usr/lib/debug/.build-id").is_dir(),
         packages: &["libc6-dbg"],
         elsewhere: "Install the debug files of the C library.",

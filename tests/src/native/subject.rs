@@ -92,7 +92,6 @@ const fn tokio(build: &'static str, options: &'static [&'static str], finish: Fi
 #[must_use]
 pub fn subjects() -> Vec<Subject> {
     use Finish::{BuildId, Compressed, DebugLink, Nothing};
-    const MUSL: &str = "/usr/include";
     vec![
         c("gcc", "-O0", &["-O0"], Nothing),
         c("gcc", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
@@ -106,18 +105,6 @@ pub fn subjects() -> Vec<Subject> {
         c("gcc", "-O2, DWARF 4", &["-O2", "-gdwarf-4"], Nothing),
         c("clang", "-O0", &["-O0"], Nothing),
         c("clang", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
-        c(
-            "musl-gcc",
-            "-O2, musl",
-            &["-O2", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
-            Nothing,
-        ),
-        c(
-            "musl-gcc",
-            "-O2, musl, static",
-            &["-O2", "-static", "-idirafter", MUSL, "-idirafter", "/usr/include/x86_64-linux-gnu"],
-            Nothing,
-        ),
         cpp("g++", "-O0", &["-O0"], Nothing),
         cpp("g++", "-O2, no frame pointers", &["-O2", "-fomit-frame-pointer"], Nothing),
         cpp("g++", "-O3, link-time optimised", &["-O3", "-flto"], Nothing),
@@ -151,7 +138,6 @@ impl Subject {
         match self.compiler {
             "gcc" => Need::Compiler,
             "g++" => Need::Gpp,
-            "musl-gcc" => Need::Musl,
             "rustc" | "cargo" => Need::Rust,
             _ => Need::Clang,
         }

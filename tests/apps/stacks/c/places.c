@@ -166,6 +166,9 @@ static void on_signal_with_context(int number, siginfo_t *info, void *context)
 	/* Past ud2. */
 	if (number == SIGILL)
 		interrupted->uc_mcontext.gregs[REG_RIP] += 2;
+	/* As if the kernel had answered: a library that sees an error asks again. */
+	if (number == SIGSYS)
+		interrupted->uc_mcontext.gregs[REG_RAX] = 0;
 }
 
 static void handle(int number, int flags)

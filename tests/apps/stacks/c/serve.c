@@ -28,7 +28,7 @@ static void fail(const char *what)
 /* Reads until the server is ready for a query. */
 static void await_ready(void)
 {
-	char bytes[8192];
+	static char bytes[8192];
 	size_t length = 0;
 	while (length < 6 || memcmp(bytes + length - 6, "Z\0\0\0\5I", 6) != 0) {
 		ssize_t got = recv(fd, bytes + length, sizeof bytes - length, 0);
