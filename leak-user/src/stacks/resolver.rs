@@ -15,7 +15,7 @@ use super::modules::{Modules, ModulesError};
 use super::perf_map::PerfMaps;
 use super::python::PythonProcess;
 use super::raw::RawStack;
-use super::skipped::sure_frames;
+use super::skipped::{keeps_frame_pointers, sure_frames};
 use super::symbolize::Symbol;
 use super::unwind::{End, Walk, Walker};
 use super::{Language, Quality, Stack, guarded};
@@ -380,6 +380,12 @@ fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
             .find(address)
             .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
     };
+    let language = language_of(std::iter::empty(), modules.executable_path.as_deref());
+    if !addresses.iter().any(|&address| is_compiled(address))
+        || keeps_frame_pointers(raw.process.pid, language)
+    {
+        return addresses.len();
+    }
     sure_frames(raw, addresses, is_compiled)
 }
 
