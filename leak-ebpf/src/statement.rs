@@ -75,15 +75,18 @@ fn search(connection: &mut Connection, base: u64, len: u64, is_parse: bool) -> u
     let mut window = [0u8; WINDOW];
     payload::copy(base.wrapping_add(TEXT), len.saturating_sub(TEXT), &mut window);
     let state = &raw mut connection.search;
-    // SAFETY: here and below: the pointer comes from a reference.
+    // SAFETY: the pointer comes from a reference.
     unsafe { state.write_volatile(if is_parse { at::NAME } else { at::GAP }) };
     let mut index = 0;
     while index < WINDOW {
         let byte = window[index];
+        // SAFETY: as above.
         let before = unsafe { state.read_volatile() };
+        // SAFETY: as above.
         unsafe { state.write_volatile(next(before, byte, index as u32)) };
         index += 1;
     }
+    // SAFETY: as above.
     let found = unsafe { state.read_volatile() };
     if found & 0xffff == at::WORD { TEXT + u64::from(found >> 16) } else { 0 }
 }

@@ -71,5 +71,5 @@ fn belong_to(uses: &Uses, connection: &Connection) -> bool {
 /// Where the use of this number is, counted from 0.
 #[inline(always)]
 fn place(number: u64, kept: u32) -> usize {
-    (number % kept as u64) as usize & (MAX_USES - 1)
+    (number % u64::from(kept)) as usize & (MAX_USES - 1)
 }

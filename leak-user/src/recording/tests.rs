@@ -233,7 +233,7 @@ fn damage_is_noticed() {
             assert_eq!(told, story[..told.len()], "byte {at}");
         }
     }
-    let mut garbage = bytes.clone();
+    let mut garbage = bytes;
     garbage.extend_from_slice(b"garbage, and more of it");
     let (told, error) = read(&garbage).unwrap();
     assert_eq!(told.len(), story.len());

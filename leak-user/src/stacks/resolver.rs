@@ -17,7 +17,7 @@ use super::perf_map::PerfMaps;
 use super::python::PythonProcess;
 use super::raw::RawStack;
 use super::shortfall::Shortfall;
-use super::skipped::sure_frames;
+use super::skipped::{keeps_frame_pointers, sure_frames};
 use super::symbolize::Symbol;
 use super::unwind::{self, End, MAX_DEPTH, Walk};
 use super::watch::Watch;
@@ -494,6 +494,12 @@ fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
             .find(address)
             .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
     };
+    let language = language_of(std::iter::empty(), modules.executable_path.as_deref());
+    if !addresses.iter().any(|&address| is_compiled(address))
+        || keeps_frame_pointers(raw.process.pid, language)
+    {
+        return addresses.len();
+    }
     sure_frames(raw, addresses, is_compiled)
 }
 

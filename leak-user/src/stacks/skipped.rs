@@ -5,10 +5,33 @@
 //! `-XX:+PreserveFramePointer`: it then still points to the frame of a caller's caller, and the walk
 //! goes on there as if nothing were missing. What it has stepped over lies on the stack, though.
 
+use std::fs::File;
+use std::io::Read;
+
+use super::Language;
 use super::raw::RawStack;
 
 /// Most bytes of one frame that are searched.
 const MAX_FRAME: u64 = 16 << 10;
+/// Most bytes of a command line, and of an environment, that are read.
+const MAX_OPTIONS: u64 = 1 << 20;
+
+/// Whether the code that a process's runtime compiles is known to keep frame pointers.
+pub(super) fn keeps_frame_pointers(pid: u32, language: Language) -> bool {
+    const OPTION: &[u8] = b"-XX:+PreserveFramePointer";
+    let is_told = |file: &str| {
+        let mut text = Vec::new();
+        let file = File::open(format!("/proc/{pid}/{file}"));
+        let read = file.and_then(|file| file.take(MAX_OPTIONS).read_to_end(&mut text));
+        read.is_ok() && text.windows(OPTION.len()).any(|window| window == OPTION)
+    };
+    match language {
+        Language::Node | Language::Dotnet => true,
+        // In the environment: JAVA_TOOL_OPTIONS and its likes.
+        Language::Java => is_told("cmdline") || is_told("environ"),
+        _ => false,
+    }
+}
 
 /// How many of a stack's `addresses` (the instruction pointer, then return addresses less one) are
 /// sure to be neighbours: those up to the first after which calls are missing. `is_compiled` says
@@ -16,7 +39,7 @@ const MAX_FRAME: u64 = 16 << 10;
 ///
 /// A function that leaves the frame pointer alone still saves it beside its return address. So a call
 /// that was stepped over has left the very frame pointer that led over it; a leftover of an earlier
-/// call has another.
+/// call mostly has another, so what is sure may be said to end early, but not late.
 pub(super) fn sure_frames(
     raw: &RawStack,
     addresses: &[u64],

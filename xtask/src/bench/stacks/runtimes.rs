@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{Bench, Row, Share};
 use crate::{
@@ -141,6 +142,8 @@ pub(super) fn rows(bench: &Bench<'_>) -> Result<Vec<Row>> {
 /// A running service.
 struct Service {
     process: Guarded,
+    /// Where it may leave logs behind, as V8 does with a perf map.
+    directory: TempDir,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
@@ -166,6 +169,7 @@ impl Drop for Service {
 impl Subject {
     fn start(&self, bench: &Bench<'_>) -> Result<Service> {
         let port = bench.postgres.port().to_string();
+        let directory = tempfile::tempdir()?;
         let mut command = Command::new(self.program);
         command
             .args(&self.options)
@@ -173,11 +177,12 @@ impl Subject {
             .args(self.driver)
             .args(["127.0.0.1", &port, "postgres"])
             .env("NODE_PATH", node_path(bench.workspace))
+            .current_dir(directory.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = Guarded::spawn(&mut command, libc::SIGTERM)?;
         let stdout = process.child().stdout.take().context("It has no output.")?;
-        Ok(Service { process, answers: BufReader::new(stdout).lines() })
+        Ok(Service { process, directory, answers: BufReader::new(stdout).lines() })
     }
 
     fn measure(&self, bench: &Bench<'_>) -> Result<Row> {
@@ -209,9 +214,9 @@ impl Subject {
         for _ in 0..LEAKS {
             service.ok("return")?;
         }
-        let directory = tempfile::tempdir()?;
         let mut answer = String::new();
-        let native = witness::frames(directory.path(), pid, || {
+        let directory = service.directory.path().to_owned();
+        let native = witness::frames(&directory, pid, || {
             answer = service.ok("transaction")?;
             Ok(())
         })?;
