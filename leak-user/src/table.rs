@@ -10,6 +10,7 @@ mod gone;
 mod history;
 mod inventory;
 mod losses;
+mod member;
 mod pools;
 mod tally;
 #[cfg(test)]
