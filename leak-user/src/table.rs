@@ -11,6 +11,7 @@ mod history;
 mod inventory;
 mod losses;
 mod matching;
+mod member;
 mod pools;
 mod servers;
 mod tally;

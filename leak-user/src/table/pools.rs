@@ -3,13 +3,14 @@
 //! A pool is not visible from outside. What comes closest is the group of connections that one
 //! process has to one server with the same user, database and application name.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{ProcessKey, StackId, Timestamp, Wire};
 use crate::table::history::History;
+use crate::table::member::Member;
 
 /// Most identities told apart for one process and server; the rest count as unknown.
 const MAX_IDENTITIES: usize = 64;
@@ -19,15 +20,6 @@ const MAX_FAMILIES: usize = 16_384;
 
 /// Stands for the servers of a process that are not told apart.
 const OTHER_SERVERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// Most threads of a group whose latest use is remembered; the longest idle are forgotten first.
-const MAX_THREADS: usize = 4096;
-
-/// Most uses of a group's connections whose code is remembered.
-const MAX_WENT_ON: usize = 256;
-
-/// Most ends of a group's connections that are remembered.
-const MAX_RETIRED: usize = 16;
 
 /// What is opened in this part of a pause is put down to the use before it; within bounds.
 const BURST_SHARE: u32 = 8;
@@ -74,41 +66,6 @@ pub struct PoolKey {
     pub remote: SocketAddr,
     /// What else they have in common.
     pub identity: Arc<Identity>,
-}
-
-/// One identity's part of a [`Family`].
-#[derive(Debug, Default)]
-struct Member {
-    history: History,
-    last_opened: Option<Timestamp>,
-    longest_pause: Duration,
-    /// When each thread last began a request.
-    threads: BTreeMap<u32, Timestamp>,
-    /// Uses that were followed by others of the same connection, and after which code, the latest
-    /// last.
-    went_on: VecDeque<(Timestamp, StackId)>,
-    /// How old connections were when they ended, the latest last.
-    retired: VecDeque<Duration>,
-}
-
-impl Member {
-    fn used_by(&mut self, tid: u32, at: Timestamp) {
-        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
-            let mut moments: Vec<_> = self.threads.values().copied().collect();
-            moments.sort_unstable();
-            let median = moments.get(MAX_THREADS / 2).copied().unwrap_or_default();
-            self.threads.retain(|_, at| *at >= median);
-        }
-        let latest = self.threads.entry(tid).or_default();
-        *latest = at.max(*latest);
-    }
-
-    fn retired(&mut self, age: Duration) {
-        if self.retired.len() >= MAX_RETIRED {
-            self.retired.pop_front();
-        }
-        self.retired.push_back(age);
-    }
 }
 
 /// All that one process has to one server.
@@ -244,10 +201,7 @@ impl Pools {
     /// Learns that a connection went on to be used after this code had used it.
     pub(super) fn went_on(&mut self, key: &PoolKey, at: Timestamp, stack: StackId) {
         if let Some(member) = self.member(key) {
-            if member.went_on.len() >= MAX_WENT_ON {
-                member.went_on.pop_front();
-            }
-            member.went_on.push_back((at, stack));
+            member.went_on(at, stack);
         }
     }
 
