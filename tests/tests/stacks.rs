@@ -180,6 +180,6 @@ fn a_resolver_that_never_comes_back(suite: &Suite) -> Result<()> {
     let report = trace.outcome()?.report()?;
     assert_eq!(report.only_connection()?.opened_by, None);
     let quality = &report.stack_quality;
-    assert_eq!(quality.reasons.get("not_in_time"), Some(&1), "{quality:?}");
+    assert!(quality.reasons.get("not_in_time").is_some_and(|count| *count >= 1), "{quality:?}");
     Ok(())
 }
