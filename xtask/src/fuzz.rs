@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Path, target: &str, seconds: u32) -> Result<()> {
     check(
         build::cargo(workspace)
             .env("RUSTFLAGS", INSTRUMENTATION)
-            .args(["run", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+            .args(["run", "--release", "--manifest-path", "fuzz/Cargo.toml"])
             .args(["--target", TARGET, "--bin", target, "--target-dir"])
             .arg(&directory)
             .arg("--")

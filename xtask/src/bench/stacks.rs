@@ -55,6 +55,25 @@ pub(super) struct Row {
     pub(super) witness: &'static str,
 }
 
+impl Row {
+    /// Both as one row: what was measured of the same version, built in another way besides.
+    fn with(mut self, other: &Self) -> Self {
+        self.build = format!("{}; {}", self.build, other.build);
+        self.frames.add(other.frames);
+        self.opened_by.add(other.opened_by);
+        self.last_used_by.add(other.last_used_by);
+        self.added_ns = self.added_ns.max(other.added_ns);
+        self
+    }
+}
+
+impl Share {
+    fn add(&mut self, other: Self) {
+        self.right += other.right;
+        self.of += other.of;
+    }
+}
+
 /// Measures the rows of one group of languages.
 type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
 

@@ -14,18 +14,23 @@ use crate::{golang, toolchain::target_directory};
 /// Requests that make one measurement of what tracing adds.
 const ROUNDS: u32 = 2000;
 
-/// One row for each release and build.
+/// One row for each release, over all ways to build.
 pub(super) fn rows(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let target = target_directory(bench.workspace);
     golang::fetch_all(&target)?;
     let mut rows = Vec::new();
     for toolchain in Toolchain::all(&target) {
+        let mut whole: Option<Row> = None;
         for how in GoBuild::all() {
             let row = row(bench, &toolchain, how);
             let row = row.with_context(|| format!("Go {}, {how}", toolchain.version))?;
             println!("  Go {}, {how}: {} of {}", row.version, row.frames.right, row.frames.of);
-            rows.push(row);
+            whole = Some(match whole {
+                Some(whole) => whole.with(&row),
+                None => row,
+            });
         }
+        rows.extend(whole);
     }
     ensure!(!rows.is_empty(), "There is no Go.");
     Ok(rows)
