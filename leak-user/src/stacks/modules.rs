@@ -88,7 +88,7 @@ impl Mapping {
 
 /// A process's executable mappings as they were at one moment, with their files held open.
 ///
-/// Unlike [`Modules`] it can be taken on one thread and used on another: it is taken at once, whatever
+/// Unlike `Modules` it can be taken on one thread and used on another: it is taken at once, whatever
 /// the thread that reads binaries is doing, because the process may be about to exit.
 #[derive(Debug)]
 pub struct Sighting {
