@@ -88,6 +88,9 @@ const fn tokio(build: &'static str, options: &'static [&'static str], finish: Fi
     Subject { language: "Rust", source: Source::Tokio, ..c("cargo", build, options, finish) }
 }
 
+/// What services in production are often built with: the names of inlined functions have no paths.
+const LINES: &[&str] = &["--release", "--config", "profile.release.debug='line-tables-only'"];
+
 /// Those that differ most: enough to see that nothing has broken.
 #[must_use]
 pub fn distinct() -> Vec<Subject> {
@@ -105,6 +108,7 @@ pub fn distinct() -> Vec<Subject> {
         rust("debug", &[], Nothing),
         rust("release, v0 names", &["-O", "-Csymbol-mangling-version=v0"], Nothing),
         tokio("tokio, release", &["--release"], Nothing),
+        tokio("tokio, release, line tables only", LINES, Nothing),
     ]
 }
 
