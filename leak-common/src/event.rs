@@ -2,7 +2,7 @@
 
 use crate::connection::{Caller, Connection, Tuple};
 use crate::plain;
-use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, StackHeader};
+use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, PRESERVED, StackHeader};
 
 /// Kinds of [`EventHeader::kind`].
 pub mod kind {
@@ -46,7 +46,7 @@ pub struct Opened {
     /// Registers; `len` is 0 when the budget for stacks was used up.
     pub stack: StackHeader,
 }
-plain!(Opened, 264 + 16 * MAX_PYTHON_FRAMES);
+plain!(Opened, 264 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES);
 
 /// [`Opened`] with room for its stack: only the copied part is sent.
 #[repr(C)]
@@ -57,7 +57,7 @@ pub struct OpenedWithStack {
     /// Stack bytes.
     pub bytes: [u8; MAX_STACK],
 }
-plain!(OpenedWithStack, 264 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+plain!(OpenedWithStack, 264 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
 // The kernel allows no more in a value of a per-CPU array.
 const _: () = assert!(size_of::<OpenedWithStack>() <= 32 * 1024);
 

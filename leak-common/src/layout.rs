@@ -59,6 +59,16 @@ pub struct Layout {
     pub regs_sp: u32,
     /// `struct pt_regs`: the frame pointer.
     pub regs_bp: u32,
+    /// `struct pt_regs`: `rbx`, which functions preserve.
+    pub regs_bx: u32,
+    /// `struct pt_regs`: `r12`, which functions preserve.
+    pub regs_r12: u32,
+    /// `struct pt_regs`: `r13`, which functions preserve.
+    pub regs_r13: u32,
+    /// `struct pt_regs`: `r14`, which functions preserve.
+    pub regs_r14: u32,
+    /// `struct pt_regs`: `r15`, which functions preserve.
+    pub regs_r15: u32,
     /// `struct pt_regs`: the number of the system call under way.
     pub regs_syscall: u32,
     /// `struct pt_regs`: the first argument of the system call under way.
@@ -68,4 +78,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 30 * 4);
+plain!(Layout, 35 * 4);

@@ -6,6 +6,8 @@ use crate::plain;
 pub const MAX_STACK: usize = 30 * 1024;
 /// Stacks are copied in chunks of this many bytes, until one fails.
 pub const STACK_CHUNK: usize = 1024;
+/// How many registers functions preserve besides stack and frame pointer.
+pub const PRESERVED: usize = 5;
 /// Where in a goroutine's descriptor (Go's `runtime.g`) the copied window begins.
 pub const GOROUTINE_WINDOW_START: usize = 128;
 /// Length of that window; every release since Go 1.17 keeps the goroutine's id inside it.
@@ -56,6 +58,8 @@ pub struct StackHeader {
     pub sp: u64,
     /// Frame pointer.
     pub bp: u64,
+    /// The other registers that functions preserve: `rbx`, then `r12` to `r15`.
+    pub preserved: [u64; PRESERVED],
     /// Process.
     pub tgid: u32,
     /// Thread.
@@ -79,7 +83,7 @@ pub struct StackHeader {
     /// The interpreter's calls, innermost first.
     pub python: [PythonFrame; MAX_PYTHON_FRAMES],
 }
-plain!(StackHeader, 9 * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
+plain!(StackHeader, (9 + PRESERVED) * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
 
 /// The flight recorder's slot of one connection: the stack of its latest recorded request.
 #[repr(C)]
@@ -90,7 +94,7 @@ pub struct StackRecord {
     /// Stack bytes from `header.sp` upward; the first `header.len` are valid.
     pub bytes: [u8; MAX_STACK],
 }
-plain!(StackRecord, 168 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+plain!(StackRecord, 168 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
 
 /// Where a process's CPython keeps the calls of the running thread. All offsets are in bytes.
 ///

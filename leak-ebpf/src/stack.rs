@@ -91,6 +91,13 @@ pub(crate) fn copy(
     header.ip = registers.at(constant!(LAYOUT.regs_ip));
     header.sp = registers.at(constant!(LAYOUT.regs_sp));
     header.bp = registers.at(constant!(LAYOUT.regs_bp));
+    header.preserved = [
+        registers.at(constant!(LAYOUT.regs_bx)),
+        registers.at(constant!(LAYOUT.regs_r12)),
+        registers.at(constant!(LAYOUT.regs_r13)),
+        registers.at(constant!(LAYOUT.regs_r14)),
+        registers.at(constant!(LAYOUT.regs_r15)),
+    ];
     header.image = task.image();
     let (mut wanted, mut goroutines) = (0, header.request == 0);
     let mut profile = PROFILES.get_ptr(caller.tgid);

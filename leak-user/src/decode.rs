@@ -134,6 +134,7 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfa
         ip: header.ip,
         sp: header.sp,
         bp: header.bp,
+        preserved: header.preserved,
         wanted: header.wanted,
         goroutine_window: header.goroutine,
         python: header.python.iter().take(header.python_len as usize).copied().collect(),

@@ -171,6 +171,7 @@ pub struct Frame {
     pub module: Option<String>,
     pub file: Option<String>,
     pub line: Option<u32>,
+    pub address: u64,
 }
 
 /// A verdict.

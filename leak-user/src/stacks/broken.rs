@@ -55,6 +55,7 @@ impl Mapped {
             ip: self.0 as u64 + 0x1010,
             sp,
             bp: sp + 64,
+            preserved: [0; leak_common::stack::PRESERVED],
             wanted: 4096,
             goroutine_window: [0; 64],
             python: Vec::new(),

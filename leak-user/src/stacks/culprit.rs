@@ -129,12 +129,44 @@ fn any_name(names: &Names, frame: &Frame, language: Language) -> bool {
         return false;
     }
     let own = without_vendor(function);
+    let placed = in_crate(frame);
     let applies = |of: Language| match of {
         Language::Native => is_native,
         _ => of == language && (!is_native || of == Language::Go),
     };
     let mut globs = names.iter().filter(|(of, _)| applies(*of));
-    globs.any(|(_, glob)| matches(glob, own) || matches(glob, subject(own)))
+    globs.any(|(_, glob)| {
+        matches(glob, own)
+            || matches(glob, subject(own))
+            || placed.as_deref().is_some_and(|placed| matches(glob, placed))
+    })
+}
+
+/// The name of a function of Rust's with the crate and the modules that its file lies in, when it has
+/// none itself: inlined ones do not where debug information is of lines alone.
+fn in_crate(frame: &Frame) -> Option<String> {
+    const CRATES: [(&str, usize); 3] =
+        [("/rustc/", 2), ("/registry/src/", 1), ("/git/checkouts/", 2)];
+    let function = frame.function.as_deref()?;
+    if function.split('<').next()?.contains("::") {
+        return None;
+    }
+    let file = frame.file.as_deref()?;
+    let (below, skipped) =
+        CRATES.iter().find_map(|(root, skipped)| Some((file.split_once(root)?.1, *skipped)))?;
+    let mut parts = below.trim_end_matches(".rs").split('/').skip(skipped);
+    let package = parts.next()?;
+    let is_version = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let name = match package.rsplit_once('-') {
+        Some((name, version)) if is_version(version) => name,
+        _ => package,
+    };
+    let mut path = name.replace('-', "_");
+    for part in parts.filter(|part| !matches!(*part, "src" | "lib" | "mod")).chain([function]) {
+        path.push_str("::");
+        path.push_str(part);
+    }
+    Some(path)
 }
 
 /// Whether this is code that runs other code which has no frame of its own: the stack does not show
@@ -289,6 +321,39 @@ mod tests {
             culprit_of(Language::Go, &[("network.Dial", app)]).as_deref(),
             Some("network.Dial")
         );
+    }
+
+    #[test]
+    fn inlined_functions_of_rust_without_paths() {
+        const REGISTRY: &str = "/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+        let frame = |function: &str, file: &str| Frame {
+            function: Some(function.to_owned()),
+            module: Some("/usr/bin/shop".to_owned()),
+            file: Some(file.to_owned()),
+            line: None,
+            address: 0,
+        };
+        let library = [
+            frame("connect", &format!("{REGISTRY}/mio-1.2.5/src/net/tcp/stream.rs")),
+            frame(
+                "{async_fn#0}<(&str, u16)>",
+                &format!("{REGISTRY}/tokio-1.54.1/src/net/tcp/stream.rs"),
+            ),
+            frame("{closure#0}", &format!("{REGISTRY}/sqlx-core-0.8.6/src/pool/mod.rs")),
+            frame("call_once<fn(), ()>", "/rustc/5980/library/core/src/ops/function.rs"),
+        ];
+        assert_eq!(culprit(&library, Language::Native, &[]), None);
+        let application = frame("{async_fn#0}", "/build/src/orders.rs");
+        let task = frame("poll<T>", &format!("{REGISTRY}/tokio-1.54.1/src/runtime/task/core.rs"));
+        let main = frame("main", "/build/src/main.rs");
+        let mut frames = library.to_vec();
+        frames.extend([task, main]);
+        assert_eq!(culprit(&frames, Language::Native, &[]), None);
+        frames.insert(4, application);
+        assert_eq!(culprit(&frames, Language::Native, &[]), Some(4));
+        let unknown = frame("{closure#0}", &format!("{REGISTRY}/own-driver-0.1.0/src/lib.rs"));
+        assert_eq!(in_crate(&unknown).as_deref(), Some("own_driver::{closure#0}"));
+        assert_eq!(in_crate(&frame("a::b", &format!("{REGISTRY}/mio-1.2.5/src/lib.rs"))), None);
     }
 
     #[test]

@@ -66,11 +66,7 @@ impl Surroundings<'_> {
                         else {
                             break;
                         };
-                        registers.forget_scratch();
-                        registers.set(X86_64::RBX, None);
-                        registers.set(X86_64::RBP, path.bp);
-                        registers.set_sp(path.sp.wrapping_add(8));
-                        registers.set_ip(caller);
+                        registers.leave(caller, path.sp.wrapping_add(8), path.bp);
                         return Some(Ended::Returned(caller));
                     }
                     FlowControl::UnconditionalBranch => path.at = instruction.near_branch_target(),

@@ -51,12 +51,15 @@ pub(super) fn fold(frames: &mut Vec<Frame>) {
     });
 }
 
-/// The name without `::{{closure}}` or, as newer compilers write it, `::{closure#0}` at its end.
+/// The name without `::{{closure}}` or, as newer compilers and debug information write it, `::{closure#0}`,
+/// `::{async_fn#0}` or `::{async_block#0}` at its end.
 fn without_closures(name: &str) -> &str {
     let mut rest = name;
     while let Some((before, last)) = rest.rsplit_once("::")
         && (last == "{{closure}}"
-            || last.strip_prefix("{closure#").is_some_and(|number| number.ends_with('}')))
+            || ["{closure#", "{async_fn#", "{async_block#"].iter().any(|beginning| {
+                last.strip_prefix(beginning).is_some_and(|number| number.ends_with('}'))
+            }))
     {
         rest = before;
     }
@@ -85,7 +88,7 @@ mod tests {
         let names = folded(&[
             "shop::load::{{closure}}",
             "<core::pin::Pin<P> as core::future::future::Future>::poll",
-            "shop::checkout::{closure#0}::{closure#1}",
+            "shop::checkout::{async_fn#0}::{closure#1}",
             "tokio::runtime::task::core::Core<T,S>::poll::{{closure}}",
             "tokio::loom::std::unsafe_cell::UnsafeCell<T>::with_mut",
             "std::panicking::catch_unwind",

@@ -90,6 +90,7 @@ pub(crate) fn stack(data: &[u8]) {
         ip: BASE + word(0) % (1 << 20),
         sp,
         bp: sp + word(8) % 512,
+        preserved: [0; leak_common::stack::PRESERVED],
         wanted: 512,
         goroutine_window: [0; 64],
         python: Vec::new(),

@@ -1,6 +1,6 @@
 //! A user stack as it was copied, before anything is known about it.
 
-use leak_common::stack::{GOROUTINE_WINDOW, PythonFrame};
+use leak_common::stack::{GOROUTINE_WINDOW, PRESERVED, PythonFrame};
 
 use crate::event::ProcessKey;
 
@@ -20,6 +20,8 @@ pub struct RawStack {
     pub sp: u64,
     /// Frame pointer.
     pub bp: u64,
+    /// The other registers that functions preserve: `rbx`, then `r12` to `r15`.
+    pub preserved: [u64; PRESERVED],
     /// How many bytes were asked for. When `bytes` is shorter, the copy reached the stack's end or
     /// memory that could not be read, and asking for more would not help.
     pub wanted: u32,

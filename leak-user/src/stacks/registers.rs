@@ -2,6 +2,8 @@
 
 use gimli::{Register, X86_64};
 
+use super::raw::RawStack;
+
 /// Registers that have a number in the unwind rules: `rax` to `r15`.
 const GENERAL: usize = 16;
 
@@ -14,10 +16,21 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Knows what the kernel programs copy.
+    /// Knows these three alone.
     pub(super) fn new(ip: u64, sp: u64, bp: u64) -> Self {
         let mut registers = Self { ip, sp, general: [None; GENERAL] };
         registers.set_bp(bp);
+        registers
+    }
+
+    /// Knows what the kernel programs copy.
+    pub(super) fn of(raw: &RawStack) -> Self {
+        const PRESERVED: [Register; 5] =
+            [X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
+        let mut registers = Self::new(raw.ip, raw.sp, raw.bp);
+        for (register, value) in PRESERVED.into_iter().zip(raw.preserved) {
+            registers.set(register, Some(value));
+        }
         registers
     }
 
@@ -27,6 +40,12 @@ impl Registers {
 
     pub(super) fn sp(&self) -> u64 {
         self.sp
+    }
+
+    /// Goes to the caller at `ip`, of whose other registers nothing is known.
+    pub(super) fn leave(&mut self, ip: u64, sp: u64, bp: Option<u64>) {
+        *self = Self { ip, sp, general: [None; GENERAL] };
+        self.set(X86_64::RBP, bp);
     }
 
     pub(super) fn set_ip(&mut self, ip: u64) {

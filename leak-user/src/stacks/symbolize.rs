@@ -113,7 +113,8 @@ impl Symbols {
     }
 
     /// The name in the symbol table, when debug information gave only the last part of it, as
-    /// compilers write for C++ functions that are not seen outside of their file.
+    /// compilers write for C++ functions that are not seen outside of their file, and for all of Rust's
+    /// when only lines are asked for.
     fn whole_name(
         symbolizer: &Symbolizer,
         plain: &Source<'_>,
@@ -124,8 +125,9 @@ impl Symbols {
         let last = base(name).filter(|base| !base.contains("::"))?;
         let found = symbolizer.symbolize_single(plain, Input::VirtOffset(address)).ok()?;
         let whole = found.into_sym()?.name;
-        let is_longer = whole.len() > name.len() && whole.contains(&format!("::{last}"));
-        is_longer.then(|| shortened(&whole))
+        // Symbols call every closure so.
+        let last = if last.starts_with('{') { "{" } else { &last };
+        whole.contains(&format!("::{last}")).then(|| shortened(&whole))
     }
 
     fn look_up(&self, address: u64) -> Option<Vec<Symbol>> {

@@ -65,6 +65,7 @@ pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         ip,
         sp,
         bp,
+        preserved: [0; leak_common::stack::PRESERVED],
         wanted: WANTED as u32,
         goroutine_window: [0; 64],
         python: Vec::new(),
@@ -148,6 +149,8 @@ impl Running {
 
     fn stack_at(&self, registers: &libc::user_regs_struct) -> RawStack {
         let mut raw = copied(self.pid(), registers.rip, registers.rsp, registers.rbp);
+        let r = registers;
+        raw.preserved = [r.rbx, r.r12, r.r13, r.r14, r.r15];
         // The goroutine's descriptor, as the kernel programs find it: Go keeps it below fs.
         let memory = fs::File::open(format!("/proc/{}/mem", self.pid())).unwrap();
         let mut pointer = [0; 8];

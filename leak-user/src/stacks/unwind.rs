@@ -193,7 +193,7 @@ impl Stack<'_> {
 
 /// Follows a stack outward as far as it goes.
 pub(super) fn walk(raw: &RawStack, modules: &Modules) -> Walk {
-    let mut registers = Registers::new(raw.ip, raw.sp, raw.bp);
+    let mut registers = Registers::of(raw);
     let mut addresses = Vec::with_capacity(32);
     let mut frame = Place { address: raw.ip, next: raw.ip };
     let end = loop {
@@ -345,9 +345,7 @@ impl From<'_> {
         if is_checked && self.modules.find(caller.wrapping_sub(1)).is_none() {
             return Step::End(End::MaybeRoot);
         }
-        registers.set(X86_64::RBP, bp);
-        registers.set_sp(above);
-        registers.set_ip(caller);
+        registers.leave(caller, above, bp);
         Step::Caller(caller)
     }
 }

@@ -3,14 +3,16 @@
 //! What is alike, though it is written differently:
 //!
 //! - function names without their blanks: demanglers put them differently;
-//! - names of C++ functions without their arguments and their templates': GNU's demangler, which gdb uses,
-//!   and others write these differently;
+//! - names of C++ functions without their arguments, their templates' and what they return: GNU's demangler,
+//!   which gdb uses, and others write these differently;
 //! - names of inlined C++ functions that are not seen outside of their file: debug information has their last
 //!   part only, and gdb puts the rest together;
-//! - closures of Rust, named after the function that they are written in, and without the library's
-//!   frames directly outward of them: that is how the tracer tells asynchronous functions;
+//! - closures of Rust, named after the function that they are written in, and without what only polls
+//!   them: that is how the tracer tells asynchronous functions;
 //! - names that the module has for one address, as `connect` and `__connect`;
 //! - names with and without the number of a part that the compiler split off, as `sort.part.0`;
+//! - lines that `addr2line` tells as the tracer does: gdb's is that of the nearest statement that begins before
+//!   the call, in whatever function, and the compiler may note another line for the call, or none;
 //! - paths without `.` and `..`, and relative ones that end alike: where they begin is not known.
 //!
 //! Where gdb's backtrace ends with frames of which it knows nothing, it went past the first function: of
@@ -22,11 +24,10 @@
 use std::fmt;
 use std::ops::AddAssign;
 use std::path::{Component, Path, PathBuf};
-use std::process::Command;
 
 use serde::Deserialize;
 
-use super::is_own;
+use super::{lines, names};
 use crate::report::{Frame, Stack};
 
 /// How many of so many are right.
@@ -60,6 +61,17 @@ pub(super) struct Witness {
     pub(super) line: Option<u32>,
 }
 
+/// How the tracer's stack differs from gdb's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It says that frames are missing, and those that it has are right.
+    Truncated,
+    /// It says that it is complete, and its functions are all gdb's, but gdb has more.
+    Fewer,
+    /// Anything else.
+    Wrong,
+}
+
 /// Two tellings of one stack.
 pub(super) struct Comparison<'a> {
     told: &'a [Witness],
@@ -71,12 +83,9 @@ impl<'a> Comparison<'a> {
         Self { told, traced }
     }
 
-    /// The frames that are alike, and where they stand; the longer stack counts.
+    /// The frames side by side, and whether they are alike; the longer stack counts.
     fn rows(&self) -> impl Iterator<Item = (Option<&Witness>, Option<&Frame>, bool)> {
-        let nameless = |frame: &&Witness| frame.function.is_none() && frame.file.is_none();
-        let beyond = self.told.iter().rev().take_while(nameless).count().saturating_sub(1);
-        let told = self.told.get(..self.told.len() - beyond).unwrap_or_default();
-        let told = told.iter().filter(|frame| !self.is_left_out(frame)).collect::<Vec<_>>();
+        let told = self.believed();
         let length = told.len().max(self.traced.frames.len());
         (0..length).map(move |i| {
             let (told, traced) = (told.get(i).copied(), self.traced.frames.get(i));
@@ -84,24 +93,21 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// Whether the frame is a library's outward of an application's closure, and the tracer has none of
-    /// that name and line.
-    fn is_left_out(&self, frame: &Witness) -> bool {
-        const LIBRARIES: [&str; 5] = ["__rust_try", "alloc::", "core::", "std::", "tokio::"];
-        let of_library = |name: &str| {
-            let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
-            LIBRARIES.iter().any(|library| first.starts_with(library))
-        };
-        let is_closure = |name: &str| name.ends_with("{{closure}}") || name.ends_with("}");
-        let name = |frame: &Witness| frame.function.clone().unwrap_or_default();
-        let Some(place) = self.told.iter().position(|told| std::ptr::eq(told, frame)) else {
-            return false;
-        };
-        let inward = self.told.iter().take(place).map(name).rfind(|name| !of_library(name));
-        let application = inward.is_some_and(|name| is_closure(&name) && name.contains("closure"));
-        application
-            && of_library(&name(frame))
-            && !self.traced.frames.iter().any(|traced| is_alike(frame, traced))
+    /// What gdb tells, without frames beyond the first function and without those that only poll.
+    fn believed(&self) -> Vec<&'a Witness> {
+        let nameless = |frame: &&Witness| frame.function.is_none() && frame.file.is_none();
+        let beyond = self.told.iter().rev().take_while(nameless).count().saturating_sub(1);
+        let mut outward_of_closure = false;
+        let told = self.told.iter().take(self.told.len() - beyond);
+        told.filter(|frame| {
+            let name = frame.function.as_deref().unwrap_or_default();
+            if outward_of_closure && passes_a_poll_on(name) {
+                return false;
+            }
+            outward_of_closure = is_own_closure(name);
+            true
+        })
+        .collect()
     }
 
     pub(super) fn share(&self) -> Share {
@@ -115,93 +121,80 @@ impl<'a> Comparison<'a> {
         self.traced.quality == "complete" && self.rows().all(|(_, _, is_right)| is_right)
     }
 
-    /// Whether the tracer has the innermost function of the program's own sources in its place.
-    pub(super) fn names_the_culprit(&self) -> bool {
-        let own = self.rows().find(|(told, ..)| told.is_some_and(is_own));
-        own.is_some_and(|(.., is_right)| is_right)
-    }
-
-    /// Whether the tracer says that frames are missing, and those that it has are right.
-    pub(super) fn is_truncated(&self) -> bool {
-        let has = |(_, traced, is_right): (_, Option<&Frame>, bool)| is_right || traced.is_none();
-        self.traced.quality == "truncated" && self.rows().all(has)
-    }
-}
-
-fn is_alike(told: &Witness, traced: &Frame) -> bool {
-    let function = told.function.as_deref().is_none_or(|told| {
-        let module = traced.module.as_deref();
-        traced.function.as_deref().is_some_and(|traced| is_same_name(told, traced, module))
-    });
-    let file = told
-        .file
-        .as_deref()
-        .is_none_or(|told| traced.file.as_deref().is_some_and(|traced| is_same_file(told, traced)));
-    function && file && told.line.is_none_or(|line| traced.line == Some(line))
-}
-
-fn is_same_name(told: &str, traced: &str, module: Option<&str>) -> bool {
-    let told = without_closures(told);
-    if let Some(made_up) = told.strip_prefix("last part: ") {
-        // `shop::all<int>(…)::operator()(int)` for `operator()`.
-        return made_up.replace(' ', "").contains(&traced.replace(' ', ""));
-    }
-    let plain = |name: &str| {
-        let name = without_arguments(&name.replace(' ', ""));
-        let number = |c: char| c == '.' || c.is_ascii_digit();
-        name.trim_end_matches(number).to_owned()
-    };
-    plain(told) == plain(traced) || module.is_some_and(|m| are_aliases(told, traced, m))
-}
-
-/// The name of the function that a closure of Rust is written in.
-fn without_closures(name: &str) -> &str {
-    match name.rsplit_once("::") {
-        Some((before, last)) if last == "{{closure}}" || last.starts_with("{closure#") => {
-            without_closures(before)
+    /// How the tellings differ.
+    pub(super) fn kind(&self) -> Kind {
+        let frames = &self.traced.frames;
+        let told = self.believed();
+        let mut rest = told.iter();
+        if self.traced.quality == "truncated" {
+            let is_right = self.rows().all(|(_, traced, is_right)| is_right || traced.is_none());
+            if is_right { Kind::Truncated } else { Kind::Wrong }
+        } else if self.traced.quality != "complete" {
+            Kind::Wrong
+        } else if frames.iter().all(|traced| rest.any(|told| has_same_function(told, traced))) {
+            Kind::Fewer
+        } else {
+            Kind::Wrong
         }
-        _ => name,
     }
 }
 
-/// A C++ function's name without what is in brackets; Rust's names are compared whole.
-fn without_arguments(name: &str) -> String {
-    let is_cpp = name.contains('(') && !name.contains("{{") && !name.contains("{closure#");
-    let name = name.replace("(anonymousnamespace)", "anonymous").replace("operator()", "operator");
-    if !is_cpp {
-        return name;
-    }
-    let mut depth = 0_u32;
-    name.chars()
-        .filter(|c| match c {
-            '(' | '<' => {
-                depth += 1;
-                false
-            }
-            ')' | '>' => {
-                depth = depth.saturating_sub(1);
-                false
-            }
-            _ => depth == 0,
-        })
-        .collect()
+/// Of Rust's library and tokio.
+fn is_of_library(name: &str) -> bool {
+    let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
+    ["alloc::", "core::", "std::", "tokio::"].iter().any(|library| first.starts_with(library))
 }
 
-/// Whether two symbols of a module have one address.
-fn are_aliases(one: &str, other: &str, module: &str) -> bool {
-    let address = |name: &str| {
-        let is_it = |line: &&str| {
-            let symbol = line.split_whitespace().nth(2).unwrap_or_default();
-            symbol.split('@').next() == Some(name)
-        };
-        ["-a", "-D"].iter().find_map(|table| {
-            let output = Command::new("nm").args([table, module]).output().ok()?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let line = text.lines().find(is_it)?;
-            Some(line.split_whitespace().next()?.to_owned())
+fn is_own_closure(name: &str) -> bool {
+    let last = name.rsplit("::").next().unwrap_or(name);
+    (last == "{{closure}}" || last.starts_with("{closure#")) && !is_of_library(name)
+}
+
+/// Whether a function does nothing but have a future polled.
+fn passes_a_poll_on(name: &str) -> bool {
+    const MODULES: [&str; 13] = [
+        "__rust_try",
+        "core::future::",
+        "core::ops::function::",
+        "core::panic::unwind_safe::",
+        "std::panic::",
+        "std::panicking::",
+        "tokio::future::",
+        "tokio::loom::",
+        "tokio::runtime::context::",
+        "tokio::runtime::coop::",
+        "tokio::runtime::task::",
+        "tokio::task::",
+        "tokio::util::",
+    ];
+    let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
+    MODULES.iter().any(|module| first.starts_with(module))
+        || (is_of_library(name) && name.ends_with(" as core::future::future::Future>::poll"))
+}
+
+/// Whether gdb's frame and the tracer's are one.
+pub(super) fn is_alike(told: &Witness, traced: &Frame) -> bool {
+    has_same_function(told, traced) && (has_same_line(told, traced) || has_noted_line(traced))
+}
+
+fn has_same_function(told: &Witness, traced: &Frame) -> bool {
+    told.function.as_deref().is_none_or(|told| {
+        let module = traced.module.as_deref();
+        traced.function.as_deref().is_some_and(|traced| names::is_same(told, traced, module))
+    })
+}
+
+fn has_same_line(told: &Witness, traced: &Frame) -> bool {
+    told.line.is_none_or(|line| traced.line == Some(line))
+        && told.file.as_deref().is_none_or(|told| {
+            traced.file.as_deref().is_some_and(|traced| is_same_file(told, traced))
         })
-    };
-    address(one).is_some_and(|one| address(other) == Some(one))
+}
+
+fn has_noted_line(traced: &Frame) -> bool {
+    let (Some(module), Some(file)) = (&traced.module, &traced.file) else { return false };
+    let noted = lines::at(module, traced.address);
+    noted.iter().any(|(name, line)| *line == traced.line && is_same_file(name, file))
 }
 
 /// Whether two paths lead to one file; of a relative one only the end is known.

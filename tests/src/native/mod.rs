@@ -6,16 +6,18 @@
 
 mod frames;
 mod gdb;
+mod lines;
+mod names;
 mod subject;
 
 use anyhow::{Context, Result};
 
-pub use self::frames::Share;
-use self::frames::{Comparison, Witness};
+use self::frames::{Comparison, Witness, is_alike};
+pub use self::frames::{Kind, Share};
 use self::gdb::Gdb;
-pub use self::subject::{Subject, subjects};
+pub use self::subject::{Subject, distinct, subjects};
 use crate::program::Program;
-use crate::report::{Finding, Stack};
+use crate::report::{Culprit, Finding, Frame, Report, Stack};
 use crate::suite::Suite;
 
 /// What came out of one program.
@@ -23,12 +25,15 @@ use crate::suite::Suite;
 pub struct Outcome {
     /// Frames that both tell alike, of those that either tells.
     pub frames: Share,
-    /// Connect stacks whose culprit is the innermost function of the program's own sources.
+    /// Findings about connections that were only opened, whose culprit is the innermost function of the
+    /// program's own sources, with its file and line.
     pub opened_by: Share,
-    /// The same of the last request's stacks.
+    /// The same of connections that were used.
     pub last_used_by: Share,
     /// The stacks that differ.
     pub differences: Vec<Difference>,
+    /// Culprits that are not as they should be, in words.
+    pub misnamed: Vec<String>,
 }
 
 /// A stack that is not as gdb tells it.
@@ -36,8 +41,8 @@ pub struct Outcome {
 pub struct Difference {
     /// Where in the program.
     pub place: String,
-    /// The tracer says that frames are missing, and those that it has are right.
-    pub is_truncated: bool,
+    /// In what way.
+    pub kind: Kind,
     /// Both tellings.
     pub text: String,
 }
@@ -60,29 +65,39 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let listed = program.ok("list")?;
     let places: Vec<String> = listed.word("places")?.split(',').map(str::to_owned).collect();
     let gdb = Gdb::attach(program.pid(), build.debug_directory.as_deref())?;
-    let mut visits = Vec::new();
+    let mut visit = |command: &str| -> Result<Visit> {
+        let reply = program.ok(command)?;
+        Ok(Visit { fd: reply.number("fd")?, cookie: reply.number("cookie")? })
+    };
+    let named = |place: &str, visit: &Visit, role| {
+        let found = trace.finding(|finding: &Finding| visit.is_of(finding, role));
+        found.map(drop).with_context(|| format!("{place}: no finding by {role}"))
+    };
     // The first visit teaches the tracer how much of this program's stacks to copy.
     let first = places.first().context("the program has no places")?;
-    let cookie = program.ok(first)?.number("cookie")?;
-    trace.finding(|finding: &Finding| finding.connections.contains(&cookie))?;
+    named(first, &visit(first)?, "last_used_by")?;
+    let mut visits = Vec::new();
     for place in &places {
-        let reply = program.ok(place)?;
-        visits.push((place, reply.number("fd")?, reply.number("cookie")?));
+        visits.push((place, visit(place)?, visit(&format!("open {place}"))?));
     }
-    for (place, _, cookie) in &visits {
-        let about = |finding: &Finding| finding.connections.contains(cookie);
+    for (place, used, opened) in &visits {
         // A stack that a request left behind is looked at once the connection is silent.
-        trace.finding(about).with_context(|| format!("{place} does not fall silent"))?;
+        named(place, used, "last_used_by")?;
+        named(place, opened, "opened_by")?;
     }
     let report = trace.stop()?;
     drop(program);
     let calls = gdb.calls()?;
+    let told = |call: &str, visit: &Visit| {
+        let call = calls.iter().rfind(|c| c.call == call && c.fd == visit.fd);
+        call.map(|call| call.frames.as_slice())
+    };
     let mut outcome = Outcome::default();
-    for (place, fd, cookie) in visits {
-        let connection = report.connection(cookie)?;
+    for (place, used, opened) in visits {
+        let connection = report.connection(used.cookie)?;
         for (call, id) in [("connect", &connection.opened_by), ("send", &connection.last_used_by)] {
-            let told = calls.iter().rfind(|c| c.call == call && c.fd == fd);
-            let told = &told.with_context(|| format!("gdb saw no {call} in {place}"))?.frames;
+            let told =
+                told(call, &used).with_context(|| format!("gdb saw no {call} in {place}"))?;
             let nothing = Stack {
                 quality: "none".into(),
                 quality_reason: None,
@@ -92,44 +107,78 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
             let traced = report.stack(id.as_ref()).unwrap_or(&nothing);
             let comparison = Comparison::of(told, traced);
             outcome.frames += comparison.share();
-            let named = match call {
-                "connect" => &mut outcome.opened_by,
-                _ => &mut outcome.last_used_by,
-            };
-            named.add(comparison.names_the_culprit());
             if !comparison.is_right() {
                 outcome.differences.push(Difference {
                     place: place.clone(),
-                    is_truncated: comparison.is_truncated(),
+                    kind: comparison.kind(),
                     text: format!("{place}, {call}:\n{comparison}"),
                 });
+            }
+        }
+        for (call, role, visit, share) in [
+            ("connect", "opened_by", &opened, &mut outcome.opened_by),
+            ("send", "last_used_by", &used, &mut outcome.last_used_by),
+        ] {
+            let told =
+                told(call, visit).with_context(|| format!("gdb saw no {call} in {place}"))?;
+            let named = visit.culprit(&report, role);
+            let is_right = told
+                .iter()
+                .find(|frame| is_own(frame))
+                .zip(named.as_ref())
+                .is_some_and(|(own, named)| is_alike(own, named));
+            share.add(is_right);
+            if !is_right {
+                let own = told.iter().find(|frame| is_own(frame));
+                outcome.misnamed.push(format!("{place}, {role}: {named:?}, not {own:?}"));
             }
         }
     }
     Ok(outcome)
 }
 
-/// Has a program send requests, with the tracer but without gdb; gives their number. `measure` is handed
-/// the tracer's PID and the work.
+/// A connection that the program made.
+struct Visit {
+    fd: u64,
+    cookie: u64,
+}
+
+impl Visit {
+    /// Whether a finding is about this connection, by the stack that `role` says.
+    fn is_of(&self, finding: &Finding, role: &str) -> bool {
+        finding.connections.contains(&self.cookie) && finding.stack_of.as_deref() == Some(role)
+    }
+
+    /// The culprit that is reported for it.
+    fn culprit(&self, report: &Report, role: &str) -> Option<Frame> {
+        let finding = report.findings.iter().rfind(|finding| self.is_of(finding, role))?;
+        let Culprit { function, file, line } = finding.culprit.clone()?;
+        Some(Frame { function, module: None, file, line, address: 0 })
+    }
+}
+
+/// How many requests [`requests`] makes at a time.
+pub const ROUNDS: u32 = 1000;
+
+/// Hands `measure` the PID of a tracer and what makes a program send [`ROUNDS`] requests under it, without gdb.
 ///
 /// # Errors
 ///
 /// When the program cannot be built or run, or `measure` fails.
-pub fn requests(
+pub fn requests<T>(
     suite: &Suite,
     subject: &Subject,
-    measure: impl FnOnce(u32, &mut dyn FnMut() -> Result<()>) -> Result<()>,
-) -> Result<u32> {
-    const ROUNDS: u32 = 1000;
+    measure: impl FnOnce(u32, &mut dyn FnMut() -> Result<()>) -> Result<T>,
+) -> Result<T> {
     let build = subject.build(suite)?;
     let mut program = Program::start(&mut build.command(suite.port()))?;
     let trace = suite.trace_bare().port(suite.port()).pid(program.pid()).start()?;
     let listed = program.ok("list")?;
     let place = listed.word("places")?.split(',').next().context("no places")?.to_owned();
     program.ok(&place)?;
-    measure(trace.pid(), &mut || program.ok("requests").map(drop))?;
+    let measured = measure(trace.pid(), &mut || program.ok("requests").map(drop))?;
     trace.stop()?;
-    Ok(ROUNDS)
+    Ok(measured)
 }
 
 /// Whether a frame that gdb tells is of the program's own sources.

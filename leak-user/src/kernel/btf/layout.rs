@@ -10,6 +10,8 @@ struct Registers {
     instruction_pointer: &'static str,
     stack_pointer: &'static str,
     frame_pointer: &'static str,
+    /// Those besides that functions preserve, as [`StackHeader`](leak_common::stack::StackHeader) orders them.
+    preserved: [&'static str; 5],
     syscall: &'static str,
     arguments: [&'static str; 3],
     /// Path within `task_struct` to the thread register, which points to thread-local storage.
@@ -21,6 +23,7 @@ const X86_64: Registers = Registers {
     instruction_pointer: "ip",
     stack_pointer: "sp",
     frame_pointer: "bp",
+    preserved: ["bx", "r12", "r13", "r14", "r15"],
     syscall: "orig_ax",
     arguments: ["di", "si", "dx"],
     thread: "thread.fsbase",
@@ -71,6 +74,7 @@ impl Btf<'_> {
         let [private_data] = self.offsets_in("file", ["private_data"])?;
         let [socket_sk] = self.offsets_in("socket", ["sk"])?;
         let [arg0, arg1, arg2] = X86_64.arguments;
+        let [bx, r12, r13, r14, r15] = self.offsets_in("pt_regs", X86_64.preserved)?;
         let [ip, sp, bp, syscall, arg0, arg1, arg2] = self.offsets_in(
             "pt_regs",
             [
@@ -110,6 +114,11 @@ impl Btf<'_> {
             regs_ip: ip,
             regs_sp: sp,
             regs_bp: bp,
+            regs_bx: bx,
+            regs_r12: r12,
+            regs_r13: r13,
+            regs_r14: r14,
+            regs_r15: r15,
             regs_syscall: syscall,
             regs_arg0: arg0,
             regs_arg1: arg1,

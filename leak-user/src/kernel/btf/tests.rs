@@ -128,11 +128,9 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
     btf.structure("fdtable", &[("max_fds", int, 0), ("fd", pointer, 8)]);
     btf.structure("file", &[("private_data", pointer, 24)]);
     btf.structure("socket", &[("sk", pointer, 16)]);
-    let registers: Vec<_> = ["bp", "dx", "si", "di", "orig_ax", "ip", "sp"]
-        .into_iter()
-        .enumerate()
-        .map(|(index, name)| (name, int, index as u32 * 8))
-        .collect();
+    let names = ["bp", "dx", "si", "di", "orig_ax", "ip", "sp", "r15", "r14", "r13", "r12", "bx"];
+    let registers: Vec<_> =
+        names.into_iter().enumerate().map(|(index, name)| (name, int, index as u32 * 8)).collect();
     btf.structure("pt_regs", &registers);
     btf.function("tcp_recvmsg", &["sk", "msg", "len", "flags", "addr_len"]);
     btf.add(Kind::Typedef as u32, "btf_trace_sock_send_length", 0, pointer, &[]);
@@ -171,6 +169,11 @@ fn every_field_is_found() {
         regs_ip: 40,
         regs_sp: 48,
         regs_bp: 0,
+        regs_bx: 88,
+        regs_r12: 80,
+        regs_r13: 72,
+        regs_r14: 64,
+        regs_r15: 56,
         regs_syscall: 32,
         regs_arg0: 24,
         regs_arg1: 16,
@@ -303,6 +306,7 @@ fn the_running_kernel() {
     // Fixed by the layout of sockets and, for registers, by the system call entry.
     assert_eq!((layout.sk_daddr, layout.sk_rcv_saddr, layout.sk_dport), (0, 4, 12));
     assert_eq!((layout.regs_bp, layout.regs_syscall, layout.regs_ip), (32, 120, 128));
+    assert_eq!((layout.regs_bx, layout.regs_r12, layout.regs_r15), (40, 24, 0));
     assert!(layout.sk_cookie > layout.sk_family && layout.task_fsbase > layout.task_tgid);
     assert!(layout.sk_err > layout.sk_cookie && layout.sk_protocol > layout.sk_cookie);
     assert!((4..=6).contains(&btf.function_arity("tcp_recvmsg").unwrap()));

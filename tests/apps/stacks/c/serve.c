@@ -59,17 +59,20 @@ int call_server(void)
 	return (int)result;
 }
 
-static void visit(const struct place *place)
+/* Opens a connection, and uses it or leaves it at that. */
+static void visit(const struct place *place, int uses)
 {
 	uint64_t cookie = 0;
 	socklen_t size = sizeof cookie;
 	fd = socket(AF_INET, SOCK_STREAM, 0);
 	connected = 0;
 	place->enter();
-	connected = 1;
-	greet();
-	place->enter();
-	await_ready();
+	if (uses) {
+		connected = 1;
+		greet();
+		place->enter();
+		await_ready();
+	}
 	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0)
 		fail("getsockopt");
 	printf("ok fd=%d cookie=%llu\n", fd, (unsigned long long)cookie);
@@ -95,6 +98,7 @@ int serve(int port, const struct place *places)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (fgets(line, sizeof line, stdin) != NULL) {
 		const struct place *place = places;
+		const char *name = line;
 		line[strcspn(line, "\n")] = '\0';
 		if (strcmp(line, "list") == 0) {
 			printf("ok places=");
@@ -107,11 +111,13 @@ int serve(int port, const struct place *places)
 			request_much();
 			continue;
 		}
-		while (place->name != NULL && strcmp(place->name, line) != 0)
+		if (strncmp(line, "open ", 5) == 0)
+			name = line + 5;
+		while (place->name != NULL && strcmp(place->name, name) != 0)
 			place++;
 		if (place->name == NULL)
 			fail("no such place");
-		visit(place);
+		visit(place, name == line);
 	}
 	return 0;
 }

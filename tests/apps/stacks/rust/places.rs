@@ -205,18 +205,21 @@ fn main() {
             }
             return stream.as_raw_fd();
         }
+        let (wanted, uses) = server::place(wanted);
         let (_, enter) = PLACES.iter().find(|(name, _)| *name == wanted).expect("such a place");
         enter();
-        let mut stream = STREAM.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = stream.as_mut().expect("a connection");
-        connected.write_all(server::STARTUP).expect("a greeting");
-        await_ready(connected);
-        drop(stream);
-        enter();
-        let mut stream = STREAM.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut used = stream.take().expect("a connection");
-        await_ready(&mut used);
-        kept.push(used);
+        let opened = || STREAM.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses {
+            let mut stream = opened();
+            let stream = stream.as_mut().expect("a connection");
+            stream.write_all(server::STARTUP).expect("a greeting");
+            await_ready(stream);
+        }
+        if uses {
+            enter();
+            await_ready(opened().as_mut().expect("a connection"));
+        }
+        kept.push(opened().take().expect("a connection"));
         kept.last().map(AsRawFd::as_raw_fd).expect("just kept")
     });
 }

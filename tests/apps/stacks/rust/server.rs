@@ -26,6 +26,11 @@ fn cookie(fd: RawFd) -> u64 {
     cookie
 }
 
+/// Of a wanted place, the name and whether its connection is also used: not after `open `.
+pub fn place(wanted: &str) -> (&str, bool) {
+    wanted.strip_prefix("open ").map_or((wanted, true), |name| (name, false))
+}
+
 /// Serves the test: for each line on stdin, enters the place of that name, which tells its socket;
 /// `list` lists them, and `requests` sends a thousand requests on the last connection.
 pub fn serve(names: &[&str], mut enter: impl FnMut(&str) -> RawFd) {

@@ -1,11 +1,10 @@
 //! C, C++ and Rust: the programs of `tests/apps/stacks`, compared with gdb as the tests do.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use tests::Suite;
 use tests::native::{self, Outcome, subjects};
 
-use super::{Bench, Row, Share};
-use crate::bench::programs::Statistics;
+use super::{Bench, Row, Share, added_ns};
 
 /// One row for each language, compiler and way of building.
 pub(super) fn rows(bench: &Bench<'_>) -> Result<Vec<Row>> {
@@ -18,19 +17,12 @@ pub(super) fn rows(bench: &Bench<'_>) -> Result<Vec<Row>> {
 fn row(suite: &Suite, subject: &native::Subject) -> Result<Row> {
     println!("bench: {}", subject.name());
     let outcome = native::compare(suite, subject)?;
-    let Outcome { frames, opened_by, last_used_by, differences } = outcome;
-    for difference in differences {
-        println!("{}", difference.text);
+    let Outcome { frames, opened_by, last_used_by, differences, misnamed } = outcome;
+    for text in differences.iter().map(|difference| &difference.text).chain(&misnamed) {
+        println!("{text}");
     }
-    let statistics = Statistics::on()?;
-    let mut nanoseconds = 0.0;
-    let rounds = native::requests(suite, subject, |tracer, work| {
-        let before = statistics.of(tracer)?;
-        work()?;
-        let costs = statistics.of(tracer)?.since(&before);
-        ensure!(!costs.is_empty(), "The kernel programs did not run.");
-        nanoseconds = costs.iter().map(|cost| cost.nanoseconds * cost.runs as f64).sum();
-        Ok(())
+    let added_ns = native::requests(suite, subject, |tracer, work| {
+        added_ns(tracer, native::ROUNDS, |_| work())
     })?;
     let share = |share: native::Share| Share { right: share.right, of: share.of };
     Ok(Row {
@@ -40,7 +32,7 @@ fn row(suite: &Suite, subject: &native::Subject) -> Result<Row> {
         frames: share(frames),
         opened_by: share(opened_by),
         last_used_by: share(last_used_by),
-        added_ns: nanoseconds / f64::from(rounds),
+        added_ns,
         witness: "gdb",
     })
 }

@@ -116,18 +116,20 @@ async fn request_much(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn visit(name: &str) -> io::Result<TcpStream> {
+async fn visit(wanted: &str) -> io::Result<TcpStream> {
+    let (name, uses) = server::place(wanted);
     enter(name).await?;
-    {
+    if uses {
         let mut stream = STREAM.lock().await;
         let stream = stream.as_mut().expect("a connection");
         stream.write_all(server::STARTUP).await?;
         await_ready(stream).await?;
     }
-    enter(name).await?;
-    let mut stream = STREAM.lock().await.take().expect("a connection");
-    await_ready(&mut stream).await?;
-    Ok(stream)
+    if uses {
+        enter(name).await?;
+        await_ready(STREAM.lock().await.as_mut().expect("a connection")).await?;
+    }
+    Ok(STREAM.lock().await.take().expect("a connection"))
 }
 
 fn main() {
