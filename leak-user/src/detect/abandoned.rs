@@ -249,15 +249,12 @@ pub(super) fn on_a_staircase<'a>(
 }
 
 fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
-    let silent_since = || candidates.iter().map(|candidate| candidate.connection.silent_since());
-    let took = match (silent_since().min(), silent_since().max()) {
-        (Some(first), Some(last)) => last.since(first),
-        _ => return false,
-    };
     let steps: BTreeSet<i64> = candidates.iter().map(|candidate| candidate.growth).collect();
     let later: BTreeSet<i64> =
         later_ones(view, candidates).map(|candidate| candidate.growth).collect();
-    steps.len() >= STEPS && later.len() >= STEPS - 1 && took >= view.burst()
+    steps.len() >= STEPS
+        && later.len() >= STEPS - 1
+        && exhausted::took(candidates.iter().copied()) >= view.burst()
 }
 
 #[cfg(test)]
