@@ -230,7 +230,7 @@ impl Known {
 
     /// Lets go of stacks that nothing refers to, and of exited processes that nothing reports.
     fn forget_the_unneeded(&mut self) {
-        let mut stacks = HashSet::new();
+        let mut stacks: HashSet<_> = self.table.remembered_stacks().collect();
         for connection in self.table.connections() {
             stacks.extend(connection.opened_by.iter().chain(&connection.last_used_by));
         }

@@ -5,6 +5,7 @@
 //! never taken back costs more trust than a leak that is found late.
 
 mod fate;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -12,6 +13,7 @@ use std::fmt;
 use crate::detect::{Reason, Severity, Standing, Verdict};
 use crate::event::{ConnectionId, ProcessKey, Timestamp};
 use crate::table::ConnectionTable;
+use trouble::{Trouble, by_trouble};
 
 /// Most retracted findings remembered.
 const MAX_RETRACTED: usize = 512;
@@ -47,25 +49,17 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether `verdict` is about the same trouble of the same code.
+    /// Whether `verdict`, about the same trouble, is about the same code.
     fn covers(&self, verdict: &Verdict) -> bool {
         // The code that a group's newest connections show may change while it grows.
-        let same_code = verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause;
-        same_code && self.is_about(verdict)
+        verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause
     }
 
-    /// Whether `verdict` is about the same trouble, whoever made it.
-    fn is_about(&self, verdict: &Verdict) -> bool {
-        self.verdict.reason == verdict.reason
-            && self.verdict.process == verdict.process
-            && self.verdict.remote == verdict.remote
-            && self.verdict.pool == verdict.pool
-    }
-
-    /// Whether a verdict on a process that is gone says no more than what is known already.
+    /// Whether `verdict`, about the same trouble of a process that is gone, says no more than what is
+    /// known already.
     fn has_said(&self, verdict: &Verdict) -> bool {
         let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
-        self.frozen && self.is_about(verdict) && (verdict.reason == Reason::Growing || covered())
+        verdict.reason == Reason::Growing || covered()
     }
 }
 
@@ -124,18 +118,27 @@ impl Ledger {
             .filter(|verdict| verdict.reason != Reason::Growing)
             .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
             .collect();
-        let (frozen, mut former): (Vec<_>, Vec<_>) =
+        let (frozen, former): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.open).into_iter().partition(|finding| finding.frozen);
+        self.open = frozen;
+        let frozen = by_trouble(&self.open);
+        let mut former = by_trouble(former);
         let (known, new): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
-            .filter(|verdict| !frozen.iter().any(|finding| finding.has_said(verdict)))
-            .partition(|verdict| former.iter().any(|finding| finding.covers(verdict)));
-        self.open = frozen;
+            .filter(|verdict| {
+                let mut frozen = frozen.get(&Trouble::of(verdict)).into_iter().flatten();
+                !frozen.any(|finding| finding.has_said(verdict))
+            })
+            .partition(|verdict| {
+                let mut former = former.get(&Trouble::of(verdict)).into_iter().flatten();
+                former.any(|finding| finding.covers(verdict))
+            });
         let mut changes = Vec::new();
         let mut fates = fate::Fates { table, judged: &judged, now };
         for verdict in known.into_iter().chain(new) {
             let silences = silences(&verdict, table, now);
-            let Some(mut finding) = take_former(&mut former, &verdict) else {
+            let alike = former.get_mut(&Trouble::of(&verdict));
+            let Some(mut finding) = alike.and_then(|alike| take_former(alike, &verdict)) else {
                 changes.push(Change::Opened(self.open_new(verdict, silences, now)));
                 continue;
             };
@@ -157,6 +160,8 @@ impl Ledger {
             }
             self.open.push(finding);
         }
+        let mut former: Vec<Finding> = former.into_values().flatten().collect();
+        former.sort_unstable_by_key(|finding| finding.id);
         for mut finding in former {
             let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
             let sentence = fates.sentence(finding.verdict.reason, &left);
@@ -275,8 +280,8 @@ fn silences(
     verdict.connections.iter().map(|&id| (id, since(id))).collect()
 }
 
-/// Takes out the finding that `verdict` carries on: the one with the same key, or else one of the
-/// same trouble whose connections have all gone over, because their stack has become known since.
+/// Takes out that one of the findings about the same trouble which `verdict` carries on: the one with
+/// the same code, or else one whose connections have all gone over, because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
     let covering = |severity: Option<Severity>| {
         former.iter().position(|finding| {
@@ -287,9 +292,7 @@ fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> 
     let same = covering(Some(verdict.severity)).or_else(|| covering(None));
     let gone_over = || {
         let members: BTreeSet<_> = verdict.connections.iter().collect();
-        former.iter().position(|finding| {
-            finding.is_about(verdict) && finding.accused.keys().all(|id| members.contains(id))
-        })
+        former.iter().position(|finding| finding.accused.keys().all(|id| members.contains(id)))
     };
     same.or_else(gone_over).map(|index| former.remove(index))
 }

@@ -31,7 +31,7 @@ pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
 use crate::event::{
-    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
+    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackId, StackRole, Timestamp, Usage, Wire,
 };
 use gone::Gone;
 use pools::Pools;
@@ -172,6 +172,11 @@ impl ConnectionTable {
         self.pools.all()
     }
 
+    /// The stacks that groups remember, besides those of the connections.
+    pub fn remembered_stacks(&self) -> impl Iterator<Item = &StackId> {
+        self.pools.stacks()
+    }
+
     /// Net growth of `connection`'s group since it fell silent.
     #[must_use]
     pub fn opened_since_silent(&self, connection: &Connection) -> i64 {
@@ -304,7 +309,8 @@ impl ConnectionTable {
             if let Some(request_at) = usage.request_at
                 && usage.requests != connection.requests
             {
-                self.pools.paused(&connection.pool, connection.silent_since(), request_at);
+                let (from, after) = (connection.silent_since(), connection.last_used_by.as_ref());
+                self.pools.paused(&connection.pool, from, request_at, after);
                 if let Some(stack) = connection.last_used_by.take() {
                     self.pools.went_on(&connection.pool, connection.silent_since(), stack);
                 }

@@ -75,7 +75,7 @@ const CONNECTION: &[(&str, Kind)] = &[
     ("silent_ms", Number),
     ("bytes_sent", Number),
     ("bytes_received", Number),
-    ("unread_bytes", Number),
+    ("unread_bytes", NumberOrNull),
     ("opened_since_silent", Number),
     ("opened_by", TextOrNull),
     ("last_used_by", TextOrNull),

@@ -10,11 +10,14 @@ use crate::table::{Connection, PoolKey};
 
 mod exhausted;
 mod siblings;
+mod warm_up;
 
 use siblings::Habit;
 
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;
+/// A silence means something when it is this many times as long as such pauses.
+const TIMES_A_PAUSE: u32 = 2;
 /// At most this many times the usual silence is waited for.
 const MOST_PATIENCE: u32 = 10;
 
@@ -25,7 +28,12 @@ const MOST_PATIENCE: u32 = 10;
 /// a staircase: connections that were opened after others had fallen silent, fell silent
 /// themselves, and were followed by yet others. An idle pool beside a growing one has no such
 /// steps, because its connections were all there before the first of them fell silent; nor have two
-/// pools that grow in turns, because each uses all that it has before it grows.
+/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a single
+/// burst opens a staircase, however slowly, nor what a pool opens in advance: see [`warm_up`].
+///
+/// Threads and tasks with connections of their own make one while they start. What tells is that
+/// connections are used again after the same code, although the group has grown: such code is given
+/// longer than its pauses last.
 ///
 /// Where a group has a staircase, the connections that saw growth and were last used by the code
 /// that is on its steps are accused. Those that saw none, because the pool has reached its cap, are
@@ -44,6 +52,13 @@ struct Candidate<'a> {
     path: Option<String>,
 }
 
+impl<'a> Candidate<'a> {
+    fn new(view: &View<'_>, connection: &'a Connection) -> Self {
+        let (growth, path) = (view.lasting_growth(connection), view.path(connection));
+        Self { connection, growth, path }
+    }
+}
+
 impl Detector for Abandoned {
     fn reason(&self) -> Reason {
         Reason::Abandoned
@@ -52,8 +67,7 @@ impl Detector for Abandoned {
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let mut pools: BTreeMap<PoolKey, Vec<Candidate<'_>>> = BTreeMap::new();
         for connection in view.idle_connections(now) {
-            let growth = view.lasting_growth(connection);
-            let candidate = Candidate { connection, growth, path: view.path(connection) };
+            let candidate = Candidate::new(view, connection);
             pools.entry(view.table().pool_of(connection).key).or_default().push(candidate);
         }
         let (mut lost, mut missed) = (Vec::new(), Vec::new());
@@ -100,26 +114,21 @@ fn lost_to(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
         Some(growth) if growth > 0 => format!("the pool opened {growth} more"),
         _ => "the pool opened others".to_owned(),
     };
-    let copying = members.iter().filter(|member| member.wire.state == WireState::Copy).count();
-    let copying =
-        if copying > 0 { format!(" ({copying} with COPY left open)") } else { String::new() };
+    let count = |is: fn(&Connection) -> bool, what: &str| {
+        let count = members.iter().filter(|member| is(member)).count();
+        if count > 0 { format!(" ({count} {what})") } else { String::new() }
+    };
+    let copying = count(|member| member.wire.state == WireState::Copy, "with COPY left open");
+    let cut = count(Connection::is_answered_in_part, "in the middle of an answer");
     let connections = plural(members.len(), "connection");
     let silence = view.silence(members, now);
-    format!("{connections} idle{copying} and {silence}, while {opened}")
+    format!("{connections} idle{copying}{cut} and {silence}, while {opened}")
 }
 
 /// Those of one pool's silent and idle connections that it has lost.
 fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&'a Connection> {
-    let patience = pool.first().map(|candidate| patience(view, candidate.connection));
-    let risen: Vec<&Candidate<'_>> = pool
-        .iter()
-        .filter(|candidate| candidate.growth > 0)
-        .filter(|candidate| Some(candidate.connection.silent_for(now)) >= patience)
-        .collect();
-    let on_steps = paths_on_steps(view, &risen);
-    let mut accused: Vec<&Candidate<'_>> =
-        risen.into_iter().filter(|candidate| on_steps.contains(&candidate.path)).collect();
-    if !is_staircase(view, &accused) {
+    let mut accused = staircase(view, pool, now);
+    if accused.is_empty() {
         return standing(view, pool);
     }
     // Code that never gives back is to blame before code that does.
@@ -149,6 +158,30 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
         }
     }
     all
+}
+
+/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and have
+/// been silent for longer than pauses after that code last. None when they are not one.
+fn staircase<'a, 'b>(
+    view: &View<'_>,
+    pool: &'b [Candidate<'a>],
+    now: Timestamp,
+) -> Vec<&'b Candidate<'a>> {
+    let mut patience: BTreeMap<&Option<String>, Duration> = BTreeMap::new();
+    let mut risen: Vec<&Candidate<'_>> = pool
+        .iter()
+        .filter(|candidate| candidate.growth > 0)
+        .filter(|candidate| {
+            let patience =
+                patience.entry(&candidate.path).or_insert_with(|| self::patience(view, candidate));
+            candidate.connection.silent_for(now) >= *patience
+        })
+        .collect();
+    let in_advance = warm_up::opened_in_advance(view, &risen);
+    risen.retain(|candidate| !in_advance.contains(&candidate.connection.id));
+    let on_steps = paths_on_steps(view, &risen);
+    risen.retain(|candidate| on_steps.contains(&candidate.path));
+    if is_staircase(view, &risen) { risen } else { Vec::new() }
 }
 
 /// The code that came after the first of the `risen` had fallen silent, and more than once: what
@@ -184,12 +217,12 @@ fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     i64::try_from(pool.len()).is_ok_and(|count| count == open)
 }
 
-/// How long a connection of this one's group must be silent: longer than such silences last there
+/// How long this one must be silent: longer than such silences last in its group, after the same code,
 /// that end by themselves although the group grows, but not for ever.
-fn patience(view: &View<'_>, connection: &Connection) -> Duration {
+fn patience(view: &View<'_>, candidate: &Candidate<'_>) -> Duration {
     let silent_after = view.thresholds().silent_after;
-    let seen = view.table().pool_of(connection).longest_pause();
-    silent_after.max((seen + seen / 2).min(silent_after * MOST_PATIENCE))
+    let seen = view.longest_pause(candidate.connection, candidate.path.as_deref());
+    silent_after.max((seen * TIMES_A_PAUSE).min(silent_after * MOST_PATIENCE))
 }
 
 /// Those that were opened when the first of them was silent already.
@@ -204,19 +237,24 @@ fn later_ones<'a: 'b, 'b>(
     })
 }
 
-/// Whether idle connections make a staircase, whatever code used them last.
-pub(super) fn make_a_staircase(view: &View<'_>, connections: &[&Connection]) -> bool {
-    let candidate =
-        |connection| Candidate { connection, growth: view.lasting_growth(connection), path: None };
-    let candidates: Vec<Candidate<'_>> = connections.iter().copied().map(candidate).collect();
-    is_staircase(view, &candidates.iter().collect::<Vec<_>>())
+/// Those of some idle connections of one pool that make a staircase; none when they do not.
+pub(super) fn on_a_staircase<'a>(
+    view: &View<'_>,
+    connections: &[&'a Connection],
+    now: Timestamp,
+) -> Vec<&'a Connection> {
+    let candidates: Vec<Candidate<'_>> =
+        connections.iter().map(|connection| Candidate::new(view, connection)).collect();
+    staircase(view, &candidates, now).into_iter().map(|candidate| candidate.connection).collect()
 }
 
 fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
     let steps: BTreeSet<i64> = candidates.iter().map(|candidate| candidate.growth).collect();
     let later: BTreeSet<i64> =
         later_ones(view, candidates).map(|candidate| candidate.growth).collect();
-    steps.len() >= STEPS && later.len() >= STEPS - 1
+    steps.len() >= STEPS
+        && later.len() >= STEPS - 1
+        && exhausted::took(candidates.iter().copied()) >= view.burst()
 }
 
 #[cfg(test)]

@@ -14,23 +14,23 @@ use crate::stacks::{Frame, Stack};
 pub type Stacks = HashMap<StackId, Arc<Stack>>;
 
 /// Names what is to blame: the function of the application that the stack leads to, whoever called
-/// it and whatever it called. A stack that leads to none is a cause of its own.
-pub(super) fn cause(stacks: &Stacks, id: &StackId) -> String {
-    match application(stacks, id) {
-        Some([culprit, ..]) => name(culprit),
-        _ => id.0.clone(),
-    }
+/// it and whatever it called. A stack that leads to none blames nobody: frames without names differ
+/// from call to call. One that is not at hand is a cause of its own.
+pub(super) fn cause(stacks: &Stacks, id: &StackId) -> Option<String> {
+    let Some(stack) = stacks.get(id) else { return Some(id.0.clone()) };
+    application(stack)?.first().map(name)
 }
 
 /// Names the way through the application that a stack tells of: its functions from the culprit
-/// outwards, without lines.
-pub(super) fn path(stacks: &Stacks, id: &StackId) -> String {
-    let Some(frames) = application(stacks, id) else { return id.0.clone() };
-    frames.iter().fold(String::new(), |mut path, frame| {
+/// outwards, without lines. `None` when it tells of none.
+pub(super) fn path(stacks: &Stacks, id: &StackId) -> Option<String> {
+    let Some(stack) = stacks.get(id) else { return Some(id.0.clone()) };
+    let path = application(stack)?.iter().fold(String::new(), |mut path, frame| {
         path.push_str(&name(frame));
         path.push('\n');
         path
-    })
+    });
+    Some(path)
 }
 
 /// Whether a stack leads to the application. One that is not at hand may.
@@ -39,8 +39,7 @@ pub(super) fn blames(stacks: &Stacks, id: &StackId) -> bool {
 }
 
 /// The frames from the culprit outwards.
-fn application<'a>(stacks: &'a Stacks, id: &StackId) -> Option<&'a [Frame]> {
-    let stack = stacks.get(id)?;
+fn application(stack: &Stack) -> Option<&[Frame]> {
     stack.frames.get(stack.culprit?..)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::detect::abandoned::make_a_staircase;
+use crate::detect::abandoned::on_a_staircase;
 use crate::detect::evidence::duration;
 use crate::detect::view::commonest_stack;
 use crate::detect::{Detector, Reason, Severity, Verdict, View};
@@ -27,8 +27,10 @@ const LEAK_SHARE: i64 = 3;
 /// rank and not by slope, so that one burst is none, and still at its end, so that a pool that has
 /// filled up is none.
 ///
-/// A program under rising load grows too. It is a leak when a good part of the growth is connections
-/// that fell silent in the window and lie idle while the group opens more.
+/// A program under rising load grows too, and so does one pool beside another that rests. It is a leak
+/// when a good part of the growth itself lies idle: connections that were opened in the window and then
+/// fell silent one after the other while the group opened more. Those are named; of a mere suspicion,
+/// all that make up the growth.
 pub(super) struct Growing;
 
 impl Detector for Growing {
@@ -54,9 +56,9 @@ impl Detector for Growing {
         let mut members = view.groups();
         let mut idle: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
         for connection in view.idle_connections(now) {
-            // Those that were silent before the window say nothing about what grew in it.
-            let fell_silent = connection.silent_since() >= from;
-            if fell_silent && view.lasting_growth(connection) > 0 {
+            // Those that were there before the window say nothing about what grew in it.
+            let grew = connection.opened_at.is_some_and(|at| at > from);
+            if grew && view.lasting_growth(connection) > 0 {
                 idle.entry(view.table().pool_of(connection).key).or_default().push(connection);
             }
         }
@@ -71,25 +73,26 @@ impl Detector for Growing {
     }
 }
 
-fn verdict(
+fn verdict<'a>(
     view: &View<'_>,
     pool: &Pool<'_>,
-    mut members: Vec<&Connection>,
-    idle: &[&Connection],
+    mut members: Vec<&'a Connection>,
+    idle: &[&'a Connection],
     window: Duration,
     now: Timestamp,
 ) -> Verdict {
     let from = now.before(window);
     let growth = pool.growth_since(from);
+    let lost = on_a_staircase(view, idle, now);
     let is_good_part =
-        i64::try_from(idle.len()).is_ok_and(|idle| idle.saturating_mul(LEAK_SHARE) >= growth);
-    let severity = if is_good_part && make_a_staircase(view, idle) {
+        i64::try_from(lost.len()).is_ok_and(|lost| lost.saturating_mul(LEAK_SHARE) >= growth);
+    let severity = if is_good_part && !lost.is_empty() {
+        members = lost;
         Severity::Leak
     } else {
+        members.retain(|member| member.opened_at.is_some_and(|at| at > from));
         Severity::Suspect
     };
-    // Those that make up the growth.
-    members.retain(|member| member.opened_at.is_some_and(|at| at > from));
     members.sort_unstable_by_key(|member| member.id);
     let (stack_of, stack) = commonest_stack(&members);
     let limit = view.thresholds().limit;
@@ -185,12 +188,20 @@ mod tests {
     use crate::server::SessionState;
     use crate::table::testing::{World, server_lists, session};
 
-    #[test]
-    fn a_leak_is_forecast() {
+    /// Every five seconds a connection is opened, used and lost.
+    fn leaking() -> World {
         let mut world = World::new();
         for number in 0..30 {
-            world.open(number, 10.0 + 5.0 * number as f64);
+            let at = 10.0 + 5.0 * number as f64;
+            world.open(number, at);
+            world.request(number, at + 0.1, "leak", WireState::Idle);
         }
+        world
+    }
+
+    #[test]
+    fn a_leak_is_forecast() {
+        let world = leaking();
         let verdicts = judge(&world, 158.0);
         let found = find(&verdicts, Reason::Growing);
         assert_eq!(found.len(), 1);
@@ -200,15 +211,13 @@ mod tests {
             "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; \
              reaches 100 in 350 s"
         );
-        assert_eq!(found[0].connections.len(), 24);
+        let ids: Vec<u64> = found[0].connections.iter().map(|id| id.0).collect();
+        assert_eq!(ids, (6..18).collect::<Vec<_>>(), "those that fell silent");
     }
 
     #[test]
     fn what_the_server_allows_is_forecast_for_all_its_users() {
-        let mut world = World::new();
-        for number in 0..30 {
-            world.open(number, 10.0 + 5.0 * number as f64);
-        }
+        let mut world = leaking();
         // The server allows 7, and the oldest of those that make up the growth is number 6.
         world.hear(157.0, server_lists(vec![session(6, 117.0, SessionState::Idle)]));
         let verdicts = judge(&world, 158.0);
@@ -228,6 +237,26 @@ mod tests {
             }
         }
         let verdicts = judge(&world, 158.0);
+        assert_eq!(find(&verdicts, Reason::Growing)[0].severity, Severity::Suspect);
+    }
+
+    #[test]
+    fn a_pool_that_rests_beside_one_that_rises_is_only_suspect() {
+        let mut world = World::new();
+        // The one that rests was used once, slowly.
+        for number in 100..112 {
+            let at = 40.0 + 2.0 * (number - 100) as f64;
+            world.open(number, at);
+            world.request(number, at + 0.1, "once", WireState::Idle);
+        }
+        for number in 0..24 {
+            world.open(number, 66.0 + 4.0 * number as f64);
+            for used in 0..=number {
+                let at = 66.1 + 4.0 * number as f64 + 0.01 * used as f64;
+                world.request(used, at, "work", WireState::Idle);
+            }
+        }
+        let verdicts = judge(&world, 160.0);
         assert_eq!(find(&verdicts, Reason::Growing)[0].severity, Severity::Suspect);
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Healthy are: pools that warm up with up to 50 connections, come in bursts, refill, rotate with and
 //! without jitter, ping, rest, are replaced with and without overlap; two of them that look like one;
-//! threads that have a connection each. `PGSOCKTRACE_SIMULATIONS` runs another number of each kind.
+//! threads and tasks that have a connection each; two pools of which one rests and one rises; with
+//! and without stacks. `PGSOCKTRACE_SIMULATIONS` runs another number of each kind.
 
 mod plan;
 mod pool;
@@ -52,6 +53,7 @@ fn run(program: &Program, seed: u64) -> Outcome {
         world: World::new(),
         random: Random::new(seed ^ 0x5eed),
         next_id: 1,
+        nameless: program.nameless,
         lost: BTreeMap::new(),
     };
     let mut pools: Vec<Pool> = (1..)
@@ -98,7 +100,9 @@ fn work_alone(
     if *id == 0 {
         *id = around.open(at, tid);
     }
-    around.world.request_by(*id, at + 0.01, "work alone", tid);
+    let free = 6000 + u32::try_from(around.random.below(8)).unwrap();
+    let tid = if bound.wanders { free } else { tid };
+    around.request(*id, at + 0.01, "work alone", tid);
     *next = at + bound.period * (1.0 + bound.jitter * (around.random.chance() - 0.5));
 }
 

@@ -91,14 +91,16 @@ impl<'a> View<'a> {
     /// thread opens one of its own whatever lies idle elsewhere.
     pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
         self.silent_connections(now).filter(|connection| {
-            let is_free = connection.is_idle() || connection.wire.state == WireState::Copy;
+            let is_free = connection.is_idle()
+                || connection.wire.state == WireState::Copy
+                || connection.is_answered_in_part();
             is_free && !connection.wire.listens && !self.bound.contains(&connection.id)
         })
     }
 
     /// Names the way through the application that led to `connection`'s latest request.
     pub(super) fn path(&self, connection: &Connection) -> Option<String> {
-        connection.last_used_by.as_ref().map(|id| code::path(self.stacks, id))
+        connection.last_used_by.as_ref().and_then(|id| code::path(self.stacks, id))
     }
 
     /// Whether `connection`'s latest request came from the application, as far as its stack tells.
@@ -110,12 +112,24 @@ impl<'a> View<'a> {
     /// ways through the application that led to them.
     pub(super) fn went_on(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
         let pool = self.table.pool_of(connection);
-        pool.went_on().map(|(at, id)| (at, code::path(self.stacks, id))).collect()
+        pool.went_on().filter_map(|(at, id)| Some((at, code::path(self.stacks, id)?))).collect()
+    }
+
+    /// The longest pause in `connection`'s group that ended although the group grew, after a use that
+    /// came this way through the application, or that may have.
+    pub(super) fn longest_pause(&self, connection: &Connection, path: Option<&str>) -> Duration {
+        let may_be_after = |after: Option<&StackId>| {
+            let after = after.and_then(|id| code::path(self.stacks, id));
+            path.is_none() || after.is_none() || after.as_deref() == path
+        };
+        let pool = self.table.pool_of(connection);
+        let pauses = pool.pauses().filter(|(after, _)| may_be_after(*after));
+        pauses.map(|(_, pause)| pause).max().unwrap_or_default()
     }
 
     /// Names the code that a stack blames.
     pub(super) fn cause(&self, stack: Option<&StackId>) -> Option<String> {
-        stack.map(|id| code::cause(self.stacks, id))
+        stack.and_then(|id| code::cause(self.stacks, id))
     }
 
     /// Net growth of `connection`'s group since it fell silent, not counting what the group opened
@@ -134,6 +148,14 @@ impl<'a> View<'a> {
         const LEAST: Duration = Duration::from_secs(1);
         const MOST: Duration = Duration::from_secs(10);
         (self.thresholds.silent_after / 8).clamp(LEAST, MOST)
+    }
+
+    /// How long a burst may take to open and use what it needs, also on a machine with much to do.
+    #[must_use]
+    pub fn burst(&self) -> Duration {
+        const LEAST: Duration = Duration::from_secs(3);
+        const MOST: Duration = Duration::from_secs(30);
+        (self.thresholds.silent_after / 4).clamp(LEAST, MOST)
     }
 
     /// "silent for 41-63 s (threshold 60 s)".
@@ -155,14 +177,16 @@ impl<'a> View<'a> {
         for connection in accused {
             let (stack_of, stack) = shown_stack(connection);
             let cause = self.cause(stack.as_ref());
+            // Where nobody is named, stacks tell nothing apart.
+            let stack_of = if cause.is_some() { stack_of } else { StackOf::LastUsedBy };
             let group = (connection.process, connection.endpoints.remote, stack_of, cause);
             groups.entry(group).or_default().push(connection);
         }
-        let verdict = |((process, remote, stack_of, cause), mut members): (Group, Vec<_>)| {
+        let verdict = |((process, remote, _, cause), mut members): (Group, Vec<_>)| {
             members.sort_unstable_by_key(|connection: &&Connection| connection.id);
             let (severity, evidence) = say(&members);
             let connections = members.iter().map(|connection| connection.id).collect();
-            let (_, stack) = commonest_stack(&members);
+            let (stack_of, stack) = commonest_stack(&members);
             let pool = None;
             Verdict {
                 reason,

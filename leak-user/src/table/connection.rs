@@ -224,6 +224,20 @@ impl Connection {
         }
     }
 
+    /// Whether an answer has begun and stopped: what moved last came from the server, which does not
+    /// say that it still works. A cursor that is read in parts and forgotten looks like that.
+    #[must_use]
+    pub fn is_answered_in_part(&self) -> bool {
+        let is_at_work = || {
+            let side = self.server.as_ref().filter(|side| side.at >= self.silent_since());
+            side.is_some_and(|side| side.dialogue() == WireState::Busy)
+        };
+        self.wire.state == WireState::Busy
+            && self.tcp_state == TcpState::Established
+            && self.last_receive > self.last_send
+            && !is_at_work()
+    }
+
     /// Whether the process is known to have read nothing since it last sent.
     ///
     /// [`Self::last_receive`] does not tell: the list's is when bytes came, read or not.

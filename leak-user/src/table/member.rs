@@ -12,6 +12,9 @@ const MAX_THREADS: usize = 4096;
 /// Most uses of a group's connections whose code is remembered.
 const MAX_WENT_ON: usize = 256;
 
+/// Most stacks after which pauses are told apart; the rest count as unknown.
+const MAX_PAUSES: usize = 256;
+
 /// Most ends of a group's connections that are remembered.
 const MAX_RETIRED: usize = 16;
 
@@ -20,7 +23,8 @@ const MAX_RETIRED: usize = 16;
 pub(super) struct Member {
     pub(super) history: History,
     pub(super) last_opened: Option<Timestamp>,
-    pub(super) longest_pause: Duration,
+    /// The longest pause after each stack's uses that ended although the group had grown.
+    pub(super) pauses: BTreeMap<Option<StackId>, Duration>,
     /// When each thread last began a request.
     pub(super) threads: BTreeMap<u32, Timestamp>,
     /// Uses that were followed by others of the same connection, and after which code, the latest
@@ -40,6 +44,15 @@ impl Member {
         }
         let latest = self.threads.entry(tid).or_default();
         *latest = at.max(*latest);
+    }
+
+    pub(super) fn paused(&mut self, after: Option<&StackId>, pause: Duration) {
+        let mut after = after.cloned();
+        if self.pauses.len() >= MAX_PAUSES && !self.pauses.contains_key(&after) {
+            after = None;
+        }
+        let longest = self.pauses.entry(after).or_default();
+        *longest = pause.max(*longest);
     }
 
     pub(super) fn retired(&mut self, age: Duration) {

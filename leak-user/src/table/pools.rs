@@ -114,11 +114,11 @@ impl Pool<'_> {
         self.open_now() - self.open_at(at)
     }
 
-    /// The longest silence of one of its connections that ended in a use although the group grew
-    /// meanwhile: so long may a silence be that says nothing.
-    #[must_use]
-    pub fn longest_pause(&self) -> Duration {
-        self.members.iter().map(|member| member.longest_pause).max().unwrap_or_default()
+    /// The longest silences of its connections that ended in a use although the group grew
+    /// meanwhile, and the stack of the use before each: so long may a silence be that says nothing.
+    pub fn pauses(&self) -> impl Iterator<Item = (Option<&StackId>, Duration)> {
+        let pauses = self.members.iter().flat_map(|member| &member.pauses);
+        pauses.map(|(after, &pause)| (after.as_ref(), pause))
     }
 
     /// When a thread last began a request on one of its connections.
@@ -177,8 +177,15 @@ impl Pools {
         PoolKey { process, remote, identity }
     }
 
-    /// Learns that a connection was used at `until` that had been silent since `from`.
-    pub(super) fn paused(&mut self, key: &PoolKey, from: Timestamp, until: Timestamp) {
+    /// Learns that a connection was used at `until` that had been silent since `from`, after a use
+    /// from this stack.
+    pub(super) fn paused(
+        &mut self,
+        key: &PoolKey,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<&StackId>,
+    ) {
         let pause = until.since(from);
         let burst = (pause / BURST_SHARE).clamp(LEAST_BURST, MOST_BURST);
         if pause <= burst {
@@ -187,7 +194,7 @@ impl Pools {
         let pool = self.pool(key);
         let grew = pool.open_at(until) > pool.open_at(from.after(burst));
         if let Some(member) = self.member(key).filter(|_| grew) {
-            member.longest_pause = member.longest_pause.max(pause);
+            member.paused(after, pause);
         }
     }
 
@@ -258,6 +265,14 @@ impl Pools {
             let changed = histories.filter_map(History::changed_at).max();
             family.open() > 0 || changed.is_some_and(|changed| now.since(changed) < KEEP_EMPTY)
         });
+    }
+
+    /// The stacks that are remembered of uses which others have followed.
+    pub(super) fn stacks(&self) -> impl Iterator<Item = &StackId> {
+        self.families.values().flat_map(|family| family.members.values()).flat_map(|member| {
+            let went_on = member.went_on.iter().map(|(_, id)| id);
+            went_on.chain(member.pauses.keys().flatten())
+        })
     }
 
     /// The group that `key`'s connections are judged with.

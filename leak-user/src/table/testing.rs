@@ -117,13 +117,6 @@ impl World {
         self.table.apply(&event, secs(at));
     }
 
-    /// Opens a connection on one thread, and the server answers its startup message.
-    pub(crate) fn open_by(&mut self, id: u64, at: f64, tid: u32) {
-        self.dial(id, at);
-        self.establish(id, at + 0.001);
-        self.request_by(id, at + 0.002, "startup", tid);
-    }
-
     /// Sends a request from `stack` on one thread that leaves the connection idle.
     pub(crate) fn request_by(&mut self, id: u64, at: f64, stack: &str, tid: u32) {
         if let Some(usage) = self.counters.get_mut(&id) {

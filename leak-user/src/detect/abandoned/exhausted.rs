@@ -22,10 +22,6 @@ pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) ->
     let mut moments: Vec<Timestamp> =
         pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
     moments.sort_unstable();
-    let took = match (moments.first(), moments.last()) {
-        (Some(first), Some(last)) => last.since(*first),
-        _ => return false,
-    };
     let after_the_same = first.path.is_some()
         && pool.iter().all(|candidate| {
             // A startup message and nothing else is no use.
@@ -35,7 +31,16 @@ pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) ->
         && is_whole_pool(view, pool)
         && (after_the_same || pool.iter().all(|candidate| is_late(view, candidate.connection)))
         && moments.is_sorted_by(|one, next| next.since(*one) >= ONE_BY_ONE)
-        && took >= LEAST_TIME
+        && took(pool) >= LEAST_TIME
+}
+
+/// From when the first fell silent until the last did.
+pub(super) fn took<'a, 'b: 'a>(pool: impl IntoIterator<Item = &'a Candidate<'b>>) -> Duration {
+    let silent_since = pool.into_iter().map(|candidate| candidate.connection.silent_since());
+    let ends = silent_since.fold(None, |ends: Option<(Timestamp, Timestamp)>, at| {
+        Some(ends.map_or((at, at), |(first, last)| (first.min(at), last.max(at))))
+    });
+    ends.map_or(Duration::ZERO, |(first, last)| last.since(first))
 }
 
 /// Whether all of a pool fell silent, one by one, each after code that was never seen to give a
@@ -57,7 +62,10 @@ pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
                 .as_ref()
                 .is_some_and(|path| given_back.iter().all(|(_, given)| given != path))
     };
-    pool.iter().all(never_given_back) && interludes(pool, &given_back) >= STEPS
+    // What falls silent within a burst, a round of keepalives is one, does so together.
+    pool.iter().all(never_given_back)
+        && interludes(pool, &given_back) >= STEPS
+        && took(pool) >= view.burst()
 }
 
 /// After how many of a pool's last uses, but before the next, other code used it.

@@ -216,3 +216,81 @@ fn without_stacks_only_growth_accuses() {
     assert_eq!(found[0].stack, None);
     assert!((9..=11).contains(&found[0].connections.len()), "{found:?}");
 }
+
+/// A pool that opens 50 connections one by one on one thread, each needing some time, and no more.
+#[test]
+fn filling_up_slowly_is_quiet_whoever_looks() {
+    let mut world = World::new();
+    for number in 0..50 {
+        world.open(number, 1.0 + 2.0 * number as f64);
+        no_leak(&world, 2.0 + 2.0 * number as f64);
+    }
+    no_leak(&world, 300.0);
+}
+
+#[test]
+fn connections_that_are_never_used_and_go_on_being_opened_are_lost() {
+    let mut world = World::new();
+    for number in 0..30 {
+        world.open(number, 1.0 + 10.0 * number as f64);
+    }
+    let verdicts = judge(&world, 295.0);
+    assert_eq!(find(&verdicts, Reason::Abandoned)[0].severity, Severity::Leak);
+}
+
+#[test]
+fn a_burst_on_a_slow_machine_is_no_staircase() {
+    let mut world = World::new();
+    for number in 0..11 {
+        let at = 1.0 + 1.2 * number as f64;
+        world.open(number, at);
+        query(&mut world, number, at + 0.5, "look");
+    }
+    no_leak(&world, 100.0);
+}
+
+#[test]
+fn a_cursor_that_was_read_in_part_is_not_busy() {
+    let lost_in = |answered: bool| {
+        let mut world = leaking(12, 10.0);
+        for number in 1..=12 {
+            world.set(number, |usage| {
+                usage.wire.state = WireState::Busy;
+                usage.last_receive = if answered { usage.last_receive } else { None };
+            });
+        }
+        judge(&world, 150.0)
+    };
+    let verdicts = lost_in(true);
+    let found = find(&verdicts, Reason::Abandoned);
+    assert_eq!(found[0].severity, Severity::Leak);
+    assert!(found[0].evidence.contains("(9 in the middle of an answer)"), "{}", found[0].evidence);
+    let verdicts = lost_in(false);
+    assert!(find(&verdicts, Reason::Abandoned).is_empty(), "a long report: {verdicts:?}");
+}
+
+#[test]
+fn a_copy_that_nobody_feeds_is_lost() {
+    let mut world = leaking(12, 10.0);
+    for number in 1..=12 {
+        world.set(number, |usage| usage.wire.state = WireState::Copy);
+    }
+    let verdicts = judge(&world, 150.0);
+    let evidence = &find(&verdicts, Reason::Abandoned)[0].evidence;
+    assert!(evidence.contains("(9 with COPY left open)"), "{evidence}");
+}
+
+#[test]
+fn a_long_pause_counts_for_the_code_before_it() {
+    let found_at = |paused: &str, at: f64| {
+        let mut world = leaking(12, 10.0);
+        // One that lay idle for 50 s was used again, although the group had grown.
+        world.open(100, 20.0);
+        query(&mut world, 100, 21.0, paused);
+        query(&mut world, 100, 71.0, paused);
+        !find(&judge(&world, at), Reason::Abandoned).is_empty()
+    };
+    assert!(found_at("spare", 121.0), "another code's pause does not delay");
+    assert!(!found_at("leak", 121.0), "so long may this code pause");
+    assert!(found_at("leak", 170.0), "but not twice as long");
+}

@@ -12,6 +12,8 @@ pub(super) struct Surroundings {
     pub(super) world: World,
     pub(super) random: Random,
     pub(super) next_id: u64,
+    /// No stack is known.
+    pub(super) nameless: bool,
     /// Lost connections, and when each was.
     pub(super) lost: BTreeMap<ConnectionId, f64>,
 }
@@ -20,8 +22,15 @@ impl Surroundings {
     pub(super) fn open(&mut self, at: f64, tid: u32) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.world.open_by(id, at, tid);
+        self.world.dial(id, at);
+        self.world.establish(id, at + 0.001);
+        self.request(id, at + 0.002, "startup", tid);
         id
+    }
+
+    pub(super) fn request(&mut self, id: u64, at: f64, stack: &str, tid: u32) {
+        let stack = if self.nameless { "" } else { stack };
+        self.world.request_by(id, at, stack, tid);
     }
 }
 
@@ -107,7 +116,7 @@ impl Pool {
             (true, true) => format!("work {} 0", self.number),
             (false, _) => format!("work {} {function}", self.number),
         };
-        around.world.request_by(id, at + 0.005, &stack, tid);
+        around.request(id, at + 0.005, &stack, tid);
         if leaks {
             self.lost += 1;
             around.lost.insert(ConnectionId(id), at);
@@ -142,7 +151,11 @@ impl Pool {
                 self.arrive(at, around);
             }
             if at % self.plan.burst_every < 0.05 {
-                for number in 0..around.random.below(self.plan.burst) {
+                let height = match self.plan.crest {
+                    0.0 => around.random.below(self.plan.burst),
+                    crest => 2 + (at % crest / self.plan.burst_every) as usize,
+                };
+                for number in 0..height {
                     self.arrive(at + 0.001 * number as f64, around);
                 }
             }
@@ -167,7 +180,7 @@ impl Pool {
         let helper = self.number * 1000 + 998;
         for (id, since) in &mut self.idle {
             if at - *since >= self.plan.keepalive {
-                around.world.request_by(*id, at, "ping", helper);
+                around.request(*id, at, "ping", helper);
                 *since = at;
             }
         }

@@ -32,7 +32,7 @@ impl Collector {
                         self.slots.insert(*id, slot);
                         self.meet(usage.opener.process, Some(&usage.opener.comm))?;
                         if usage.tcp_state == TcpState::Close {
-                            undestroyed.push(self.closed_but_held(*id, usage));
+                            undestroyed.extend(self.closed_but_held(*id, usage));
                         }
                     }
                     self.tell_at(now, &Fact::Event(event))?;
@@ -80,11 +80,19 @@ impl Collector {
     }
 
     /// What sock_diag would say of a connection that is closed but held by its process: it lists none.
-    /// What only the list knows stays as it was.
-    pub(super) fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> ListedSocket {
+    /// What only the list knows stays as it was. `None` when nobody holds it: its end was missed.
+    pub(super) fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> Option<ListedSocket> {
         let known = self.engine.table().get(id);
+        let listed = known.filter(|known| known.unread_bytes.is_some());
+        // Until it is listed, whoever opened it has it.
+        let mut held_by =
+            listed.map_or_else(|| vec![usage.opener.process], |listed| listed.held_by.clone());
+        held_by.retain(|&holder| !self.engine.has_exited(holder));
+        if held_by.is_empty() {
+            return None;
+        }
         let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
-        ListedSocket {
+        Some(ListedSocket {
             id,
             endpoints: usage.endpoints,
             tcp_state: usage.tcp_state,
@@ -93,9 +101,8 @@ impl Collector {
             bytes_received: known.map_or(usage.bytes_received, |known| known.bytes_received),
             last_send: used(usage.last_send),
             last_receive: used(usage.last_receive),
-            held_by: known
-                .map_or_else(|| vec![usage.opener.process], |known| known.held_by.clone()),
-        }
+            held_by,
+        })
     }
 
     /// Says what cannot be seen, once.
