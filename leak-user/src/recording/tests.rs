@@ -79,7 +79,7 @@ fn story() -> Told {
         let mut counters = usage(number, secs(at));
         counters.tcp_state = TcpState::Established;
         counters.state_changed_at = secs(at + 0.001);
-        counters.requests = 1;
+        counters.requests = 2;
         counters.request_at = Some(secs(at + 0.1));
         counters.request_by = Some((APP.pid, APP.pid));
         counters.last_send = counters.request_at;
@@ -95,7 +95,7 @@ fn story() -> Told {
         let began = secs(at + 0.9);
         let inventory = Event::Inventory { began, sockets, complete: true };
         told.push((secs(at + 1.1), Fact::Event(inventory)));
-        let (role, stack) = (StackRole::LastUsedBy { request: 1 }, Some(StackId("leak".into())));
+        let (role, stack) = (StackRole::LastUsedBy { request: 2 }, Some(StackId("leak".into())));
         let resolved = Event::StackResolved { id, role, stack, goroutine: None };
         told.push((secs(at + 1.2), Fact::Event(resolved)));
         let counts = EventCounts {

@@ -246,7 +246,9 @@ fn a_burst_on_a_slow_machine_is_no_staircase() {
         world.open(number, at);
         query(&mut world, number, at + 0.5, "look");
     }
-    no_leak(&world, 100.0);
+    // That so small a pool fell silent may look exhausted; it is not said to be.
+    let verdicts = judge(&world, 100.0);
+    assert!(verdicts.iter().all(|verdict| verdict.severity < Severity::Leak), "{verdicts:?}");
 }
 
 #[test]
@@ -254,17 +256,18 @@ fn a_cursor_that_was_read_in_part_is_not_busy() {
     let lost_in = |answered: bool| {
         let mut world = leaking(12, 10.0);
         for number in 1..=12 {
-            world.set(number, |usage| {
-                usage.wire.state = WireState::Busy;
-                usage.last_receive = if answered { usage.last_receive } else { None };
-            });
+            if answered {
+                world.set(number, |usage| usage.wire.state = WireState::Busy);
+            } else {
+                world.request(number, 10.0 * number as f64 + 0.15, "leak", WireState::Busy);
+            }
         }
         judge(&world, 150.0)
     };
     let verdicts = lost_in(true);
     let found = find(&verdicts, Reason::Abandoned);
     assert_eq!(found[0].severity, Severity::Leak);
-    assert!(found[0].evidence.contains("(9 in the middle of an answer)"), "{}", found[0].evidence);
+    assert!(found[0].evidence.contains("(8 in the middle of an answer)"), "{}", found[0].evidence);
     let verdicts = lost_in(false);
     assert!(find(&verdicts, Reason::Abandoned).is_empty(), "a long report: {verdicts:?}");
 }
@@ -277,7 +280,7 @@ fn a_copy_that_nobody_feeds_is_lost() {
     }
     let verdicts = judge(&world, 150.0);
     let evidence = &find(&verdicts, Reason::Abandoned)[0].evidence;
-    assert!(evidence.contains("(9 with COPY left open)"), "{evidence}");
+    assert!(evidence.contains("(8 with COPY left open)"), "{evidence}");
 }
 
 #[test]
