@@ -155,6 +155,7 @@ mod tests {
             module: None,
             file: Some((*file).to_owned()),
             line: Some(*line),
+            address: 0,
         };
         let frames = frames.iter().map(frame).collect();
         Stack {

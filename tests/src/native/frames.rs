@@ -7,6 +7,7 @@
 //!   which gdb uses, and others write these differently;
 //! - names of inlined C++ functions that are not seen outside of their file: debug information has their last
 //!   part only, and gdb puts the rest together;
+//! - functions of which gdb knows the last part of the name only, because debug information is of lines alone;
 //! - closures of Rust, named after the function that they are written in, and without what only polls
 //!   them: that is how the tracer tells asynchronous functions;
 //! - names that the module has for one address, as `connect` and `__connect`;
@@ -100,11 +101,11 @@ impl<'a> Comparison<'a> {
         let mut outward_of_closure = false;
         let told = self.told.iter().take(self.told.len() - beyond);
         told.filter(|frame| {
-            let name = frame.function.as_deref().unwrap_or_default();
-            if outward_of_closure && passes_a_poll_on(name) {
+            let name = names::without_hashes(frame.function.as_deref().unwrap_or_default());
+            if outward_of_closure && passes_a_poll_on(&name) {
                 return false;
             }
-            outward_of_closure = is_own_closure(name);
+            outward_of_closure = is_own_closure(&name);
             true
         })
         .collect()

@@ -12,11 +12,14 @@ type Addresses = HashMap<String, String>;
 
 /// Whether both name the same function of `module`.
 pub(super) fn is_same(told: &str, traced: &str, module: Option<&str>) -> bool {
+    let told = &without_hashes(told);
     let of_made_up = told.strip_prefix(MADE_UP);
     let is_cpp = of_made_up.is_some() || is_cpp(told);
     let plain_told = plain(of_made_up.unwrap_or(told), is_cpp);
     let plain_traced = plain(traced, is_cpp);
+    let is_last_part = !plain_told.contains("::");
     plain_told == plain_traced
+        || (is_last_part && plain_traced.ends_with(&format!("::{plain_told}")))
         || (of_made_up.is_some() && plain_told.ends_with(&format!("::{plain_traced}")))
         || module.is_some_and(|module| are_aliases(told, traced, module))
 }
@@ -105,7 +108,7 @@ fn addresses(module: &str) -> Arc<Addresses> {
 }
 
 /// A name of Rust's without the hashes by which it tells versions apart.
-fn without_hashes(name: &str) -> String {
+pub(super) fn without_hashes(name: &str) -> String {
     let is_hash = |text: &str| text.len() >= 12 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let name = match name.rsplit_once("::h") {
         Some((before, hash)) if is_hash(hash) => before,
