@@ -6,7 +6,9 @@ use std::sync::{Arc, Once};
 
 use super::binary::{BinaryStore, FileId};
 use super::culprit::{culprit, matches};
-use super::modules::{Identity, Line, Mapping, Modules};
+use super::identity::Identity;
+use super::locate::Line;
+use super::modules::{Mapping, Modules};
 use super::perf_map::PerfMap;
 use super::raw::RawStack;
 use super::unwind::walk;

@@ -49,6 +49,8 @@ mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod golang;
+mod identity;
+mod locate;
 mod modules;
 mod perf_map;
 mod perf_name;
@@ -57,6 +59,7 @@ mod raw;
 mod registers;
 mod resolver;
 mod shortfall;
+mod sighting;
 mod skipped;
 mod symbolize;
 #[cfg(test)]
@@ -71,10 +74,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::{Deserialize, Serialize};
 
 pub use self::driver_frames::{DriverFrames, DriverFramesError};
-pub use self::modules::{ModulesError, Pinner, Sighting};
 pub use self::raw::RawStack;
 pub use self::resolver::{Resolved, Resolver};
 pub use self::shortfall::{Shortfall, StackCounts};
+pub use self::sighting::{ModulesError, Pinner, Sighting};
 pub use self::watch::Watch;
 use crate::event::StackId;
 

@@ -11,7 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::modules::{locate_in_root, start_ticks};
+use super::identity::start_ticks;
+use super::locate::locate_in_root;
 use super::perf_name::split;
 use super::symbolize::Symbol;
 use crate::event::{ProcessKey, Timestamp};

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::modules::start_ticks;
+use super::identity::start_ticks;
 use super::{Language, Quality, RawStack, Resolver, Stack};
 use crate::event::{ProcessKey, Timestamp};
 

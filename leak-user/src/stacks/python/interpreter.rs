@@ -178,7 +178,7 @@ fn look_up(
 mod tests {
     use super::*;
     use crate::event::ProcessKey;
-    use crate::stacks::modules::start_ticks;
+    use crate::stacks::identity::start_ticks;
 
     #[test]
     fn slots_of_both_c_libraries() {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::super::modules::start_ticks;
+use super::super::identity::start_ticks;
 use crate::event::ProcessKey;
 
 /// A process's memory. It stays that of the same program when the PID passes to another process or
