@@ -42,7 +42,7 @@ pub(crate) enum Need {
     Corpus(Language),
 }
 
-/// All needs but the corpus's languages that no test uses.
+/// All needs.
 pub(crate) const EVERYTHING: &[Need] = &[
     Need::Build,
     Need::Database,
@@ -50,7 +50,13 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Tests,
     Need::Bench,
     Need::GoReleases,
+    Need::Corpus(Language::C),
     Need::Corpus(Language::Go),
+    Need::Corpus(Language::Java),
+    Need::Corpus(Language::Node),
+    Need::Corpus(Language::Php),
+    Need::Corpus(Language::Python),
+    Need::Corpus(Language::Ruby),
 ];
 
 /// Something that must be there.
@@ -96,24 +102,6 @@ const REQUIREMENTS: &[Requirement] = &[
         packages: &["golang-github-lib-pq-dev"],
         elsewhere: "Put the sources of the Go package github.com/lib/pq under \
                     /usr/share/gocode/src.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || Path::new(LIBPQ_HEADER).exists(),
-        packages: &["libpq-dev"],
-        elsewhere: "Install the headers of libpq.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || which("gcc").is_some(),
-        packages: &["gcc", "libc6-dev"],
-        elsewhere: "Install gcc.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
-        packages: &["python3", "python3-psycopg2"],
-        elsewhere: "Install psycopg2 for /usr/bin/python3.",
     },
     Requirement {
         need: Need::Tests,
@@ -197,7 +185,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::GoReleases) {
         golang::set_up(&target_directory(workspace))?;
     }
-    if needs.contains(&Need::Tests) {
+    if needs.contains(&Need::Corpus(Language::Node)) {
         runtimes::node_pg(workspace)?;
     }
     Ok(())

@@ -4,68 +4,25 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Need, Requirement};
+use super::{Need, Requirement, succeeds};
 use crate::{
     process::{check, which},
     toolchain::{target_directory, tools_directory},
 };
 
-/// What they are.
+/// What the tests of stacks ask for beyond what the corpus's languages do.
 pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         need: Need::Tests,
-        present: || {
-            succeeds(
-                Command::new("/usr/bin/python3")
-                    .args(["-c", "import psycopg, asyncpg, uvloop, gevent"]),
-            )
-        },
-        packages: &["python3-psycopg", "python3-asyncpg", "python3-uvloop", "python3-gevent"],
-        elsewhere: "Install psycopg, asyncpg, uvloop and gevent for /usr/bin/python3.",
+        present: || succeeds("/usr/bin/python3", &["-c", "import uvloop, gevent"]),
+        packages: &["python3-uvloop", "python3-gevent"],
+        elsewhere: "Install uvloop and gevent for /usr/bin/python3.",
     },
     Requirement {
         need: Need::Tests,
-        present: || which("node").is_some(),
-        packages: &["nodejs"],
-        elsewhere: "Install Node.js.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || which("java").is_some() && which("jcmd").is_some(),
+        present: || which("jcmd").is_some(),
         packages: &["default-jdk-headless"],
         elsewhere: "Install a JDK, 17 or newer.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || {
-            let jars = ["HikariCP.jar", "postgresql.jar", "slf4j-api.jar", "slf4j-nop.jar"];
-            jars.iter().all(|jar| Path::new("/usr/share/java").join(jar).exists())
-        },
-        packages: &["libhikaricp-java", "libpostgresql-jdbc-java", "libslf4j-java"],
-        elsewhere: "Put HikariCP.jar, postgresql.jar, slf4j-api.jar and slf4j-nop.jar into \
-                    /usr/share/java.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || succeeds(Command::new("ruby").args(["-e", "require 'pg'"])),
-        packages: &["ruby", "ruby-pg"],
-        elsewhere: "Install Ruby and its gem pg.",
-    },
-    Requirement {
-        need: Need::Tests,
-        present: || {
-            let loaded =
-                "exit(extension_loaded('pdo_pgsql') && extension_loaded('pgsql') ? 0 : 1);";
-            succeeds(Command::new("php").args(["-r", loaded]))
-        },
-        packages: &["php-cli", "php-pgsql"],
-        elsewhere: "Install PHP with its extensions pgsql and pdo_pgsql.",
-    },
-    Requirement {
-        need: Need::Bench,
-        present: || which("gdb").is_some(),
-        packages: &["gdb"],
-        elsewhere: "Install gdb.",
     },
 ];
 
@@ -73,7 +30,16 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
 const NODE_PACKAGES: &str = "usr/share/nodejs";
 
 /// Debian's packages that are node-postgres and what it is made of.
-const NODE_PG: [&str; 4] = ["node-pg", "node-readable-stream", "node-split2", "node-xtend"];
+const NODE_PG: [&str; 8] = [
+    "node-pg",
+    "node-split2",
+    "node-readable-stream",
+    "node-xtend",
+    "node-inherits",
+    "node-util-deprecate",
+    "node-string-decoder",
+    "node-safe-buffer",
+];
 
 /// Where node-postgres may be: Debian's place, and that of the unpacked packages.
 pub(crate) fn node_path(workspace: &Path) -> String {
@@ -86,7 +52,8 @@ pub(crate) fn node_path(workspace: &Path) -> String {
 pub(super) fn node_pg(workspace: &Path) -> Result<()> {
     let is_there = || {
         let mut node = Command::new("node");
-        succeeds(node.args(["-e", "require('pg')"]).env("NODE_PATH", node_path(workspace)))
+        let node = node.args(["-e", "require('pg')"]).env("NODE_PATH", node_path(workspace));
+        node.output().is_ok_and(|output| output.status.success())
     };
     if is_there() {
         return Ok(());
@@ -106,9 +73,4 @@ pub(super) fn node_pg(workspace: &Path) -> Result<()> {
     }
     ensure!(is_there(), "The packages did not bring node-postgres. {advice}");
     Ok(())
-}
-
-/// Whether a command succeeds; used to ask interpreters for their modules.
-fn succeeds(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
 }

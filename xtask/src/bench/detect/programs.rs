@@ -11,20 +11,11 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::manifest::{CORPUS, Program};
-use crate::{process, setup, setup::Language, toolchain::target_directory};
-
-/// Debian's packages of the Node driver, which are unpacked where they cannot be installed: they insist on
-/// Debian's own Node.
-const NODE_PACKAGES: &[&str] = &[
-    "node-pg",
-    "node-split2",
-    "node-readable-stream",
-    "node-xtend",
-    "node-inherits",
-    "node-util-deprecate",
-    "node-string-decoder",
-    "node-safe-buffer",
-];
+use crate::{
+    process, setup,
+    setup::{Language, runtimes::node_path},
+    toolchain::target_directory,
+};
 
 /// Builds programs when they are first asked for.
 pub(super) struct Workshop {
@@ -38,7 +29,7 @@ pub(super) struct Workshop {
 #[derive(Clone)]
 struct Recipe {
     words: Vec<PathBuf>,
-    env: Vec<(&'static str, PathBuf)>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Recipe {
@@ -123,7 +114,7 @@ impl Workshop {
             Language::Java => self.java(&source, &binary)?,
             Language::Node => {
                 let mut recipe = Recipe::of(&["node".as_ref(), &source]);
-                recipe.env.push(("NODE_PATH", self.node_modules()?));
+                recipe.env.push(("NODE_PATH", node_path(&self.workspace)));
                 recipe
             }
             Language::Rust => {
@@ -163,30 +154,5 @@ impl Workshop {
             path.as_ref(),
             class.as_ref(),
         ]))
-    }
-
-    /// Where Node finds the driver.
-    fn node_modules(&self) -> Result<PathBuf> {
-        let installed = PathBuf::from("/usr/share/nodejs");
-        if installed.join("pg/package.json").is_file() {
-            return Ok(installed);
-        }
-        let unpacked = self.target.join("node");
-        let modules = unpacked.join("usr/share/nodejs");
-        if modules.join("pg/package.json").is_file() {
-            return Ok(modules);
-        }
-        let packages = unpacked.join("packages");
-        fs::create_dir_all(&packages)?;
-        process::check(
-            Command::new("apt-get")
-                .args(["-q", "download"])
-                .args(NODE_PACKAGES)
-                .current_dir(&packages),
-        )?;
-        for package in fs::read_dir(&packages)? {
-            process::check(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(&unpacked))?;
-        }
-        Ok(modules)
     }
 }
