@@ -125,12 +125,18 @@ const PREFACE: &str = "\
 # Stacks
 
 Written by `cargo xtask bench stacks`, which anyone can repeat. Frames are compared one by one, function and line,
-with what the witness told of the same call: the program itself or its debugger. \"Added\" is the time that the kernel
-programs spent on one request and its answer, as the kernel's statistics tell it.
+with what the witness told of the same call: the program itself or its debugger. \"Opened by\" and \"last used by\" say
+how often the reported culprit was the right one, by the stack of the connect and of the last request. \"Added\" is the
+time that the kernel programs spent on one request and its answer, as the kernel's statistics tell it; where a row joins
+several builds, the largest.
 
 Go's runtime is asked by the traced program itself, in the expression that makes the call: functions of the library that
 lead from there into the kernel it cannot tell, so of those only their packages are compared. Functions of the runtime
 that it keeps to itself and the types of instantiated functions are left out on both sides.
+
+Asynchronous functions of Rust are told by their own names: what only polls them (closures, `Future::poll`, the
+executor's steps between a task and its function) is folded into them, and left out of what gdb tells. A driver that
+sends from a task of its own, as tokio-postgres does, hides its caller from every stack: nobody is named then.
 
 ";
 
