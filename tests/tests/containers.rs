@@ -187,8 +187,10 @@ fn gone_at_once(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let quality = &report.stack_quality;
     let gone = quality.reasons.get("process_gone").copied().unwrap_or(0);
-    assert_eq!((quality.complete + gone, quality.truncated), (RUNS, 0), "{quality:?}");
-    assert!(quality.complete >= RUNS * 3 / 4, "{quality:?}");
+    let told = quality.complete + gone;
+    // One that is slow to exit has the stack of its request besides.
+    assert!(told >= RUNS && quality.truncated == 0 && quality.none == gone, "{quality:?}");
+    assert!(quality.complete >= told * 3 / 4, "{quality:?}");
     Ok(())
 }
 
