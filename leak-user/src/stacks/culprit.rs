@@ -34,7 +34,8 @@ pub(super) fn culprit(
 fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<Rank> {
     let function = frame.function.as_deref()?;
     let own = without_vendor(function);
-    let module = frame.module.as_deref().map(base_name);
+    // An interpreter's call is in no module; its source file may be named like one.
+    let module = frame.module.as_deref().filter(|_| frame.module != frame.file).map(base_name);
     let paths = || [&frame.file, &frame.module].into_iter().flatten();
     let is_library = any_name(&PARSED.functions, frame, language)
         || module.is_some_and(|module| any(&PARSED.modules, module))
