@@ -258,12 +258,16 @@ fn backend_pid(payload: &Payload) -> u32 {
     u32::from_be_bytes([message[5], message[6], message[7], message[8]])
 }
 
-/// `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`, alone or after the two empty
-/// messages with which the extended protocol begins its answer.
+/// `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`, alone or after the empty messages with
+/// which the extended protocol begins its answer: one that it has parsed the statement, unless that
+/// was done before, and one that it has bound it.
 #[inline(always)]
 fn notice_copy(connection: &mut Connection, head: &Head) {
-    let parsed_and_bound = head.bytes[0] == b'1' && head.word(1) == 4 && head.bytes[5] == b'2';
-    let kind = if parsed_and_bound { head.bytes[10] } else { head.bytes[0] };
+    let kind = match head.bytes[0] {
+        b'1' if head.word(1) == 4 && head.bytes[5] == b'2' => head.bytes[10],
+        b'2' if head.word(1) == 4 => head.bytes[5],
+        first => first,
+    };
     match kind {
         b'G' | b'H' => connection.wire = state::COPY,
         b'W' => connection.wire = state::REPLICATION,

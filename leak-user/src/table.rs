@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use connection::Connection;
 pub use losses::Losses;
+pub use member::WentOn;
 pub use pools::{Identity, Pool, PoolKey};
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
@@ -102,7 +103,8 @@ impl ConnectionTable {
                     if let (StackRole::LastUsedBy { request }, Some(stack)) = (role, stack)
                         && *request < connection.requests
                     {
-                        self.pools.went_on(&connection.pool, now, stack.clone());
+                        let (id, stack, pause) = (*id, stack.clone(), Duration::ZERO);
+                        self.pools.went_on(&connection.pool, WentOn { id, at: now, stack, pause });
                     }
                 }
             }
@@ -312,7 +314,8 @@ impl ConnectionTable {
                 let (from, after) = (connection.silent_since(), connection.last_used_by.as_ref());
                 self.pools.paused(&connection.pool, from, request_at, after);
                 if let Some(stack) = connection.last_used_by.take() {
-                    self.pools.went_on(&connection.pool, connection.silent_since(), stack);
+                    let (at, pause) = (from, request_at.since(from));
+                    self.pools.went_on(&connection.pool, WentOn { id, at, stack, pause });
                 }
             }
             if let (Some(sqlstate), None) = (&usage.wire.refused, &connection.wire.refused) {

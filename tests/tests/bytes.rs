@@ -150,6 +150,10 @@ fn states_of_the_dialogue(suite: &Suite) -> Result<()> {
     let copy = session(suite, &mut client)?;
     client.ok("query CREATE TEMP TABLE incoming (line text)")?;
     client.ok("query COPY incoming FROM STDIN")?;
+    let prepared_copy = session(suite, &mut client)?;
+    client.ok("query CREATE TEMP TABLE incoming (line text)")?;
+    client.ok("prepare fill COPY incoming FROM STDIN")?;
+    client.ok("execute fill")?;
     let copied = session(suite, &mut client)?;
     client.ok("query CREATE TEMP TABLE incoming (line text)")?;
     client.ok("query COPY incoming FROM STDIN")?;
@@ -164,6 +168,7 @@ fn states_of_the_dialogue(suite: &Suite) -> Result<()> {
     assert_eq!(state(in_transaction)?, "in_transaction");
     assert_eq!(state(failed)?, "failed_transaction");
     assert_eq!(state(copy)?, "copy");
+    assert_eq!(state(prepared_copy)?, "copy", "by a prepared statement");
     assert_eq!(state(copied)?, "idle", "after COPY");
     assert_eq!(state(busy)?, "busy");
     Ok(())

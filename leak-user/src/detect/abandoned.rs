@@ -204,9 +204,9 @@ fn standing<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> 
     connections.filter(|connection| view.stands_accused(connection)).collect()
 }
 
-/// The code after whose uses connections of this one's group were used again.
+/// The code after whose uses connections of this one's group were given back.
 fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<String> {
-    let uses = candidate.map(|candidate| view.went_on(candidate.connection)).unwrap_or_default();
+    let uses = candidate.map(|candidate| view.given_back(candidate.connection)).unwrap_or_default();
     uses.into_iter().map(|(_, path)| path).collect()
 }
 

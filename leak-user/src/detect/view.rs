@@ -8,7 +8,7 @@ use crate::detect::{
     Reason, Severity, StackOf, Stacks, Standing, Thresholds, Verdict, code, evidence,
 };
 use crate::event::{ConnectionId, ProcessKey, StackId, Timestamp, WireState};
-use crate::table::{Connection, ConnectionTable, PoolKey};
+use crate::table::{Connection, ConnectionTable, PoolKey, WentOn};
 
 /// The table at one moment, without the connections that have been judged already.
 #[derive(Debug)]
@@ -108,11 +108,22 @@ impl<'a> View<'a> {
         connection.last_used_by.as_ref().is_some_and(|id| code::blames(self.stacks, id))
     }
 
-    /// Uses of `connection`'s group that were followed by others of the same connection, and the
-    /// ways through the application that led to them.
-    pub(super) fn went_on(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
+    /// Uses of `connection`'s group after which the connection was given back, and the ways through the
+    /// application that led to them: others followed on the same connection.
+    ///
+    /// Code that goes on using what it holds is not counted: uses that came the same way as the
+    /// latest on the same connection, one soon after the other.
+    pub(super) fn given_back(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
         let pool = self.table.pool_of(connection);
-        pool.went_on().filter_map(|(at, id)| Some((at, code::path(self.stacks, id)?))).collect()
+        let given_back = |used: &WentOn| {
+            let path = code::path(self.stacks, &used.stack)?;
+            let is_held = || {
+                let latest = self.table.get(used.id).and_then(|connection| self.path(connection));
+                latest.as_ref() == Some(&path) && used.pause < self.grace()
+            };
+            (!is_held()).then_some((used.at, path))
+        };
+        pool.went_on().filter_map(given_back).collect()
     }
 
     /// The longest pause in `connection`'s group that ended although the group grew, after a use that

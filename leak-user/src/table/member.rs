@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::event::{StackId, Timestamp};
+use crate::event::{ConnectionId, StackId, Timestamp};
 use crate::table::history::History;
 
 /// Most threads of a group whose latest use is remembered; the longest idle are forgotten first.
@@ -18,6 +18,19 @@ const MAX_PAUSES: usize = 256;
 /// Most ends of a group's connections that are remembered.
 const MAX_RETIRED: usize = 16;
 
+/// A use of a connection that another use followed.
+#[derive(Clone, Debug)]
+pub struct WentOn {
+    /// The connection.
+    pub id: ConnectionId,
+    /// When it was used.
+    pub at: Timestamp,
+    /// The code that used it.
+    pub stack: StackId,
+    /// How long it rested then, as far as is known.
+    pub pause: Duration,
+}
+
 /// One identity's part of what a process has to a server.
 #[derive(Debug, Default)]
 pub(super) struct Member {
@@ -29,7 +42,7 @@ pub(super) struct Member {
     pub(super) threads: BTreeMap<u32, Timestamp>,
     /// Uses that were followed by others of the same connection, and after which code, the latest
     /// last.
-    pub(super) went_on: VecDeque<(Timestamp, StackId)>,
+    pub(super) went_on: VecDeque<WentOn>,
     /// How old connections were when they ended, the latest last.
     pub(super) retired: VecDeque<Duration>,
 }
@@ -62,10 +75,10 @@ impl Member {
         self.retired.push_back(age);
     }
 
-    pub(super) fn went_on(&mut self, at: Timestamp, stack: StackId) {
+    pub(super) fn went_on(&mut self, use_: WentOn) {
         if self.went_on.len() >= MAX_WENT_ON {
             self.went_on.pop_front();
         }
-        self.went_on.push_back((at, stack));
+        self.went_on.push_back(use_);
     }
 }

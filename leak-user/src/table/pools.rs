@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::event::{ProcessKey, StackId, Timestamp, Wire};
 use crate::table::history::History;
-use crate::table::member::Member;
+use crate::table::member::{Member, WentOn};
 
 /// Most identities told apart for one process and server; the rest count as unknown.
 const MAX_IDENTITIES: usize = 64;
@@ -127,10 +127,9 @@ impl Pool<'_> {
         self.members.iter().filter_map(|member| member.threads.get(&tid)).max().copied()
     }
 
-    /// Some of the uses that were followed by others of the same connection, and after which code: it
-    /// gives connections back.
-    pub fn went_on(&self) -> impl Iterator<Item = (Timestamp, &StackId)> {
-        self.members.iter().flat_map(|member| member.went_on.iter().map(|(at, id)| (*at, id)))
+    /// Some of the uses that were followed by others of the same connection.
+    pub fn went_on(&self) -> impl Iterator<Item = &WentOn> {
+        self.members.iter().flat_map(|member| &member.went_on)
     }
 
     /// How old the connections were that ended last.
@@ -206,9 +205,9 @@ impl Pools {
     }
 
     /// Learns that a connection went on to be used after this code had used it.
-    pub(super) fn went_on(&mut self, key: &PoolKey, at: Timestamp, stack: StackId) {
+    pub(super) fn went_on(&mut self, key: &PoolKey, use_: WentOn) {
         if let Some(member) = self.member(key) {
-            member.went_on(at, stack);
+            member.went_on(use_);
         }
     }
 
@@ -270,7 +269,7 @@ impl Pools {
     /// The stacks that are remembered of uses which others have followed.
     pub(super) fn stacks(&self) -> impl Iterator<Item = &StackId> {
         self.families.values().flat_map(|family| family.members.values()).flat_map(|member| {
-            let went_on = member.went_on.iter().map(|(_, id)| id);
+            let went_on = member.went_on.iter().map(|use_| &use_.stack);
             went_on.chain(member.pauses.keys().flatten())
         })
     }

@@ -227,6 +227,11 @@ static void do_prepare(char *rest)
     done(!sql || wire_prepare(&current, rest, sql) < 0 ? -1 : wire_answer(&current), "prepare");
 }
 
+static void do_execute(char *rest)
+{
+    done(wire_execute(&current, rest) < 0 ? -1 : wire_answer(&current), "execute");
+}
+
 static void do_cancel(char *rest)
 {
     (void)rest;
@@ -271,6 +276,7 @@ static const struct {
     {"deep", do_deep},               /* CALLS: a query at that depth */
     {"ask", do_ask},                 /* SQL only */
     {"prepare", do_prepare},         /* NAME SQL: Parse and Sync, and the answer; - is no name */
+    {"execute", do_execute},         /* NAME: Bind, Execute and Sync, and the answer */
     {"cancel", do_cancel},           /* a request to cancel what nobody does, and nothing else */
     {"answer", do_answer},           /* the answer only */
     {"copy-fail", do_copy_fail},     /* WHY: ends a COPY FROM STDIN */

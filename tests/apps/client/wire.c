@@ -79,6 +79,25 @@ int wire_prepare(struct wire *wire, const char *name, const char *sql)
     return wire_raw(wire, message, size + sizeof end);
 }
 
+int wire_execute(struct wire *wire, const char *name)
+{
+    /* No formats, values and formats of results; then Execute of all rows, and Sync. */
+    static const char rest[] = {0, 0, 0, 0, 0, 0, 'E', 0, 0, 0, 9, 0, 0, 0, 0, 0, 'S', 0, 0, 0, 4};
+    char message[128] = {'B'};
+    size_t length = strlen(name) + 1, size = 6;
+    if (size + length + sizeof rest > sizeof message) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    /* The unnamed portal, whose empty name is there already. */
+    memcpy(message + size, name, length);
+    size += length;
+    uint32_t number = htonl((uint32_t)(size + 6 - 1));
+    memcpy(message + 1, &number, sizeof number);
+    memcpy(message + size, rest, sizeof rest);
+    return wire_raw(wire, message, size + sizeof rest);
+}
+
 int wire_cancel(struct wire *wire)
 {
     uint32_t numbers[] = {htonl(16), htonl(80877102), htonl(1), htonl(1)};

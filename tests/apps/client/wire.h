@@ -25,6 +25,8 @@ int wire_startup(struct wire *wire, const char *user, const char *database,
 int wire_message(struct wire *wire, char type, const char *text);
 /* Parse of a statement, then Sync; the name - stands for none. */
 int wire_prepare(struct wire *wire, const char *name, const char *sql);
+/* Bind of a named statement without parameters, Execute and Sync. */
+int wire_execute(struct wire *wire, const char *name);
 /* A request to cancel what backend 1 does, where there is none. */
 int wire_cancel(struct wire *wire);
 /* Sends bytes as they are. */

@@ -54,7 +54,7 @@ pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     if pool.len() < STEPS || !is_whole_pool(view, pool) {
         return false;
     }
-    let given_back = view.went_on(first.connection);
+    let given_back = view.given_back(first.connection);
     let never_given_back = |candidate: &Candidate<'_>| {
         view.blames(candidate.connection)
             && candidate
@@ -113,4 +113,48 @@ pub(super) fn evidence(view: &View<'_>, members: &[&Connection], now: Timestamp)
          be exhausted",
         plural(members.len(), "connection"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::detect::testing::{find, judge};
+    use crate::detect::{Reason, Severity};
+    use crate::event::WireState;
+    use crate::table::testing::World;
+
+    /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each user asks
+    /// whether its connection still works before it uses it, and waits that long in between.
+    fn exhausted(waits: f64, by: &str) -> World {
+        let mut world = World::new();
+        for number in 0..6 {
+            world.open(number, 1.0 + 0.01 * number as f64);
+        }
+        let mut take = |number: u64, at: f64, by: &str| {
+            world.request(number, at, by, WireState::Idle);
+            world.request(number, at + waits, by, WireState::Idle);
+        };
+        for number in 0..6 {
+            let at = 10.0 + 10.0 * number as f64;
+            take(5, at - 5.0, "work");
+            take(number, at, by);
+        }
+        world
+    }
+
+    #[test]
+    fn a_pool_of_which_nothing_is_left_is_proven() {
+        let verdicts = judge(&exhausted(0.05, "leak"), 130.0);
+        let found = find(&verdicts, Reason::Abandoned);
+        assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));
+        assert!(found[0].evidence.ends_with("nothing of the pool is left"), "{found:?}");
+    }
+
+    #[test]
+    fn code_that_was_seen_to_give_back_proves_nothing() {
+        for (waits, by) in [(9.0, "leak"), (0.05, "work")] {
+            let verdicts = judge(&exhausted(waits, by), 140.0);
+            let found = find(&verdicts, Reason::Abandoned);
+            assert!(found.iter().all(|one| one.severity == Severity::Suspect), "{by}: {found:?}");
+        }
+    }
 }

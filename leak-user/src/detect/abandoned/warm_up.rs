@@ -5,13 +5,18 @@
 //! the same in the beginning: but filling up ends.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::Candidate;
 use crate::detect::View;
 use crate::event::{ConnectionId, Timestamp};
 
-/// Filling up has lasted no longer than this many silences when it ends.
+/// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever reason,
 const LONGEST: u32 = 2;
+/// and without any.
+const LONGEST_AT_ONCE: u32 = 4;
+/// Connections are opened without pauses when those make up no more than this part of the time.
+const PAUSES_SHARE: u32 = 4;
 
 /// Those of the `candidates` of one pool that may have been opened in advance.
 pub(super) fn opened_in_advance(
@@ -49,12 +54,13 @@ fn are_of_one_filling(view: &View<'_>, fresh: &[&Candidate<'_>]) -> bool {
     };
     let never_used = fresh.iter().all(|one| one.connection.requests <= 1);
     let took = last.since(first);
-    if never_used && took < view.thresholds().silent_after * LONGEST {
+    let silent_after = view.thresholds().silent_after;
+    if never_used && took < silent_after * LONGEST {
         return true;
     }
     let pauses = lives.windows(2).filter_map(|pair| match pair {
         [(_, ready), (next, _)] => Some(next.since(*ready)),
         _ => None,
     });
-    pauses.sum::<std::time::Duration>() < took / 2
+    took < silent_after * LONGEST_AT_ONCE && pauses.sum::<Duration>() < took / PAUSES_SHARE
 }
