@@ -161,7 +161,8 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
 }
 
 /// The staircase of a pool: those that saw growth, were last used by the code on its steps, and have
-/// been silent for longer than pauses after that code last. None when they are not one.
+/// been silent for longer than pauses after that code last. None when they are not one. Where no code is
+/// known, those that came after the first had fallen silent.
 fn staircase<'a, 'b>(
     view: &View<'_>,
     pool: &'b [Candidate<'a>],
@@ -181,7 +182,14 @@ fn staircase<'a, 'b>(
     risen.retain(|candidate| !in_advance.contains(&candidate.connection.id));
     let on_steps = paths_on_steps(view, &risen);
     risen.retain(|candidate| on_steps.contains(&candidate.path));
-    if is_staircase(view, &risen) { risen } else { Vec::new() }
+    if !is_staircase(view, &risen) {
+        return Vec::new();
+    }
+    // Without names, what was silent before any of them was opened may be another pool's.
+    let later: BTreeSet<ConnectionId> =
+        later_ones(view, &risen).map(|candidate| candidate.connection.id).collect();
+    risen.retain(|one| one.path.is_some() || later.contains(&one.connection.id));
+    risen
 }
 
 /// The code that came after the first of the `risen` had fallen silent, and more than once: what
