@@ -10,6 +10,8 @@ use crate::table::Connection;
 
 /// What lies further apart was not one burst.
 const ONE_BY_ONE: Duration = Duration::from_millis(100);
+/// So often other code must have used the rest of a pool while it was lost.
+const INTERLUDES: usize = 2;
 /// What took less long was the warming up of a pool.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
@@ -64,7 +66,7 @@ pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     };
     // What falls silent within a burst, a round of keepalives is one, does so together.
     pool.iter().all(never_given_back)
-        && interludes(pool, &given_back) >= STEPS
+        && interludes(pool, &given_back) >= INTERLUDES
         && took(pool) >= view.burst()
 }
 

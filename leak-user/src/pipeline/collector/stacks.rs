@@ -15,8 +15,8 @@ const STACK_GROWTH: u32 = 2;
 
 /// Stacks of uses that go well which are resolved each interval, of one group and in all: what the
 /// others do shows what those that lose connections do not.
-const SAMPLES_OF_GROUP: usize = 2;
-const MAX_SAMPLES: usize = 32;
+const SAMPLES_OF_GROUP: usize = 8;
+const MAX_SAMPLES: usize = 128;
 
 impl Collector {
     /// Has the latest request's stack resolved for each connection that is on its way to being
