@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::detect::{Thresholds, evaluate};
 use crate::event::{StackId, Timestamp, WireState};
 use crate::findings::{Change, Ledger};
-use crate::process::ProcessInfo;
+use crate::process::{Pod, ProcessInfo};
 use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, World, secs};
@@ -40,6 +40,12 @@ impl Run {
             exe: Some("/srv/shop".into()),
             container_id: Some("3f4f6c1c0a3f".repeat(5)),
             container_pid: Some(7),
+            pod: Some(Pod {
+                namespace: "shop".into(),
+                name: "orders-7d9f".into(),
+                container: "app".into(),
+                labels: BTreeMap::from([("app".into(), "orders".into())]),
+            }),
             started_at: Some(SystemTime::UNIX_EPOCH),
         };
         Self {
