@@ -135,6 +135,12 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
+        present: || which("prometheus").is_some() && which("promtool").is_some(),
+        packages: &["prometheus"],
+        elsewhere: "Install Prometheus and promtool.",
+    },
+    Requirement {
+        need: Need::Tests,
         present: || which("gdb").is_some(),
         packages: &["gdb"],
         elsewhere: "Install gdb, with Python.",
