@@ -41,6 +41,7 @@ impl Prometheus {
                  rule_files: [rules.yaml]\n\
                  scrape_configs:\n\
                  - job_name: pgsocktrace\n  \
+                   honor_labels: true\n  \
                    static_configs: [{{targets: ['{target}']}}]\n"
             ),
         )?;

@@ -266,6 +266,8 @@ fn install(packages: &[&str], advice: &str) -> Result<()> {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"])
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // What comes with a service does not start it: whoever needs it here starts its own.
+            .env("SYSTEMD_OFFLINE", "1")
             .stdin(Stdio::null());
         apt
     };

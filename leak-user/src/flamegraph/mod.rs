@@ -110,7 +110,7 @@ impl Flames {
         options.title = self.by.title().to_owned();
         options.subtitle = (self.by == By::LastUsedBy).then(|| LEGEND.to_owned());
         options.count_name = "connections".to_owned();
-        options.colors = Palette::Basic(BasicPalette::Blue);
+        options.colors = Palette::Basic(BasicPalette::Aqua);
         options.palette_map = Some(&mut colours);
         options.deterministic = true;
         let mut svg = Vec::new();
