@@ -27,7 +27,7 @@
 //!    the table matches them with its connections.
 //! 7. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
 //!    turned out not to be so.
-//! 8. [`report`] prints it.
+//! 8. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
 //!
 //! [`engine`] holds 3, 7 and 8 together: whoever drives it tells it facts, each with its moment.
 //! [`recording`] keeps these facts, and [`replay`] tells them once more.
@@ -44,11 +44,13 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;
+pub mod flamegraph;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
+pub mod metrics;
 pub mod pipeline;
 pub mod process;
 pub mod recording;

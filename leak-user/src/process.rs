@@ -5,6 +5,7 @@
 pub mod container;
 pub mod holders;
 pub mod name;
+mod pod;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+pub use pod::Pod;
 
 use crate::event::ProcessKey;
 
@@ -64,6 +67,9 @@ pub struct ProcessInfo {
     pub container_id: Option<String>,
     /// Its PID inside its container, when that is not the same: the innermost PID namespace's.
     pub container_pid: Option<u32>,
+    /// Its Kubernetes pod; `None` outside of one, and as long as nobody has told.
+    #[serde(default)]
+    pub pod: Option<Pod>,
     /// When it started, by the wall clock as it stands now.
     pub started_at: Option<SystemTime>,
 }
@@ -79,6 +85,7 @@ impl ProcessInfo {
             exe: None,
             container_id: None,
             container_pid: None,
+            pod: None,
             started_at,
         }
     }
@@ -163,6 +170,7 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
         exe,
         container_id,
         container_pid,
+        pod: None,
         started_at: started_at(key),
     };
     // Asked last: whatever was read above is this process's only if it still has the PID now.

@@ -43,6 +43,8 @@ pub enum Need {
     Runtime(Runtime),
     /// `runc`, to make containers.
     Runc,
+    /// Prometheus and promtool.
+    Prometheus,
     /// gdb, to tell what is on a stack.
     Gdb,
     /// g++.
@@ -82,6 +84,9 @@ impl Need {
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
+            Self::Prometheus => {
+                succeeds("prometheus", &["--version"]) && succeeds("promtool", &["--version"])
+            }
             Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
             Self::Gpp => succeeds("g++", &["--version"]),
             Self::Clang => succeeds("clang++", &["--version"]),
@@ -108,6 +113,7 @@ impl fmt::Display for Need {
             Self::GoReleases => "three releases of Go",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
+            Self::Prometheus => "Prometheus",
             Self::Gdb => "gdb",
             Self::Gpp => "g++",
             Self::Clang => "clang",

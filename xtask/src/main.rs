@@ -8,6 +8,7 @@ mod fuzz;
 mod golang;
 mod postgres;
 mod process;
+mod rules;
 mod service;
 mod setup;
 mod test;
@@ -28,6 +29,7 @@ Usage: cargo xtask COMMAND
          `bench scale`: what judging a million connections takes;
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
+  rules  make the Prometheus operator's copy of the rules in deploy/prometheus
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
 ";
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),
             None => return misused(),
         },
+        ("rules", []) => in_workspace(rules::run),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

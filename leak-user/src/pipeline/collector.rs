@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
+use super::outlets::Outlets;
 use super::resolver::ResolverThread;
 use super::targets::Targets;
 use crate::cli::TraceArgs;
@@ -41,6 +42,7 @@ pub(super) struct Collector {
     resolver: ResolverThread,
     engine: Engine,
     recorder: Option<Recorder>,
+    outlets: Outlets,
     /// How the stacks that were wanted came out.
     stack_counts: StackCounts,
     /// Processes that the resolver has been shown.
@@ -68,7 +70,12 @@ struct Warned {
 }
 
 impl Collector {
-    pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        args: &TraceArgs,
+        tracer: Tracer,
+        targets: Targets,
+        outlets: Outlets,
+    ) -> anyhow::Result<Self> {
         let beginning = beginning(args, &tracer);
         let recorder = args.record.as_deref().map(|path| {
             Recorder::create(path, &beginning)
@@ -83,6 +90,7 @@ impl Collector {
                 .context("the resolver's threads cannot be started")?,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
+            outlets,
             stack_counts: StackCounts::default(),
             met: HashSet::new(),
             slots: HashMap::new(),
@@ -111,6 +119,11 @@ impl Collector {
         if let Some(recorder) = &mut self.recorder {
             recorder.flush_if_due(clock::now());
         }
+    }
+
+    /// Shows whoever asks for the metrics that the event loop turns.
+    pub(super) fn show_life(&self) {
+        self.outlets.turned(clock::now());
     }
 
     /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.

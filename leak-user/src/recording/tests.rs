@@ -14,7 +14,7 @@ use crate::cli::Output as Format;
 use crate::detect::Thresholds;
 use crate::engine::Engine;
 use crate::event::{Event, StackId, StackRole, TcpState, WireState};
-use crate::process::ProcessInfo;
+use crate::process::{Pod, ProcessInfo};
 use crate::report::output::Output;
 use crate::report::{Clock, EventCounts, RunInfo};
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
@@ -66,6 +66,12 @@ fn story() -> Told {
         exe: Some("/srv/shop".into()),
         container_id: None,
         container_pid: None,
+        pod: Some(Pod {
+            namespace: "shop".into(),
+            name: "orders-7d9f".into(),
+            container: "app".into(),
+            labels: BTreeMap::from([("app".into(), "orders".into())]),
+        }),
         started_at: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)),
     };
     told.push((secs(1.0), Fact::Process(info)));

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::detect::{Reason, Severity, StackOf};
 use crate::event::{ProcessKey, StackId, TcpState, Use, WireState};
 use crate::findings::Finding;
+use crate::process::Pod;
 use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
 use crate::report::next_step::next_step;
@@ -64,14 +65,23 @@ struct ProcessModel<'a> {
     comm: Option<&'a str>,
     exe: Option<&'a str>,
     container_id: Option<&'a str>,
-    /// Null: who schedules the process is not asked.
-    pod: (),
+    /// Null outside of a pod, and where nobody was asked who schedules the process.
+    pod: Option<PodModel<'a>>,
     open: u64,
     opened_total: u64,
     closed_total: u64,
     peak_open: u64,
     /// Connections that the server refused, by SQLSTATE.
     refused: &'a BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct PodModel<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    container: &'a str,
+    /// Those that were asked for.
+    labels: &'a BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -250,13 +260,20 @@ impl<'a> ProcessModel<'a> {
             comm: described.or(tally.comm.as_deref()),
             exe: info.and_then(|info| info.exe.as_deref()),
             container_id: info.and_then(|info| info.container_id.as_deref()),
-            pod: (),
+            pod: info.and_then(|info| info.pod.as_ref()).map(PodModel::new),
             open: tally.total.open,
             opened_total: tally.total.opened_total,
             closed_total: tally.total.closed_total,
             peak_open: tally.total.peak_open,
             refused: &tally.refused,
         }
+    }
+}
+
+impl<'a> PodModel<'a> {
+    fn new(pod: &'a Pod) -> Self {
+        let Pod { namespace, name, container, labels } = pod;
+        Self { namespace, name, container, labels }
     }
 }
 

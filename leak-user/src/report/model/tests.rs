@@ -39,6 +39,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
             "pid container_pid started_at comm exe container_id pod open opened_total closed_total \
              peak_open refused",
         ),
+        ("/processes/0/pod", "namespace name container labels"),
         (
             "/connections/0",
             "id pid tid goroutine held_by local remote tcp_state wire opened_at \
@@ -70,6 +71,8 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!((&process["open"], &process["opened_total"]), (&13.into(), &13.into()));
     assert_eq!(process["container_id"], "3f4f6c1c0a3f".repeat(5));
     assert_eq!(process["container_pid"], 7);
+    assert_eq!(process["pod"]["namespace"], "shop");
+    assert_eq!(process["pod"]["labels"]["app"], "orders");
     let connection = &report["connections"][1];
     assert_eq!(connection["id"], 1);
     assert_eq!(connection["local"], "127.0.0.1:40001");
