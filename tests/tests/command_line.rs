@@ -159,7 +159,7 @@ fn every_line_of_ndjson_is_an_event(suite: &Suite) -> Result<()> {
 
 fn json_follows_its_schema(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
-    let trace = suite.trace().pid(shop.pid()).output("json").option("--duration", "5s").start()?;
+    let trace = suite.trace().pid(shop.pid()).output("json").option("--duration", "10s").start()?;
     shop.ok("transaction")?;
     let outcome = trace.outcome()?;
     let document: Value = serde_json::from_str(&outcome.stdout).context("one document")?;
@@ -172,7 +172,7 @@ fn json_follows_its_schema(suite: &Suite) -> Result<()> {
 
 fn text_names_the_leak(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
-    let trace = suite.trace().pid(shop.pid()).output("text").option("--duration", "5s").start()?;
+    let trace = suite.trace().pid(shop.pid()).output("text").option("--duration", "10s").start()?;
     shop.ok("transaction")?;
     let outcome = trace.outcome()?;
     for word in ["refund_order", "shop.c:", "idle"] {
