@@ -3,6 +3,7 @@
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod pods;
 mod server_join;
 mod stacks;
 
@@ -19,6 +20,7 @@ use crate::detect::Thresholds;
 use crate::engine::{Beginning, Engine, Fact};
 use crate::event::{ConnectionId, Event, ProcessKey, StackRole, Timestamp};
 use crate::kernel::Tracer;
+use crate::kubernetes::Pods;
 use crate::process::{self, ProcessInfo};
 use crate::recording::Recorder;
 use crate::report::output::Output;
@@ -39,6 +41,7 @@ pub(super) struct Collector {
     tracer: Tracer,
     targets: Targets,
     resolver: ResolverThread,
+    pods: Pods,
     engine: Engine,
     recorder: Option<Recorder>,
     /// How the stacks that were wanted came out.
@@ -68,7 +71,12 @@ struct Warned {
 }
 
 impl Collector {
-    pub(super) fn new(args: &TraceArgs, tracer: Tracer, targets: Targets) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        args: &TraceArgs,
+        tracer: Tracer,
+        targets: Targets,
+        pods: Pods,
+    ) -> anyhow::Result<Self> {
         let beginning = beginning(args, &tracer);
         let recorder = args.record.as_deref().map(|path| {
             Recorder::create(path, &beginning)
@@ -81,6 +89,7 @@ impl Collector {
             targets,
             resolver: ResolverThread::start(&args.driver_frames)
                 .context("the resolver's threads cannot be started")?,
+            pods,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
             stack_counts: StackCounts::default(),
@@ -201,7 +210,8 @@ impl Collector {
             log::debug!("process {}: {error}", process.pid);
             comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
         });
-        let Ok(info) = info else { return Ok(()) };
+        let Ok(mut info) = info else { return Ok(()) };
+        info.pod = self.pods.find(&info);
         self.met.insert(process);
         if comm.is_none() {
             self.resolver.first_sight(process);
