@@ -32,6 +32,8 @@
 //! workspace.
 
 pub mod bpf;
+mod cgroup;
+pub mod cluster;
 pub mod container;
 pub mod corpus;
 pub mod fake_server;

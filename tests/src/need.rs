@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::cluster::Image;
 use crate::golang::Toolchain;
 use crate::runtimes::Runtime;
 use crate::server;
@@ -43,6 +44,10 @@ pub enum Need {
     Runtime(Runtime),
     /// `runc`, to make containers.
     Runc,
+    /// The container image.
+    Image,
+    /// The `openssl` command, and Python with its `ssl`.
+    Openssl,
     /// gdb, to tell what is on a stack.
     Gdb,
     /// g++.
@@ -82,6 +87,11 @@ impl Need {
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
+            Self::Image => Image::path().exists(),
+            Self::Openssl => {
+                succeeds("openssl", &["version"])
+                    && succeeds("/usr/bin/python3", &["-c", "import ssl"])
+            }
             Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
             Self::Gpp => succeeds("g++", &["--version"]),
             Self::Clang => succeeds("clang++", &["--version"]),
@@ -108,6 +118,8 @@ impl fmt::Display for Need {
             Self::GoReleases => "three releases of Go",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
+            Self::Image => "the container image, `cargo xtask image`",
+            Self::Openssl => "openssl, and Python with it",
             Self::Gdb => "gdb",
             Self::Gpp => "g++",
             Self::Clang => "clang",

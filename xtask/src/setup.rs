@@ -36,6 +36,8 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
+    /// Building the container image.
+    Image,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
     /// Building and running the corpus's programs in one language.
@@ -49,6 +51,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Demo,
     Need::Tests,
     Need::Bench,
+    Need::Image,
     Need::GoReleases,
     Need::Corpus(Language::Go),
 ];
@@ -162,6 +165,12 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || which("bpftool").is_some(),
         packages: &["bpftool"],
         elsewhere: "Install bpftool.",
+    },
+    Requirement {
+        need: Need::Image,
+        present: || which("buildah").is_some(),
+        packages: &["buildah"],
+        elsewhere: "Install buildah.",
     },
 ];
 
