@@ -13,8 +13,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
 
+use crate::flamegraph::By;
 use crate::kernel::hooks::Flavour;
 use crate::kubernetes::Kubernetes;
+use crate::metrics::{Label, ListenAddress};
 use crate::process::name::CommPattern;
 use crate::server::{Dsn, DsnError};
 use crate::stacks::DriverFrames;
@@ -80,6 +82,12 @@ impl Cli {
         if ports > MAX_PORTS {
             let message = format!("at most {MAX_PORTS} ports can be traced at once, not {ports}");
             return Err(command.error(ErrorKind::TooManyValues, message));
+        }
+        let mut names: Vec<_> = cli.trace.label.iter().map(|label| &label.name).collect();
+        names.sort_unstable();
+        if let Some([name, ..]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+            let message = format!("the label '{name}' is given more than once");
+            return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
         let given = matches.value_source("pg_dsn") == Some(ValueSource::CommandLine);
         cli.trace.shows_password =
@@ -158,6 +166,29 @@ pub struct ReplayArgs {
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
+    /// A picture of the open connections.
+    #[command(flatten)]
+    pub picture: PictureArgs,
+}
+
+/// A picture of the open connections at the end.
+#[derive(Clone, Debug, Args)]
+pub struct PictureArgs {
+    /// Draw a flame graph of the connections that are open at the end into this SVG file. It is
+    /// overwritten.
+    ///
+    /// The wider a function, the more connections. It opens in any browser.
+    #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_FLAMEGRAPH")]
+    pub flamegraph: Option<PathBuf>,
+    /// Which stack of each connection the flame graph shows.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STACK",
+        default_value_t,
+        env = "PGSOCKTRACE_FLAMEGRAPH_BY"
+    )]
+    pub flamegraph_by: By,
 }
 
 /// What to trace, and how.
@@ -219,6 +250,18 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
     pub uses: u32,
+    /// Serve metrics for Prometheus at this address: /metrics, /healthz, /readyz, /flamegraph.svg.
+    ///
+    /// A bare port means the loopback; 0.0.0.0:PORT is open to everybody who can reach this machine. With
+    /// port 0 the system chooses one, and the log says which.
+    #[arg(long, value_name = "ADDR", env = "PGSOCKTRACE_METRICS_ADDR")]
+    pub metrics_addr: Option<ListenAddress>,
+    /// Put this label on every metric (repeatable), as in `service=orders`.
+    #[arg(long, value_name = "NAME=VALUE", env = "PGSOCKTRACE_LABEL", value_delimiter = ',')]
+    pub label: Vec<Label>,
+    /// A picture of the open connections.
+    #[command(flatten)]
+    pub picture: PictureArgs,
     /// Keep what was seen in this file, for `pgsocktrace replay FILE`. It is overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
     pub record: Option<PathBuf>,
@@ -363,6 +406,13 @@ mod tests {
             ["--output", "xml"],
             ["--driver-frames", "*"],
             ["--driver-frames", "[a"],
+            ["--metrics-addr", "127.0.0.1"],
+            ["--metrics-addr", "example.org:9187"],
+            ["--label", "service"],
+            ["--label", "1a=b"],
+            ["--label", "pod=b"],
+            ["--label", "a=b,a=c"],
+            ["--flamegraph-by", "size"],
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }

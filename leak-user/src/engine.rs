@@ -97,6 +97,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The state as reports see it.
+    #[must_use]
+    pub fn snapshot(&self, events: EventCounts, now: Timestamp, ended: bool) -> Snapshot<'_> {
+        self.known.snapshot(events, now, ended)
+    }
+
     /// Makes visible what was printed so far.
     ///
     /// # Errors
@@ -265,6 +271,7 @@ impl Known {
             thresholds: &self.beginning.thresholds,
             stacks: &self.stacks,
             processes: &self.processes,
+            exited: &self.exited,
             run: &self.beginning.run,
             events,
             now,

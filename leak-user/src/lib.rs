@@ -29,7 +29,7 @@
 //!    the traced processes are called.
 //! 8. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
 //!    turned out not to be so.
-//! 9. [`report`] prints it.
+//! 9. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
 //!
 //! [`engine`] holds 3, 8 and 9 together: whoever drives it tells it facts, each with its moment.
 //! [`recording`] keeps these facts, and [`replay`] tells them once more.
@@ -46,12 +46,14 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod findings;
+pub mod flamegraph;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
 pub mod kubernetes;
+pub mod metrics;
 pub mod pipeline;
 pub mod process;
 pub mod recording;

@@ -2,6 +2,7 @@
 //! judged once an interval.
 
 mod collector;
+mod outlets;
 mod resolver;
 mod targets;
 mod worker;
@@ -26,6 +27,7 @@ use crate::kernel::{Settings, Tracer};
 use crate::kubernetes::Pods;
 use crate::server::Watch;
 use collector::{BATCH, Collector};
+use outlets::Outlets;
 use targets::Targets;
 
 /// How often it is looked whether the traced processes still live.
@@ -80,6 +82,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
         );
     }
     let mut targets = Targets::find(args)?;
+    let outlets = Outlets::open(args)?;
     let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
     tracer.require_main_job()?;
     // What was forked while the hooks were being attached.
@@ -89,7 +92,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
     let ring = watch(tracer.ring_fd())?;
     let mut pods = Pods::start(&args.kubernetes).context("Kubernetes cannot be asked")?;
-    let mut collector = Collector::new(args, tracer, targets, pods.clone())?;
+    let mut collector = Collector::new(args, tracer, targets, pods.clone(), outlets)?;
     let mut servers = Watch::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
     // What is learnt of the processes at first sight makes their first stacks better.
     settle(&mut collector, PATIENCE).await?;
@@ -110,6 +113,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             () = at(end) => break,
             _ = liveness.tick() => {
                 collector.keep_recording();
+                collector.show_life();
                 collector.replace_stuck();
                 if !collector.anyone_left() {
                     log::info!("all traced processes have exited");

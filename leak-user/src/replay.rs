@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::cli::ReplayArgs;
 use crate::engine::{Beginning, Engine, Fact};
+use crate::flamegraph::{File, Flames};
 use crate::pipeline::Ended;
 use crate::recording::{Recording, RecordingError};
 use crate::report::EventCounts;
@@ -19,6 +20,15 @@ use crate::report::output::Output;
 /// When the file is no recording that this version can read, is damaged, or the output cannot be
 /// written.
 pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ended> {
+    let picture = args.picture.flamegraph.as_deref().map(File::prepare).transpose()?;
+    let draw = |engine: &Engine, counts, now| match &picture {
+        Some(file) => {
+            let flames =
+                Flames::of(&engine.snapshot(counts, now, true), args.picture.flamegraph_by);
+            file.write(&flames.svg())
+        }
+        None => Ok(()),
+    };
     let unreadable = || format!("{} cannot be replayed", args.file.display());
     let mut recording = Recording::open(&args.file).with_context(unreadable)?;
     let beginning = with_overrides(recording.beginning().clone(), args);
@@ -34,7 +44,10 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ended> {
         engine.take(&fact, now)?;
         last = Some(now);
         match fact {
-            Fact::End(_) => return Ok(Ended { leak: engine.has_leak() }),
+            Fact::End(counts) => {
+                draw(&engine, counts, now)?;
+                return Ok(Ended { leak: engine.has_leak() });
+            }
             Fact::Judge(so_far) => counts = so_far,
             _ => {}
         }
@@ -45,6 +58,7 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ended> {
         args.file.display()
     );
     engine.take(&Fact::End(counts), last)?;
+    draw(&engine, counts, last)?;
     Ok(Ended { leak: engine.has_leak() })
 }
 

@@ -136,11 +136,11 @@ impl ConnectionTable {
         self.tallies.process(key)
     }
 
-    /// What was counted per process name and server. Its totals never fall, also when a process is
-    /// gone and forgotten.
+    /// What was counted of processes that are gone and forgotten, by name and server: with those that
+    /// are not, the totals never fall.
     #[must_use]
-    pub fn tallies_by_name(&self) -> BTreeMap<(String, SocketAddr), Tally> {
-        self.tallies.by_name()
+    pub fn forgotten_tallies(&self) -> &BTreeMap<(String, SocketAddr), Tally> {
+        self.tallies.forgotten()
     }
 
     /// What had to be corrected or refused.

@@ -5,7 +5,9 @@ pub mod btf;
 pub mod diag;
 pub mod hooks;
 mod mapped;
+mod statistics;
 pub mod tracer;
 
 pub use attach::Outcome;
+pub use statistics::ProgramRuns;
 pub use tracer::{Counters, Settings, Tracer};

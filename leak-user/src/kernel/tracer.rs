@@ -16,6 +16,7 @@ use super::attach::{self, Outcome};
 use super::btf;
 use super::hooks::{Flavour, Purpose};
 use super::mapped::MappedArray;
+use super::statistics::{self, ProgramRuns};
 use crate::error::KernelError;
 
 /// The kernel programs; empty when they could not be built where this binary was.
@@ -60,6 +61,8 @@ pub struct Settings {
 /// What the kernel programs have counted since they were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Events sent, by kind.
+    pub sent: [u64; kind::COUNT],
     /// Events lost for want of room in the ring buffer, by kind.
     pub lost: [u64; kind::COUNT],
     /// Connections not traced because the table was full.
@@ -261,12 +264,19 @@ impl Tracer {
             values
         };
         Counters {
+            sent: by_kind(counter::SENT),
             lost: by_kind(counter::LOST),
             table_full: sum(counter::TABLE_FULL),
             stacks_over_budget: sum(counter::STACKS_OVER_BUDGET),
             stacks_no_slot: sum(counter::STACKS_NO_SLOT),
             stacks_unreadable: sum(counter::STACKS_UNREADABLE),
         }
+    }
+
+    /// What the programs cost so far, where the kernel counts it.
+    #[must_use]
+    pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        statistics::program_runs(&self.ebpf)
     }
 
     fn per_cpu(&self, index: u32) -> Vec<u64> {

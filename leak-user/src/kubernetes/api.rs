@@ -33,12 +33,7 @@ pub(super) async fn ask(
         match event {
             Event::Init => listed = Directory::default(),
             Event::InitApply(pod) => listed.put(&pod, &settings.pod_label),
-            Event::InitDone => {
-                if listed.is_empty() {
-                    log::warn!("no pod is known to run on a node called {}", node.as_str());
-                }
-                answers.replace(std::mem::take(&mut listed));
-            }
+            Event::InitDone => answers.replace(std::mem::take(&mut listed)),
             Event::Apply(pod) => answers.change(|known| known.put(&pod, &settings.pod_label)),
             Event::Delete(pod) => {
                 let uid = pod.metadata.uid.unwrap_or_default();

@@ -63,11 +63,6 @@ impl Directory {
         self.pods.len()
     }
 
-    /// Whether no pod is known.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pods.is_empty()
-    }
-
     /// Learns of a pod, or what has become of it. `labels` are those to keep.
     pub(super) fn put(&mut self, pod: &ApiPod, labels: &[LabelKey]) {
         let metadata = &pod.metadata;
@@ -255,14 +250,14 @@ mod tests {
         assert!(directory.find(Some("b"), None).is_some());
         directory.remove(UID);
         directory.remove(UID);
-        assert!(directory.is_empty() && directory.containers.is_empty());
+        assert!(directory.len() == 0 && directory.containers.is_empty());
     }
 
     #[test]
     fn what_says_too_little_is_left_out() {
         let mut directory = Directory::default();
         put(&mut directory, json!({"metadata": {"name": "a"}}));
-        assert!(directory.is_empty());
+        assert_eq!(directory.len(), 0);
         put(&mut directory, json!({"metadata": {"name": "a", "namespace": "b", "uid": UID}}));
         assert_eq!(directory.find(Some("a"), Some(UID)), None);
     }

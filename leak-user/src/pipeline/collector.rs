@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
+use super::outlets::Outlets;
 use super::resolver::ResolverThread;
 use super::targets::Targets;
 use crate::cli::TraceArgs;
@@ -44,6 +45,7 @@ pub(super) struct Collector {
     pods: Pods,
     engine: Engine,
     recorder: Option<Recorder>,
+    outlets: Outlets,
     /// How the stacks that were wanted came out.
     stack_counts: StackCounts,
     /// Processes that the resolver has been shown.
@@ -76,6 +78,7 @@ impl Collector {
         tracer: Tracer,
         targets: Targets,
         pods: Pods,
+        outlets: Outlets,
     ) -> anyhow::Result<Self> {
         let beginning = beginning(args, &tracer);
         let recorder = args.record.as_deref().map(|path| {
@@ -92,6 +95,7 @@ impl Collector {
             pods,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
+            outlets,
             stack_counts: StackCounts::default(),
             met: HashSet::new(),
             slots: HashMap::new(),
@@ -120,6 +124,11 @@ impl Collector {
         if let Some(recorder) = &mut self.recorder {
             recorder.flush_if_due(clock::now());
         }
+    }
+
+    /// Shows whoever asks for the metrics that the event loop turns.
+    pub(super) fn show_life(&self) {
+        self.outlets.turned(clock::now());
     }
 
     /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Where a process runs, as Kubernetes calls it.
 ///
 /// It may become known after the process itself: whoever learns it tells the process once more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pod {
     /// The pod's namespace.
     pub namespace: String,

@@ -10,10 +10,10 @@ pub mod ndjson;
 mod next_step;
 pub mod output;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -71,6 +71,8 @@ pub struct Snapshot<'a> {
     pub stacks: &'a HashMap<StackId, Arc<Stack>>,
     /// What is known of processes.
     pub processes: &'a HashMap<ProcessKey, ProcessInfo>,
+    /// Those of them that have exited.
+    pub exited: &'a HashSet<ProcessKey>,
     /// What stays the same.
     pub run: &'a RunInfo,
     /// How the collector fared.
@@ -85,13 +87,13 @@ pub struct Snapshot<'a> {
 
 impl<'a> Snapshot<'a> {
     /// Name of a process: of the process where it is known, else of the first thread seen.
-    fn comm(&self, process: ProcessKey) -> Option<&'a str> {
+    pub(crate) fn comm(&self, process: ProcessKey) -> Option<&'a str> {
         let described = self.processes.get(&process).map(|info| info.comm.as_str());
         described.or_else(|| self.table.process(process)?.comm.as_deref())
     }
 
     /// A stack, when it is at hand.
-    fn stack(&self, id: Option<&StackId>) -> Option<&'a Stack> {
+    pub(crate) fn stack(&self, id: Option<&StackId>) -> Option<&'a Stack> {
         self.stacks.get(id?).map(Arc::as_ref)
     }
 }

@@ -1,6 +1,6 @@
 //! A made-up run for the writers' tests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,17 +13,18 @@ use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, World, secs};
 
 /// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
-pub(super) struct Run {
-    pub(super) world: World,
-    pub(super) ledger: Ledger,
+pub(crate) struct Run {
+    pub(crate) world: World,
+    pub(crate) ledger: Ledger,
     thresholds: Thresholds,
     stacks: HashMap<StackId, Arc<Stack>>,
-    processes: HashMap<crate::event::ProcessKey, ProcessInfo>,
+    pub(crate) processes: HashMap<crate::event::ProcessKey, ProcessInfo>,
     info: RunInfo,
+    pub(crate) exited: HashSet<crate::event::ProcessKey>,
 }
 
 impl Run {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = World::new();
         world.open(0, 1.0);
         for number in 1..=12 {
@@ -55,6 +56,7 @@ impl Run {
             thresholds: Thresholds { silent_after, interval, limit: None },
             stacks: HashMap::from([(StackId("leak".into()), Arc::new(stack()))]),
             processes: HashMap::from([(APP, process)]),
+            exited: HashSet::new(),
             info: RunInfo {
                 version: "0.1.0".into(),
                 host: "db-client".into(),
@@ -67,20 +69,21 @@ impl Run {
     }
 
     /// Judges at second `at`.
-    pub(super) fn turn(&mut self, at: f64) -> Vec<Change> {
+    pub(crate) fn turn(&mut self, at: f64) -> Vec<Change> {
         let standing = self.ledger.standing();
         let verdicts =
             evaluate(&self.world.table, &self.stacks, &self.thresholds, &standing, secs(at));
         self.ledger.update(verdicts, &self.world.table, secs(at))
     }
 
-    pub(super) fn snapshot(&self, at: f64) -> Snapshot<'_> {
+    pub(crate) fn snapshot(&self, at: f64) -> Snapshot<'_> {
         Snapshot {
             table: &self.world.table,
             ledger: &self.ledger,
             thresholds: &self.thresholds,
             stacks: &self.stacks,
             processes: &self.processes,
+            exited: &self.exited,
             run: &self.info,
             events: EventCounts { received: 40, lost: 0, stacks_skipped: 1, stacks: counts() },
             now: secs(at),

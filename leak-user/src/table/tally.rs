@@ -94,16 +94,9 @@ impl Tallies {
         self.processes.get(&key)
     }
 
-    /// Sums by process name and server, forgotten processes included.
-    pub(super) fn by_name(&self) -> BTreeMap<(String, SocketAddr), Tally> {
-        let mut sums = self.forgotten.clone();
-        for process in self.processes.values() {
-            let comm = process.comm.clone().unwrap_or_default();
-            for (&remote, tally) in &process.by_remote {
-                sums.entry((comm.clone(), remote)).or_default().absorb(tally);
-            }
-        }
-        sums
+    /// What forgotten processes had counted, by name and server.
+    pub(super) fn forgotten(&self) -> &BTreeMap<(String, SocketAddr), Tally> {
+        &self.forgotten
     }
 
     /// Learns a process's name.
@@ -197,7 +190,8 @@ mod tests {
             tallies.remove(process, remote, false, Timestamp(u64::from(pid)));
         }
         assert!(tallies.processes.len() <= MAX_IDLE_PROCESSES);
-        let sum = tallies.by_name()[&("psql".to_owned(), remote)];
+        let mut sum = tallies.forgotten()[&("psql".to_owned(), remote)];
+        tallies.processes.values().for_each(|process| sum.absorb(&process.total));
         assert_eq!((sum.open, sum.opened_total, sum.closed_total), (0, 10_000, 10_000));
     }
 }

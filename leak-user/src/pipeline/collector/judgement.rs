@@ -1,7 +1,9 @@
 //! Having the table judged and the findings printed.
 
 use super::Collector;
+use crate::clock;
 use crate::engine::Fact;
+use crate::metrics::Tracing;
 use crate::pipeline::Ended;
 use crate::report::EventCounts;
 use crate::stacks::{Quality, Shortfall};
@@ -12,7 +14,14 @@ impl Collector {
         self.look_for_exits()?;
         self.look_for_gone_users()?;
         let counts = self.event_counts();
-        Ok(self.tell(&Fact::Judge(counts))?)
+        self.tell(&Fact::Judge(counts))?;
+        let tracing = || Tracing {
+            counters: self.tracer.counters(),
+            undecodable: self.events.undecodable,
+            programs: self.tracer.program_runs(),
+        };
+        self.outlets.publish(&self.engine, counts, clock::now(), tracing);
+        Ok(())
     }
 
     /// Has the table judged for the last time, and the report printed.
@@ -27,7 +36,10 @@ impl Collector {
         if let Some(recorder) = self.recorder {
             recorder.finish();
         }
+        // A reader of the report who has gone takes nothing away from the picture.
+        let drawn = self.outlets.finish(&self.engine, counts, clock::now());
         told?;
+        drawn?;
         Ok(Ended { leak: self.engine.has_leak() })
     }
 

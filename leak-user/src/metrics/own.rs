@@ -1,0 +1,34 @@
+//! What this program itself costs.
+
+use std::time::{Duration, SystemTime};
+
+use procfs::process::Process;
+
+use crate::process;
+
+/// The usual figures about a process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnCost {
+    pub(super) cpu: Duration,
+    pub(super) resident_bytes: u64,
+    pub(super) virtual_bytes: u64,
+    pub(super) started_at: SystemTime,
+}
+
+impl OwnCost {
+    /// Measures it; `None` when procfs does not say.
+    pub(super) fn measure() -> Option<Self> {
+        let stat = Process::myself().ok()?.stat().ok()?;
+        let ticks = (stat.utime + stat.stime) as f64;
+        let seconds = ticks / rustix::param::clock_ticks_per_second() as f64;
+        let page = rustix::param::page_size() as u64;
+        let started_at =
+            process::describe(process::identify(std::process::id()).ok()?).ok()?.started_at?;
+        Some(Self {
+            cpu: Duration::from_secs_f64(seconds),
+            resident_bytes: stat.rss * page,
+            virtual_bytes: stat.vsize,
+            started_at,
+        })
+    }
+}
