@@ -151,7 +151,7 @@ fn configuration(
         namespaces.push(json!({"type": "pid"}));
     }
     let mut environment = image.environment.clone();
-    environment.extend(manifest.environment());
+    environment.extend_from_slice(manifest.environment());
     environment.extend([
         leftovers::variable(),
         format!("PGSOCKTRACE_NODE_NAME={}", api.node()),
@@ -193,6 +193,21 @@ fn configuration(
             },
         },
     })
+}
+
+/// What a server in this namespace answers to a request for `path`; an error unless that is its 200.
+///
+/// # Errors
+///
+/// When it answers something else, or nothing.
+pub fn get(network: &Namespace, port: u64, path: &str) -> Result<String> {
+    let mut command = Command::new("/usr/bin/python3");
+    let program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())";
+    command.args(["-c", program]).arg(format!("http://127.0.0.1:{port}{path}"));
+    network.adopt(&mut command)?;
+    let output = finish(&mut command)?;
+    ensure!(output.status.success(), "{path}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Runs a program to its end, and fails when it does.

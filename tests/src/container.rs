@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +25,19 @@ use crate::suite::{Suite, finish};
 
 /// First of the user ids that a container with a user namespace gets.
 const FIRST_ID: u32 = 100_000;
+/// The user that owns a program and nothing else.
+const OWNER: u32 = 1000;
+
+/// Whom a container's program runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The machine's root, without capabilities.
+    Root,
+    /// Root of a user namespace of the container's own.
+    OwnRoot,
+    /// A user of the machine that nobody else is; only it may read the program.
+    Owner,
+}
 
 /// A running container, with the program that it runs.
 pub struct Container {
@@ -42,7 +55,8 @@ impl Container {
     ///
     /// When `runc` cannot make it.
     pub fn start(suite: &Suite, binary: &Path, network: &Namespace, users: bool) -> Result<Self> {
-        Self::start_below(suite, binary, network, users, "")
+        let user = if users { User::OwnRoot } else { User::Root };
+        Self::start_below(suite, binary, network, user, "")
     }
 
     /// The same with its cgroup below `parent`, a path such as `/kubepods`.
@@ -54,7 +68,7 @@ impl Container {
         suite: &Suite,
         binary: &Path,
         network: &Namespace,
-        users: bool,
+        user: User,
         parent: &str,
     ) -> Result<Self> {
         let directory = suite.directory()?;
@@ -69,14 +83,18 @@ impl Container {
             fs::create_dir(image.join(name))?;
         }
         fs::copy(binary, image.join("srv/program"))?;
-        if users {
+        if user == User::Owner {
+            chown(image.join("srv/program"), Some(OWNER), Some(OWNER))?;
+            fs::set_permissions(image.join("srv/program"), fs::Permissions::from_mode(0o500))?;
+        }
+        if user == User::OwnRoot {
             // The container's root: nobody outside, so that it may write to its own root directory.
             for path in [&image, &image.join("proc"), &image.join("srv"), &upper] {
                 chown(path, Some(FIRST_ID), Some(FIRST_ID))?;
             }
         }
         let cgroup = Cgroup::new(parent)?;
-        let config = configuration(&root, &network.path(), users, &cgroup);
+        let config = configuration(&root, &network.path(), user, &cgroup);
         fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
 
         let mut command = runc(&state);
@@ -208,7 +226,7 @@ pub(crate) fn own_mounts() -> io::Result<()> {
 }
 
 /// The bundle's configuration, by the runtime specification of the Open Container Initiative.
-fn configuration(root: &Path, network: &str, users: bool, cgroup: &Cgroup) -> Value {
+fn configuration(root: &Path, network: &str, user: User, cgroup: &Cgroup) -> Value {
     let mut namespaces = vec![
         json!({"type": "pid"}),
         json!({"type": "ipc"}),
@@ -220,12 +238,13 @@ fn configuration(root: &Path, network: &str, users: bool, cgroup: &Cgroup) -> Va
         "cgroupsPath": cgroup.path(),
         "resources": {"devices": [{"allow": false, "access": "rwm"}]},
     });
-    if users {
+    if user == User::OwnRoot {
         namespaces.push(json!({"type": "user"}));
         let mapping = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65_536}]);
         linux["uidMappings"] = mapping.clone();
         linux["gidMappings"] = mapping;
     }
+    let id = if user == User::Owner { OWNER } else { 0 };
     linux["namespaces"] = Value::Array(namespaces);
     json!({
         "ociVersion": "1.0.2",
@@ -235,7 +254,7 @@ fn configuration(root: &Path, network: &str, users: bool, cgroup: &Cgroup) -> Va
             "cwd": "/",
             "args": ["/srv/program"],
             "env": [leftovers::variable()],
-            "user": {"uid": 0, "gid": 0},
+            "user": {"uid": id, "gid": id},
             "noNewPrivileges": true,
         },
         "linux": linux,

@@ -59,7 +59,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-pub use container::Container;
+pub use container::{Container, User};
 pub use corpus::{Member, Worker};
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;

@@ -132,7 +132,7 @@ pub struct Connection {
     pub silent_ms: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    pub unread_bytes: u64,
+    pub unread_bytes: Option<u64>,
     pub opened_since_silent: i64,
     pub opened_by: Option<String>,
     pub last_used_by: Option<String>,

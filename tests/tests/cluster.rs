@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod};
+use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
 use tests::{Container, FakeServer, Manner, Namespace, Need, Report, Suite, eventually, test};
 
 const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
@@ -22,7 +22,11 @@ fn main() -> ExitCode {
         test("names_code_and_pod", names_code_and_pod),
         test("names_pods_once_the_api_server_answers", names_pods_once_the_api_server_answers),
         test("asks_the_kubelet", asks_the_kubelet),
-        test("trial", trial),
+        test("all_capabilities", all_capabilities),
+        test("without_sys_ptrace", without_sys_ptrace),
+        test("without_dac_read_search", without_dac_read_search),
+        test("without_sys_admin", without_sys_admin),
+        test("without_bpf_and_perfmon", without_bpf_and_perfmon),
     ];
     let needs = [Need::Ip, Need::Runc, Need::Openssl, Need::Image];
     let tests = tests.into_iter().map(|test| needs.into_iter().fold(test, tests::Test::needs));
@@ -47,7 +51,7 @@ impl Node {
 
     fn program(&self, suite: &Suite) -> Result<Container> {
         let binary = suite.static_client_path()?;
-        Container::start_below(suite, &binary, &self.pod_network, false, POD)
+        Container::start_below(suite, &binary, &self.pod_network, User::Root, POD)
     }
 
     fn trace(
@@ -119,11 +123,13 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     node.api.listen()?;
     node.api.put(&pod(None))?;
-    let tracer = node.trace(suite, &Manifest::read()?, &[])?;
+    let manifest = Manifest::read()?;
+    let tracer = node.trace(suite, &manifest, &[])?;
     let mut program = node.program(suite)?;
     tracer.says("names the pods of this node: 1")?;
     node.api.put(&pod(Some(program.id())))?;
     leak(&node, &tracer, &mut program)?;
+    check_metrics(&node, &manifest)?;
     let report = tracer.stop()?;
     check_stacks(&report)?;
     check_pod(&report, &program)?;
@@ -166,42 +172,116 @@ fn asks_the_kubelet(suite: &Suite) -> Result<()> {
     tracer.says("the kubelet names the pods of this node: 1")?;
     program.ok(&format!("connect 4 {}", node.server.port()))?;
     program.ok("startup")?;
-    tracer.event("opened", |_| true)?;
+    tracer.event("connection_opened", |_| true)?;
     check_pod(&tracer.stop()?, &program)?;
     program.delete()
 }
 
-/// What each capability is worth.
-fn trial(suite: &Suite) -> Result<()> {
-    for name in ["", "BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_ADMIN"] {
-        let mut node = Node::new(suite)?;
-        node.api.listen()?;
-        let mut program = node.program(suite)?;
-        program.ok(&format!("connect 4 {}", node.server.port()))?;
-        program.ok("startup")?;
-        eprintln!("=== without {name}");
-        let tracer = match node.trace(suite, &Manifest::read()?.without(name), &[]) {
-            Ok(tracer) => tracer,
-            Err(error) => {
-                eprintln!("{error:#}");
-                continue;
-            }
-        };
-        program.ok(&format!("connect 4 {}", node.server.port()))?;
-        program.ok("startup")?;
-        program.ok("query SELECT 1")?;
-        tracer.let_intervals_pass(8);
-        eprintln!("{}", tracer.log().join("\n"));
-        let report = tracer.stop()?;
-        for c in &report.connections {
-            eprintln!("{c:?}");
-            for s in [&c.opened_by, &c.last_used_by] {
-                if let Ok(s) = report.stack(s.as_ref()) {
-                    eprintln!("{} {:?} {:?}", s.quality, s.quality_reason, s.functions());
-                }
-            }
-        }
-        eprintln!("{:?}", report.process(program.pid()));
+/// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they bear the
+/// names of the pod that leaks.
+fn check_metrics(node: &Node, manifest: &Manifest) -> Result<()> {
+    let port = manifest.metrics_port()?;
+    for probe in manifest.probes()? {
+        get(&node.tracer_network, port, &probe)?;
+    }
+    let labels = [
+        r#"namespace="shop""#,
+        r#"pod="orders-7d9f-x2b4q""#,
+        r#"container="app""#,
+        r#"comm="program""#,
+    ];
+    eventually("the leak's pod is in the metrics", || {
+        let metrics = get(&node.tracer_network, port, "/metrics")?;
+        let mut suspected = metrics
+            .lines()
+            .filter(|line| line.starts_with("pgsocktrace_suspected_leaked_connections{"));
+        Ok(suspected
+            .any(|line| !line.ends_with(" 0") && labels.iter().all(|label| line.contains(label))))
+    })
+}
+
+/// What one run has shown of a program whose user is not the tracer's: it had a connection before the trace
+/// began, and has opened and used another one since.
+struct Seen {
+    report: Report,
+    log: Vec<String>,
+    pid: u32,
+    before: u64,
+    since: u64,
+}
+
+fn see(suite: &Suite, manifest: &Manifest) -> Result<Seen> {
+    let node = Node::new(suite)?;
+    let binary = suite.static_client_path()?;
+    let mut program = Container::start_below(suite, &binary, &node.pod_network, User::Owner, POD)?;
+    let connect = format!("connect 4 {}", node.server.port());
+    let before = program.ok(&connect)?.number("cookie")?;
+    program.ok("startup")?;
+    let tracer = node.trace(suite, manifest, &[("--kubernetes", "off")])?;
+    let since = program.ok(&connect)?.number("cookie")?;
+    program.ok("startup")?;
+    program.ok("query SELECT 1")?;
+    tracer.finding(|finding| finding.is_silence() && finding.connections.contains(&since))?;
+    let (pid, log) = (program.pid(), tracer.log());
+    let report = tracer.stop()?;
+    program.delete()?;
+    Ok(Seen { report, log, pid, before, since })
+}
+
+impl Seen {
+    fn lists_what_was_open_before(&self) -> bool {
+        self.report.connection(self.before).is_ok()
+    }
+
+    fn names_code(&self) -> Result<bool> {
+        let connection = self.report.connection(self.since)?;
+        let stack = self.report.stack(connection.last_used_by.as_ref())?;
+        Ok(stack.quality == "complete" && stack.frame("do_query").is_ok())
+    }
+
+    fn knows_holders(&self) -> Result<bool> {
+        Ok(self.report.connection(self.since)?.held_by == [self.pid])
+    }
+}
+
+fn all_capabilities(suite: &Suite) -> Result<()> {
+    let seen = see(suite, &Manifest::read()?)?;
+    ensure!(seen.lists_what_was_open_before(), "{:?}", seen.log);
+    ensure!(seen.names_code()? && seen.knows_holders()?, "{:?}", seen.log);
+    Ok(())
+}
+
+fn without_sys_ptrace(suite: &Suite) -> Result<()> {
+    let seen = see(suite, &Manifest::read()?.without("SYS_PTRACE")?)?;
+    ensure!(!seen.names_code()?, "CAP_SYS_PTRACE is not needed: {:?}", seen.log);
+    Ok(())
+}
+
+fn without_dac_read_search(suite: &Suite) -> Result<()> {
+    let seen = see(suite, &Manifest::read()?.without("DAC_READ_SEARCH")?)?;
+    ensure!(!seen.knows_holders()?, "CAP_DAC_READ_SEARCH is not needed: {:?}", seen.log);
+    Ok(())
+}
+
+/// The component that takes it away keeps its word: everything but what was open before.
+fn without_sys_admin(suite: &Suite) -> Result<()> {
+    let seen = see(suite, &Manifest::without_sys_admin()?)?;
+    ensure!(seen.names_code()?, "{:?}", seen.log);
+    ensure!(!seen.lists_what_was_open_before(), "CAP_SYS_ADMIN is not needed: {:?}", seen.log);
+    Ok(())
+}
+
+/// Without these, nothing can be traced, and it says so.
+fn without_bpf_and_perfmon(suite: &Suite) -> Result<()> {
+    let node = Node::new(suite)?;
+    let lacking = [
+        (Manifest::read()?.without("SYS_ADMIN")?, "the capabilities BPF, PERFMON"),
+        (Manifest::without_sys_admin()?.without("BPF")?, "the capabilities BPF, PERFMON"),
+        (Manifest::without_sys_admin()?.without("PERFMON")?, "`pgsocktrace doctor` tells more"),
+    ];
+    for (manifest, words) in lacking {
+        let refused = node.trace(suite, &manifest, &[]).err().context("it traces")?;
+        ensure!(format!("{refused:#}").contains(words), "{refused:#}");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::repository;
@@ -11,7 +11,7 @@ use super::repository;
 pub struct Manifest {
     pod: Value,
     settings: Vec<String>,
-    without: Option<&'static str>,
+    capabilities: Vec<String>,
 }
 
 impl Manifest {
@@ -21,38 +21,70 @@ impl Manifest {
     ///
     /// When it is not where it belongs, or says nothing of what is looked for.
     pub fn read() -> Result<Self> {
-        let base = repository().join("deploy/kubernetes/base");
-        let read = |name: &str| -> Result<Value> {
-            let text = fs::read_to_string(base.join(name)).context("manifest")?;
-            serde_saphyr::from_str(&text).with_context(|| name.to_owned())
-        };
-        let pod = read("daemonset.yaml")?["spec"]["template"]["spec"].take();
-        let kustomization = read("kustomization.yaml")?;
-        let settings = kustomization["configMapGenerator"][0]["literals"].as_array();
-        let settings = settings.context("settings")?.iter();
-        let settings = settings.filter_map(|one| one.as_str().map(str::to_owned)).collect();
-        let manifest = Self { pod, settings, without: None };
-        manifest.container()["capabilities"]["add"].as_array().context("capabilities")?;
+        let pod = read("base/daemonset.yaml")?["spec"]["template"]["spec"].take();
+        let kustomization = read("base/kustomization.yaml")?;
+        let settings = texts(&kustomization["configMapGenerator"][0]["literals"])?;
+        let mut manifest = Self { pod, settings, capabilities: Vec::new() };
+        manifest.capabilities = texts(&manifest.container()["capabilities"]["add"])?;
         Ok(manifest)
     }
 
+    /// The same with the component that takes CAP_SYS_ADMIN away.
+    ///
+    /// # Errors
+    ///
+    /// When that is not where it belongs.
+    pub fn without_sys_admin() -> Result<Self> {
+        let component = read("components/without-sys-admin/kustomization.yaml")?;
+        let patch = component["patches"][0]["patch"].as_str().context("patch")?;
+        let patch: Value = serde_saphyr::from_str(patch)?;
+        let path = "/spec/template/spec/containers/0/securityContext/capabilities/add";
+        ensure!(patch[0]["path"] == path, "{patch}");
+        Ok(Self { capabilities: texts(&patch[0]["value"])?, ..Self::read()? })
+    }
+
     /// The same without this capability.
-    #[must_use]
-    pub fn without(self, capability: &'static str) -> Self {
-        Self { without: Some(capability), ..self }
+    ///
+    /// # Errors
+    ///
+    /// When it is not there anyway.
+    pub fn without(mut self, capability: &str) -> Result<Self> {
+        let before = self.capabilities.len();
+        self.capabilities.retain(|name| name != capability);
+        ensure!(self.capabilities.len() < before, "{capability} is not added");
+        Ok(self)
     }
 
-    /// The names of the capabilities that are left once all were dropped, as the kernel writes them.
-    #[must_use]
-    pub fn capabilities(&self) -> Vec<String> {
-        let added = self.container()["capabilities"]["add"].as_array();
-        let names = added.into_iter().flatten().filter_map(Value::as_str);
-        names.filter(|name| Some(*name) != self.without).map(|name| format!("CAP_{name}")).collect()
+    /// The capabilities that are left once all were dropped, as the kernel writes them.
+    pub(super) fn capabilities(&self) -> Vec<String> {
+        self.capabilities.iter().map(|name| format!("CAP_{name}")).collect()
     }
 
-    pub(super) fn environment(&self) -> impl Iterator<Item = String> {
-        // Tests ask for metrics where they want to have them.
-        self.settings.iter().filter(|one| !one.starts_with("PGSOCKTRACE_METRICS_ADDR")).cloned()
+    pub(super) fn environment(&self) -> &[String] {
+        &self.settings
+    }
+
+    /// The port that Prometheus and the kubelet ask.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn metrics_port(&self) -> Result<u64> {
+        self.pod["containers"][0]["ports"][0]["containerPort"].as_u64().context("metrics port")
+    }
+
+    /// The paths that the kubelet asks for whether it starts, lives and is ready.
+    ///
+    /// # Errors
+    ///
+    /// When there is one too few.
+    pub fn probes(&self) -> Result<Vec<String>> {
+        let container = &self.pod["containers"][0];
+        let path = |name: &str| {
+            let path = container[name]["httpGet"]["path"].as_str();
+            Ok(path.with_context(|| name.to_owned())?.to_owned())
+        };
+        ["startupProbe", "livenessProbe", "readinessProbe"].into_iter().map(path).collect()
     }
 
     pub(super) fn shares_pids(&self) -> bool {
@@ -80,4 +112,14 @@ impl Manifest {
     fn container(&self) -> &Value {
         &self.pod["containers"][0]["securityContext"]
     }
+}
+
+fn read(name: &str) -> Result<Value> {
+    let text = fs::read_to_string(repository().join("deploy/kubernetes").join(name));
+    serde_saphyr::from_str(&text.with_context(|| name.to_owned())?).with_context(|| name.to_owned())
+}
+
+fn texts(list: &Value) -> Result<Vec<String>> {
+    let list = list.as_array().with_context(|| format!("no list: {list}"))?;
+    Ok(list.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
 }
