@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
-use tests::{Container, FakeServer, Manner, Namespace, Need, Report, Suite, eventually, test};
+use tests::{
+    Container, FakeServer, Manner, Namespace, Need, Report, Suite, User, eventually, test,
+};
 
 const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
 /// The pod's cgroup, as the kubelet calls it with the driver `cgroupfs`.
