@@ -3,8 +3,11 @@
 //!
 //! The API server is a [`StandIn`]; `cargo xtask test cluster` has a real one.
 
+mod api_server;
+mod certificates;
 mod image;
 mod manifest;
+mod pod;
 mod stand_in;
 
 use std::fs;
@@ -15,9 +18,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+pub use api_server::ApiServer;
 pub use image::Image;
 pub use manifest::Manifest;
-pub use stand_in::{PodOnNode, StandIn};
+pub use pod::PodOnNode;
+pub use stand_in::StandIn;
 
 use crate::cgroup::Cgroup;
 use crate::container::runc;
@@ -45,6 +50,19 @@ const MASKED: [&str; 9] = [
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The node's name.
+const NODE: &str = "node-1.example.org";
+
+/// What a pod needs to ask an API server that listens on its own loopback.
+pub struct Access {
+    /// The name of the pod's node.
+    pub node: String,
+    /// The server's port.
+    pub port: u16,
+    /// The directory that the pod sees as its service account.
+    pub service_account: PathBuf,
+}
+
 /// The tracer's pod.
 pub struct TracerPod {
     trace: Trace,
@@ -67,7 +85,7 @@ impl TracerPod {
         suite: &Suite,
         manifest: &Manifest,
         network: &Namespace,
-        api: &StandIn,
+        api: &Access,
         options: TraceBuilder,
     ) -> Result<Self> {
         let directory = suite.directory()?;
@@ -136,7 +154,7 @@ fn configuration(
     image: &Image,
     manifest: &Manifest,
     network: &Namespace,
-    api: &StandIn,
+    api: &Access,
     arguments: &[String],
     cgroup: &str,
 ) -> Value {
@@ -154,9 +172,9 @@ fn configuration(
     environment.extend_from_slice(manifest.environment());
     environment.extend([
         leftovers::variable(),
-        format!("PGSOCKTRACE_NODE_NAME={}", api.node()),
+        format!("PGSOCKTRACE_NODE_NAME={}", api.node),
         "KUBERNETES_SERVICE_HOST=127.0.0.1".to_owned(),
-        format!("KUBERNETES_SERVICE_PORT={}", api.port()),
+        format!("KUBERNETES_SERVICE_PORT={}", api.port),
     ]);
     json!({
         "ociVersion": "1.0.2",
@@ -169,7 +187,7 @@ fn configuration(
                 "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
             {"destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", "ro"]},
-            {"destination": SERVICE_ACCOUNT, "type": "bind", "source": api.service_account(),
+            {"destination": SERVICE_ACCOUNT, "type": "bind", "source": api.service_account,
                 "options": ["rbind", "ro"]},
         ],
         "process": {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
+use tests::cluster::{ApiServer, Manifest, PodOnNode, StandIn, TracerPod, get};
 use tests::{
     Container, FakeServer, Manner, Namespace, Need, Report, Suite, User, eventually, test,
 };
@@ -30,8 +30,12 @@ fn main() -> ExitCode {
         test("without_sys_admin", without_sys_admin),
         test("without_bpf_and_perfmon", without_bpf_and_perfmon),
     ];
+    let real = test("a_real_api_server", a_real_api_server).needs(Need::ApiServer);
     let needs = [Need::Ip, Need::Runc, Need::Openssl, Need::Image];
-    let tests = tests.into_iter().map(|test| needs.into_iter().fold(test, tests::Test::needs));
+    let tests = tests
+        .into_iter()
+        .chain([real])
+        .map(|test| needs.into_iter().fold(test, tests::Test::needs));
     tests::run(tests.collect())
 }
 
@@ -65,7 +69,7 @@ impl Node {
         let options = suite.trace_port(self.server.port());
         let options = options.option("--pod-label", "app").flag("-v");
         let options = more.iter().fold(options, |all, (name, value)| all.option(name, value));
-        TracerPod::start(suite, manifest, &self.tracer_network, &self.api, options)
+        TracerPod::start(suite, manifest, &self.tracer_network, self.api.access(), options)
     }
 }
 
@@ -82,12 +86,12 @@ fn pod<'a>(running: Option<&'a str>) -> PodOnNode<'a> {
 }
 
 /// Opens connections that nobody uses again, until that is called a leak.
-fn leak(node: &Node, tracer: &TracerPod, program: &mut Container) -> Result<()> {
+fn leak(port: u16, tracer: &TracerPod, program: &mut Container) -> Result<()> {
     let mut next = Instant::now();
     tracer.finding_while(tests::Finding::is_leak, || {
         if Instant::now() >= next {
             next = Instant::now() + BETWEEN_LEAKS;
-            program.ok(&format!("connect 4 {}", node.server.port()))?;
+            program.ok(&format!("connect 4 {port}"))?;
             program.ok("startup")?;
             program.ok("query SELECT 1")?;
         }
@@ -109,10 +113,10 @@ fn check_stacks(report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn check_pod(report: &Report, program: &Container) -> Result<()> {
+fn check_pod(report: &Report, program: &Container, uid: &str) -> Result<()> {
     let process = report.process(program.pid())?;
     assert_eq!(process.container_id.as_deref(), Some(program.id()));
-    assert_eq!(process.pod_uid.as_deref(), Some(UID));
+    assert_eq!(process.pod_uid.as_deref(), Some(uid));
     let pod = process.pod.as_ref().context("the process has no pod")?;
     let names = [&pod.namespace, &pod.name, &pod.container].map(String::as_str);
     assert_eq!(names, ["shop", "orders-7d9f-x2b4q", "app"]);
@@ -130,11 +134,11 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
     let mut program = node.program(suite)?;
     tracer.says("names the pods of this node: 1")?;
     node.api.put(&pod(Some(program.id())))?;
-    leak(&node, &tracer, &mut program)?;
+    leak(node.server.port(), &tracer, &mut program)?;
     check_metrics(&node, &manifest)?;
     let report = tracer.stop()?;
     check_stacks(&report)?;
-    check_pod(&report, &program)?;
+    check_pod(&report, &program, UID)?;
     program.delete()
 }
 
@@ -155,11 +159,11 @@ fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     node.api.hang_up()?;
     eventually("another watch", || Ok(node.api.asked()?.number("watches")? >= 2))?;
     node.api.put(&pod(Some(program.id())))?;
-    leak(&node, &tracer, &mut program)?;
+    leak(node.server.port(), &tracer, &mut program)?;
     assert_eq!(node.api.asked()?.number("lists")?, 1);
     let warnings = tracer.log().iter().filter(|line| line.contains("cannot be asked")).count();
     assert_eq!(warnings, 1, "it is said once: {:?}", tracer.log());
-    check_pod(&tracer.stop()?, &program)?;
+    check_pod(&tracer.stop()?, &program, UID)?;
     program.delete()
 }
 
@@ -168,14 +172,50 @@ fn asks_the_kubelet(suite: &Suite) -> Result<()> {
     node.api.listen()?;
     let mut program = node.program(suite)?;
     node.api.put(&pod(Some(program.id())))?;
-    let url = format!("https://127.0.0.1:{}", node.api.port());
+    let url = format!("https://127.0.0.1:{}", node.api.access().port);
     let kubelet = [("--kubernetes", "kubelet"), ("--kubelet-url", &url)];
     let tracer = node.trace(suite, &Manifest::read()?, &kubelet)?;
     tracer.says("the kubelet names the pods of this node: 1")?;
     program.ok(&format!("connect 4 {}", node.server.port()))?;
     program.ok("startup")?;
     tracer.event("connection_opened", |_| true)?;
-    check_pod(&tracer.stop()?, &program)?;
+    check_pod(&tracer.stop()?, &program, UID)?;
+    program.delete()
+}
+
+/// The manifests are applied, and their service account may do what the tracer does and no more; the tracer
+/// then learns the pod's name from the server that the pod was created on.
+fn a_real_api_server(suite: &Suite) -> Result<()> {
+    let (tracer_network, ()) = Namespace::create(|| Ok(()))?;
+    let (pod_network, server) = Namespace::create(|| FakeServer::start(Manner::Postgres))?;
+    let api = ApiServer::start(suite, &tracer_network, API_PORT)?;
+    api.deploy()?;
+    for verb in ["list", "watch"] {
+        ensure!(api.allows(verb, "pods")?, "it may not {verb} pods");
+    }
+    let forbidden = [
+        ("get", "pods"),
+        ("list", "secrets"),
+        ("create", "pods/exec"),
+        ("delete", "pods"),
+        ("get", "nodes/proxy"),
+    ];
+    for (verb, resource) in forbidden {
+        ensure!(!api.allows(verb, resource)?, "it may {verb} {resource}");
+    }
+    let uid = api.create(&pod(None))?;
+    let options = suite.trace_port(server.port()).option("--pod-label", "app");
+    let tracer =
+        TracerPod::start(suite, &Manifest::read()?, &tracer_network, api.access(), options)?;
+    tracer.says("the API server names the pods of this node: 1")?;
+    let cgroup = format!("/kubepods/burstable/pod{uid}");
+    let binary = suite.static_client_path()?;
+    let mut program = Container::start_below(suite, &binary, &pod_network, User::Owner, &cgroup)?;
+    api.report_status(&pod(Some(program.id())))?;
+    leak(server.port(), &tracer, &mut program)?;
+    let report = tracer.stop()?;
+    check_stacks(&report)?;
+    check_pod(&report, &program, &uid)?;
     program.delete()
 }
 

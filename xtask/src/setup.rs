@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
+mod cluster;
 mod corpus;
 pub(crate) mod runtimes;
 
@@ -38,6 +39,8 @@ pub(crate) enum Need {
     Bench,
     /// Building the container image.
     Image,
+    /// Building and running a kube-apiserver.
+    Cluster,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
     /// Building and running the corpus's programs in one language.
@@ -166,12 +169,6 @@ const REQUIREMENTS: &[Requirement] = &[
         packages: &["bpftool"],
         elsewhere: "Install bpftool.",
     },
-    Requirement {
-        need: Need::Image,
-        present: || which("buildah").is_some(),
-        packages: &["buildah"],
-        elsewhere: "Install buildah.",
-    },
 ];
 
 /// The header of libpq, where Debian puts it.
@@ -184,6 +181,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
             .iter()
             .chain(runtimes::REQUIREMENTS)
             .chain(corpus::REQUIREMENTS)
+            .chain(cluster::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };
