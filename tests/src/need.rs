@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::cluster::{ApiServer, Image};
+use crate::cluster::Image;
 use crate::golang::Toolchain;
 use crate::runtimes::Runtime;
 use crate::server;
@@ -46,8 +46,6 @@ pub enum Need {
     Runc,
     /// The container image.
     Image,
-    /// A kube-apiserver, etcd and kubectl.
-    ApiServer,
     /// The `openssl` command, and Python with its `ssl`.
     Openssl,
     /// gdb, to tell what is on a stack.
@@ -90,11 +88,6 @@ impl Need {
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
             Self::Image => Image::path().exists(),
-            Self::ApiServer => {
-                ApiServer::path().exists()
-                    && succeeds("etcd", &["--version"])
-                    && succeeds("kubectl", &["version", "--client"])
-            }
             Self::Openssl => {
                 succeeds("openssl", &["version"])
                     && succeeds("/usr/bin/python3", &["-c", "import ssl"])
@@ -126,7 +119,6 @@ impl fmt::Display for Need {
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
             Self::Image => "the container image, `cargo xtask image`",
-            Self::ApiServer => "kube-apiserver, etcd and kubectl, `cargo xtask test cluster`",
             Self::Openssl => "openssl, and Python with it",
             Self::Gdb => "gdb",
             Self::Gpp => "g++",

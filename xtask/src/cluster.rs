@@ -15,14 +15,14 @@ use crate::{build, debian::Suite, dist, process::check, setup, toolchain::target
 pub(crate) fn test(workspace: &Path) -> Result<()> {
     setup::run(workspace, &[setup::Need::Build, setup::Need::Tests, setup::Need::Cluster])?;
     let server = kube_apiserver(&target_directory(workspace))?;
-    println!("with {}", server.display());
     let binary = build::run(workspace)?;
     let image = dist::image(workspace)?;
     check(
         build::cargo(workspace)
             .args(["test", "--locked", "--package", "tests", "--test", "cluster"])
             .env("PGSOCKTRACE_BIN", binary)
-            .env("PGSOCKTRACE_IMAGE", image),
+            .env("PGSOCKTRACE_IMAGE", image)
+            .env("PGSOCKTRACE_KUBE_APISERVER", server),
     )
 }
 

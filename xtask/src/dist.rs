@@ -34,6 +34,8 @@ pub(crate) struct Staged {
     pub(crate) name: String,
     /// The directory of that name.
     pub(crate) path: PathBuf,
+    /// The program's version.
+    pub(crate) version: String,
     /// Seconds since 1970 that all files bear.
     pub(crate) epoch: u64,
 }
@@ -92,7 +94,7 @@ pub(crate) fn stage(workspace: &Path) -> Result<Staged> {
     licences::copy(workspace, &packages, &path.join("licences"))?;
     let sbom = packages.to_spdx(epoch)?;
     fs::write(path.join("pgsocktrace.spdx.json"), sbom)?;
-    Ok(Staged { name, path, epoch })
+    Ok(Staged { name, path, version: packages.version().to_owned(), epoch })
 }
 
 /// Builds the program without any need of shared libraries.

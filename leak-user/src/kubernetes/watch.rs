@@ -178,3 +178,37 @@ async fn keep_asking(settings: &Kubernetes, known: &watch::Sender<Directory>) ->
         sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_in_the_servers_words() {
+        let words = "pods is forbidden: User \"a\" cannot list resource \"pods\"";
+        let refused = || kube::Error::Api(Box::new(Status::failure(words, "Forbidden")));
+        let watching = AskError::from(watcher::Error::InitialListFailed(refused()));
+        for error in [AskError::from(refused()), watching] {
+            assert_eq!(sentence(&error.into()), words);
+        }
+        let wordless = Status::failure("", "Unauthorized").with_code(401);
+        let error = AskError::from(kube::Error::Api(Box::new(wordless)));
+        assert_eq!(sentence(&error.into()), "401 Unauthorized");
+    }
+
+    #[test]
+    fn nobody_is_asked_where_that_is_off() {
+        let settings = Kubernetes {
+            asked: Asked::Off,
+            node_name: None,
+            pod_label: Vec::new(),
+            kubelet_url: http::Uri::from_static("http://127.0.0.1:1"),
+            kubelet_insecure_tls: false,
+        };
+        let pods = Pods::start(&settings).unwrap();
+        // The other end is gone: there is no thread.
+        assert!(pods.known.has_changed().is_err());
+    }
+}

@@ -1,5 +1,6 @@
 //! A real kube-apiserver with its etcd, in a network namespace.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use super::certificates::{self, Authority};
 use super::{Access, NODE, PodOnNode, repository};
 use crate::namespace::Namespace;
 use crate::process::{Silent, eventually};
-use crate::suite::{Suite, finish, target};
+use crate::suite::{Suite, finish};
 
 /// What may do everything there.
 const ADMINISTRATOR: &str = "the-administrators-token";
@@ -25,10 +26,10 @@ pub struct ApiServer<'a> {
 }
 
 impl<'a> ApiServer<'a> {
-    /// The program that `cargo xtask test cluster` builds.
+    /// The program, which the environment names: `cargo xtask test cluster` builds it.
     #[must_use]
-    pub fn path() -> PathBuf {
-        target().join("kubernetes/kube-apiserver")
+    pub fn path() -> Option<PathBuf> {
+        env::var_os("PGSOCKTRACE_KUBE_APISERVER").map(PathBuf::from)
     }
 
     /// Starts it in this namespace and waits until it is ready.
@@ -56,7 +57,8 @@ impl<'a> ApiServer<'a> {
         let etcd = run(&mut etcd, "etcd.log")?;
         let file =
             |option: &str, name: &str| format!("{option}={}", directory.join(name).display());
-        let mut server = Command::new(Self::path());
+        let mut server =
+            Command::new(Self::path().context("PGSOCKTRACE_KUBE_APISERVER is not set")?);
         server.current_dir(&directory).args([
             "--etcd-servers=http://127.0.0.1:2379",
             "--bind-address=127.0.0.1",

@@ -15,7 +15,7 @@ use crate::{process::check, setup};
 /// `podman load` and `ctr images import` read, and says how large it is.
 pub(crate) fn run(workspace: &Path) -> Result<PathBuf> {
     setup::run(workspace, &[setup::Need::Image])?;
-    let Staged { path, epoch, .. } = stage(workspace)?;
+    let Staged { path, version, epoch, .. } = stage(workspace)?;
     let archive = directory(workspace).join("pgsocktrace-image.tar");
     if archive.exists() {
         fs::remove_file(&archive)?;
@@ -38,11 +38,8 @@ pub(crate) fn run(workspace: &Path) -> Result<PathBuf> {
             .arg(workspace.join("deploy/Containerfile"))
             .arg(&path),
     )?;
-    check(
-        buildah()
-            .args(["push", "--quiet", "--format", "oci", tag])
-            .arg(format!("oci-archive:{}", archive.display())),
-    )?;
+    let destination = format!("oci-archive:{}:localhost/pgsocktrace:{version}", archive.display());
+    check(buildah().args(["push", "--quiet", "--format", "oci", tag, &destination]))?;
     println!("{}: {}", archive.display(), mb(fs::metadata(&archive)?.len()));
     Ok(archive)
 }
