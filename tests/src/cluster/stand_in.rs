@@ -66,6 +66,19 @@ impl StandIn {
         self.program.ok(&format!("token {token}")).map(drop)
     }
 
+    /// Puts another authority into the service account: the server's certificate is then as good as one
+    /// that it has signed by itself.
+    ///
+    /// # Errors
+    ///
+    /// When `openssl` makes none.
+    pub fn distrust(&self, suite: &Suite) -> Result<()> {
+        let directory = suite.directory()?;
+        let certificate = directory.join("ca.crt");
+        Authority::create(&directory, &certificate)?;
+        Ok(fs::copy(certificate, self.access.service_account.join("ca.crt")).map(drop)?)
+    }
+
     /// Tells of a pod with one container, or of what has become of it.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         test("names_code_and_pod", names_code_and_pod),
         test("names_pods_once_the_api_server_answers", names_pods_once_the_api_server_answers),
         test("asks_the_kubelet", asks_the_kubelet),
+        test("asks_no_stranger", asks_no_stranger),
     ];
     // Building one takes so long that it is tried only when it was asked for.
     let real = ApiServer::path().map(|_| test("a_real_api_server", a_real_api_server));
@@ -180,6 +181,30 @@ fn asks_the_kubelet(suite: &Suite) -> Result<()> {
     tracer.event("connection_opened", |_| true)?;
     check_pod(&tracer.stop()?, &program, UID)?;
     program.delete()
+}
+
+/// A certificate that the cluster's authority has not signed is taken only when that was asked for, and
+/// until then nobody is told the token.
+fn asks_no_stranger(suite: &Suite) -> Result<()> {
+    let mut node = Node::new(suite)?;
+    node.api.distrust(suite)?;
+    node.api.listen()?;
+    node.api.put(&pod(None))?;
+    let (manifest, url) =
+        (Manifest::read()?, format!("https://127.0.0.1:{}", node.api.access().port));
+    let kubelet = [("--kubernetes", "kubelet"), ("--kubelet-url", url.as_str())];
+    let tracer = node.trace(suite, &manifest, &kubelet)?;
+    let said = tracer.says("the kubelet cannot be asked for the names of pods")?;
+    ensure!(said.contains("certificate"), "{said}");
+    tracer.stop()?;
+    let asked = node.api.asked()?;
+    assert_eq!((asked.number("lists")?, asked.number("refusals")?), (0, 0));
+    let options = suite.trace_port(node.server.port()).flag("--kubelet-insecure-tls");
+    let options = kubelet.iter().fold(options, |all, (name, value)| all.option(name, value));
+    let access = node.api.access();
+    let tracer = TracerPod::start(suite, &manifest, &node.tracer_network, access, options)?;
+    tracer.says("the kubelet names the pods of this node: 1")?;
+    tracer.stop().map(drop)
 }
 
 /// The manifests are applied, and their service account may do what the tracer does and no more; the tracer
