@@ -106,7 +106,7 @@ impl Pods {
     /// Waits until something else is known; for ever when nobody is asked.
     pub async fn changed(&mut self) {
         if self.known.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 
@@ -132,11 +132,14 @@ impl Answers<'_> {
         let (whom, count) = (self.whom, pods.len());
         self.known.send_replace(pods);
         match self.answered.replace(true) {
+            Some(true) => {}
+            _ if count == 0 => {
+                log::warn!("{whom} knows no pod of this node; is --node-name right?");
+            }
             None => log::info!("{whom} names the pods of this node: {count}"),
             Some(false) => {
-                log::info!("{whom} answers again and names the pods of this node: {count}")
+                log::info!("{whom} answers again and names the pods of this node: {count}");
             }
-            Some(true) => {}
         }
     }
 

@@ -78,10 +78,10 @@ impl Packages {
             TARGET,
         ]))?;
         let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata")?;
-        Self::select(metadata)
+        Self::select(&metadata)
     }
 
-    fn select(metadata: Metadata) -> Result<Self> {
+    fn select(metadata: &Metadata) -> Result<Self> {
         let by_id: BTreeMap<&str, &Package> =
             metadata.packages.iter().map(|package| (package.id.as_str(), package)).collect();
         let nodes: BTreeMap<&str, &Node> =
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_listed_and_nothing_else() {
-        let packages = Packages::select(metadata()).unwrap();
+        let packages = Packages::select(&metadata()).unwrap();
         let names: Vec<_> = packages.all.keys().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["leak-user", "linked"]);
         assert_eq!(packages.foreign().count(), 1);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_document_is_complete_and_always_the_same() {
-        let packages = Packages::select(metadata()).unwrap();
+        let packages = Packages::select(&metadata()).unwrap();
         let text = packages.to_spdx(1_700_000_000).unwrap();
         assert_eq!(text, packages.to_spdx(1_700_000_000).unwrap());
         let document: Value = serde_json::from_str(&text).unwrap();
