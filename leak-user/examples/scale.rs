@@ -14,18 +14,19 @@ const PROCESSES: u64 = 10_000;
 
 fn main() {
     println!(
-        "{:>11} {:>9} {:>9} {:>12} {:>10} {:>8}",
-        "connections", "processes", "opening", "refreshing", "judging", "memory"
+        "{:>11} {:>9} {:>9} {:>12} {:>10} {:>13} {:>8}",
+        "connections", "processes", "opening", "refreshing", "judging", "publishing", "memory"
     );
     for connections in [1_000, 10_000, 100_000, 1_000_000] {
         let (cost, world) = at_once(connections);
         let each = |time: Duration| time / u32::try_from(connections).unwrap_or(u32::MAX);
         println!(
-            "{connections:>11} {:>9} {:>6} ns {:>9} ns {:>7} ns {:>4} MiB   ({} ms a judgement, {} findings)",
+            "{connections:>11} {:>9} {:>6} ns {:>9} ns {:>7} ns {:>10} ns {:>4} MiB   ({} ms a judgement, {} findings)",
             connections.div_ceil(POOL),
             each(cost.events).as_nanos(),
             each(cost.refresh).as_nanos(),
             each(cost.judge).as_nanos(),
+            each(cost.publish).as_nanos(),
             resident_mib(),
             cost.judge.as_millis(),
             world.engine.accused().len(),

@@ -20,6 +20,7 @@ fn judging_grows_with_the_number_of_connections() {
     assert!(many.events < few.events * MOST, "{few:?} {many:?}");
     assert!(many.refresh < few.refresh * MOST, "{few:?} {many:?}");
     assert!(many.judge < few.judge * MOST, "{few:?} {many:?}");
+    assert!(many.publish < few.publish * MOST, "{few:?} {many:?}");
     let accused: BTreeSet<u64> =
         world.engine.accused().into_iter().map(|process| process.start_ticks).collect();
     assert_eq!(accused, (0..200).filter(|&process| is_leaky(process)).collect());

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use anyhow::{Context, Result};
 
 /// `BPF_PROG_GET_FD_BY_ID` of `include/uapi/linux/bpf.h`.
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+
+/// `BPF_ENABLE_STATS`.
+const ENABLE_STATS: libc::c_long = 32;
 
 /// Ids of the programs that a process holds by its file descriptors.
 ///
@@ -41,6 +45,25 @@ pub fn none_exist(ids: &[u32]) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Makes the kernel count the runs of BPF programs as long as the descriptor is open.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn count_runs() -> Result<OwnedFd> {
+    // `union bpf_attr` begins with the type: run time.
+    let attributes: u32 = 0;
+    // SAFETY: the kernel reads the attributes, whose size is given, and writes nothing.
+    let descriptor = unsafe {
+        libc::syscall(libc::SYS_bpf, ENABLE_STATS, &raw const attributes, size_of_val(&attributes))
+    };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error()).context("the kernel does not count runs");
+    }
+    // SAFETY: the descriptor was just opened and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) })
 }
 
 fn exists(id: u32) -> Result<bool> {

@@ -48,6 +48,8 @@ pub enum Need {
     Image,
     /// The `openssl` command, and Python with its `ssl`.
     Openssl,
+    /// Prometheus and promtool.
+    Prometheus,
     /// gdb, to tell what is on a stack.
     Gdb,
     /// g++.
@@ -92,6 +94,9 @@ impl Need {
                 succeeds("openssl", &["version"])
                     && succeeds("/usr/bin/python3", &["-c", "import ssl"])
             }
+            Self::Prometheus => {
+                succeeds("prometheus", &["--version"]) && succeeds("promtool", &["--version"])
+            }
             Self::Gdb => succeeds("gdb", &["-batch", "-nx", "-ex", "python import json"]),
             Self::Gpp => succeeds("g++", &["--version"]),
             Self::Clang => succeeds("clang++", &["--version"]),
@@ -120,6 +125,7 @@ impl fmt::Display for Need {
             Self::Runc => "runc",
             Self::Image => "the container image, `cargo xtask image`",
             Self::Openssl => "openssl, and Python with it",
+            Self::Prometheus => "Prometheus",
             Self::Gdb => "gdb",
             Self::Gpp => "g++",
             Self::Clang => "clang",

@@ -10,6 +10,7 @@ mod fuzz;
 mod golang;
 mod postgres;
 mod process;
+mod rules;
 mod service;
 mod setup;
 mod test;
@@ -33,6 +34,7 @@ Usage: cargo xtask COMMAND
   dist   pack the static program with its manual, completions, licences and bill of materials
   image  build the container image of deploy/kubernetes, as target/packages/pgsocktrace-image.tar
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
+  rules  make the Prometheus operator's copy of the rules in deploy/prometheus
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
 ";
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),
             None => return misused(),
         },
+        ("rules", []) => in_workspace(rules::run),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -141,6 +141,12 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Tests,
+        present: || which("prometheus").is_some() && which("promtool").is_some(),
+        packages: &["prometheus"],
+        elsewhere: "Install Prometheus and promtool.",
+    },
+    Requirement {
+        need: Need::Tests,
         present: || which("gdb").is_some(),
         packages: &["gdb"],
         elsewhere: "Install gdb, with Python.",
@@ -267,6 +273,8 @@ fn install(packages: &[&str], advice: &str) -> Result<()> {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"])
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // What comes with a service does not start it: whoever needs it here starts its own.
+            .env("SYSTEMD_OFFLINE", "1")
             .stdin(Stdio::null());
         apt
     };

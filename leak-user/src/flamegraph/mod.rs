@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use inferno::flamegraph::{Options, from_lines};
+use inferno::flamegraph::color::{BasicPalette, Color, PaletteMap};
+use inferno::flamegraph::{Options, Palette, from_lines};
 
 pub use file::{File, FileError};
 
@@ -104,9 +105,13 @@ impl Flames {
         }
         let lines: Vec<_> =
             lines.into_iter().map(|(stack, count)| format!("{stack} {count}")).collect();
+        let mut colours = self.culprits();
         let mut options = Options::default();
         options.title = self.by.title().to_owned();
+        options.subtitle = (self.by == By::LastUsedBy).then(|| LEGEND.to_owned());
         options.count_name = "connections".to_owned();
+        options.colors = Palette::Basic(BasicPalette::Aqua);
+        options.palette_map = Some(&mut colours);
         options.deterministic = true;
         let mut svg = Vec::new();
         match from_lines(&mut options, lines.iter().map(String::as_str), &mut svg) {
@@ -117,7 +122,24 @@ impl Flames {
             }
         }
     }
+
+    /// The functions to blame, for the picture that is about blame.
+    fn culprits(&self) -> PaletteMap {
+        let mut colours = PaletteMap::default();
+        let blaming = self.bundles.iter().filter(|_| self.by == By::LastUsedBy);
+        for stack in blaming.filter_map(|bundle| bundle.stack.as_ref().ok()) {
+            if let Some(frame) = stack.culprit.and_then(|index| stack.frames.get(index)) {
+                colours.insert(clean(&frame_name(frame)), CULPRIT);
+            }
+        }
+        colours
+    }
 }
+
+/// The colour of functions to blame.
+const CULPRIT: Color = Color { r: 235, g: 90, b: 70 };
+
+const LEGEND: &str = "red: the application\u{2019}s code that made the last request";
 
 /// The picture of nothing.
 const EMPTY: &str = "<?xml version=\"1.0\"?>\n\

@@ -46,6 +46,8 @@ fn shows_open_connections_by_their_stacks() {
     assert!(titles.iter().any(|title| title.contains("in shop/orders-7d9f app (13")));
     // That stack is not at hand any more.
     assert!(titles.iter().any(|title| title.starts_with("[stack unknown] (1 ")), "{titles:#?}");
+    let culprit = used.split(leak).nth(1).unwrap();
+    assert!(culprit.split("</g>").next().unwrap().contains("rgb(235,90,70)"), "{culprit}");
     assert_eq!(used, svg(By::LastUsedBy), "the same connections, the same picture");
     assert!(svg(By::OpenedBy).contains("[stack unknown] (13 connections"));
 }

@@ -12,6 +12,9 @@ use crate::event::Timestamp;
 /// short its interval.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may take to begin: kernel programs are checked and loaded first.
+const TO_BEGIN: Duration = Duration::from_secs(60);
+
 /// Intervals for which the event loop may stand still.
 const PATIENCE: u32 = 3;
 
@@ -28,7 +31,7 @@ impl Board {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             pages: Mutex::new(None),
-            turned_at: AtomicU64::new(clock::now().0),
+            turned_at: AtomicU64::new(clock::now().after(TO_BEGIN).0),
             patience: (interval * PATIENCE).max(LEAST_PATIENCE),
         }
     }

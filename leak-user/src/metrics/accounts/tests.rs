@@ -115,7 +115,9 @@ fn too_many_names_are_counted_together_and_none_is_lost() {
     assert_eq!(balance.groups.len(), MAX_GROUPS + 1);
     assert_eq!(balance.folded, many + 1 - MAX_GROUPS as u64, "each pair is counted once");
     let (_, other) = group(&accounts, OTHER);
-    assert_eq!(other.opened, balance.folded);
+    assert!(other.opened >= balance.folded, "{other:?}");
+    let opened: u64 = balance.groups.iter().map(|(_, group)| group.opened).sum();
+    assert_eq!(opened, many + 13);
     let open: u64 = balance.groups.iter().flat_map(|(_, group)| group.states.values()).sum();
     assert_eq!(open, many + 13);
 }

@@ -112,3 +112,28 @@ fn openmetrics_names_families_without_total_and_ends() {
     says(&text, &format!("pgsocktrace_interval_seconds{{{common}}} 10"));
     assert!(text.ends_with("\n# EOF\n"));
 }
+
+/// A scraper that honours labels puts its own where one is missing, but not where one is empty.
+#[test]
+fn with_kubernetes_a_process_outside_of_pods_has_empty_labels() {
+    let set = LabelSet { comm: "psql".into(), destination: "10.0.0.1:5432".into(), pod: None };
+    let own = [("comm", "psql"), ("destination", "10.0.0.1:5432")];
+    let empty = [("namespace", ""), ("pod", ""), ("container", "")];
+    assert_eq!(GroupLabels::new(&set, false).with([]), own);
+    assert_eq!(GroupLabels::new(&set, true).with([]), [&own[..], &empty].concat());
+}
+
+#[test]
+fn labels_of_a_pod_that_become_the_same_are_told_once() {
+    let labels = ["a.b", "a/b", "a-b"].map(|name| (name.to_owned(), "x".to_owned()));
+    let pod = crate::process::Pod {
+        namespace: "n".into(),
+        name: "p".into(),
+        container: "c".into(),
+        labels: labels.into(),
+    };
+    let set = LabelSet { comm: "c".into(), destination: "d".into(), pod: Some(pod) };
+    let labels = GroupLabels::new(&set, true);
+    let named = labels.with([]).into_iter().filter(|(name, _)| *name == "label_a_b").count();
+    assert_eq!(named, 1);
+}

@@ -1,0 +1,38 @@
+//! A client that asks one question over HTTP.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::BOUND;
+
+/// A server's answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Everything before the body.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// Asks for `path`, with these header lines besides what must be there.
+///
+/// # Errors
+///
+/// When the server does not answer, or not as HTTP has it.
+pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(BOUND))?;
+    // Nobody answers an HTTP/1.0 client in chunks.
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8(answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}

@@ -1,0 +1,101 @@
+//! A Prometheus of the test's own, with the rules of this repository.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::http;
+use crate::process::{Running, eventually};
+
+/// The repository's file of this name below `deploy/`.
+#[must_use]
+pub fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
+}
+
+/// A running server.
+pub struct Prometheus {
+    address: SocketAddr,
+    _running: Running,
+}
+
+impl Prometheus {
+    /// Starts one in `directory` that scrapes `target` every second.
+    ///
+    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of minutes.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn start(directory: &Path, target: SocketAddr) -> Result<Self> {
+        fs::write(directory.join("rules.yaml"), impatient_rules()?)?;
+        fs::write(
+            directory.join("prometheus.yaml"),
+            format!(
+                "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+                 rule_files: [rules.yaml]\n\
+                 scrape_configs:\n\
+                 - job_name: pgsocktrace\n  \
+                   honor_labels: true\n  \
+                   static_configs: [{{targets: ['{target}']}}]\n"
+            ),
+        )?;
+        // The port is free for the moment; whoever takes it first is noticed below.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", directory.join("prometheus.yaml").display()))
+            .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--log.level=warn");
+        let running = Running::start(&mut command)?;
+        let ready = || Ok(http::get(address, "/-/ready", &[]).is_ok_and(|said| said.status == 200));
+        eventually("Prometheus is ready", ready)
+            .with_context(|| running.stderr.all().join("\n"))?;
+        Ok(Self { address, _running: running })
+    }
+
+    /// What an instant query gives: a vector, or a scalar.
+    ///
+    /// # Errors
+    ///
+    /// When the query is wrong, with what the server says of it.
+    pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
+        let answer = self.api(&format!("query?query={encoded}")).context(expression.to_owned())?;
+        Ok(answer["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The alerts that fire now, as their labels.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not say.
+    pub fn firing(&self) -> Result<Vec<Value>> {
+        let alerts = self.api("alerts")?["alerts"].as_array().cloned().unwrap_or_default();
+        let firing = alerts.into_iter().filter(|alert| alert["state"] == "firing");
+        Ok(firing.map(|alert| alert["labels"].clone()).collect())
+    }
+
+    fn api(&self, path: &str) -> Result<Value> {
+        let answer = http::get(self.address, &format!("/api/v1/{path}"), &[])?;
+        ensure!(answer.status == 200, "{}", answer.body);
+        let mut answer: Value = serde_json::from_str(&answer.body)?;
+        Ok(answer["data"].take())
+    }
+}
+
+/// The rules with alerts that wait for a second.
+fn impatient_rules() -> Result<String> {
+    let rules = fs::read_to_string(deployed("prometheus/rules.yaml"))?;
+    let hasten = |line: &str| match line.trim_start().strip_prefix("for: ") {
+        Some(_) => line.split("for: ").next().unwrap_or_default().to_owned() + "for: 1s\n",
+        None => format!("{line}\n"),
+    };
+    Ok(rules.lines().map(hasten).collect())
+}
