@@ -1,9 +1,8 @@
 //! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly the
 //! manifest's capabilities, beside containers that lie where a kubelet puts them.
 //!
-//! The API server is a [`StandIn`]; `cargo xtask test cluster` has a real one.
+//! What answers in place of the API server and the kubelet is a [`StandIn`].
 
-mod api_server;
 mod certificates;
 mod image;
 mod manifest;
@@ -18,7 +17,6 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-pub use api_server::ApiServer;
 pub use image::Image;
 pub use manifest::Manifest;
 pub use pod::PodOnNode;

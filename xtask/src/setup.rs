@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
-mod cluster;
 mod corpus;
+mod image;
 pub(crate) mod runtimes;
 
 use std::{
@@ -39,8 +39,6 @@ pub(crate) enum Need {
     Bench,
     /// Building the container image.
     Image,
-    /// Building and running a kube-apiserver.
-    Cluster,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
     /// Building and running the corpus's programs in one language.
@@ -187,7 +185,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
             .iter()
             .chain(runtimes::REQUIREMENTS)
             .chain(corpus::REQUIREMENTS)
-            .chain(cluster::REQUIREMENTS)
+            .chain(image::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };

@@ -60,8 +60,3 @@ impl<'a> Authority<'a> {
         )
     }
 }
-
-/// Makes a key of the kind that signs tokens.
-pub(super) fn rsa_key(path: &Path) -> Result<()> {
-    check(Command::new("openssl").args(["genrsa", "-out"]).arg(path).arg("2048"))
-}

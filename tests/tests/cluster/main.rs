@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tests::cluster::{ApiServer, Manifest, PodOnNode, StandIn, TracerPod, get};
+use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
 use tests::{
     Container, FakeServer, Manner, Namespace, Need, Report, Suite, User, eventually, test,
 };
@@ -28,13 +28,10 @@ fn main() -> ExitCode {
         test("asks_the_kubelet", asks_the_kubelet),
         test("asks_no_stranger", asks_no_stranger),
     ];
-    // Building one takes so long that it is tried only when it was asked for.
-    let real = ApiServer::path().map(|_| test("a_real_api_server", a_real_api_server));
     let needs = [Need::Ip, Need::Runc, Need::Openssl, Need::Image];
     let tests = tests
         .into_iter()
         .chain(capabilities::tests())
-        .chain(real)
         .map(|test| needs.into_iter().fold(test, tests::Test::needs));
     tests::run(tests.collect())
 }
@@ -205,42 +202,6 @@ fn asks_no_stranger(suite: &Suite) -> Result<()> {
     let tracer = TracerPod::start(suite, &manifest, &node.tracer_network, access, options)?;
     tracer.says("the kubelet names the pods of this node: 1")?;
     tracer.stop().map(drop)
-}
-
-/// The manifests are applied, and their service account may do what the tracer does and no more; the tracer
-/// then learns the pod's name from the server that the pod was created on.
-fn a_real_api_server(suite: &Suite) -> Result<()> {
-    let (tracer_network, ()) = Namespace::create(|| Ok(()))?;
-    let (pod_network, server) = Namespace::create(|| FakeServer::start(Manner::Postgres))?;
-    let api = ApiServer::start(suite, &tracer_network, API_PORT)?;
-    api.deploy()?;
-    for verb in ["list", "watch"] {
-        ensure!(api.allows(verb, "pods")?, "it may not {verb} pods");
-    }
-    let forbidden = [
-        ("get", "pods"),
-        ("list", "secrets"),
-        ("create", "pods/exec"),
-        ("delete", "pods"),
-        ("get", "nodes/proxy"),
-    ];
-    for (verb, resource) in forbidden {
-        ensure!(!api.allows(verb, resource)?, "it may {verb} {resource}");
-    }
-    let uid = api.create(&pod(None))?;
-    let options = suite.trace_port(server.port()).option("--pod-label", "app");
-    let tracer =
-        TracerPod::start(suite, &Manifest::read()?, &tracer_network, api.access(), options)?;
-    tracer.says("the API server names the pods of this node: 1")?;
-    let cgroup = format!("/kubepods/burstable/pod{uid}");
-    let binary = suite.static_client_path()?;
-    let mut program = Container::start_below(suite, &binary, &pod_network, User::Owner, &cgroup)?;
-    api.report_status(&pod(Some(program.id())))?;
-    leak(server.port(), &tracer, &mut program)?;
-    let report = tracer.stop()?;
-    check_stacks(&report)?;
-    check_pod(&report, &program, &uid)?;
-    program.delete()
 }
 
 /// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they bear the
