@@ -15,6 +15,7 @@ use leak_common::connection::MAX_USES;
 
 use crate::flamegraph::By;
 use crate::kernel::hooks::Flavour;
+use crate::kubernetes::Kubernetes;
 use crate::metrics::{Label, ListenAddress};
 use crate::process::name::CommPattern;
 use crate::server::{Dsn, DsnError};
@@ -267,6 +268,9 @@ pub struct TraceArgs {
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
+    /// Who is asked for the names of pods.
+    #[command(flatten, next_help_heading = "Kubernetes")]
+    pub kubernetes: Kubernetes,
     /// Resources that the tracer may use.
     #[command(flatten, next_help_heading = "Resources")]
     pub resources: Resources,

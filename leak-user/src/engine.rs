@@ -130,6 +130,11 @@ impl Engine {
         self.known.processes.contains_key(&process)
     }
 
+    /// What is known of processes.
+    pub fn processes(&self) -> impl Iterator<Item = &ProcessInfo> {
+        self.known.processes.values()
+    }
+
     /// Whether it was told of this stack, as it is.
     #[must_use]
     pub fn has_stack(&self, stack: &Arc<Stack>) -> bool {

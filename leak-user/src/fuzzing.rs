@@ -67,7 +67,7 @@ fn plain<T: Plain>(data: &[u8]) -> Option<T> {
 fn procfs(data: &[u8]) {
     process::Stat::parse(data);
     let text = String::from_utf8_lossy(data);
-    let _ = container::id(&text);
+    let _ = (container::id(&text), container::pod_uid(&text));
     process::innermost_pid(&text);
 }
 

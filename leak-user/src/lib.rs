@@ -25,11 +25,13 @@
 //!    own, with the files that [`stacks`] opened when the process first appeared.
 //! 6. [`server`] asks the servers that `--pg-dsn` names, on a thread of its own, for their sessions:
 //!    the table matches them with its connections.
-//! 7. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
+//! 7. [`kubernetes`] asks the API server or the node's kubelet, on a thread of its own, what the pods of
+//!    the traced processes are called.
+//! 8. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
 //!    turned out not to be so.
-//! 8. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
+//! 9. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
 //!
-//! [`engine`] holds 3, 7 and 8 together: whoever drives it tells it facts, each with its moment.
+//! [`engine`] holds 3, 8 and 9 together: whoever drives it tells it facts, each with its moment.
 //! [`recording`] keeps these facts, and [`replay`] tells them once more.
 //!
 //! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
@@ -50,6 +52,7 @@ pub mod flamegraph;
 pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
+pub mod kubernetes;
 pub mod metrics;
 pub mod pipeline;
 pub mod process;

@@ -24,6 +24,7 @@ use crate::cli::TraceArgs;
 use crate::doctor::check_pid_namespace;
 use crate::inventory::{Inventory, InventoryError};
 use crate::kernel::{Settings, Tracer};
+use crate::kubernetes::Pods;
 use crate::server::Watch;
 use collector::{BATCH, Collector};
 use outlets::Outlets;
@@ -90,7 +91,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     }
     let mut debug_log = DebugLog::start(&mut tracer, verbose)?;
     let ring = watch(tracer.ring_fd())?;
-    let mut collector = Collector::new(args, tracer, targets, outlets)?;
+    let mut pods = Pods::start(&args.kubernetes).context("Kubernetes cannot be asked")?;
+    let mut collector = Collector::new(args, tracer, targets, pods.clone(), outlets)?;
     let mut servers = Watch::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
     // What is learnt of the processes at first sight makes their first stacks better.
     settle(&mut collector, PATIENCE).await?;
@@ -126,6 +128,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             flushed = flush(&mut debug_log) => flushed?,
             answer = collector.answer() => collector.take_answer(answer)?,
             told = servers.answer() => collector.take_server_answer(told)?,
+            () = pods.changed() => collector.name_pods()?,
             _ = tick.tick(), if taking.is_none() => {
                 servers.ask();
                 taking = Some(collector.start_inventory()?);

@@ -67,6 +67,9 @@ pub struct ProcessInfo {
     pub container_id: Option<String>,
     /// Its PID inside its container, when that is not the same: the innermost PID namespace's.
     pub container_pid: Option<u32>,
+    /// UID of its Kubernetes pod, which its cgroup tells: of a static pod the kubelet's own.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
     /// Its Kubernetes pod; `None` outside of one, and as long as nobody has told.
     #[serde(default)]
     pub pod: Option<Pod>,
@@ -85,6 +88,7 @@ impl ProcessInfo {
             exe: None,
             container_id: None,
             container_pid: None,
+            pod_uid: None,
             pod: None,
             started_at,
         }
@@ -158,9 +162,7 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
         let path = path.to_string_lossy();
         path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
     });
-    let container_id = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .ok()
-        .and_then(|text| container::id(&text).map(str::to_owned));
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let container_pid = std::fs::read(format!("/proc/{pid}/status"))
         .ok()
         .and_then(|status| innermost_pid(&String::from_utf8_lossy(&status)));
@@ -168,8 +170,9 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
         key,
         comm: String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned(),
         exe,
-        container_id,
+        container_id: container::id(&cgroup).map(str::to_owned),
         container_pid,
+        pod_uid: container::pod_uid(&cgroup),
         pod: None,
         started_at: started_at(key),
     };

@@ -3,21 +3,20 @@
 //! The image holds one static program and nothing else. The container's root is an overlay of it,
 //! mounted in a mount namespace of `runc`'s own, so that no mount can be left behind.
 
-use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::cgroup::Cgroup;
 use crate::leftovers;
 use crate::namespace::Namespace;
 use crate::process::eventually;
@@ -26,11 +25,24 @@ use crate::suite::{Suite, finish};
 
 /// First of the user ids that a container with a user namespace gets.
 const FIRST_ID: u32 = 100_000;
+/// The user that owns a program and nothing else.
+const OWNER: u32 = 1000;
+
+/// Whom a container's program runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The machine's root, without capabilities.
+    Root,
+    /// Root of a user namespace of the container's own.
+    OwnRoot,
+    /// A user of the machine that nobody else is; only it may read the program.
+    Owner,
+}
 
 /// A running container, with the program that it runs.
 pub struct Container {
     program: Program,
-    id: String,
+    cgroup: Cgroup,
     state: PathBuf,
     pid: u32,
 }
@@ -43,6 +55,22 @@ impl Container {
     ///
     /// When `runc` cannot make it.
     pub fn start(suite: &Suite, binary: &Path, network: &Namespace, users: bool) -> Result<Self> {
+        let user = if users { User::OwnRoot } else { User::Root };
+        Self::start_below(suite, binary, network, user, "")
+    }
+
+    /// The same with its cgroup below `parent`, a path such as `/kubepods`.
+    ///
+    /// # Errors
+    ///
+    /// When `runc` cannot make it.
+    pub fn start_below(
+        suite: &Suite,
+        binary: &Path,
+        network: &Namespace,
+        user: User,
+        parent: &str,
+    ) -> Result<Self> {
         let directory = suite.directory()?;
         let at = |name: &str| -> Result<PathBuf> {
             let path = directory.join(name);
@@ -55,22 +83,26 @@ impl Container {
             fs::create_dir(image.join(name))?;
         }
         fs::copy(binary, image.join("srv/program"))?;
-        if users {
+        if user == User::Owner {
+            chown(image.join("srv/program"), Some(OWNER), Some(OWNER))?;
+            fs::set_permissions(image.join("srv/program"), fs::Permissions::from_mode(0o500))?;
+        }
+        if user == User::OwnRoot {
             // The container's root: nobody outside, so that it may write to its own root directory.
             for path in [&image, &image.join("proc"), &image.join("srv"), &upper] {
                 chown(path, Some(FIRST_ID), Some(FIRST_ID))?;
             }
         }
-        let config = configuration(&root, &network.path(), users);
+        let cgroup = Cgroup::new(parent)?;
+        let config = configuration(&root, &network.path(), user, &cgroup);
         fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
 
-        let id = new_id()?;
         let mut command = runc(&state);
-        command.args(["run", "--no-pivot", "--bundle"]).arg(&bundle).arg(&id);
+        command.args(["run", "--no-pivot", "--bundle"]).arg(&bundle).arg(&cgroup.id);
         overlay_first(&mut command, &image, &upper, &work, &root)?;
         let program = Program::start(&mut command)?;
         // From here on it is deleted whatever happens.
-        let mut container = Self { program, id, state, pid: 0 };
+        let mut container = Self { program, cgroup, state, pid: 0 };
         eventually("the container runs", || {
             container.pid = container.running_pid()?;
             Ok(container.pid != 0)
@@ -82,7 +114,7 @@ impl Container {
     /// Its id, as container runtimes give them.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.cgroup.id
     }
 
     /// PID of its program, as the machine counts.
@@ -93,10 +125,7 @@ impl Container {
 
     /// 0 until it runs.
     fn running_pid(&self) -> Result<u32> {
-        let output = finish(runc(&self.state).args(["state", &self.id]))?;
-        let Ok(state) = serde_json::from_slice::<Value>(&output.stdout) else { return Ok(0) };
-        let pid = state["pid"].as_u64().filter(|_| state["status"] == "running");
-        Ok(u32::try_from(pid.unwrap_or(0))?)
+        running_pid(&self.state, self.id())
     }
 
     /// Ends it, and makes sure that nothing of it is left.
@@ -109,15 +138,13 @@ impl Container {
     }
 
     fn end(&mut self) -> Result<()> {
-        if self.id.is_empty() {
+        if self.cgroup.id.is_empty() {
             return Ok(());
         }
-        let id = std::mem::take(&mut self.id);
-        let output = finish(runc(&self.state).args(["delete", "--force", &id]))?;
+        let cgroup = std::mem::take(&mut self.cgroup);
+        let output = finish(runc(&self.state).args(["delete", "--force", &cgroup.id]))?;
         self.program.ended()?;
-        let left = cgroups_of(&id)?;
-        ensure!(left.is_empty(), "left behind: {left:?}; {output:?}");
-        Ok(())
+        cgroup.ensure_gone().with_context(|| format!("{output:?}"))
     }
 }
 
@@ -143,28 +170,18 @@ impl DerefMut for Container {
     }
 }
 
-fn runc(state: &Path) -> Command {
+pub(crate) fn runc(state: &Path) -> Command {
     let mut command = Command::new("runc");
     command.arg("--root").arg(state);
     command
 }
 
-/// 64 hexadecimal digits that no other container has.
-fn new_id() -> Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-    Ok(format!("{now:032x}{:032x}", std::process::id()))
-}
-
-/// The directories of this container's cgroups.
-fn cgroups_of(id: &str) -> Result<HashSet<PathBuf>> {
-    let mut found = HashSet::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
-        let path = hierarchy?.path().join(id);
-        if path.exists() {
-            found.insert(path);
-        }
-    }
-    Ok(found)
+/// PID of a container's program, 0 until it runs.
+pub(crate) fn running_pid(state: &Path, id: &str) -> Result<u32> {
+    let output = finish(runc(state).args(["state", id]))?;
+    let Ok(state) = serde_json::from_slice::<Value>(&output.stdout) else { return Ok(0) };
+    let pid = state["pid"].as_u64().filter(|_| state["status"] == "running");
+    Ok(u32::try_from(pid.unwrap_or(0))?)
 }
 
 /// Mounts the overlay of the image where `runc` looks for the root.
@@ -209,7 +226,7 @@ pub(crate) fn own_mounts() -> io::Result<()> {
 }
 
 /// The bundle's configuration, by the runtime specification of the Open Container Initiative.
-fn configuration(root: &Path, network: &str, users: bool) -> Value {
+fn configuration(root: &Path, network: &str, user: User, cgroup: &Cgroup) -> Value {
     let mut namespaces = vec![
         json!({"type": "pid"}),
         json!({"type": "ipc"}),
@@ -217,13 +234,17 @@ fn configuration(root: &Path, network: &str, users: bool) -> Value {
         json!({"type": "mount"}),
         json!({"type": "network", "path": network}),
     ];
-    let mut linux = json!({"resources": {"devices": [{"allow": false, "access": "rwm"}]}});
-    if users {
+    let mut linux = json!({
+        "cgroupsPath": cgroup.path(),
+        "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+    });
+    if user == User::OwnRoot {
         namespaces.push(json!({"type": "user"}));
         let mapping = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65_536}]);
         linux["uidMappings"] = mapping.clone();
         linux["gidMappings"] = mapping;
     }
+    let id = if user == User::Owner { OWNER } else { 0 };
     linux["namespaces"] = Value::Array(namespaces);
     json!({
         "ociVersion": "1.0.2",
@@ -233,7 +254,7 @@ fn configuration(root: &Path, network: &str, users: bool) -> Value {
             "cwd": "/",
             "args": ["/srv/program"],
             "env": [leftovers::variable()],
-            "user": {"uid": 0, "gid": 0},
+            "user": {"uid": id, "gid": id},
             "noNewPrivileges": true,
         },
         "linux": linux,

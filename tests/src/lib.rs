@@ -32,6 +32,8 @@
 //! workspace.
 
 pub mod bpf;
+mod cgroup;
+pub mod cluster;
 pub mod container;
 pub mod corpus;
 pub mod fake_server;
@@ -59,7 +61,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-pub use container::Container;
+pub use container::{Container, User};
 pub use corpus::{Member, Worker};
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::cluster::Image;
 use crate::golang::Toolchain;
 use crate::runtimes::Runtime;
 use crate::server;
@@ -43,6 +44,10 @@ pub enum Need {
     Runtime(Runtime),
     /// `runc`, to make containers.
     Runc,
+    /// The container image.
+    Image,
+    /// The `openssl` command, and Python with its `ssl`.
+    Openssl,
     /// Prometheus and promtool.
     Prometheus,
     /// gdb, to tell what is on a stack.
@@ -84,6 +89,11 @@ impl Need {
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
+            Self::Image => Image::path().exists(),
+            Self::Openssl => {
+                succeeds("openssl", &["version"])
+                    && succeeds("/usr/bin/python3", &["-c", "import ssl"])
+            }
             Self::Prometheus => {
                 succeeds("prometheus", &["--version"]) && succeeds("promtool", &["--version"])
             }
@@ -113,6 +123,8 @@ impl fmt::Display for Need {
             Self::GoReleases => "three releases of Go",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
+            Self::Image => "the container image, `cargo xtask image`",
+            Self::Openssl => "openssl, and Python with it",
             Self::Prometheus => "Prometheus",
             Self::Gdb => "gdb",
             Self::Gpp => "g++",

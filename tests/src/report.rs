@@ -95,12 +95,24 @@ pub struct Process {
     pub pid: u32,
     pub container_pid: Option<u32>,
     pub container_id: Option<String>,
+    pub pod_uid: Option<String>,
+    pub pod: Option<Pod>,
     pub comm: Option<String>,
     pub open: u64,
     pub opened_total: u64,
     pub closed_total: u64,
     pub peak_open: u64,
     pub refused: BTreeMap<String, u64>,
+}
+
+/// A process's pod.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the documented schema")]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub container: String,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// An open connection.
@@ -120,7 +132,7 @@ pub struct Connection {
     pub silent_ms: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    pub unread_bytes: u64,
+    pub unread_bytes: Option<u64>,
     pub opened_since_silent: i64,
     pub opened_by: Option<String>,
     pub last_used_by: Option<String>,

@@ -51,6 +51,7 @@ const PROCESS: &[(&str, Kind)] = &[
     ("comm", TextOrNull),
     ("exe", TextOrNull),
     ("container_id", TextOrNull),
+    ("pod_uid", TextOrNull),
     ("pod", MapOrNull),
     ("open", Number),
     ("opened_total", Number),

@@ -83,13 +83,7 @@ impl TraceBuilder {
     ///
     /// When it ends before, with what it said.
     pub fn start(self) -> Result<Trace> {
-        let trace = Trace { running: Running::start(&mut self.into_command())? };
-        let ready = trace
-            .running
-            .stderr
-            .find_from(0, Instant::now() + BOUND, |line| line.contains("tracing").then_some(()));
-        ready.with_context(|| format!("the trace does not begin; {}", trace.complaints()))?;
-        Ok(trace)
+        Trace::begin(&mut self.into_command())
     }
 }
 
@@ -124,6 +118,28 @@ impl Outcome {
 }
 
 impl Trace {
+    /// Runs what traces, and waits until its hooks are attached.
+    ///
+    /// # Errors
+    ///
+    /// When it ends before, with what it said.
+    pub fn begin(command: &mut Command) -> Result<Self> {
+        let trace = Self { running: Running::start(command)? };
+        trace.says("tracing").context("the trace does not begin")?;
+        Ok(trace)
+    }
+
+    /// Waits until it has said this on stderr, and returns the line.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, with what it said instead.
+    pub fn says(&self, words: &str) -> Result<String> {
+        let pick = |line: &str| line.contains(words).then(|| line.to_owned());
+        let found = self.running.stderr.find_from(0, Instant::now() + BOUND, pick);
+        Ok(found.with_context(|| format!("no \"{words}\" {}", self.complaints()))?.1)
+    }
+
     /// PID of the tracer.
     #[must_use]
     pub fn pid(&self) -> u32 {

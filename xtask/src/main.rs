@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod debian;
 mod demo;
+mod dist;
 mod fuzz;
 mod golang;
 mod postgres;
@@ -28,6 +29,8 @@ Usage: cargo xtask COMMAND
   bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
          `bench scale`: what judging a million connections takes;
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
+  dist   pack the static program with its manual, completions, licences and bill of materials
+  image  build the container image of deploy/kubernetes, as target/packages/pgsocktrace-image.tar
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
   rules  make the Prometheus operator's copy of the rules in deploy/prometheus
 
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
     let done = match (command.as_str(), rest.as_slice()) {
         ("setup", []) => in_workspace(|root| setup::run(root, setup::EVERYTHING)),
         ("build", []) => in_workspace(|root| build::run(root).map(drop)),
+        ("dist", []) => in_workspace(dist::run),
+        ("image", []) => in_workspace(|root| dist::image(root).map(drop)),
         ("demo", []) => in_workspace(demo::run),
         ("test", rest) => in_workspace(|root| test::run(root, rest)),
         ("bench", rest) => match bench::Subject::named(rest) {

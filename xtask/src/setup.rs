@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
 mod corpus;
+mod image;
 pub(crate) mod runtimes;
 
 use std::{
@@ -36,6 +37,8 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
+    /// Building the container image.
+    Image,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
     /// Building and running the corpus's programs in one language.
@@ -49,6 +52,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Demo,
     Need::Tests,
     Need::Bench,
+    Need::Image,
     Need::GoReleases,
     Need::Corpus(Language::C),
     Need::Corpus(Language::Go),
@@ -169,6 +173,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
             .iter()
             .chain(runtimes::REQUIREMENTS)
             .chain(corpus::REQUIREMENTS)
+            .chain(image::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };

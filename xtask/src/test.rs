@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{build, setup};
+use crate::{build, dist, setup};
 
 /// What became of the tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +31,13 @@ impl AddAssign for Tally {
 pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
     setup::run(workspace, setup::EVERYTHING)?;
     let binary = build::run(workspace)?;
+    let image = dist::image(workspace)?;
     // Without `--workspace`: the default members leave out what builds only for the BPF target.
     let mut cargo = build::cargo(workspace)
         .args(["test", "--locked", "--no-fail-fast"])
         .args(arguments)
         .env("PGSOCKTRACE_BIN", binary)
+        .env("PGSOCKTRACE_IMAGE", image)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

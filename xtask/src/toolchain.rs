@@ -91,7 +91,7 @@ impl Toolchain {
             .args(["build", "--release", "--package", "leak-ebpf", "--target", TARGET])
             .arg("--target-dir")
             .arg(&directory)
-            .env("CARGO_ENCODED_RUSTFLAGS", self.flags().join("\u{1f}"))
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(workspace).join("\u{1f}"))
             .stdout(Stdio::null());
         if self.compiler == Compiler::Nightly {
             cargo.args(["-Z", "build-std=core"]);
@@ -104,12 +104,14 @@ impl Toolchain {
     }
 
     /// What the compiler is told; `--btf` keeps the type information that maps and logs need.
-    fn flags(&self) -> Vec<String> {
-        vec![
+    fn flags(&self, workspace: &Path) -> Vec<String> {
+        let mut flags = vec![
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".into(),
             "-Clink-arg=--btf".into(),
-        ]
+        ];
+        flags.extend(remapped(workspace));
+        flags
     }
 
     /// Whether a trial program links: a linker made for an older LLVM refuses newer bitcode.
@@ -221,6 +223,18 @@ fn linkers(target: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Makes the compiler call the sources by names that are the same on every machine, so that what it builds
+/// is the same, too.
+pub(crate) fn remapped(workspace: &Path) -> Vec<String> {
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    let names = [(Some(workspace.to_owned()), "/pgsocktrace"), (cargo, "/cargo")];
+    names
+        .into_iter()
+        .filter_map(|(path, name)| Some(format!("--remap-path-prefix={}={name}", path?.display())))
+        .collect()
 }
 
 /// Whether rustup has a nightly with the sources that `-Z build-std` compiles.

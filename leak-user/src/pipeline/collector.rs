@@ -3,6 +3,7 @@
 mod housekeeping;
 mod inventory;
 mod judgement;
+mod pods;
 mod server_join;
 mod stacks;
 
@@ -20,6 +21,7 @@ use crate::detect::Thresholds;
 use crate::engine::{Beginning, Engine, Fact};
 use crate::event::{ConnectionId, Event, ProcessKey, StackRole, Timestamp};
 use crate::kernel::Tracer;
+use crate::kubernetes::Pods;
 use crate::process::{self, ProcessInfo};
 use crate::recording::Recorder;
 use crate::report::output::Output;
@@ -40,6 +42,7 @@ pub(super) struct Collector {
     tracer: Tracer,
     targets: Targets,
     resolver: ResolverThread,
+    pods: Pods,
     engine: Engine,
     recorder: Option<Recorder>,
     outlets: Outlets,
@@ -74,6 +77,7 @@ impl Collector {
         args: &TraceArgs,
         tracer: Tracer,
         targets: Targets,
+        pods: Pods,
         outlets: Outlets,
     ) -> anyhow::Result<Self> {
         let beginning = beginning(args, &tracer);
@@ -88,6 +92,7 @@ impl Collector {
             targets,
             resolver: ResolverThread::start(&args.driver_frames)
                 .context("the resolver's threads cannot be started")?,
+            pods,
             engine: Engine::new(beginning, Output::to_stdout(args.output)),
             recorder: recorder.transpose()?,
             outlets,
@@ -214,7 +219,8 @@ impl Collector {
             log::debug!("process {}: {error}", process.pid);
             comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
         });
-        let Ok(info) = info else { return Ok(()) };
+        let Ok(mut info) = info else { return Ok(()) };
+        info.pod = self.pods.find(&info);
         self.met.insert(process);
         if comm.is_none() {
             self.resolver.first_sight(process);

@@ -1,7 +1,13 @@
-//! A container's id, from `/proc/PID/cgroup`, cgroups(7).
+//! A container's id and its pod's, from `/proc/PID/cgroup`, cgroups(7).
 
 /// Length of the ids that Docker, containerd and CRI-O give.
 const ID_LENGTH: usize = 64;
+/// Length of the ids of static pods: a checksum of their description.
+const STATIC_POD_LENGTH: usize = 32;
+/// Where the dashes of a UUID stand, RFC 9562.
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+/// Length of a UUID.
+const UUID_LENGTH: usize = 36;
 
 /// Finds the container id in the text of `/proc/PID/cgroup`.
 ///
@@ -11,10 +17,26 @@ const ID_LENGTH: usize = 64;
 /// hierarchies that the runtime does not use (`/`) have none, so the first line with an id counts.
 #[must_use]
 pub fn id(cgroup: &str) -> Option<&str> {
+    innermost(cgroup, component_id)
+}
+
+/// Finds the UID of the Kubernetes pod in the text of `/proc/PID/cgroup`, as Kubernetes writes it.
+///
+/// The kubelet calls a pod's cgroup `pod<uid>`, or where systemd keeps the tree
+/// `kubepods-burstable-pod<uid>.slice` with `_` for each `-`. What stands above is not looked at: it
+/// varies with the kubelet's settings, and is not shown to who has a cgroup namespace of its own.
+#[must_use]
+pub fn pod_uid(cgroup: &str) -> Option<String> {
+    innermost(cgroup, component_pod)
+}
+
+/// What `wanted` finds in the last path component in which it finds something, of the first line that
+/// has such a one.
+fn innermost<'a, T>(cgroup: &'a str, wanted: impl Fn(&'a str) -> Option<T>) -> Option<T> {
     cgroup.lines().find_map(|line| {
         // hierarchy:controllers:path, where the path may hold colons of its own.
         let path = line.splitn(3, ':').nth(2)?;
-        path.rsplit('/').find_map(component_id)
+        path.rsplit('/').find_map(&wanted)
     })
 }
 
@@ -22,16 +44,38 @@ fn component_id(component: &str) -> Option<&str> {
     let name = component.strip_suffix(".scope").unwrap_or(component);
     // containerd's cgroupfs driver writes slice:cri-containerd:id.
     let id = name.rsplit(['-', ':']).next()?;
-    let is_id =
-        id.len() == ID_LENGTH && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = id.len() == ID_LENGTH && id.bytes().all(is_hexadecimal);
     // CRI-O's and Podman's monitors run beside the container, not in it.
     let is_monitor = name.contains("conmon");
     (is_id && !is_monitor).then_some(id)
 }
 
+fn component_pod(component: &str) -> Option<String> {
+    let name = component.split(':').next()?;
+    let uid = match name.strip_suffix(".slice") {
+        Some(slice) => slice.rsplit('-').next()?.strip_prefix("pod")?.replace('_', "-"),
+        None => name.strip_prefix("pod")?.to_owned(),
+    };
+    is_pod_uid(&uid).then_some(uid)
+}
+
+fn is_pod_uid(uid: &str) -> bool {
+    match uid.len() {
+        STATIC_POD_LENGTH => uid.bytes().all(is_hexadecimal),
+        UUID_LENGTH => uid.bytes().enumerate().all(|(at, byte)| {
+            if DASHES.contains(&at) { byte == b'-' } else { is_hexadecimal(byte) }
+        }),
+        _ => false,
+    }
+}
+
+fn is_hexadecimal(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
 #[cfg(test)]
 mod tests {
-    use super::id;
+    use super::{id, pod_uid};
 
     const A: &str = "3f4f6c1c0a3f2f0c4c4d0b0f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e7";
     const B: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -79,5 +123,95 @@ mod tests {
         );
         found("nonsense {A}\n", None);
         found("::\n\n:\n", None);
+    }
+
+    const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
+    const STATIC: &str = "9a8e6f0b5d4c3b2a1908f7e6d5c4b3a2";
+
+    /// Checks pod and container; `{U}` stands for the UID, `{_}` for the UID as systemd takes it, and
+    /// `{S}` for a static pod's.
+    #[track_caller]
+    fn found_in_pod(text: &str, pod: Option<&str>, container: Option<&str>) {
+        let text = text.replace("{A}", A).replace("{B}", B).replace("{S}", STATIC);
+        let text = text.replace("{U}", UID).replace("{_}", &UID.replace('-', "_"));
+        assert_eq!(pod_uid(&text).as_deref(), pod, "{text}");
+        assert_eq!(id(&text), container, "{text}");
+    }
+
+    #[test]
+    fn pods_by_cgroupfs() {
+        // Guaranteed, burstable and best-effort pods; version 1, 2, and both at once.
+        found_in_pod("11:memory:/kubepods/pod{U}/{A}\n", Some(UID), Some(A));
+        found_in_pod("0::/kubepods/burstable/pod{U}/{A}\n", Some(UID), Some(A));
+        found_in_pod(
+            "4:misc:/\n3:cpu,cpuacct:/kubepods/besteffort/pod{U}/{A}\n0::/\n",
+            Some(UID),
+            Some(A),
+        );
+        found_in_pod("0::/kubepods/besteffort/pod{U}/crio-{A}\n", Some(UID), Some(A));
+        // Static pods, with the checksum of their description.
+        found_in_pod("0::/kubepods/burstable/pod{S}/{A}\n", Some(STATIC), Some(A));
+    }
+
+    #[test]
+    fn pods_by_systemd() {
+        let slices = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{_}.slice";
+        for scope in ["cri-containerd-{A}.scope", "crio-{A}.scope", "docker-{A}.scope"] {
+            found_in_pod(&format!("{slices}/{scope}\n"), Some(UID), Some(A));
+        }
+        found_in_pod(
+            "1:name=systemd:/kubepods.slice/kubepods-pod{_}.slice/docker-{A}.scope\n",
+            Some(UID),
+            Some(A),
+        );
+        found_in_pod(
+            "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{S}.slice/\
+             crio-{A}.scope/container\n",
+            Some(STATIC),
+            Some(A),
+        );
+        // CRI-O's monitor: in the pod, not in the container.
+        found_in_pod(&format!("{slices}/crio-conmon-{{A}}.scope\n"), Some(UID), None);
+    }
+
+    #[test]
+    fn pods_where_the_drivers_of_kubelet_and_runtime_differ() {
+        found_in_pod(
+            "5:pids:/system.slice/containerd.service/kubepods-besteffort-pod{_}.slice:\
+             cri-containerd:{A}\n",
+            Some(UID),
+            Some(A),
+        );
+        found_in_pod("0::/kubepods-pod{_}.slice:cri-containerd:{A}\n", Some(UID), Some(A));
+    }
+
+    #[test]
+    fn pods_below_other_roots() {
+        // The kubelet in a container, as kind has it, and with a root of its own.
+        found_in_pod("0::/docker/{B}/kubelet/kubepods/pod{U}/{A}\n", Some(UID), Some(A));
+        found_in_pod(
+            "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{_}.slice/\
+             cri-containerd-{A}.scope\n",
+            Some(UID),
+            Some(A),
+        );
+        // Seen from a pod with a cgroup namespace of its own.
+        found_in_pod("0::/../../pod{U}/{A}\n", Some(UID), Some(A));
+        found_in_pod("0::/../cri-containerd-{A}.scope\n", None, Some(A));
+        // Docker in a pod.
+        found_in_pod("0::/kubepods/pod{U}/{A}/docker/{B}\n", Some(UID), Some(B));
+    }
+
+    #[test]
+    fn no_pods() {
+        found_in_pod("0::/kubepods/burstable/podium/{A}\n", None, Some(A));
+        found_in_pod(
+            "0::/machine.slice/machine-libpod_pod_{A}.slice/libpod-{B}.scope\n",
+            None,
+            Some(B),
+        );
+        found_in_pod("0::/kubepods/pod{U}0\n", None, None);
+        found_in_pod("0::/pod4a6f8bd5003bf-4ca4-8d5f-5c1c2a3e7a01\n", None, None);
+        found_in_pod("0::/pods{U}\n", None, None);
     }
 }

@@ -66,6 +66,7 @@ fn story() -> Told {
         exe: Some("/srv/shop".into()),
         container_id: None,
         container_pid: None,
+        pod_uid: None,
         pod: Some(Pod {
             namespace: "shop".into(),
             name: "orders-7d9f".into(),

@@ -65,6 +65,8 @@ struct ProcessModel<'a> {
     comm: Option<&'a str>,
     exe: Option<&'a str>,
     container_id: Option<&'a str>,
+    /// Known even where nobody says what the pod is called.
+    pod_uid: Option<&'a str>,
     /// Null outside of a pod, and where nobody was asked who schedules the process.
     pod: Option<PodModel<'a>>,
     open: u64,
@@ -260,6 +262,7 @@ impl<'a> ProcessModel<'a> {
             comm: described.or(tally.comm.as_deref()),
             exe: info.and_then(|info| info.exe.as_deref()),
             container_id: info.and_then(|info| info.container_id.as_deref()),
+            pod_uid: info.and_then(|info| info.pod_uid.as_deref()),
             pod: info.and_then(|info| info.pod.as_ref()).map(PodModel::new),
             open: tally.total.open,
             opened_total: tally.total.opened_total,

@@ -41,6 +41,7 @@ impl Run {
             exe: Some("/srv/shop".into()),
             container_id: Some("3f4f6c1c0a3f".repeat(5)),
             container_pid: Some(7),
+            pod_uid: Some("4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01".into()),
             pod: Some(Pod {
                 namespace: "shop".into(),
                 name: "orders-7d9f".into(),

@@ -36,8 +36,8 @@ fn has_the_keys_of_its_schema_and_no_others() {
         ("/stack_quality", "complete truncated none reasons"),
         (
             "/processes/0",
-            "pid container_pid started_at comm exe container_id pod open opened_total closed_total \
-             peak_open refused",
+            "pid container_pid started_at comm exe container_id pod_uid pod open opened_total \
+             closed_total peak_open refused",
         ),
         ("/processes/0/pod", "namespace name container labels"),
         (

@@ -6,6 +6,7 @@ use std::io;
 use crate::detect::{Severity, StackOf, plural};
 use crate::event::{ProcessKey, StackId};
 use crate::findings::{Finding, FindingId};
+use crate::process::Pod;
 use crate::report::Snapshot;
 use crate::report::next_step::next_step;
 use crate::report::text::style::{Paint, Tone, printable};
@@ -135,11 +136,16 @@ fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
 /// Where a process runs that is not simply on this machine, as those who look from inside know it.
 fn inside(snapshot: &Snapshot<'_>, process: ProcessKey) -> String {
     let info = snapshot.processes.get(&process);
-    let container = info.and_then(|info| info.container_id.as_deref()?.get(..SHORT_ID));
+    let pod = info.and_then(|info| info.pod.as_ref()).map(|pod| {
+        let Pod { namespace, name, container, labels: _ } = pod;
+        printable(&format!("container {container} of pod {namespace}/{name}"))
+    });
+    let id = info.and_then(|info| info.container_id.as_deref()?.get(..SHORT_ID));
+    let container = pod.or_else(|| Some(format!("container {}", id?)));
     match (info.and_then(|info| info.container_pid), container) {
-        (Some(pid), Some(container)) => format!(", {pid} in container {container}"),
+        (Some(pid), Some(container)) => format!(", {pid} in {container}"),
         (Some(pid), None) => format!(", {pid} in its PID namespace"),
-        (None, Some(container)) => format!(", container {container}"),
+        (None, Some(container)) => format!(", {container}"),
         (None, None) => String::new(),
     }
 }

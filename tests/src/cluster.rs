@@ -1,0 +1,240 @@
+//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly the
+//! manifest's capabilities, beside containers that lie where a kubelet puts them.
+//!
+//! What answers in place of the API server and the kubelet is a [`StandIn`].
+
+mod certificates;
+mod image;
+mod manifest;
+mod pod;
+mod stand_in;
+
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+pub use image::Image;
+pub use manifest::Manifest;
+pub use pod::PodOnNode;
+pub use stand_in::StandIn;
+
+use crate::cgroup::Cgroup;
+use crate::container::runc;
+use crate::leftovers;
+use crate::namespace::Namespace;
+use crate::report::Report;
+use crate::suite::{Suite, finish};
+use crate::trace::{Trace, TraceBuilder};
+
+/// Where a pod finds its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What containerd hides of /proc and /sys from containers.
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/firmware",
+];
+/// What it lets them read only.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The node's name.
+const NODE: &str = "node-1.example.org";
+
+/// What a pod needs to ask an API server that listens on its own loopback.
+pub struct Access {
+    /// The name of the pod's node.
+    pub node: String,
+    /// The server's port.
+    pub port: u16,
+    /// The directory that the pod sees as its service account.
+    pub service_account: PathBuf,
+}
+
+/// The tracer's pod.
+pub struct TracerPod {
+    trace: Trace,
+    container: RunningContainer,
+}
+
+/// A container, deleted whatever happens.
+struct RunningContainer {
+    cgroup: Cgroup,
+    state: PathBuf,
+}
+
+impl TracerPod {
+    /// Starts it in this network namespace, with this service account, and waits until it traces.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made, or does not begin to trace.
+    pub fn start(
+        suite: &Suite,
+        manifest: &Manifest,
+        network: &Namespace,
+        api: &Access,
+        options: TraceBuilder,
+    ) -> Result<Self> {
+        let directory = suite.directory()?;
+        let (bundle, state) = (directory.join("bundle"), directory.join("state"));
+        fs::create_dir(&bundle)?;
+        fs::create_dir(&state)?;
+        let image = Image::unpack(&directory.join("root"))?;
+        let cgroup = Cgroup::new("/kubepods/burstable/pod0a1b2c3d-0000-4000-8000-00000000dae0")?;
+        let options = options.into_command();
+        let options = options.get_args().map(|one| one.to_string_lossy().into_owned());
+        let arguments: Vec<String> = image.entrypoint.iter().cloned().chain(options).collect();
+        let config = configuration(&image, manifest, network, api, &arguments, &cgroup.path());
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
+
+        let mut command = runc(&state);
+        command.args(["run", "--bundle"]).arg(&bundle).arg(&cgroup.id);
+        let container = RunningContainer { cgroup, state };
+        Ok(Self { trace: Trace::begin(&mut command)?, container })
+    }
+
+    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is left.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end well, or names what is left.
+    pub fn stop(self) -> Result<Report> {
+        let Self { trace, mut container } = self;
+        trace.signal(libc::SIGTERM);
+        let outcome = trace.outcome()?;
+        ensure!(outcome.status.success(), "ended with {}: {}", outcome.status, outcome.stderr);
+        container.delete()?;
+        outcome.report()
+    }
+}
+
+impl RunningContainer {
+    fn delete(&mut self) -> Result<()> {
+        if self.cgroup.id.is_empty() {
+            return Ok(());
+        }
+        let cgroup = std::mem::take(&mut self.cgroup);
+        let output = finish(runc(&self.state).args(["delete", "--force", &cgroup.id]))?;
+        cgroup.ensure_gone().with_context(|| format!("{output:?}"))
+    }
+}
+
+impl Drop for RunningContainer {
+    fn drop(&mut self) {
+        if let Err(error) = self.delete() {
+            eprintln!("the tracer's container stays: {error:#}");
+        }
+    }
+}
+
+impl Deref for TracerPod {
+    type Target = Trace;
+
+    fn deref(&self) -> &Trace {
+        &self.trace
+    }
+}
+
+/// What the kubelet and containerd make of the manifest, by the runtime specification of the Open
+/// Container Initiative.
+fn configuration(
+    image: &Image,
+    manifest: &Manifest,
+    network: &Namespace,
+    api: &Access,
+    arguments: &[String],
+    cgroup: &str,
+) -> Value {
+    let capabilities = manifest.capabilities();
+    let mut namespaces = vec![
+        json!({"type": "ipc"}),
+        json!({"type": "uts"}),
+        json!({"type": "mount"}),
+        json!({"type": "network", "path": network.path()}),
+    ];
+    if !manifest.shares_pids() {
+        namespaces.push(json!({"type": "pid"}));
+    }
+    let mut environment = image.environment.clone();
+    environment.extend_from_slice(manifest.environment());
+    environment.extend([
+        leftovers::variable(),
+        format!("PGSOCKTRACE_NODE_NAME={}", api.node),
+        "KUBERNETES_SERVICE_HOST=127.0.0.1".to_owned(),
+        format!("KUBERNETES_SERVICE_PORT={}", api.port),
+    ]);
+    json!({
+        "ociVersion": "1.0.2",
+        "hostname": "pgsocktrace-7k2xq",
+        "root": {"path": image.root, "readonly": manifest.has_read_only_root()},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc",
+                "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs",
+                "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": SERVICE_ACCOUNT, "type": "bind", "source": api.service_account,
+                "options": ["rbind", "ro"]},
+        ],
+        "process": {
+            "cwd": "/",
+            "args": arguments,
+            "env": environment,
+            "user": {"uid": manifest.user(), "gid": manifest.user()},
+            "noNewPrivileges": !manifest.may_gain_privileges(),
+            "capabilities": {
+                "bounding": &capabilities, "effective": &capabilities, "permitted": &capabilities,
+            },
+        },
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": namespaces,
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "resources": {
+                "devices": [{"allow": false, "access": "rwm"}],
+                "memory": {"limit": manifest.memory_limit()},
+            },
+        },
+    })
+}
+
+/// What a server in this namespace answers to a request for `path`; an error unless that is its 200.
+///
+/// # Errors
+///
+/// When it answers something else, or nothing.
+pub fn get(network: &Namespace, port: u64, path: &str) -> Result<String> {
+    let mut command = Command::new("/usr/bin/python3");
+    let program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())";
+    command.args(["-c", program]).arg(format!("http://127.0.0.1:{port}{path}"));
+    network.adopt(&mut command)?;
+    let output = finish(&mut command)?;
+    ensure!(output.status.success(), "{path}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs a program to its end, and fails when it does.
+fn check(command: &mut Command) -> Result<()> {
+    let output = finish(command)?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(())
+}
+
+/// The directory of the repository.
+fn repository() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}

@@ -1,0 +1,125 @@
+//! What the DaemonSet and its settings say.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::repository;
+
+/// The manifest of the tracer's pods.
+pub struct Manifest {
+    pod: Value,
+    settings: Vec<String>,
+    capabilities: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads the base that users build upon.
+    ///
+    /// # Errors
+    ///
+    /// When it is not where it belongs, or says nothing of what is looked for.
+    pub fn read() -> Result<Self> {
+        let pod = read("base/daemonset.yaml")?["spec"]["template"]["spec"].take();
+        let kustomization = read("base/kustomization.yaml")?;
+        let settings = texts(&kustomization["configMapGenerator"][0]["literals"])?;
+        let mut manifest = Self { pod, settings, capabilities: Vec::new() };
+        manifest.capabilities = texts(&manifest.container()["capabilities"]["add"])?;
+        Ok(manifest)
+    }
+
+    /// The same with the component that takes CAP_SYS_ADMIN away.
+    ///
+    /// # Errors
+    ///
+    /// When that is not where it belongs.
+    pub fn without_sys_admin() -> Result<Self> {
+        let component = read("components/without-sys-admin/kustomization.yaml")?;
+        let patch = component["patches"][0]["patch"].as_str().context("patch")?;
+        let patch: Value = serde_saphyr::from_str(patch)?;
+        let path = "/spec/template/spec/containers/0/securityContext/capabilities/add";
+        ensure!(patch[0]["path"] == path, "{patch}");
+        Ok(Self { capabilities: texts(&patch[0]["value"])?, ..Self::read()? })
+    }
+
+    /// The same without this capability.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there anyway.
+    pub fn without(mut self, capability: &str) -> Result<Self> {
+        let before = self.capabilities.len();
+        self.capabilities.retain(|name| name != capability);
+        ensure!(self.capabilities.len() < before, "{capability} is not added");
+        Ok(self)
+    }
+
+    /// The capabilities that are left once all were dropped, as the kernel writes them.
+    pub(super) fn capabilities(&self) -> Vec<String> {
+        self.capabilities.iter().map(|name| format!("CAP_{name}")).collect()
+    }
+
+    pub(super) fn environment(&self) -> &[String] {
+        &self.settings
+    }
+
+    /// The port that Prometheus and the kubelet ask.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn metrics_port(&self) -> Result<u64> {
+        self.pod["containers"][0]["ports"][0]["containerPort"].as_u64().context("metrics port")
+    }
+
+    /// The paths that the kubelet asks for whether it starts, lives and is ready.
+    ///
+    /// # Errors
+    ///
+    /// When there is one too few.
+    pub fn probes(&self) -> Result<Vec<String>> {
+        let container = &self.pod["containers"][0];
+        let path = |name: &str| {
+            let path = container[name]["httpGet"]["path"].as_str();
+            Ok(path.with_context(|| name.to_owned())?.to_owned())
+        };
+        ["startupProbe", "livenessProbe", "readinessProbe"].into_iter().map(path).collect()
+    }
+
+    pub(super) fn shares_pids(&self) -> bool {
+        self.pod["hostPID"] == true
+    }
+
+    pub(super) fn has_read_only_root(&self) -> bool {
+        self.container()["readOnlyRootFilesystem"] == true
+    }
+
+    pub(super) fn may_gain_privileges(&self) -> bool {
+        self.container()["allowPrivilegeEscalation"] != false
+    }
+
+    pub(super) fn user(&self) -> u64 {
+        self.container()["runAsUser"].as_u64().unwrap_or(0)
+    }
+
+    /// In bytes.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
+        let limit = self.pod["containers"][0]["resources"]["limits"]["memory"].as_str()?;
+        Some(limit.strip_suffix("Mi")?.parse::<u64>().ok()? << 20)
+    }
+
+    fn container(&self) -> &Value {
+        &self.pod["containers"][0]["securityContext"]
+    }
+}
+
+fn read(name: &str) -> Result<Value> {
+    let text = fs::read_to_string(repository().join("deploy/kubernetes").join(name));
+    serde_saphyr::from_str(&text.with_context(|| name.to_owned())?).with_context(|| name.to_owned())
+}
+
+fn texts(list: &Value) -> Result<Vec<String>> {
+    let list = list.as_array().with_context(|| format!("no list: {list}"))?;
+    Ok(list.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
+}

@@ -1,0 +1,108 @@
+//! What answers in place of the API server and the kubelet: `tests/apps/cluster/stand_in.py`.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::certificates::Authority;
+use super::{Access, NODE, PodOnNode};
+use crate::namespace::Namespace;
+use crate::program::{Program, Reply};
+use crate::suite::{APPS, Suite};
+
+/// A server with the certificate of an authority of its own, in a network namespace.
+pub struct StandIn {
+    program: Program,
+    access: Access,
+}
+
+impl StandIn {
+    /// Starts it in this namespace. It does not answer yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or `openssl` makes no certificate.
+    pub fn start(suite: &Suite, network: &Namespace, port: u16) -> Result<Self> {
+        let directory = suite.directory()?;
+        let service_account = directory.join("account");
+        fs::create_dir(&service_account)?;
+        Authority::create(&directory, &service_account.join("ca.crt"))?.sign("server")?;
+        fs::write(service_account.join("namespace"), "pgsocktrace")?;
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(format!("{APPS}/cluster/stand_in.py"));
+        command.arg(directory.join("server.crt")).arg(directory.join("server.key"));
+        command.arg(NODE);
+        network.adopt(&mut command)?;
+        let access = Access { node: NODE.to_owned(), port, service_account };
+        let mut server = Self { program: Program::start(&mut command)?, access };
+        server.give_token("the-first-token")?;
+        Ok(server)
+    }
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot listen.
+    pub fn listen(&mut self) -> Result<()> {
+        let command = format!("listen {}", self.access.port);
+        self.program.ok(&command).map(drop)
+    }
+
+    /// What pods need to ask it.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Writes a token into the service account; it is the only one that is taken from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn give_token(&mut self, token: &str) -> Result<()> {
+        fs::write(self.access.service_account.join("token"), token)?;
+        self.program.ok(&format!("token {token}")).map(drop)
+    }
+
+    /// Puts another authority into the service account: the server's certificate is then as good as one
+    /// that it has signed by itself.
+    ///
+    /// # Errors
+    ///
+    /// When `openssl` makes none.
+    pub fn distrust(&self, suite: &Suite) -> Result<()> {
+        let directory = suite.directory()?;
+        let certificate = directory.join("ca.crt");
+        Authority::create(&directory, &certificate)?;
+        Ok(fs::copy(certificate, self.access.service_account.join("ca.crt")).map(drop)?)
+    }
+
+    /// Tells of a pod with one container, or of what has become of it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take it.
+    pub fn put(&mut self, pod: &PodOnNode<'_>) -> Result<()> {
+        self.program.ok(&format!("put {}", pod.as_running_object())).map(drop)
+    }
+
+    /// Ends all watches, as servers do from time to time.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.program.ok("hang_up").map(drop)
+    }
+
+    /// How often it was asked for what.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn asked(&mut self) -> Result<Reply> {
+        self.program.ok("asked")
+    }
+}
