@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{BOUND, Running};
+use crate::process::{Running, bound};
 use crate::report::{Event, Finding, Report};
 use crate::suite::INTERVAL;
+
+/// Names the flavour of hooks that all traces are to use: `a`, `b` or `c`.
+pub const FLAVOUR: &str = "LEAK_TESTS_HOOKS";
 
 /// A trace that has not been started.
 pub struct TraceBuilder {
@@ -17,7 +20,10 @@ pub struct TraceBuilder {
 }
 
 impl TraceBuilder {
-    pub(crate) fn bare(command: Command) -> Self {
+    pub(crate) fn bare(mut command: Command) -> Self {
+        if let Some(flavour) = std::env::var_os(FLAVOUR) {
+            command.arg("--hooks").arg(flavour);
+        }
         Self { command, output: "ndjson" }
     }
 
@@ -87,7 +93,7 @@ impl TraceBuilder {
         let ready = trace
             .running
             .stderr
-            .find_from(0, Instant::now() + BOUND, |line| line.contains("tracing").then_some(()));
+            .find_from(0, Instant::now() + bound(), |line| line.contains("tracing").then_some(()));
         ready.with_context(|| format!("the trace does not begin; {}", trace.complaints()))?;
         Ok(trace)
     }
@@ -142,7 +148,7 @@ impl Trace {
     ///
     /// When it does not come, with the events that came.
     pub fn event(&self, kind: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
-        self.event_until(kind, &wanted, Instant::now() + BOUND).with_context(|| {
+        self.event_until(kind, &wanted, Instant::now() + bound()).with_context(|| {
             format!("no such {kind} among {:#?}; {}", self.events(), self.complaints())
         })
     }
@@ -176,7 +182,7 @@ impl Trace {
         mut work: impl FnMut() -> Result<()>,
     ) -> Result<Finding> {
         let matches = |event: &Event| event.finding().is_some_and(|finding| wanted(&finding));
-        let deadline = Instant::now() + BOUND;
+        let deadline = Instant::now() + bound();
         while Instant::now() < deadline {
             work()?;
             let step = Instant::now() + Duration::from_millis(250);

@@ -12,6 +12,7 @@ mod service;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -27,6 +28,8 @@ Usage: cargo xtask COMMAND
   bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
          `bench scale`: what judging a million connections takes;
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
+  vm     run the tests on other kernels, in virtual machines: `vm [FILTER…]` everything,
+         `vm quick` what a change has to pass, `vm update` takes newer kernels
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
 
 Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
@@ -45,6 +48,11 @@ fn main() -> ExitCode {
             Some(subject) => in_workspace(|root| bench::run(root, subject)),
             None => return misused(),
         },
+        ("vm", [update]) if update == "update" => in_workspace(vm::update),
+        ("vm", [quick, rest @ ..]) if quick == "quick" => {
+            in_workspace(|root| vm::run(root, true, rest))
+        }
+        ("vm", rest) => in_workspace(|root| vm::run(root, false, rest)),
         ("fuzz", []) => in_workspace(fuzz::list),
         ("fuzz", [target, seconds @ ..]) => match fuzz::seconds(seconds) {
             Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),

@@ -1,0 +1,171 @@
+//! What a virtual machine's results say.
+
+use std::fmt;
+
+use ::tests::vm::Line;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All steps have ended, and the machine with them.
+    Whole,
+    /// The kernel panicked.
+    Panic,
+    /// Nothing was heard for too long.
+    Hang,
+    /// The machine ended before its plan did.
+    Early,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole => "whole",
+            Self::Panic => "the kernel panicked",
+            Self::Hang => "it hung",
+            Self::Early => "it ended too early",
+        })
+    }
+}
+
+/// What became of one test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// The tests of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tests {
+    /// The step's name.
+    pub(super) name: String,
+    /// Each test's name, with what it lacked in brackets if it was skipped, and its fate.
+    pub(super) fates: Vec<(String, Fate)>,
+    /// Whether the step ended, and how; `None` before that.
+    pub(super) success: Option<bool>,
+    /// Lines that begin with `note: `, without that.
+    pub(super) notes: Vec<String>,
+}
+
+impl Tests {
+    /// How many tests had this fate. A step that failed without any of its tests counts as one.
+    pub(super) fn count(&self, fate: Fate) -> usize {
+        let count = self.fates.iter().filter(|(_, one)| *one == fate).count();
+        let silently = self.success != Some(true) || self.fates.is_empty();
+        if fate == Fate::Failed && count == 0 && silently { 1 } else { count }
+    }
+}
+
+/// What is known of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// The kernel's release, once it is up.
+    pub(super) release: Option<String>,
+    pub(super) steps: Vec<Tests>,
+    pub(super) ending: Ending,
+    pub(super) trouble: Option<String>,
+    /// How long it took.
+    pub(super) seconds: u64,
+    done: bool,
+}
+
+impl Outcome {
+    pub(super) fn new() -> Self {
+        Self {
+            release: None,
+            steps: Vec::new(),
+            ending: Ending::Early,
+            trouble: None,
+            seconds: 0,
+            done: false,
+        }
+    }
+
+    /// Takes in a line of results.
+    pub(super) fn hear(&mut self, line: &str) {
+        match Line::read(line) {
+            Some(Line::Up(release)) => self.release = Some(release),
+            Some(Line::Begin(name)) => {
+                self.steps.push(Tests { name, fates: Vec::new(), success: None, notes: Vec::new() })
+            }
+            Some(Line::End(_, status)) => {
+                if let Some(step) = self.steps.last_mut() {
+                    step.success = Some(status == Some(0));
+                }
+            }
+            Some(Line::Done) => self.done = true,
+            Some(Line::Trouble(what)) => self.trouble = Some(what),
+            None => {
+                let Some(step) = self.steps.last_mut() else { return };
+                step.fates.extend(read_test(line));
+                step.notes.extend(line.strip_prefix("note: ").map(str::to_owned));
+            }
+        }
+    }
+
+    /// Whether the plan has been done.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether everything went as it should.
+    pub(super) fn is_well(&self) -> bool {
+        self.ending == Ending::Whole && self.count(Fate::Failed) == 0
+    }
+
+    /// How many tests had this fate.
+    pub(super) fn count(&self, fate: Fate) -> usize {
+        self.steps.iter().map(|step| step.count(fate)).sum()
+    }
+}
+
+/// A line by which a test program tells of one test.
+fn read_test(line: &str) -> Option<(String, Fate)> {
+    let (name, fate) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    let fate = match fate {
+        "ok" => Fate::Passed,
+        "FAILED" => Fate::Failed,
+        "ignored" => Fate::Skipped,
+        _ => return None,
+    };
+    Some((name.trim().to_owned(), fate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(lines: &str) -> Outcome {
+        let mut outcome = Outcome::new();
+        lines.lines().for_each(|line| outcome.hear(line));
+        outcome
+    }
+
+    #[test]
+    fn tests_are_counted_apart() {
+        let outcome = hear(
+            "@vm up 6.1\n@vm begin bytes\ntest ipv4 ... ok\ntest [needs ip] far ... ignored\n\
+             test near ... FAILED\ntest result: FAILED. 1 passed\n@vm end bytes 101\n@vm done\n",
+        );
+        let counts = [Fate::Passed, Fate::Failed, Fate::Skipped].map(|fate| outcome.count(fate));
+        assert_eq!(counts, [1, 1, 1]);
+        assert_eq!(outcome.release.as_deref(), Some("6.1"));
+        assert!(outcome.is_done() && !outcome.is_well());
+    }
+
+    #[test]
+    fn a_step_that_says_nothing_has_failed() {
+        for lines in [
+            "@vm begin a\n@vm end a 0\n",
+            "@vm begin a\n",
+            "@vm begin a\ntest x ... ok\n",
+            "@vm begin a\ntest x ... ok\n@vm end a 1\n",
+            "@vm begin a\ntest x ... ok\n@vm end a killed\n",
+        ] {
+            assert_eq!(hear(lines).count(Fate::Failed), 1, "{lines}");
+        }
+        assert_eq!(hear("@vm begin a\ntest x ... ok\n@vm end a 0\n").count(Fate::Failed), 0);
+    }
+}
