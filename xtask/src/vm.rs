@@ -11,7 +11,7 @@ mod page;
 mod plan;
 mod stock;
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 
@@ -19,7 +19,7 @@ use self::kernels::Kernels;
 use self::machine::Machine;
 use self::outcome::{Ending, Outcome};
 use self::plan::Run;
-use crate::{build, process::output, setup, toolchain::target_directory};
+use crate::{build, setup, toolchain::target_directory};
 
 /// Writes newer packages into the list of kernels.
 pub(crate) fn update(workspace: &Path) -> Result<()> {
@@ -28,7 +28,7 @@ pub(crate) fn update(workspace: &Path) -> Result<()> {
 }
 
 /// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs' names
-/// hold all of `filters`. A run of everything writes `docs/kernels.md`.
+/// hold all of `filters`. The latter also writes `docs/kernels.md`, from the latest results of all runs.
 pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<()> {
     use setup::Need;
     setup::run(workspace, &[Need::Build, Need::Database, Need::Tests, Need::Machines])?;
@@ -62,22 +62,21 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         };
         let outcome = machine.run(|line| println!("{line}"))?;
         conclude(run, &outcome, &directory);
-        done.push((run, kernel, outcome));
+        done.push((run, outcome));
     }
     fs::remove_file(&image)?;
     println!(
         "\nvirtual machines: {} in {} s",
-        page::tally(done.iter().map(|(_, _, outcome)| outcome)),
+        page::tally(done.iter().map(|(_, outcome)| outcome)),
         began.elapsed().as_secs()
     );
-    if !quick && filters.is_empty() {
-        let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    if !quick {
         let docs = workspace.join("docs");
         fs::create_dir_all(&docs)?;
-        fs::write(docs.join("kernels.md"), page::write(&done, date.trim())?)?;
+        fs::write(docs.join("kernels.md"), page::write(&plan::everything(&kernels), &directory)?)?;
     }
     let bad: Vec<&str> =
-        done.iter().filter(|(_, _, o)| !o.is_well()).map(|(run, _, _)| run.name.as_str()).collect();
+        done.iter().filter(|(_, o)| !o.is_well()).map(|(run, _)| run.name.as_str()).collect();
     if !bad.is_empty() {
         bail!("These runs failed: {}.", bad.join(", "));
     }

@@ -49,6 +49,8 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     let mut traces = Vec::new();
     for flavour in flavours {
         let mut trace = suite.trace().option("--hooks", flavour);
+        // Copying takes its time where everything is emulated.
+        trace = trace.option("--stack-budget", "900ms");
         for port in [closed, full.port(), far.port()] {
             trace = trace.port(port);
         }
@@ -62,7 +64,8 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     let port = suite.port();
     for family in ["4", "6", "mapped"] {
         let id = client.ok(&format!("connect {family} {port}"))?.number("cookie")?;
-        let reply = client.ok("startup")?;
+        client.ok("startup")?;
+        let reply = client.ok("query SELECT 1")?;
         open.insert(id, Known::of(&client, family, &reply, &["idle"])?);
     }
     for (how, flavours) in [("send-by", &SENDERS[..]), ("receive-by", &RECEIVERS[..])] {
@@ -101,14 +104,9 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     let reply = stranger.ok("query SELECT 1")?;
     open.insert(id, Known::of(&stranger, "in a namespace", &reply, &["idle"])?);
 
-    // The latest of all: once it is silent, so are the others.
-    let id = connect(&mut client, port)?;
-    let reply = client.ok("query BEGIN")?;
-    open.insert(id, Known::of(&client, "latest", &reply, &["in_transaction"])?);
-
     let mut all = Vec::new();
     for (trace, flavour) in traces.into_iter().zip(flavours) {
-        all.push(one(trace, &open, &gone, id).with_context(|| format!("flavour {flavour}"))?);
+        all.push(one(trace, &open, &gone).with_context(|| format!("flavour {flavour}"))?);
     }
     for (other, flavour) in all.iter().zip(flavours).skip(1) {
         for (mine, theirs) in all[0].iter().zip(other) {
@@ -143,13 +141,11 @@ impl Known {
 }
 
 /// What one tracer tells, a line for each connection and each event, checked against what is known.
-fn one(
-    trace: Trace,
-    open: &BTreeMap<u64, Known>,
-    gone: &[u64],
-    latest: u64,
-) -> Result<Vec<String>> {
-    trace.finding(|f| f.reason == "idle_in_transaction" && f.connections.contains(&latest))?;
+fn one(trace: Trace, open: &BTreeMap<u64, Known>, gone: &[u64]) -> Result<Vec<String>> {
+    // What is found silent has been asked for its stack.
+    for (id, known) in open {
+        trace.finding(|f| f.connections.contains(id)).with_context(|| known.what.clone())?;
+    }
     for id in gone {
         trace.event_about("connection_closed", *id)?;
     }
@@ -190,7 +186,13 @@ fn described(report: &Report, id: u64, known: &Known) -> Result<String> {
     ensure!(connection.pid == Some(known.pid) && connection.held_by == [known.pid], "process");
     let mut stacks = Vec::new();
     for (which, stack) in [("opener", &connection.opened_by), ("user", &connection.last_used_by)] {
-        let stack = report.stack(stack.as_ref()).with_context(|| which)?;
+        // Before Linux 6.5 such calls had a way of their own into the socket.
+        if stack.is_none() && known.states.contains(&"unknown") {
+            continue;
+        }
+        let stack = report
+            .stack(stack.as_ref())
+            .with_context(|| format!("{which}; {:?}", report.stack_quality))?;
         ensure!(stack.quality == "complete", "{which}: {stack:#?}");
         stack.frame("main")?;
         stacks.push(stack.functions().join(" "));

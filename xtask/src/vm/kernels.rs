@@ -68,8 +68,6 @@ pub(super) struct Unpacked {
     pub(super) kernel: PathBuf,
     /// What it calls itself.
     pub(super) release: String,
-    /// Debian's version of it.
-    pub(super) version: String,
     /// The modules that are needed, in the order in which they can be loaded.
     pub(super) modules: Vec<PathBuf>,
 }
@@ -122,8 +120,13 @@ impl Kernel {
             }
             suite.unpack(&names(&pins))?;
         }
-        let version = pins[0].version.clone();
-        Self::find(&suite.root(), &pins[0].package, version).context(self.name.clone())
+        Self::find(&suite.root(), &pins[0].package).context(self.name.clone())
+    }
+
+    /// What the pinned kernel calls itself, and Debian's version of it.
+    pub(super) fn pinned(&self) -> Option<(&str, &str)> {
+        let pin = self.pins.first()?;
+        Some((release(&pin.package), &pin.version))
     }
 
     /// The newest packages that match.
@@ -132,11 +135,8 @@ impl Kernel {
         self.packages.iter().map(|pattern| newest(suite, pattern)).collect()
     }
 
-    fn find(root: &Path, package: &str, version: String) -> Result<Unpacked> {
-        let release = package
-            .trim_start_matches("linux-image-")
-            .trim_start_matches("linux-binary-unsigned-")
-            .trim_end_matches("-unsigned");
+    fn find(root: &Path, package: &str) -> Result<Unpacked> {
+        let release = release(package);
         let first = |places: [String; 2]| {
             let places = places.map(|place| root.join(place));
             places.iter().find(|place| place.exists()).cloned().context("the package lacks a part")
@@ -153,8 +153,16 @@ impl Kernel {
             if packed.exists() { packed } else { plain }
         };
         let modules = MODULES.iter().copied().map(module).collect();
-        Ok(Unpacked { kernel, release: release.to_owned(), version, modules })
+        Ok(Unpacked { kernel, release: release.to_owned(), modules })
     }
+}
+
+/// The release of the kernel in a package of this name.
+fn release(package: &str) -> &str {
+    package
+        .trim_start_matches("linux-image-")
+        .trim_start_matches("linux-binary-unsigned-")
+        .trim_end_matches("-unsigned")
 }
 
 impl Pin {

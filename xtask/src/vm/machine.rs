@@ -41,10 +41,11 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots, runs the plan, and says what became of it. The console is kept unless all went well.
+    /// Boots, runs the plan, and says what became of it. The results are kept, and the console unless all
+    /// went well.
     pub(super) fn run(&self, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         let console = self.directory.join(format!("{}.console", self.name));
-        let results = self.directory.join(format!("{}.results", self.name));
+        let results = results(self.directory, self.name);
         for file in [&console, &results] {
             File::create(file).with_context(|| file.display().to_string())?;
         }
@@ -78,9 +79,7 @@ impl Machine<'_> {
         };
         outcome.seconds = began.elapsed().as_secs();
         if outcome.is_well() {
-            for file in [console, results] {
-                fs::remove_file(file)?;
-            }
+            fs::remove_file(console)?;
         }
         Ok(outcome)
     }
@@ -103,6 +102,11 @@ impl Machine<'_> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
+}
+
+/// Where the results of a run are kept.
+pub(super) fn results(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.results"))
 }
 
 fn has_panicked(console: &Path) -> Result<bool> {

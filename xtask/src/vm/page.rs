@@ -1,12 +1,18 @@
-//! `docs/kernels.md`, made of a run of everything.
+//! `docs/kernels.md`, made of the results that runs have left behind.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
-use super::kernels::Unpacked;
+use super::machine::results;
 use super::outcome::{Fate, Outcome, Tests};
 use super::plan::{Run, Topic};
+use crate::process::output;
 
 /// The page's first lines.
 const PREFACE: &str = "\
@@ -18,60 +24,88 @@ packages.
 
 Hooks come in three kinds, best first, and the tracer takes the best that the kernel lets it attach:
 **a** BTF tracepoints, **b** fentry and fexit, **c** kprobes. `pgsocktrace doctor` tells which ones were taken
-and why better ones were refused.
+and why better ones were refused. Connections opened and closed are told by BTF tracepoints in all three; the
+kinds differ in how bytes sent and received are seen.
 ";
 
-/// A run that was made.
-pub(super) type Done<'a> = (&'a Run<'a>, &'a Unpacked, Outcome);
+/// A run and what it came to.
+struct Done<'a> {
+    run: &'a Run<'a>,
+    outcome: Outcome,
+    /// The day on which it was made.
+    date: String,
+}
 
-/// The page.
-pub(super) fn write(done: &[Done<'_>], date: &str) -> Result<String> {
+/// The page about `runs`, whose results lie in `directory`. Those of another kernel than the pinned one do
+/// not count.
+pub(super) fn write(runs: &[Run<'_>], directory: &Path) -> Result<String> {
+    let mut done = Vec::new();
+    let mut missing = Vec::new();
+    for run in runs {
+        match read(run, &results(directory, &run.name))? {
+            Some(one) => done.push(one),
+            None => missing.push(format!("`{}`", run.name)),
+        }
+    }
     let mut page = String::from(PREFACE);
-    writeln!(page, "\nLast run: {date}, {}.", tally(done.iter().map(|(_, _, outcome)| outcome)))?;
-    loading(&mut page, done)?;
-    behaviour(&mut page, done)?;
-    configurations(&mut page, done)?;
+    writeln!(page, "\nAll runs: {}.", tally(done.iter().map(|done| &done.outcome)))?;
+    if !missing.is_empty() {
+        writeln!(page, "Not yet run: {}.", missing.join(", "))?;
+    }
+    loading(&mut page, &done)?;
+    behaviour(&mut page, &done)?;
+    configurations(&mut page, &done)?;
+    said(&mut page, &done)?;
     Ok(page)
 }
 
-/// What loads where, and what all hooks tell of one history.
+fn read<'a>(run: &'a Run<'a>, path: &PathBuf) -> Result<Option<Done<'a>>> {
+    let Ok(text) = fs::read(path) else { return Ok(None) };
+    let outcome = Outcome::of(&String::from_utf8_lossy(&text));
+    if outcome.release.as_deref() != run.kernel.pinned().map(|(release, _)| release) {
+        return Ok(None);
+    }
+    let date = output(Command::new("date").args(["-u", "+%Y-%m-%d", "-r"]).arg(path))?;
+    Ok(Some(Done { run, outcome, date: date.trim().to_owned() }))
+}
+
+/// What loads where, and whether all hooks tell the same of one history.
 fn loading(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "\n## Hooks\n")?;
-    writeln!(page, "| Linux | Debian's version | hooks that work | tests |")?;
-    writeln!(page, "|---|---|---|---|")?;
-    for (run, kernel, outcome) in done.iter().filter(|(run, ..)| run.topic == Topic::Loading) {
+    writeln!(
+        page,
+        "Each kind is loaded and attached, and where there are several, one history of connections"
+    )?;
+    writeln!(page, "is watched with all of them at once: they have to report the same.\n")?;
+    writeln!(page, "| Linux | Debian's version | hooks that work | tests | date |")?;
+    writeln!(page, "|---|---|---|---|---|")?;
+    for Done { run, outcome, date } in about_loading(done) {
         let flavours = match run.kernel.flavours.join(", ") {
             none if none.is_empty() => "none: refused".into(),
             some => some,
         };
-        let (release, version) = (&kernel.release, &kernel.version);
-        writeln!(page, "| {release} | {version} | {flavours} | {} |", tally([outcome]))?;
-    }
-    for (run, _, outcome) in done.iter().filter(|(run, ..)| run.topic == Topic::Loading) {
-        let notes: Vec<&String> = outcome.steps.iter().flat_map(|step| &step.notes).collect();
-        writeln!(page, "\nWhat it says on Linux {}:\n\n```", run.kernel.name)?;
-        for note in notes {
-            writeln!(page, "{note}")?;
-        }
-        writeln!(page, "```")?;
+        let (release, version) = run.kernel.pinned().unwrap_or_default();
+        writeln!(page, "| {release} | {version} | {flavours} | {} | {date} |", tally([outcome]))?;
     }
     Ok(())
 }
 
+fn about_loading<'a>(done: &'a [Done<'a>]) -> impl Iterator<Item = &'a Done<'a>> {
+    done.iter().filter(|done| done.run.topic == Topic::Loading)
+}
+
 /// The tests that are run on the machine itself as well.
 fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
-    writeln!(page, "\n## Behaviour\n\nPassed / failed / skipped.\n")?;
-    let mut header = false;
-    for (run, kernel, outcome) in done {
+    writeln!(
+        page,
+        "\n## Behaviour\n\nTests passed / failed / skipped, by target in `tests/tests`.\n"
+    )?;
+    writeln!(page, "| Linux | hooks | tests | date |")?;
+    writeln!(page, "|---|---|---|---|")?;
+    for Done { run, outcome, date } in done {
         let Topic::Behaviour(flavour) = &run.topic else { continue };
-        if !header {
-            header = true;
-            let names: Vec<&str> = outcome.steps.iter().map(|step| step.name.as_str()).collect();
-            writeln!(page, "| Linux | hooks | {} |", names.join(" | "))?;
-            writeln!(page, "|---|---|{}", "---|".repeat(names.len()))?;
-        }
         let counts: Vec<String> = outcome.steps.iter().map(counts).collect();
-        writeln!(page, "| {} | {flavour} | {} |", kernel.release, counts.join(" | "))?;
+        writeln!(page, "| {} | {flavour} | {} | {date} |", run.kernel.name, counts.join(", "))?;
     }
     Ok(())
 }
@@ -79,9 +113,9 @@ fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
 /// Kernels that were booted or set up in other ways, and users without privileges.
 fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "\n## Configurations\n")?;
-    writeln!(page, "| Linux | booted with | tests | |")?;
+    writeln!(page, "| Linux | configured | works, or is refused with the mend | date |")?;
     writeln!(page, "|---|---|---|---|")?;
-    for (run, kernel, outcome) in done {
+    for Done { run, outcome, date } in done {
         let Topic::Configuration(words) = run.topic else { continue };
         let tests = outcome.steps.iter().flat_map(|step| &step.fates);
         let names: Vec<String> = tests
@@ -91,8 +125,20 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
                 Fate::Skipped => format!("`{name}` skipped"),
             })
             .collect();
-        let tally = tally([outcome]);
-        writeln!(page, "| {} | {words} | {} | {tally} |", kernel.release, names.join(", "))?;
+        writeln!(page, "| {} | {words} | {} | {date} |", run.kernel.name, names.join(", "))?;
+    }
+    Ok(())
+}
+
+/// What the tool itself says there.
+fn said(page: &mut String, done: &[Done<'_>]) -> Result<()> {
+    for Done { run, outcome, .. } in about_loading(done) {
+        let notes = outcome.steps.iter().flat_map(|step| &step.notes);
+        writeln!(page, "\n## On Linux {}\n\n```", run.kernel.name)?;
+        for note in notes {
+            writeln!(page, "{}", note.trim_end())?;
+        }
+        writeln!(page, "```")?;
     }
     Ok(())
 }
@@ -100,7 +146,7 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
 fn counts(step: &Tests) -> String {
     let [passed, failed, skipped] =
         [Fate::Passed, Fate::Failed, Fate::Skipped].map(|f| step.count(f));
-    format!("{passed} / {failed} / {skipped}")
+    format!("{} {passed} / {failed} / {skipped}", step.name)
 }
 
 /// Counts of many runs, in words.

@@ -14,7 +14,7 @@ pub(super) const APPS: &str = "/apps";
 pub(super) const DATA: &str = "/data";
 
 /// The test targets that tell how the kernel programs behave, whatever attaches them.
-pub(super) const BEHAVIOUR: [&str; 5] = ["bytes", "connections", "inventory", "uses", "adversity"];
+pub(super) const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "uses"];
 /// The target that tells which hooks load.
 pub(super) const HOOKS: &str = "hooks";
 /// The target that tells what configurations of a kernel do.
