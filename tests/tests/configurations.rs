@@ -54,7 +54,9 @@ fn main() -> ExitCode {
 /// A connection is seen with all that belongs to it.
 fn works(suite: &Suite, command: Command) -> Result<()> {
     let mut client = suite.client()?;
-    let trace = TraceBuilder::new(command, suite.port()).pid(client.pid()).start()?;
+    // Copying stacks takes its time where everything is emulated.
+    let trace = TraceBuilder::new(command, suite.port()).option("--stack-budget", "900ms");
+    let trace = trace.pid(client.pid()).start()?;
     let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
     client.ok("startup")?;
     let reply = client.ok("query BEGIN")?;

@@ -23,7 +23,6 @@ const PREFACE: &str = "\
 #
 # flavours: the kinds of hooks that must work there (a: BTF tracepoints, b: fentry and fexit, c: kprobes);
 #           none: the kernel must be refused in plain words.
-# quick:    what a change has to pass before it lands runs the whole behaviour there, with these.
 
 ";
 
@@ -44,8 +43,6 @@ pub(super) struct Kernel {
     pub(super) suite: String,
     /// The hooks that must work there.
     pub(super) flavours: Vec<String>,
-    /// Those of them with which a change is tested before it lands.
-    pub(super) quick: Vec<String>,
     /// The packages that hold the kernel and its modules; `*` stands for anything.
     packages: Vec<String>,
     /// Which ones these are at present.

@@ -50,7 +50,7 @@ impl Machine<'_> {
             File::create(file).with_context(|| file.display().to_string())?;
         }
         let mut emulator = Guarded::spawn(&mut self.command(&console, &results), libc::SIGKILL)?;
-        let mut tail = Tail { path: results.clone(), read: 0, rest: Vec::new() };
+        let mut tail = Tail { path: results, read: 0, rest: Vec::new() };
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let mut heard = began;
         outcome.ending = loop {

@@ -98,7 +98,12 @@ impl Outcome {
         match Line::read(line) {
             Some(Line::Up(release)) => self.release = Some(release),
             Some(Line::Begin(name)) => {
-                self.steps.push(Tests { name, fates: Vec::new(), success: None, notes: Vec::new() })
+                self.steps.push(Tests {
+                    name,
+                    fates: Vec::new(),
+                    success: None,
+                    notes: Vec::new(),
+                });
             }
             Some(Line::End(_, status)) => {
                 if let Some(step) = self.steps.last_mut() {
