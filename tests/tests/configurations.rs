@@ -81,7 +81,7 @@ fn works(suite: &Suite, command: Command) -> Result<()> {
 fn refused(mut command: Command, words: &[&str]) -> Result<()> {
     let output = finish(command.args(["--duration", "2s"]))?;
     let text = String::from_utf8(output.stderr)?;
-    println!("note: {}", text.trim());
+    println!("\nnote: {}", text.trim());
     ensure!(output.status.code() == Some(4), "it ended with {}: {text}", output.status);
     for word in words {
         ensure!(text.contains(word), "it does not say \"{word}\": {text}");

@@ -64,6 +64,7 @@ fn is_refused(suite: &Suite, flavour: &str) -> Result<()> {
 fn the_best_is_chosen(suite: &Suite) -> Result<()> {
     let output = suite.tool_says(&["doctor"])?;
     let text = String::from_utf8(output.stdout)?;
+    println!();
     for line in text.lines() {
         println!("note: {line}");
     }
@@ -74,7 +75,7 @@ fn the_best_is_chosen(suite: &Suite) -> Result<()> {
 fn the_kernel_is_refused(suite: &Suite) -> Result<()> {
     let output = suite.tool_says(&["--duration", "1s"])?;
     let text = String::from_utf8(output.stderr)?;
-    println!("note: {}", text.trim());
+    println!("\nnote: {}", text.trim());
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.contains("5.15"), "it does not say which kernels can be traced: {text}");
     let doctor = suite.tool_says(&["doctor"])?;

@@ -47,9 +47,33 @@ pub(super) struct Tests {
     pub(super) success: Option<bool>,
     /// Lines that begin with `note: `, without that.
     pub(super) notes: Vec<String>,
+    /// The test whose name stands on a line that has not been ended by its fate.
+    pending: Option<String>,
 }
 
 impl Tests {
+    fn new(name: String) -> Self {
+        Self { name, fates: Vec::new(), success: None, notes: Vec::new(), pending: None }
+    }
+
+    /// Takes in a line that the step has printed. What a test prints comes between its name and its fate.
+    fn hear(&mut self, line: &str) {
+        if let Some(note) = line.strip_prefix("note: ") {
+            self.notes.push(note.to_owned());
+        } else if let Some((name, rest)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        {
+            match read_fate(rest) {
+                Some(fate) => self.fates.push((name.trim().to_owned(), fate)),
+                None => self.pending = Some(name.trim().to_owned()),
+            }
+        } else if let Some(fate) = read_fate(line)
+            && let Some(name) = self.pending.take()
+        {
+            self.fates.push((name, fate));
+        }
+    }
+
     /// How many tests had this fate. A step that failed without any of its tests counts as one.
     pub(super) fn count(&self, fate: Fate) -> usize {
         let count = self.fates.iter().filter(|(_, one)| *one == fate).count();
@@ -98,12 +122,7 @@ impl Outcome {
         match Line::read(line) {
             Some(Line::Up(release)) => self.release = Some(release),
             Some(Line::Begin(name)) => {
-                self.steps.push(Tests {
-                    name,
-                    fates: Vec::new(),
-                    success: None,
-                    notes: Vec::new(),
-                });
+                self.steps.push(Tests::new(name));
             }
             Some(Line::End(_, status)) => {
                 if let Some(step) = self.steps.last_mut() {
@@ -114,8 +133,7 @@ impl Outcome {
             Some(Line::Trouble(what)) => self.trouble = Some(what),
             None => {
                 let Some(step) = self.steps.last_mut() else { return };
-                step.fates.extend(read_test(line));
-                step.notes.extend(line.strip_prefix("note: ").map(str::to_owned));
+                step.hear(line);
             }
         }
     }
@@ -136,16 +154,14 @@ impl Outcome {
     }
 }
 
-/// A line by which a test program tells of one test.
-fn read_test(line: &str) -> Option<(String, Fate)> {
-    let (name, fate) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-    let fate = match fate {
-        "ok" => Fate::Passed,
-        "FAILED" => Fate::Failed,
-        "ignored" => Fate::Skipped,
-        _ => return None,
-    };
-    Some((name.trim().to_owned(), fate))
+/// What a test program says of a test when it is over.
+fn read_fate(text: &str) -> Option<Fate> {
+    match text {
+        "ok" => Some(Fate::Passed),
+        "FAILED" => Some(Fate::Failed),
+        "ignored" => Some(Fate::Skipped),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +184,14 @@ mod tests {
         assert_eq!(counts, [1, 1, 1]);
         assert_eq!(outcome.release.as_deref(), Some("6.1"));
         assert!(outcome.is_done() && !outcome.is_well());
+    }
+
+    #[test]
+    fn what_a_test_prints_does_not_hide_its_fate() {
+        let lines = "@vm begin a\ntest x   ... \nnote: y\n\nok\nok\n@vm end a 0\n";
+        let outcome = hear(lines);
+        assert_eq!(outcome.steps[0].fates, [("x".to_owned(), Fate::Passed)]);
+        assert_eq!(outcome.steps[0].notes, ["y"]);
     }
 
     #[test]

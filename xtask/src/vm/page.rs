@@ -1,6 +1,7 @@
 //! `docs/kernels.md`, made of the results that runs have left behind.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -130,8 +131,14 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// What the tool itself says there.
+/// What the tool itself says: its refusals, and what `doctor` finds.
 fn said(page: &mut String, done: &[Done<'_>]) -> Result<()> {
+    let is_configured = |done: &&Done<'_>| matches!(done.run.topic, Topic::Configuration(_));
+    let refusals = done.iter().filter(is_configured).flat_map(|done| &done.outcome.steps);
+    writeln!(page, "\nThe refusals:\n")?;
+    for note in refusals.flat_map(|step| &step.notes).collect::<BTreeSet<_>>() {
+        writeln!(page, "- {note}")?;
+    }
     for Done { run, outcome, .. } in about_loading(done) {
         let notes = outcome.steps.iter().flat_map(|step| &step.notes);
         writeln!(page, "\n## On Linux {}\n\n```", run.kernel.name)?;

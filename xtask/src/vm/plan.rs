@@ -20,8 +20,8 @@ pub(super) const HOOKS: &str = "hooks";
 /// The target that tells what configurations of a kernel do.
 pub(super) const CONFIGURATIONS: &str = "configurations";
 
-/// Tests at once. They wait less than elsewhere: an emulated machine is slow.
-const PARALLEL: &str = "3";
+/// Tests at once: fewer than elsewhere, for an emulated machine is slow.
+const PARALLEL: u32 = 3;
 
 /// Seconds that tests wait for what must happen: enough where everything is emulated.
 const BOUND: &str = "90";
@@ -81,7 +81,7 @@ pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
 }
 
 fn loading(kernel: &Kernel) -> Run<'_> {
-    let mut step = step(HOOKS, &[]);
+    let mut step = step(HOOKS, 1, &[]);
     step.environment.insert(tests::vm::FLAVOURS.into(), kernel.flavours.join(","));
     Run {
         name: format!("{}-{HOOKS}", kernel.name),
@@ -94,7 +94,7 @@ fn loading(kernel: &Kernel) -> Run<'_> {
 
 fn behaviour<'a>(kernel: &'a Kernel, flavour: &str) -> Run<'a> {
     let steps = BEHAVIOUR.map(|target| {
-        let mut step = step(target, &[]);
+        let mut step = step(target, PARALLEL, &[]);
         step.environment.insert(trace::FLAVOUR.into(), flavour.into());
         step
     });
@@ -112,15 +112,15 @@ fn configurations(kernel: &Kernel) -> impl Iterator<Item = Run<'_>> {
         name: format!("{}-{name}", kernel.name),
         kernel,
         parameters: (*parameters).into(),
-        plan: Plan { cgroups: *cgroups, steps: vec![step(CONFIGURATIONS, &[name])] },
+        plan: Plan { cgroups: *cgroups, steps: vec![step(CONFIGURATIONS, 1, &[name])] },
         topic: Topic::Configuration(words),
     })
 }
 
-/// A step that runs a test target.
-fn step(target: &str, filters: &[&str]) -> Step {
+/// A step that runs a test target, so many tests at once.
+fn step(target: &str, parallel: u32, filters: &[&str]) -> Step {
     let program = format!("{TESTS}/{target}");
-    let threads = format!("--test-threads={PARALLEL}");
+    let threads = format!("--test-threads={parallel}");
     let mut command = vec![program, threads, "--color=never".into()];
     command.extend(filters.iter().map(|&filter| filter.to_owned()));
     let environment = [
