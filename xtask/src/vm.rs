@@ -47,7 +47,9 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         unpacked.push(run.kernel.unpack(&target)?);
     }
     let binary = build::run(workspace)?;
-    let image = directory.join("image.cpio");
+    // Large, and of no use afterwards.
+    let scratch = tempfile::tempdir_in(&directory)?;
+    let image = scratch.path().join("image.cpio");
     stock::write(workspace, &binary, &unpacked, &runs, &image)?;
 
     let mut done = Vec::new();
@@ -64,7 +66,6 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         conclude(run, &outcome, &directory);
         done.push((run, outcome));
     }
-    fs::remove_file(&image)?;
     println!(
         "\nvirtual machines: {} in {} s",
         page::tally(done.iter().map(|(_, outcome)| outcome)),
