@@ -10,7 +10,9 @@ use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonProfile
 
 /// Words of [`PYTHON_WINDOW`], rounded up so that a mask keeps an index within them.
 const WORDS: usize = 16;
-const _: () = assert!(WORDS.is_power_of_two() && WORDS * 8 >= PYTHON_WINDOW);
+const _: () = assert!(WORDS.is_power_of_two() && WORDS * 8 > PYTHON_WINDOW);
+/// Keeps a length within them.
+const LEN_MASK: u32 = WORDS as u32 * 8 - 1;
 
 /// Most frames that are looked at: those noted, and some that are no function calls.
 const MAX_HOPS: usize = MAX_PYTHON_FRAMES + 16;
@@ -22,11 +24,10 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
     header.python_tag = profile.tag;
     let window = u64::from(profile.window);
     // Read once: the collector may replace the profile between a check and its use.
+    // Masked, not compared: the verifier of Linux 6.1 forgets what a comparison says of a length that
+    // was put by on the stack before it.
     // SAFETY: the reference is valid.
-    let window_len = unsafe { core::ptr::read_volatile(&raw const profile.window_len) };
-    if window_len > PYTHON_WINDOW as u32 {
-        return;
-    }
+    let window_len = unsafe { core::ptr::read_volatile(&raw const profile.window_len) } & LEN_MASK;
     let Some(mut frame) = innermost(profile, thread_register) else { return };
     let mut words = [0u64; WORDS];
     let mut hops = 0;
@@ -36,7 +37,7 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
             header.python_whole = 1;
             return;
         }
-        // SAFETY: the length was checked; the helper checks the user's side.
+        // SAFETY: the mask keeps the length within the words; the helper checks the user's side.
         let failed = unsafe {
             let from = frame.wrapping_add(window) as *const u8;
             read_user(words.as_mut_ptr().cast(), window_len, from.cast()) != 0

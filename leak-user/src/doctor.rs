@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::error::KernelError;
-use crate::kernel::{Outcome, Settings, Tracer};
+use crate::kernel::{Outcome, Settings, Tracer, obstacles};
 
 /// A capability, what it is for, and its number in `linux/capability.h`.
 struct Capability {
@@ -46,9 +46,6 @@ const CAPABILITIES: &[Capability] = &[
         without: "connections in containers that existed before the trace are not listed",
     },
 ];
-
-/// Root's capabilities before CAP_BPF and CAP_PERFMON were split off it.
-const SYS_ADMIN: u32 = 21;
 
 /// Inode of the initial PID namespace: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -123,15 +120,12 @@ fn hook(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn privileges(out: &mut impl Write) -> io::Result<()> {
-    let Some(effective) = effective_capabilities() else {
+    let Some(effective) = obstacles::effective_capabilities() else {
         return writeln!(out, "  unknown: /proc/self/status cannot be read");
     };
-    let has = |number: u32| effective >> number & 1 == 1;
     for capability in CAPABILITIES {
         let name = capability.name;
-        // CAP_SYS_ADMIN includes what CAP_BPF and CAP_PERFMON allow.
-        let held = has(capability.number) || (capability.number >= 38 && has(SYS_ADMIN));
-        if held {
+        if obstacles::holds(effective, capability.number) {
             writeln!(out, "  {name:<20} held: {}", capability.purpose)?;
         } else {
             writeln!(out, "  {name:<20} MISSING: {}", capability.without)?;
@@ -140,26 +134,18 @@ fn privileges(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn effective_capabilities() -> Option<u64> {
-    Some(procfs::process::Process::myself().ok()?.status().ok()?.capeff)
-}
-
 fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
 }
 
-/// The lockdown mode: the bracketed word of `none [integrity] confidentiality`.
 fn lockdown() -> String {
-    let Ok(modes) = std::fs::read_to_string("/sys/kernel/security/lockdown") else {
-        return "unknown (securityfs is not mounted)".into();
-    };
-    let mode = modes.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
-    match mode.as_str() {
-        "confidentiality" => {
+    match obstacles::lockdown() {
+        None => "unknown (securityfs is not mounted)".into(),
+        Some(mode) if mode == "confidentiality" => {
             format!("{mode}: the kernel lets no program read memory; boot without it")
         }
-        "integrity" => format!("{mode}: does not stand in the way"),
-        _ => mode,
+        Some(mode) if mode == "integrity" => format!("{mode}: does not stand in the way"),
+        Some(mode) => mode,
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::kernel::btf::BtfError;
-use crate::kernel::hooks::Purpose;
+use crate::kernel::hooks::{Hook, Purpose};
 
 /// Why the kernel programs cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +61,15 @@ pub enum KernelError {
         "no hook for `{purpose}` loads on this kernel, and without one {}; {}. `pgsocktrace doctor` \
          tells more",
         .purpose.without(),
-        sentence(.said)
+        .in_the_way.clone().unwrap_or_else(|| sentence(.said))
     )]
     NoHook {
         /// What it is for.
         purpose: Purpose,
         /// What the kernel said of each hook that was tried.
-        said: Vec<(&'static str, String)>,
+        said: Vec<(&'static Hook, String)>,
+        /// What would keep any hook from loading, and the mend.
+        in_the_way: Option<String>,
     },
 }
 
@@ -87,8 +89,10 @@ impl KernelError {
     }
 }
 
-fn sentence(said: &[(&'static str, String)]) -> String {
-    let parts: Vec<_> =
-        said.iter().map(|(hook, why)| format!("{hook} was refused: {why}")).collect();
+fn sentence(said: &[(&'static Hook, String)]) -> String {
+    let part = |(hook, why): &(&Hook, String)| {
+        format!("{} asks for {} and was refused: {why}", hook.label, hook.requirement)
+    };
+    let parts: Vec<_> = said.iter().map(part).collect();
     parts.join("; ")
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{BOUND, Running};
+use crate::process::{Running, bound};
 use crate::server::USER;
 use crate::suite::{APPS, Suite};
 
@@ -58,7 +58,7 @@ impl Member {
             .env("CORPUS_HOLE", NOWHERE);
         let running = Running::start(&mut command)?;
         let ready = |line: &str| (line == "ready").then_some(());
-        let said = running.stdout.find_from(0, Instant::now() + BOUND, ready);
+        let said = running.stdout.find_from(0, Instant::now() + bound(), ready);
         said.with_context(|| format!("{self:?} does not begin: {:?}", running.stderr.all()))?;
         Ok(Worker { running })
     }
@@ -75,13 +75,13 @@ impl Member {
                     .env("GOPATH", "/usr/share/gocode")
                     .env("GOFLAGS", "")
                     .env("GOCACHE", GO_CACHE);
-                suite.compiled("corpus-go", build)?
+                suite.apps().compiled("corpus-go", build)?
             }
             Self::Libpq => {
                 let mut build = Command::new("gcc");
                 build.args(["-O2", "-g", "-pthread", "-I/usr/include/postgresql"]);
                 build.args([&format!("{APPS}/corpus/c/shop.c"), "-lpq"]);
-                suite.compiled("corpus-c", build)?
+                suite.apps().compiled("corpus-c", build)?
             }
             Self::Psycopg2 => {
                 let mut command = Command::new("/usr/bin/python3");

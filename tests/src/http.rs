@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context as _, Result};
 
-use crate::process::BOUND;
+use crate::process::bound;
 
 /// A server's answer.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Answer {
 /// When the server does not answer, or not as HTTP has it.
 pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(BOUND))?;
+    stream.set_read_timeout(Some(bound()))?;
     // Nobody answers an HTTP/1.0 client in chunks.
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;

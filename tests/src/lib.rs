@@ -31,6 +31,7 @@
 //! `PGSOCKTRACE_BIN` names the binary; without it, it is `target/release/pgsocktrace` of this
 //! workspace.
 
+pub mod apps;
 pub mod bpf;
 mod cgroup;
 pub mod cluster;
@@ -54,6 +55,7 @@ pub mod shop;
 pub mod suite;
 pub mod thread;
 pub mod trace;
+pub mod vm;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,12 +63,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+pub use apps::Apps;
 pub use container::{Container, User};
 pub use corpus::{Member, Worker};
 pub use fake_server::{FakeServer, Manner};
 pub use namespace::Namespace;
 pub use need::Need;
-pub use process::{BOUND, Running, eventually};
+pub use process::{Running, bound, eventually};
 pub use program::{Program, Reply};
 pub use report::{Event, Finding, Report, Use};
 pub use runtimes::Runtime;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::apps;
 use crate::cluster::Image;
 use crate::golang::Toolchain;
 use crate::runtimes::Runtime;
@@ -70,9 +71,11 @@ impl Need {
         match self {
             // SAFETY: geteuid only reads the caller's credentials.
             Self::Root => unsafe { libc::geteuid() == 0 },
-            Self::Compiler => succeeds("gcc", &["--version"]),
+            Self::Compiler => apps::are_ready_made() || succeeds("gcc", &["--version"]),
             Self::PostgreSql => server::find_binaries().is_some() && succeeds("psql", &["-V"]),
-            Self::Libpq => Path::new("/usr/include/postgresql/libpq-fe.h").exists(),
+            Self::Libpq => {
+                apps::are_ready_made() || Path::new("/usr/include/postgresql/libpq-fe.h").exists()
+            }
             Self::Ipv6 => TcpListener::bind("[::1]:0").is_ok(),
             Self::IoUring => io_uring_works(),
             Self::Psycopg2 => succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),

@@ -13,25 +13,32 @@ use anyhow::{Context, Result, bail};
 
 use crate::leftovers;
 
+/// Gives another [`bound`], in seconds, for machines that are slower than others.
+pub const PATIENCE: &str = "LEAK_TESTS_BOUND";
+
 /// How long anything that must happen is waited for, on a machine that is busy with other tests.
-pub const BOUND: Duration = Duration::from_secs(25);
+#[must_use]
+pub fn bound() -> Duration {
+    let given = std::env::var(PATIENCE).ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(given.unwrap_or(25))
+}
 
 /// How often conditions that cannot announce themselves are looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Waits until `condition` holds; an error that names `what` when it does not within [`BOUND`].
+/// Waits until `condition` holds; an error that names `what` when it does not within [`bound`].
 ///
 /// # Errors
 ///
 /// When the condition fails, or never holds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + BOUND;
+    let deadline = Instant::now() + bound();
     loop {
         if condition()? {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{what}: not within {BOUND:?}");
+            bail!("{what}: not within {:?}", bound());
         }
         thread::sleep(POLL);
     }
@@ -75,12 +82,12 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// When it does not end within [`BOUND`].
+    /// When it does not end within [`bound`].
     pub fn to_end(&self) -> Result<String> {
         let (guard, _) = self
             .shared
             .1
-            .wait_timeout_while(self.lock(), BOUND, |printed| !printed.1)
+            .wait_timeout_while(self.lock(), bound(), |printed| !printed.1)
             .unwrap_or_else(PoisonError::into_inner);
         if !guard.1 {
             bail!("the output does not end");
@@ -174,7 +181,7 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// When it does not end within [`BOUND`].
+    /// When it does not end within [`bound`].
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.stdin = None;
         let name = self.name.clone();
@@ -211,7 +218,7 @@ impl Silent {
     ///
     /// # Errors
     ///
-    /// When it does not end within [`BOUND`].
+    /// When it does not end within [`bound`].
     pub fn wait(&mut self) -> Result<ExitStatus> {
         eventually("the process ends", || Ok(self.0.try_wait()?.is_some()))?;
         Ok(self.0.wait()?)
@@ -240,7 +247,7 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: i32) {
 /// Starts a program that may just have been written. Another test's thread that forked meanwhile holds
 /// the file open for writing until its own exec: that is waited for.
 fn spawn(command: &mut Command) -> io::Result<Child> {
-    let deadline = Instant::now() + BOUND;
+    let deadline = Instant::now() + bound();
     loop {
         match command.spawn() {
             Err(error) if is_busy(&error) && Instant::now() < deadline => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{BOUND, Running};
+use crate::process::{Running, bound};
 
 /// A program of `tests/apps/` that waits for commands.
 pub struct Program {
@@ -71,7 +71,7 @@ impl Program {
     ///
     /// When there is none within the bound, or the program could not do what it was told.
     pub fn answer(&mut self) -> Result<Reply> {
-        let deadline = Instant::now() + BOUND;
+        let deadline = Instant::now() + bound();
         let found =
             self.running.stdout.find_from(self.answers, deadline, |line| Some(line.to_owned()));
         let Some((number, line)) = found else {

@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::leftovers;
 use crate::process::{die_with_parent, eventually};
 
+/// Names a data directory made elsewhere by [`Server::prepare`], to start servers on copies of it.
+pub const PREPARED: &str = "LEAK_TESTS_DATA";
+
 /// The database superuser and the only user.
 pub const USER: &str = "postgres";
 
@@ -43,22 +46,35 @@ impl Server {
     ///
     /// When PostgreSQL's programs are missing or fail; the message holds what they said.
     pub fn start(root: &Path) -> Result<Self> {
-        let binaries = find_binaries().context("PostgreSQL's server is not installed")?;
-        let owner = Owner::find("postgres")?;
         let data = root.join("data");
-        fs::create_dir(&data)?;
-        chown(&data, Some(owner.uid), Some(owner.gid))?;
-
-        let mut initdb = Command::new(binaries.join("initdb"));
-        initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", USER]);
-        run(owner.of(initdb.arg("-D").arg(&data)))?;
-        make_certificate(&data, &owner)?;
+        match std::env::var_os(PREPARED) {
+            Some(prepared) => {
+                run(Command::new("cp").arg("-a").arg(prepared).arg(&data))?;
+            }
+            None => Self::prepare(&data)?,
+        }
 
         let port = free_port()?;
         fs::write(data.join("postgresql.auto.conf"), settings(&data, port))?;
         let mut server = Self { postmaster: None, root: root.to_owned(), port };
         server.resume()?;
         Ok(server)
+    }
+
+    /// Makes a data directory.
+    ///
+    /// # Errors
+    ///
+    /// When PostgreSQL's programs are missing or fail; the message holds what they said.
+    pub fn prepare(data: &Path) -> Result<()> {
+        let binaries = find_binaries().context("PostgreSQL's server is not installed")?;
+        let owner = Owner::find("postgres")?;
+        fs::create_dir(data)?;
+        chown(data, Some(owner.uid), Some(owner.gid))?;
+        let mut initdb = Command::new(binaries.join("initdb"));
+        initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", USER]);
+        run(owner.of(initdb.arg("-D").arg(data)))?;
+        make_certificate(data, &owner)
     }
 
     /// Starts it again after [`Self::stop`], with its data and the settings made since.

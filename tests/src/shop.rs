@@ -84,14 +84,7 @@ impl Shop {
             Build::Stripped => ("shop-stripped", &["-g0", "-s"][..]),
             _ => ("shop", &["-g"][..]),
         };
-        let mut compile = Command::new("gcc");
-        compile.args(["-O2", "-fomit-frame-pointer"]).args(options).args([
-            "-I/usr/include/postgresql",
-            &format!("{APPS}/shop.c"),
-            "-lpq",
-            "-pthread",
-        ]);
-        suite.compiled(name, compile)
+        suite.apps().with_libpq_and(name, "shop", options)
     }
 
     /// The line of the source that makes the last request of the handler with this leak.

@@ -1,16 +1,16 @@
 //! What the tests of one target share.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+pub(crate) use crate::apps::APPS;
+use crate::apps::Apps;
 use crate::leftovers;
 use crate::namespace::Namespace;
 use crate::process::Running;
@@ -18,9 +18,6 @@ use crate::program::Program;
 use crate::server::Server;
 use crate::shop::{Build, Shop};
 use crate::trace::TraceBuilder;
-
-/// Where the client programs' sources are.
-pub(crate) const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/apps");
 
 /// Evaluation interval of the traces.
 pub const INTERVAL: Duration = Duration::from_millis(500);
@@ -30,7 +27,7 @@ pub struct Suite {
     root: TempDir,
     server: Server,
     tool: PathBuf,
-    compiled: Mutex<HashMap<String, PathBuf>>,
+    apps: Apps,
 }
 
 impl Suite {
@@ -51,7 +48,8 @@ impl Suite {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()?;
         let server = Server::start(root.path())?;
-        Ok(Self { root, server, tool, compiled: Mutex::default() })
+        let apps = Apps::new(root.path());
+        Ok(Self { root, server, tool, apps })
     }
 
     /// Stops the server.
@@ -60,7 +58,7 @@ impl Suite {
     ///
     /// When something is left behind.
     pub fn stop(self) -> Result<()> {
-        let Self { root, server, tool: _, compiled: _ } = self;
+        let Self { root, server, tool: _, apps: _ } = self;
         drop(server);
         let checked = leftovers::check();
         let path = root.path().to_owned();
@@ -191,7 +189,7 @@ impl Suite {
     ///
     /// When it cannot be compiled.
     pub fn client_path(&self) -> Result<PathBuf> {
-        self.compiled("client", Self::compile_client())
+        self.apps.client()
     }
 
     /// The same without a need of any library.
@@ -200,9 +198,7 @@ impl Suite {
     ///
     /// When it cannot be compiled.
     pub fn static_client_path(&self) -> Result<PathBuf> {
-        let mut compile = Self::compile_client();
-        compile.arg("-static");
-        self.compiled("client-static", compile)
+        self.apps.static_client()
     }
 
     /// The client program in Go, stripped; it needs no library.
@@ -211,18 +207,7 @@ impl Suite {
     ///
     /// When it cannot be compiled.
     pub fn go_client_path(&self) -> Result<PathBuf> {
-        let mut compile = Command::new("go");
-        compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", self.root.path());
-        // The compiler's own place for the output comes with `-o`, after the source.
-        compile.args(["build", "-ldflags", "-s -w"]);
-        self.compiled_from("client-go", compile, &[format!("{APPS}/client.go")])
-    }
-
-    fn compile_client() -> Command {
-        let sources = ["client.c", "kin.c", "wire.c", "transfer.c", "uring.c"];
-        let mut compile = Command::new("gcc");
-        compile.args(["-O2", "-g"]).args(sources.map(|name| format!("{APPS}/client/{name}")));
-        compile
+        self.apps.go_client()
     }
 
     /// Where the program made of `tests/apps/NAME.c` is; it may use libpq and threads.
@@ -231,33 +216,12 @@ impl Suite {
     ///
     /// When it cannot be compiled.
     pub fn app_path(&self, name: &str) -> Result<PathBuf> {
-        let mut compile = Command::new("gcc");
-        compile.args(["-O2", "-g", "-fomit-frame-pointer", "-I/usr/include/postgresql"]);
-        compile.arg(format!("{APPS}/{name}.c")).args(["-lpq", "-pthread"]);
-        self.compiled(name, compile)
+        self.apps.with_libpq(name)
     }
 
-    /// The output of this compile command under this name, made once.
-    pub(crate) fn compiled(&self, name: &str, compile: Command) -> Result<PathBuf> {
-        self.compiled_from(name, compile, &[])
-    }
-
-    /// The same with sources that must come last.
-    fn compiled_from(
-        &self,
-        name: &str,
-        mut compile: Command,
-        sources: &[String],
-    ) -> Result<PathBuf> {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = compiled.get(name) {
-            return Ok(path.clone());
-        }
-        let path = self.root.path().join(name);
-        let output = compile.arg("-o").arg(&path).args(sources).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        compiled.insert(name.to_owned(), path.clone());
-        Ok(path)
+    /// The client programs.
+    pub(crate) fn apps(&self) -> &Apps {
+        &self.apps
     }
 }
 

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{BOUND, Running};
+use crate::process::{Running, bound};
 use crate::report::{Event, Finding, Report};
 use crate::suite::INTERVAL;
+
+/// Names the flavour of hooks that all traces are to use: `a`, `b` or `c`.
+pub const FLAVOUR: &str = "LEAK_TESTS_HOOKS";
 
 /// A trace that has not been started.
 pub struct TraceBuilder {
@@ -17,7 +20,10 @@ pub struct TraceBuilder {
 }
 
 impl TraceBuilder {
-    pub(crate) fn bare(command: Command) -> Self {
+    pub(crate) fn bare(mut command: Command) -> Self {
+        if let Some(flavour) = std::env::var_os(FLAVOUR) {
+            command.arg("--hooks").arg(flavour);
+        }
         Self { command, output: "ndjson" }
     }
 
@@ -136,7 +142,7 @@ impl Trace {
     /// When it does not, with what it said instead.
     pub fn says(&self, words: &str) -> Result<String> {
         let pick = |line: &str| line.contains(words).then(|| line.to_owned());
-        let found = self.running.stderr.find_from(0, Instant::now() + BOUND, pick);
+        let found = self.running.stderr.find_from(0, Instant::now() + bound(), pick);
         Ok(found.with_context(|| format!("no \"{words}\" {}", self.complaints()))?.1)
     }
 
@@ -158,7 +164,7 @@ impl Trace {
     ///
     /// When it does not come, with the events that came.
     pub fn event(&self, kind: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
-        self.event_until(kind, &wanted, Instant::now() + BOUND).with_context(|| {
+        self.event_until(kind, &wanted, Instant::now() + bound()).with_context(|| {
             format!("no such {kind} among {:#?}; {}", self.events(), self.complaints())
         })
     }
@@ -192,7 +198,7 @@ impl Trace {
         mut work: impl FnMut() -> Result<()>,
     ) -> Result<Finding> {
         let matches = |event: &Event| event.finding().is_some_and(|finding| wanted(&finding));
-        let deadline = Instant::now() + BOUND;
+        let deadline = Instant::now() + bound();
         while Instant::now() < deadline {
             work()?;
             let step = Instant::now() + Duration::from_millis(250);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::{BOUND, Build, Finding, Need, Report, Shop, Suite, Test, Trace, test};
+use tests::{Build, Finding, Need, Report, Shop, Suite, Test, Trace, bound, test};
 
 /// The three leaking handlers of the order service: command, function, reason that names it.
 const NOT_RETURNED: Leak =
@@ -272,6 +272,6 @@ fn request_without_an_answer(suite: &Suite) -> Result<()> {
 
     let report = trace.stop()?;
     assert!(report.leaks().is_empty(), "{:#?}", report.findings);
-    assert!(report.only_connection()?.silent_ms <= u64::try_from(BOUND.as_millis())?);
+    assert!(report.only_connection()?.silent_ms <= u64::try_from(bound().as_millis())?);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tests::server::USER;
-use tests::{Need, Program, Report, Suite, Test, Use, test};
+use tests::{Need, Program, Report, Suite, Test, Use, bound, test};
 
 fn main() -> ExitCode {
     let all: Vec<Test> = vec![
@@ -54,12 +54,17 @@ fn uses(report: &Report) -> Result<&[Use]> {
     report.only_connection()?.uses.as_deref().context("no uses")
 }
 
+/// How far two clocks may be apart, in milliseconds: more where everything takes longer.
+fn jitter() -> i64 {
+    i64::try_from(bound().as_secs() / 5).unwrap_or(5)
+}
+
 /// The use is what the client says it did; clocks are cut to milliseconds, and may be set a little.
 fn is_right(report: &Report, one: &Use, done: &Done, client: u32) -> Result<()> {
-    const JITTER: i64 = 5;
+    let jitter = jitter();
     assert_eq!((one.pid, u64::from(one.tid)), (client, done.tid));
     let acquired = milliseconds(&one.acquired_at)?;
-    assert!((done.from - JITTER..=done.to + JITTER).contains(&acquired), "{one:?}");
+    assert!((done.from - jitter..=done.to + jitter).contains(&acquired), "{one:?}");
     let stack = report.stack(one.stack.as_ref())?;
     assert_eq!(stack.quality, "complete", "{stack:#?}");
     let named = |frame: &tests::report::Frame| frame.function.as_deref() == Some(done.function);
@@ -94,7 +99,7 @@ fn known_transactions(suite: &Suite) -> Result<()> {
         let released = milliseconds(one.released_at.as_ref().context("released_at")?)?;
         // The server sleeps for 50 ms in each.
         assert!(acquired >= before && released >= acquired + 49, "{uses:#?}");
-        assert!(released <= done.to + 5, "{one:?} until {}", done.to);
+        assert!(released <= done.to + jitter(), "{one:?} until {}", done.to);
         before = released;
     }
     let replayed = suite.tool_says(&["replay", &path, "-o", "ndjson"])?;

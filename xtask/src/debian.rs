@@ -17,6 +17,13 @@ use crate::process::{output, which};
 /// a machine has suffice.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// One version of a package, as the suite's signed lists tell of it.
+pub(crate) struct Package {
+    pub(crate) version: String,
+    /// Of its archive; apt refuses any other.
+    pub(crate) sha256: String,
+}
+
 /// A suite of the machine's Debian mirror.
 pub(crate) struct Suite {
     name: String,
@@ -58,11 +65,32 @@ impl Suite {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Fetches and unpacks packages, without what they depend on; those that are unpacked already stay.
-    pub(crate) fn unpack(&self, packages: &[&str]) -> Result<()> {
+    /// The versions of a package that there are, once [`Self::update`] has asked.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<Package>> {
+        // It fails when there is none.
+        let text = output(self.apt("apt-cache").args(["show", package])).unwrap_or_default();
+        let read = |paragraph: &str| {
+            let field = |name| paragraph.lines().find_map(|line| line.strip_prefix(name));
+            Some(Package {
+                version: field("Version: ")?.to_owned(),
+                sha256: field("SHA256: ")?.to_owned(),
+            })
+        };
+        Ok(text.split("\n\n").filter_map(read).collect())
+    }
+
+    /// Whether [`Self::unpack`] has nothing left to do.
+    pub(crate) fn has_unpacked(&self, packages: &[impl AsRef<str>]) -> bool {
+        let mark = |package: &str| self.directory.join("unpacked").join(package);
+        packages.iter().all(|package| mark(package.as_ref()).exists())
+    }
+
+    /// Fetches and unpacks packages, given as `NAME` or `NAME=VERSION`, without what they depend on; those
+    /// that are unpacked already stay.
+    pub(crate) fn unpack(&self, packages: &[impl AsRef<str>]) -> Result<()> {
         let mark = |package: &str| self.directory.join("unpacked").join(package);
         let wanted: Vec<&str> =
-            packages.iter().filter(|package| !mark(package).exists()).copied().collect();
+            packages.iter().map(AsRef::as_ref).filter(|package| !mark(package).exists()).collect();
         if wanted.is_empty() {
             return Ok(());
         }

@@ -14,6 +14,7 @@ mod service;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -31,6 +32,8 @@ Usage: cargo xtask COMMAND
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
   dist   pack the static program with its manual, completions, licences and bill of materials
   image  build the container image of deploy/kubernetes, as target/packages/pgsocktrace-image.tar
+  vm     run the tests on other kernels, in virtual machines: `vm [FILTER…]` everything,
+         `vm quick` what a change has to pass, `vm update` takes newer kernels
   fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
   rules  make the Prometheus operator's copy of the rules in deploy/prometheus
 
@@ -52,6 +55,11 @@ fn main() -> ExitCode {
             Some(subject) => in_workspace(|root| bench::run(root, subject)),
             None => return misused(),
         },
+        ("vm", [update]) if update == "update" => in_workspace(vm::update),
+        ("vm", [quick, rest @ ..]) if quick == "quick" => {
+            in_workspace(|root| vm::run(root, true, rest))
+        }
+        ("vm", rest) => in_workspace(|root| vm::run(root, false, rest)),
         ("fuzz", []) => in_workspace(fuzz::list),
         ("fuzz", [target, seconds @ ..]) => match fuzz::seconds(seconds) {
             Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),

@@ -41,6 +41,8 @@ pub(crate) enum Need {
     Image,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
+    /// Booting virtual machines.
+    Machines,
     /// Building and running the corpus's programs in one language.
     Corpus(Language),
 }
@@ -154,6 +156,18 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || Path::new("/usr/lib/debug/.build-id").is_dir(),
         packages: &["libc6-dbg"],
         elsewhere: "Install the debug files of the C library.",
+    },
+    Requirement {
+        need: Need::Machines,
+        present: || which("qemu-system-x86_64").is_some(),
+        packages: &["qemu-system-x86"],
+        elsewhere: "Install QEMU for x86-64.",
+    },
+    Requirement {
+        need: Need::Machines,
+        present: || ["xz", "setpriv", "prlimit"].iter().all(|tool| which(tool).is_some()),
+        packages: &["xz-utils", "util-linux"],
+        elsewhere: "Install xz and util-linux.",
     },
     Requirement {
         need: Need::Bench,

@@ -132,6 +132,9 @@ fn unload(ebpf: &mut Ebpf, program: &Program) {
     }
 }
 
+/// How lines of a verifier's log begin that tell of its work, not of its verdict.
+const SUMMARY: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+
 /// What the kernel said, in one line: of a verifier's log, the last line that says something.
 fn reason(error: &ProgramError) -> String {
     match error {
@@ -141,7 +144,7 @@ fn reason(error: &ProgramError) -> String {
                 .lines()
                 .rev()
                 .map(str::trim)
-                .find(|line| !line.is_empty() && !line.starts_with("processed "));
+                .find(|line| !line.is_empty() && !SUMMARY.iter().any(|s| line.starts_with(s)));
             match verdict {
                 Some(verdict) => format!("{io_error}: {verdict}"),
                 None => io_error.to_string(),

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod diag;
 pub mod hooks;
 mod mapped;
+pub(crate) mod obstacles;
 mod statistics;
 pub mod tracer;
 

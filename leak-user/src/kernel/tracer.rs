@@ -16,6 +16,7 @@ use super::attach::{self, Outcome};
 use super::btf;
 use super::hooks::{Flavour, Purpose};
 use super::mapped::MappedArray;
+use super::obstacles;
 use super::statistics::{self, ProgramRuns};
 use crate::error::KernelError;
 
@@ -163,8 +164,11 @@ impl Tracer {
     pub fn require_main_job(&self) -> Result<(), KernelError> {
         for outcome in &self.outcomes {
             if outcome.chosen.is_none() && outcome.purpose.is_needed() {
-                let said = outcome.refused.iter().map(|(hook, why)| (hook.label, why.clone()));
-                return Err(KernelError::NoHook { purpose: outcome.purpose, said: said.collect() });
+                return Err(KernelError::NoHook {
+                    purpose: outcome.purpose,
+                    said: outcome.refused.clone(),
+                    in_the_way: obstacles::in_the_way(),
+                });
             }
         }
         Ok(())

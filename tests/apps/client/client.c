@@ -254,6 +254,15 @@ static void do_close(char *rest)
     done(close(current.fd), "close");
 }
 
+/* Closes the socket without a farewell. */
+static void do_reset(char *rest)
+{
+    (void)rest;
+    struct linger at_once = {.l_onoff = 1};
+    setsockopt(current.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    done(close(current.fd), "reset");
+}
+
 static void do_exit(char *rest)
 {
     exit(atoi(rest));
@@ -289,6 +298,7 @@ static const struct {
     {"receiver", do_receiver},       /* starts a process that can be handed a socket */
     {"pass", do_pass},               /* hands it the socket and closes it here */
     {"close", do_close},             /* closes the socket */
+    {"reset", do_reset},             /* closes it with a reset */
     {"exec", do_exec},               /* PATH: goes on as that program, with the socket */
     {"exit", do_exit},               /* STATUS */
 };

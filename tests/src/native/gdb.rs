@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::frames::Witness;
-use crate::process::{BOUND, Running};
+use crate::process::{Running, bound};
 use crate::suite::APPS;
 
 /// gdb, attached to a program until that ends.
@@ -48,7 +48,7 @@ impl Gdb {
         command.arg(format!("{APPS}/stacks/witness.py"));
         let gdb = Self { running: Running::start(&mut command)? };
         let ready = |line: &str| (line == "READY").then_some(());
-        let found = gdb.running.stdout.find_from(0, Instant::now() + BOUND, ready);
+        let found = gdb.running.stdout.find_from(0, Instant::now() + bound(), ready);
         found.with_context(|| {
             format!("gdb does not begin: {}", gdb.running.stderr.all().join("\n"))
         })?;

@@ -1,0 +1,137 @@
+//! The client programs of `tests/apps/`, compiled when they are first asked for.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Result, ensure};
+
+/// Where the client programs' sources are.
+pub(crate) const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/apps");
+
+/// Names a directory of programs that were compiled elsewhere, for machines without a compiler.
+pub const COMPILED: &str = "LEAK_TESTS_APPS";
+
+/// Compiled programs, in a directory of their own.
+pub struct Apps {
+    directory: PathBuf,
+    compiled: Mutex<HashMap<String, PathBuf>>,
+}
+
+impl Apps {
+    /// Programs that will be compiled into this directory.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), compiled: Mutex::default() }
+    }
+
+    /// The client program that speaks the protocol by raw bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn client(&self) -> Result<PathBuf> {
+        self.compiled("client", Self::compile_client())
+    }
+
+    /// The same without a need of any library.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn static_client(&self) -> Result<PathBuf> {
+        let mut compile = Self::compile_client();
+        compile.arg("-static");
+        self.compiled("client-static", compile)
+    }
+
+    /// The client program in Go, stripped; it needs no library.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn go_client(&self) -> Result<PathBuf> {
+        let mut compile = Command::new("go");
+        compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", &self.directory);
+        // The compiler's own place for the output comes with `-o`, after the source.
+        compile.args(["build", "-ldflags", "-s -w"]);
+        self.compiled_from("client-go", compile, &[format!("{APPS}/client.go")])
+    }
+
+    /// The program made of `tests/apps/NAME.c`; it may use libpq and threads.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn with_libpq(&self, name: &str) -> Result<PathBuf> {
+        self.with_libpq_and(name, name, &["-g"])
+    }
+
+    /// The order service.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be compiled.
+    pub fn shop(&self) -> Result<PathBuf> {
+        self.with_libpq("shop")
+    }
+
+    /// The same under a name of its own, with options for the compiler.
+    pub(crate) fn with_libpq_and(
+        &self,
+        name: &str,
+        source: &str,
+        options: &[&str],
+    ) -> Result<PathBuf> {
+        let mut compile = Command::new("gcc");
+        compile.args(["-O2", "-fomit-frame-pointer", "-I/usr/include/postgresql"]).args(options);
+        compile.arg(format!("{APPS}/{source}.c")).args(["-lpq", "-pthread"]);
+        self.compiled(name, compile)
+    }
+
+    fn compile_client() -> Command {
+        let sources = ["client.c", "kin.c", "wire.c", "transfer.c", "uring.c"];
+        let mut compile = Command::new("gcc");
+        compile.args(["-O2", "-g"]).args(sources.map(|name| format!("{APPS}/client/{name}")));
+        compile
+    }
+
+    /// The output of this compile command under this name, made once.
+    pub(crate) fn compiled(&self, name: &str, compile: Command) -> Result<PathBuf> {
+        self.compiled_from(name, compile, &[])
+    }
+
+    /// The same with sources that must come last.
+    fn compiled_from(
+        &self,
+        name: &str,
+        mut compile: Command,
+        sources: &[String],
+    ) -> Result<PathBuf> {
+        if let Some(path) = ready_made(name) {
+            return Ok(path);
+        }
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = compiled.get(name) {
+            return Ok(path.clone());
+        }
+        let path = self.directory.join(name);
+        let output = compile.arg("-o").arg(&path).args(sources).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        compiled.insert(name.to_owned(), path.clone());
+        Ok(path)
+    }
+}
+
+/// The program of this name, where programs come compiled.
+fn ready_made(name: &str) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os(COMPILED)?).join(OsStr::new(name));
+    path.exists().then_some(path)
+}
+
+/// Whether programs come compiled.
+pub(crate) fn are_ready_made() -> bool {
+    std::env::var_os(COMPILED).is_some()
+}

@@ -1,0 +1,151 @@
+//! The first process of a test machine: mounts what programs expect, runs the steps of its plan, and
+//! restarts the machine, which ends it.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::ptr;
+
+use anyhow::{Context, Result, ensure};
+use tests::vm::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
+
+/// File systems, with their types and options, in the order in which they are mounted.
+const MOUNTS: &[(&str, &str, &str)] = &[
+    ("/proc", "proc", ""),
+    ("/sys", "sysfs", ""),
+    ("/dev", "devtmpfs", ""),
+    ("/dev/pts", "devpts", ""),
+    ("/dev/shm", "tmpfs", "mode=1777"),
+    ("/tmp", "tmpfs", "mode=1777"),
+    ("/run", "tmpfs", "mode=755"),
+    ("/sys/fs/bpf", "bpf", ""),
+    ("/sys/kernel/tracing", "tracefs", ""),
+    ("/sys/kernel/security", "securityfs", ""),
+];
+
+fn main() -> Result<()> {
+    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart it.
+    ensure!(unsafe { libc::getpid() } == 1, "this is the first process of test machines");
+    if let Err(error) = work() {
+        eprintln!("{error:#}");
+        // Without a place for results, the kernel's messages have to do.
+        let _ = say(&Line::Trouble(format!("{error:#}")));
+    }
+    // SAFETY: the call does not return; nothing in this machine is worth keeping.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+    Err(io::Error::last_os_error()).context("reboot")
+}
+
+fn work() -> Result<()> {
+    for (target, kind, options) in MOUNTS {
+        mount(target, kind, options)?;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    load_modules(&Path::new(MODULES).join(&release))?;
+    let plan = read_plan()?;
+    mount_cgroups(plan.cgroups)?;
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
+    ensure!(up.success(), "`ip link set lo up` failed");
+    say(&Line::Up(release))?;
+    for step in plan.steps {
+        say(&Line::Begin(step.name.clone()))?;
+        let status = run(&step).with_context(|| format!("step {}", step.name))?;
+        say(&Line::End(step.name, status))?;
+    }
+    say(&Line::Done)
+}
+
+fn read_plan() -> Result<Plan> {
+    let line = fs::read_to_string("/proc/cmdline")?;
+    let name = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(PLAN)?.strip_prefix('='))
+        .with_context(|| format!("the command line has no {PLAN}"))?;
+    let text = fs::read(format!("{PLANS}/{name}.json")).with_context(|| format!("plan {name}"))?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Runs a step to its end; its exit status if it was not killed.
+fn run(step: &Step) -> Result<Option<i32>> {
+    let (program, arguments) = step.command.split_first().context("nothing to run")?;
+    let output = results()?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .envs(&step.environment)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| program.clone())?;
+    let status = child.wait()?;
+    reap();
+    Ok(status.code())
+}
+
+/// Buries the processes that lost their parents.
+fn reap() {
+    // SAFETY: no status is asked for. There is none to wait for when it returns 0 or fails.
+    while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+/// A line of results, on its way before this returns.
+fn say(line: &Line) -> Result<()> {
+    let mut results = results()?;
+    writeln!(results, "\n{}", line.text())?;
+    // SAFETY: the descriptor is open.
+    unsafe { libc::tcdrain(results.as_raw_fd()) };
+    Ok(())
+}
+
+fn results() -> Result<File> {
+    OpenOptions::new().append(true).open(RESULTS).context(RESULTS)
+}
+
+fn mount(target: &str, kind: &str, options: &str) -> Result<()> {
+    fs::create_dir_all(target).with_context(|| target.to_owned())?;
+    let (to, kind, options) = (CString::new(target)?, CString::new(kind)?, CString::new(options)?);
+    // SAFETY: all pointers are to terminated strings that live until the call returns.
+    let result = unsafe {
+        libc::mount(kind.as_ptr(), to.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
+    };
+    ensure!(result == 0, "mounting {target}: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+fn mount_cgroups(cgroups: Cgroups) -> Result<()> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    if cgroups == Cgroups::Unified {
+        return mount(ROOT, "cgroup2", "");
+    }
+    mount(ROOT, "tmpfs", "mode=755")?;
+    mount(&format!("{ROOT}/systemd"), "cgroup", "none,name=systemd")?;
+    mount(&format!("{ROOT}/pids"), "cgroup", "pids")?;
+    if cgroups == Cgroups::Hybrid {
+        mount(&format!("{ROOT}/unified"), "cgroup2", "")?;
+    }
+    Ok(())
+}
+
+/// Loads the modules in a directory, in the order of their names.
+fn load_modules(directory: &Path) -> Result<()> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .with_context(|| format!("{} is missing", directory.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.sort_unstable();
+    for path in files {
+        let file = File::open(&path)?;
+        let options = c"";
+        // SAFETY: the descriptor is open, and the options are a terminated string.
+        let result =
+            unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), options.as_ptr(), 0) };
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let name = String::from_utf8_lossy(name);
+        ensure!(result == 0, "loading {name}: {}", io::Error::last_os_error());
+    }
+    Ok(())
+}

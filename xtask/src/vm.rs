@@ -1,0 +1,97 @@
+//! `cargo xtask vm`: the real binary and the real tests on other kernels, in virtual machines.
+//!
+//! One archive holds everything: the binary, the tests and their client programs as they were compiled
+//! here, PostgreSQL, and a plan for each run, which the kernel's command line names. See `tests::vm`.
+
+mod image;
+mod kernels;
+mod machine;
+mod outcome;
+mod page;
+mod plan;
+mod stock;
+
+use std::{fs, path::Path, time::Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use self::kernels::Kernels;
+use self::machine::Machine;
+use self::outcome::{Ending, Outcome};
+use self::plan::Run;
+use crate::{build, setup, toolchain::target_directory};
+
+/// Writes newer packages into the list of kernels.
+pub(crate) fn update(workspace: &Path) -> Result<()> {
+    setup::run(workspace, &[setup::Need::Machines])?;
+    Kernels::read(workspace)?.update(workspace, &target_directory(workspace))
+}
+
+/// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs' names
+/// hold all of `filters`. The latter also writes `docs/kernels.md`, from the latest results of all runs.
+pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<()> {
+    use setup::Need;
+    setup::run(workspace, &[Need::Build, Need::Database, Need::Tests, Need::Machines])?;
+    let began = Instant::now();
+    let target = target_directory(workspace);
+    let directory = target.join("vm");
+    fs::create_dir_all(&directory)?;
+    let kernels = Kernels::read(workspace)?;
+    let all = if quick { plan::quick(&kernels) } else { plan::everything(&kernels) };
+    let is_wanted = |run: &Run| filters.iter().all(|filter| run.name.contains(filter.as_str()));
+    let runs: Vec<Run> = all.into_iter().filter(is_wanted).collect();
+    ensure!(!runs.is_empty(), "No run's name holds {filters:?}.");
+
+    let mut unpacked = Vec::new();
+    for run in &runs {
+        unpacked.push(run.kernel.unpack(&target)?);
+    }
+    let binary = build::run(workspace)?;
+    // Large, and of no use afterwards.
+    let scratch = tempfile::tempdir_in(&directory)?;
+    let image = scratch.path().join("image.cpio");
+    stock::write(workspace, &binary, &unpacked, &runs, &image)?;
+
+    let mut done = Vec::new();
+    for (run, kernel) in runs.iter().zip(&unpacked) {
+        println!("\n== {} on Linux {} ==", run.name, kernel.release);
+        let machine = Machine {
+            name: &run.name,
+            kernel: &kernel.kernel,
+            image: &image,
+            parameters: &run.parameters,
+            directory: &directory,
+        };
+        let outcome = machine.run(|line| println!("{line}"))?;
+        conclude(run, &outcome, &directory);
+        done.push((run, outcome));
+    }
+    println!(
+        "\nvirtual machines: {} in {} s",
+        page::tally(done.iter().map(|(_, outcome)| outcome)),
+        began.elapsed().as_secs()
+    );
+    if !quick {
+        let docs = workspace.join("docs");
+        fs::create_dir_all(&docs)?;
+        fs::write(docs.join("kernels.md"), page::write(&plan::everything(&kernels), &directory)?)?;
+    }
+    let bad: Vec<&str> =
+        done.iter().filter(|(_, o)| !o.is_well()).map(|(run, _)| run.name.as_str()).collect();
+    if !bad.is_empty() {
+        bail!("These runs failed: {}.", bad.join(", "));
+    }
+    Ok(())
+}
+
+/// Says how one run ended, and where its console is if it did not end well.
+fn conclude(run: &Run, outcome: &Outcome, directory: &Path) {
+    if outcome.ending != Ending::Whole {
+        let trouble = outcome.trouble.as_deref().unwrap_or("it did not say why");
+        println!("{}: {}; {trouble}", run.name, outcome.ending);
+    }
+    println!("{}: {} in {} s", run.name, page::tally([outcome]), outcome.seconds);
+    if !outcome.is_well() {
+        println!("{}: see {}/{0}.console", run.name, directory.display());
+    }
+}

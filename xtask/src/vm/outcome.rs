@@ -1,0 +1,210 @@
+//! What a virtual machine's results say.
+
+use std::fmt;
+
+use ::tests::vm::Line;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All steps have ended, and the machine with them.
+    Whole,
+    /// The kernel panicked.
+    Panic,
+    /// Nothing was heard for too long.
+    Hang,
+    /// The machine ended before its plan did.
+    Early,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole => "whole",
+            Self::Panic => "the kernel panicked",
+            Self::Hang => "it hung",
+            Self::Early => "it ended too early",
+        })
+    }
+}
+
+/// What became of one test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// The tests of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tests {
+    /// The step's name.
+    pub(super) name: String,
+    /// Each test's name, with what it lacked in brackets if it was skipped, and its fate.
+    pub(super) fates: Vec<(String, Fate)>,
+    /// Whether the step ended, and how; `None` before that.
+    pub(super) success: Option<bool>,
+    /// Lines that begin with `note: `, without that.
+    pub(super) notes: Vec<String>,
+    /// The test whose name stands on a line that has not been ended by its fate.
+    pending: Option<String>,
+}
+
+impl Tests {
+    fn new(name: String) -> Self {
+        Self { name, fates: Vec::new(), success: None, notes: Vec::new(), pending: None }
+    }
+
+    /// Takes in a line that the step has printed. What a test prints comes between its name and its fate.
+    fn hear(&mut self, line: &str) {
+        if let Some(note) = line.strip_prefix("note: ") {
+            self.notes.push(note.to_owned());
+        } else if let Some((name, rest)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        {
+            match read_fate(rest) {
+                Some(fate) => self.fates.push((name.trim().to_owned(), fate)),
+                None => self.pending = Some(name.trim().to_owned()),
+            }
+        } else if let Some(fate) = read_fate(line)
+            && let Some(name) = self.pending.take()
+        {
+            self.fates.push((name, fate));
+        }
+    }
+
+    /// How many tests had this fate. A step that failed without any of its tests counts as one.
+    pub(super) fn count(&self, fate: Fate) -> usize {
+        let count = self.fates.iter().filter(|(_, one)| *one == fate).count();
+        let silently = self.success != Some(true) || self.fates.is_empty();
+        if fate == Fate::Failed && count == 0 && silently { 1 } else { count }
+    }
+}
+
+/// What is known of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// The kernel's release, once it is up.
+    pub(super) release: Option<String>,
+    pub(super) steps: Vec<Tests>,
+    pub(super) ending: Ending,
+    pub(super) trouble: Option<String>,
+    /// How long it took.
+    pub(super) seconds: u64,
+    done: bool,
+}
+
+impl Outcome {
+    pub(super) fn new() -> Self {
+        Self {
+            release: None,
+            steps: Vec::new(),
+            ending: Ending::Early,
+            trouble: None,
+            seconds: 0,
+            done: false,
+        }
+    }
+
+    /// What an earlier run's results say.
+    pub(super) fn of(results: &str) -> Self {
+        let mut outcome = Self::new();
+        results.lines().for_each(|line| outcome.hear(line.trim_end_matches('\r')));
+        if outcome.done {
+            outcome.ending = Ending::Whole;
+        }
+        outcome
+    }
+
+    /// Takes in a line of results.
+    pub(super) fn hear(&mut self, line: &str) {
+        match Line::read(line) {
+            Some(Line::Up(release)) => self.release = Some(release),
+            Some(Line::Begin(name)) => {
+                self.steps.push(Tests::new(name));
+            }
+            Some(Line::End(_, status)) => {
+                if let Some(step) = self.steps.last_mut() {
+                    step.success = Some(status == Some(0));
+                }
+            }
+            Some(Line::Done) => self.done = true,
+            Some(Line::Trouble(what)) => self.trouble = Some(what),
+            None => {
+                let Some(step) = self.steps.last_mut() else { return };
+                step.hear(line);
+            }
+        }
+    }
+
+    /// Whether the plan has been done.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether everything went as it should.
+    pub(super) fn is_well(&self) -> bool {
+        self.ending == Ending::Whole && self.count(Fate::Failed) == 0
+    }
+
+    /// How many tests had this fate.
+    pub(super) fn count(&self, fate: Fate) -> usize {
+        self.steps.iter().map(|step| step.count(fate)).sum()
+    }
+}
+
+/// What a test program says of a test when it is over.
+fn read_fate(text: &str) -> Option<Fate> {
+    match text {
+        "ok" => Some(Fate::Passed),
+        "FAILED" => Some(Fate::Failed),
+        "ignored" => Some(Fate::Skipped),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(lines: &str) -> Outcome {
+        let mut outcome = Outcome::new();
+        lines.lines().for_each(|line| outcome.hear(line));
+        outcome
+    }
+
+    #[test]
+    fn tests_are_counted_apart() {
+        let outcome = hear(
+            "@vm up 6.1\n@vm begin bytes\ntest ipv4 ... ok\ntest [needs ip] far ... ignored\n\
+             test near ... FAILED\ntest result: FAILED. 1 passed\n@vm end bytes 101\n@vm done\n",
+        );
+        let counts = [Fate::Passed, Fate::Failed, Fate::Skipped].map(|fate| outcome.count(fate));
+        assert_eq!(counts, [1, 1, 1]);
+        assert_eq!(outcome.release.as_deref(), Some("6.1"));
+        assert!(outcome.is_done() && !outcome.is_well());
+    }
+
+    #[test]
+    fn what_a_test_prints_does_not_hide_its_fate() {
+        let lines = "@vm begin a\ntest x   ... \nnote: y\n\nok\nok\n@vm end a 0\n";
+        let outcome = hear(lines);
+        assert_eq!(outcome.steps[0].fates, [("x".to_owned(), Fate::Passed)]);
+        assert_eq!(outcome.steps[0].notes, ["y"]);
+    }
+
+    #[test]
+    fn a_step_that_says_nothing_has_failed() {
+        for lines in [
+            "@vm begin a\n@vm end a 0\n",
+            "@vm begin a\n",
+            "@vm begin a\ntest x ... ok\n",
+            "@vm begin a\ntest x ... ok\n@vm end a 1\n",
+            "@vm begin a\ntest x ... ok\n@vm end a killed\n",
+        ] {
+            assert_eq!(hear(lines).count(Fate::Failed), 1, "{lines}");
+        }
+        assert_eq!(hear("@vm begin a\ntest x ... ok\n@vm end a 0\n").count(Fate::Failed), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! Which machines are booted, and what each one does.
+
+use std::collections::BTreeMap;
+
+use tests::vm::{Cgroups, Plan, Step};
+use tests::{apps, process, server, trace};
+
+use super::kernels::{Kernel, Kernels};
+
+/// Where things lie in a machine.
+pub(super) const BINARY: &str = "/usr/bin/pgsocktrace";
+pub(super) const TESTS: &str = "/tests";
+pub(super) const APPS: &str = "/apps";
+pub(super) const DATA: &str = "/data";
+
+/// The test targets that tell how the kernel programs behave, whatever attaches them.
+pub(super) const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "uses"];
+/// The target that tells which hooks load.
+pub(super) const HOOKS: &str = "hooks";
+/// The target that tells what configurations of a kernel do.
+pub(super) const CONFIGURATIONS: &str = "configurations";
+
+/// Tests at once: fewer than elsewhere, for an emulated machine is slow.
+const PARALLEL: u32 = 3;
+
+/// Seconds that tests wait for what must happen: enough where everything is emulated.
+const BOUND: &str = "90";
+
+/// A machine to boot.
+pub(super) struct Run<'a> {
+    /// Its name: the kernel's, then what is tried there.
+    pub(super) name: String,
+    pub(super) kernel: &'a Kernel,
+    /// What is added to the kernel's command line.
+    pub(super) parameters: String,
+    pub(super) plan: Plan,
+    /// What it is about, for the page about kernels.
+    pub(super) topic: Topic,
+}
+
+/// What a run is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    /// The hooks that load.
+    Loading,
+    /// Behaviour with hooks of this flavour.
+    Behaviour(String),
+    /// A configuration of the kernel, in words.
+    Configuration(&'static str),
+}
+
+/// Kernels whose name ends so are configured in every way.
+const CONFIGURED: &[(&str, &str, Cgroups, &str)] = &[
+    ("default", "", Cgroups::Unified, "as Debian configures it"),
+    ("integrity", "lockdown=integrity", Cgroups::Unified, "lockdown=integrity"),
+    ("confidentiality", "lockdown=confidentiality", Cgroups::Unified, "lockdown=confidentiality"),
+    ("hybrid", "", Cgroups::Hybrid, "control groups of version 1 with version 2 beside"),
+    ("legacy", "", Cgroups::Legacy, "control groups of version 1 alone"),
+];
+
+/// What a change has to pass before it lands: everything loads everywhere, and all of it tells the same.
+pub(super) fn quick(kernels: &Kernels) -> Vec<Run<'_>> {
+    kernels.kernel.iter().map(loading).collect()
+}
+
+/// Everything.
+pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
+    let mut runs = Vec::new();
+    for kernel in &kernels.kernel {
+        runs.push(loading(kernel));
+        runs.extend(kernel.flavours.iter().map(|flavour| behaviour(kernel, flavour)));
+    }
+    // The oldest and the newest of those that can be traced.
+    let fit: Vec<&Kernel> = kernels.kernel.iter().filter(|k| !k.flavours.is_empty()).collect();
+    if let [oldest, .., newest] = fit.as_slice() {
+        for kernel in [oldest, newest] {
+            runs.extend(configurations(kernel));
+        }
+    }
+    runs
+}
+
+fn loading(kernel: &Kernel) -> Run<'_> {
+    let mut step = step(HOOKS, 1, &[]);
+    step.environment.insert(tests::vm::FLAVOURS.into(), kernel.flavours.join(","));
+    Run {
+        name: format!("{}-{HOOKS}", kernel.name),
+        kernel,
+        parameters: String::new(),
+        plan: Plan { cgroups: Cgroups::Unified, steps: vec![step] },
+        topic: Topic::Loading,
+    }
+}
+
+fn behaviour<'a>(kernel: &'a Kernel, flavour: &str) -> Run<'a> {
+    let steps = BEHAVIOUR.map(|target| {
+        let mut step = step(target, PARALLEL, &[]);
+        step.environment.insert(trace::FLAVOUR.into(), flavour.into());
+        step
+    });
+    Run {
+        name: format!("{}-{flavour}", kernel.name),
+        kernel,
+        parameters: String::new(),
+        plan: Plan { cgroups: Cgroups::Unified, steps: steps.into() },
+        topic: Topic::Behaviour(flavour.into()),
+    }
+}
+
+fn configurations(kernel: &Kernel) -> impl Iterator<Item = Run<'_>> {
+    CONFIGURED.iter().map(move |(name, parameters, cgroups, words)| Run {
+        name: format!("{}-{name}", kernel.name),
+        kernel,
+        parameters: (*parameters).into(),
+        plan: Plan { cgroups: *cgroups, steps: vec![step(CONFIGURATIONS, 1, &[name])] },
+        topic: Topic::Configuration(words),
+    })
+}
+
+/// A step that runs a test target, so many tests at once.
+fn step(target: &str, parallel: u32, filters: &[&str]) -> Step {
+    let program = format!("{TESTS}/{target}");
+    let threads = format!("--test-threads={parallel}");
+    let mut command = vec![program, threads, "--color=never".into()];
+    command.extend(filters.iter().map(|&filter| filter.to_owned()));
+    let environment = [
+        ("PATH", "/usr/bin:/usr/sbin"),
+        ("HOME", "/tmp"),
+        ("RUST_BACKTRACE", "0"),
+        ("PGSOCKTRACE_BIN", BINARY),
+        (apps::COMPILED, APPS),
+        (server::PREPARED, DATA),
+        (process::PATIENCE, BOUND),
+    ];
+    let environment: BTreeMap<_, _> =
+        environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Step { name: target.to_owned(), command, environment }
+}
