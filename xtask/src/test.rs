@@ -43,20 +43,51 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         .spawn()
         .context("Cannot run cargo test")?;
     let mut tally = Tally::default();
+    let mut failures = Failures::default();
     for line in BufReader::new(cargo.stdout.take().context("cargo test has no output")?).lines() {
         let line = line?;
         println!("{line}");
         if let Some(one) = read(&line) {
             tally += one;
         }
+        failures.hear(&line);
     }
     let status = cargo.wait()?;
     let Tally { passed, failed, skipped } = tally;
+    print!("{}", failures.told);
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     std::io::stdout().flush()?;
     ensure!(status.success() && failed == 0, "cargo test failed: {status}.");
     ensure!(passed > 0, "No test was run.");
     Ok(())
+}
+
+/// Lines told of one failure: an assertion and what it was about, and no whole report.
+const LINES_OF_FAILURE: usize = 24;
+
+/// What failed tests said, to be told once more at the end: between them and it lies the output of
+/// all the test binaries that came after.
+#[derive(Default)]
+struct Failures {
+    told: String,
+    /// Lines that may still be told of the failure that is being heard.
+    left: usize,
+}
+
+impl Failures {
+    fn hear(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            self.left = LINES_OF_FAILURE;
+            self.told.push('\n');
+        } else if line == "failures:" {
+            self.left = 0;
+        }
+        if self.left > 0 && !line.is_empty() {
+            self.left -= 1;
+            self.told.push_str(line);
+            self.told.push('\n');
+        }
+    }
 }
 
 /// Reads the closing line of one test binary.
@@ -84,6 +115,19 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; \
                     7 filtered out; finished in 0.02s";
         assert_eq!(read(line), Some(Tally { passed: 12, failed: 3, skipped: 1 }));
+    }
+
+    #[test]
+    fn tells_failures_once_more() {
+        let mut failures = Failures::default();
+        let long = "left\n".repeat(2 * LINES_OF_FAILURE);
+        let output = format!(
+            "test one ... ok\nfailures:\n\n---- two ----\nit broke\n\n---- three ----\n{long}\n\nfailures:\n    two\n"
+        );
+        output.lines().for_each(|line| failures.hear(line));
+        let (two, three) = failures.told.split_once("\n---- three ----\n").unwrap();
+        assert_eq!(two, "\n---- two ----\nit broke\n");
+        assert_eq!(three, "left\n".repeat(LINES_OF_FAILURE - 1));
     }
 
     #[test]
