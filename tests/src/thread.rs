@@ -3,7 +3,9 @@
 use std::fs;
 use std::io;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+
+use crate::process::eventually;
 
 /// A stopped thread; it goes on when this is dropped.
 ///
@@ -13,21 +15,18 @@ pub struct Stopped {
     stays: std::marker::PhantomData<*const ()>,
 }
 
-/// Stops the thread of this name.
+/// Stops the thread of this name, once it is there and sleeps: one that is stopped at work may hold what
+/// the others wait for.
 ///
 /// # Errors
 ///
 /// When there is none, or the system refuses.
 pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
-    let is_it = |tid: &str| {
-        fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).is_ok_and(|c| c.trim() == name)
-    };
-    let tid: i32 = fs::read_dir(format!("/proc/{pid}/task"))?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .find(|tid| is_it(tid))
-        .with_context(|| format!("process {pid} has no thread {name}"))?
-        .parse()?;
+    let mut tid = 0;
+    eventually(&format!("process {pid} has a thread {name} that sleeps"), || {
+        tid = sleeping(pid, name)?.unwrap_or_default();
+        Ok(tid != 0)
+    })?;
     let none = std::ptr::null_mut::<libc::c_void>();
     let mut status = 0;
     // SAFETY: ptrace and waitpid act on the thread alone, and `status` is a valid place.
@@ -38,6 +37,21 @@ pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
     };
     ensure!(stopped, "thread {name}: {}", io::Error::last_os_error());
     Ok(Stopped { tid, stays: std::marker::PhantomData })
+}
+
+/// The thread of this name, if it sleeps.
+fn sleeping(pid: u32, name: &str) -> Result<Option<i32>> {
+    let start = format!("({name}) S");
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        // A thread that has ended meanwhile is none of them.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if let Some((tid, rest)) = stat.split_once(' ')
+            && rest.starts_with(&start)
+        {
+            return Ok(Some(tid.parse()?));
+        }
+    }
+    Ok(None)
 }
 
 impl Drop for Stopped {
