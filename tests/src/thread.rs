@@ -57,7 +57,13 @@ fn sleeping(pid: u32, name: &str) -> Result<Option<i32>> {
 impl Drop for Stopped {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: as above. It fails only when the thread has ended.
-        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.tid, none, none) };
+        let mut status = 0;
+        // SAFETY: as above. It can be let go of unless it has been killed; then the process does not end
+        // before whoever stopped the thread has heard of that.
+        unsafe {
+            if libc::ptrace(libc::PTRACE_DETACH, self.tid, none, none) != 0 {
+                libc::waitpid(self.tid, &raw mut status, libc::__WALL);
+            }
+        }
     }
 }
