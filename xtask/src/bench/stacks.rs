@@ -138,6 +138,11 @@ Asynchronous functions of Rust are told by their own names: what only polls them
 executor's steps between a task and its function) is folded into them, and left out of what gdb tells. A driver that
 sends from a task of its own, as tokio-postgres does, hides its caller from every stack: nobody is named then.
 
+Where less than all is right: what lies below a signal handler that runs on a stack of its own is not copied (C); functions
+that ended in a tail call are on no stack, gdb infers them, and the frames after one are counted as wrong (C++, -O2); a
+stack longer than the largest copy lacks its outermost frames (tokio, debug). Java's map does not tell methods that were
+compiled into their callers: the caller is named, and counted as wrong.
+
 ";
 
 /// The table, in Markdown.
