@@ -198,7 +198,7 @@ fn described(report: &Report, id: u64, known: &Known) -> Result<String> {
         stacks.push(stack.functions().join(" "));
     }
     Ok(format!(
-        "{} {:?} {:?} {} {} {:?} {} {} {stacks:?}",
+        "{} {:?} {:?} {} {} {:?} {:?} {} {stacks:?}",
         known.what,
         connection.tid,
         connection.wire.user,
