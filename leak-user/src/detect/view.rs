@@ -116,7 +116,9 @@ impl<'a> View<'a> {
     pub(super) fn given_back(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
         let pool = self.table.pool_of(connection);
         let given_back = |used: &WentOn| {
-            let path = code::path(self.stacks, &used.stack)?;
+            // What a pool does by itself, to clean up what it got back, shows that it got it back.
+            let path = code::path(self.stacks, &used.stack);
+            let path = path.unwrap_or_else(|| used.stack.0.clone());
             let is_held = || {
                 let latest = self.table.get(used.id).and_then(|connection| self.path(connection));
                 latest.as_ref() == Some(&path) && used.pause < self.grace()

@@ -24,7 +24,7 @@ pub(super) const CONFIGURATIONS: &str = "configurations";
 const PARALLEL: u32 = 3;
 
 /// Seconds that tests wait for what must happen: enough where everything is emulated.
-const BOUND: &str = "90";
+const BOUND: &str = "240";
 
 /// A machine to boot.
 pub(super) struct Run<'a> {

@@ -119,14 +119,22 @@ pub(super) fn evidence(view: &View<'_>, members: &[&Connection], now: Timestamp)
 
 #[cfg(test)]
 mod tests {
-    use crate::detect::testing::{find, judge};
-    use crate::detect::{Reason, Severity};
-    use crate::event::WireState;
-    use crate::table::testing::World;
+    use std::sync::Arc;
+
+    use crate::detect::testing::{THRESHOLDS, find, judge};
+    use crate::detect::{Reason, Severity, Stacks, Standing, evaluate};
+    use crate::event::{StackId, WireState};
+    use crate::stacks::{Language, Quality, Stack};
+    use crate::table::testing::{World, secs};
 
     /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each user asks
     /// whether its connection still works before it uses it, and waits that long in between.
     fn exhausted(waits: f64, by: &str) -> World {
+        ended_by(waits, by, "work")
+    }
+
+    /// The same; all that is seen of the other code's uses is who ends them.
+    fn ended_by(waits: f64, by: &str, others: &str) -> World {
         let mut world = World::new();
         for number in 0..6 {
             world.open(number, 1.0 + 0.01 * number as f64);
@@ -137,7 +145,7 @@ mod tests {
         };
         for number in 0..6 {
             let at = 10.0 + 10.0 * number as f64;
-            take(5, at - 5.0, "work");
+            take(5, at - 5.0, others);
             take(number, at, by);
         }
         world
@@ -149,6 +157,23 @@ mod tests {
         let found = find(&verdicts, Reason::Abandoned);
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));
         assert!(found[0].evidence.ends_with("nothing of the pool is left"), "{found:?}");
+    }
+
+    #[test]
+    fn a_pool_that_cleans_up_what_it_got_back_gets_some_back() {
+        let world = ended_by(0.05, "leak", "cleanup");
+        let library = Stack {
+            id: StackId("cleanup".into()),
+            quality: Quality::Complete,
+            shortfall: None,
+            language: Language::Python,
+            frames: Vec::new(),
+            culprit: None,
+        };
+        let stacks = Stacks::from([(library.id.clone(), Arc::new(library))]);
+        let verdicts = evaluate(&world.table, &stacks, &THRESHOLDS, &Standing::new(), secs(130.0));
+        let found = find(&verdicts, Reason::Abandoned);
+        assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));
     }
 
     #[test]
