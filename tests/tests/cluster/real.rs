@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{ApiServer, Kubectl, Manifest, TracerPod, Worker, programs};
+use tests::prometheus::Prometheus;
 use tests::{
-    Container, Event, FakeServer, Manner, Namespace, Program, Report, Running, Suite, Test, User,
-    eventually, test,
+    Container, Event, FakeServer, Manner, Namespace, Need, Program, Report, Running, Suite, Test,
+    User, eventually, test,
 };
 
 use super::{LOOPBACK, check_metrics, check_names, check_pod, check_stacks, leak, leaking, pod};
@@ -27,7 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
     if programs().is_err() {
         return Vec::new();
     }
-    vec![test("real_api_server", api_server), test("real_kubelet", kubelet)]
+    vec![test("real_api_server", api_server), test("real_kubelet", kubelet).needs(Need::Prometheus)]
 }
 
 /// The tracer's service account may do what the tracer does and no more, and with its token the tracer
@@ -112,9 +113,12 @@ fn on_node(
         Ok(log.stdout.find_from(0, deadline, is_leak).is_some())
     })
     .with_context(|| log.stdout.all().join("\n"))?;
-    let tracers = kubectl.object(&[TRACERS, "pods"])?;
-    let address = tracers["items"][0]["status"]["podIP"].as_str().context("podIP")?;
-    check_metrics(network, address, &Manifest::read()?)?;
+    let tracer = kubectl.object(&[TRACERS, "pods"])?["items"][0].take();
+    check_confinement(worker.pid(&id_of(&tracer, "pgsocktrace")?)?)?;
+    let (host, manifest) =
+        (tracer["status"]["podIP"].as_str().context("podIP")?, Manifest::read()?);
+    check_metrics(network, host, &manifest)?;
+    check_alert(suite, network, &format!("{host}:{}", manifest.metrics_port()?))?;
 
     // The cluster takes its time to forget a namespace; the tracer ends at once.
     kubectl.says(&["delete", "--wait=false", "-k", &overlay.to_string_lossy()])?;
@@ -157,6 +161,37 @@ impl Shop {
         let uid = object["metadata"]["uid"].as_str().context("uid")?.to_owned();
         Ok(Self { pid: worker.pid(&container)?, container, uid })
     }
+}
+
+/// What the manifest asks for is what the tracer has got: three capabilities, the runtime's filter of
+/// system calls, and no way to more.
+fn check_confinement(tracer: u32) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{tracer}/status"))?;
+    // CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, by capabilities(7).
+    let capabilities = format!("{:016x}", (1 << 21) | (1 << 19) | (1 << 2));
+    let expected = [
+        ("CapEff", &*capabilities),
+        ("CapBnd", &*capabilities),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ];
+    for (name, value) in expected {
+        ensure!(status.lines().any(|line| line == format!("{name}:\t{value}")), "{status}");
+    }
+    Ok(())
+}
+
+/// A real Prometheus in the cluster's network scrapes the tracer's pod, and an alert names the one that leaks.
+fn check_alert(suite: &Suite, network: &Namespace, target: &str) -> Result<()> {
+    let target = target.parse()?;
+    network.run(|| {
+        let prometheus = Prometheus::start(&suite.directory()?, target)?;
+        let labels = [("namespace", "shop"), ("pod", pod(None).name), ("container", "app")];
+        eventually("an alert names the pod", || {
+            let firing = prometheus.firing()?;
+            Ok(firing.iter().any(|alert| labels.iter().all(|(key, value)| alert[key] == *value)))
+        })
+    })
 }
 
 fn id_of(pod: &Value, container: &str) -> Result<String> {
