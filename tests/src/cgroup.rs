@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::leftovers::{self, DIRECTORY};
 use crate::process::eventually;
 
 /// Where the hierarchies are: this one, or those below it.
@@ -54,10 +55,14 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
+    /// Makes it, and ends those of earlier runs that were killed.
     pub(crate) fn create() -> Result<Self> {
-        // Shorter than a container's id: it is none.
-        let id = Cgroup::new("")?.id;
-        let domain = Self { name: format!("pgsocktrace-tests-{}", id.trim_start_matches('0')) };
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        for name in leftovers::of_dead_runs(hierarchies()?) {
+            drop(Self { name });
+        }
+        let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let domain = Self { name: format!("{DIRECTORY}{pid}.{count}") };
         for path in domain.paths()? {
             fs::create_dir(&path)?;
             // Nothing runs in a cpuset that says not where.
@@ -83,7 +88,10 @@ impl Domain {
 
     /// The processes in it and below it.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
-        let ours = format!(":{}", self.path());
+        let path = self.path();
+        let is_ours = |line: &str| {
+            line.splitn(3, ':').nth(2).is_some_and(|it| Path::new(it).starts_with(&path))
+        };
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
@@ -92,7 +100,7 @@ impl Domain {
             };
             // It may have ended meanwhile.
             let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-            if cgroups.contains(&ours) {
+            if cgroups.lines().any(is_ours) {
                 found.push(pid);
             }
         }
@@ -113,7 +121,7 @@ impl Domain {
             }
             Ok(left.is_empty())
         })?;
-        self.paths()?.iter().try_for_each(|path| {
+        self.paths()?.iter().filter(|path| path.exists()).try_for_each(|path| {
             remove_tree(path).with_context(|| format!("left behind: {}", path.display()))
         })
     }

@@ -73,6 +73,9 @@ impl<'a> ApiServer<'a> {
                 "--authorization-mode=Node,RBAC",
                 // Nobody here knows the node's name but the cluster.
                 "--kubelet-preferred-address-types=InternalIP",
+                "--kubelet-certificate-authority=account/ca.crt",
+                "--kubelet-client-certificate=server.crt",
+                "--kubelet-client-key=server.key",
                 "--cert-dir=generated",
                 "--tls-cert-file=server.crt",
                 "--tls-private-key-file=server.key",
@@ -136,9 +139,9 @@ impl<'a> ApiServer<'a> {
         Kubectl::new(self.network, &self.directory, &self.directory.join("admin.config"))
     }
 
-    /// What the node's kubelet says it is, and where it finds the server.
-    pub(super) fn kubelet_config(&self) -> PathBuf {
-        self.directory.join("kubelet.config")
+    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the server.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// What all its programs said last.

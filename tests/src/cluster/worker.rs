@@ -69,6 +69,9 @@ impl<'a> Worker<'a> {
         worker.import(&Image::path())?;
         worker.start_kubelet()?;
         let kubectl = api.kubectl();
+        // By its certificate the API server is `server`, and it asks kubelets for logs.
+        let role = "--clusterrole=system:kubelet-api-admin";
+        kubectl.says(&["create", "clusterrolebinding", "server", role, "--user=server"])?;
         let node = format!("node/{NODE}");
         eventually("the node is ready", || {
             Ok(kubectl.says(&["wait", "--for=condition=Ready", "--timeout=1s", &node]).is_ok())
@@ -161,9 +164,11 @@ conf_dir = "{}"
         let config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            // Nobody else reaches it.
-            "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
-            "authorization": {"mode": "AlwaysAllow"},
+            // It asks the API server who may do what.
+            "authentication": {"x509": {"clientCAFile": self.api.file("account/ca.crt")}},
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": self.api.file("server.crt"),
+            "tlsPrivateKeyFile": self.api.file("server.key"),
             "cgroupRoot": self.domain.path(),
             "failSwapOn": false,
             // A full disk of the machine is not this node's.
@@ -177,7 +182,7 @@ conf_dir = "{}"
             .arg("--config")
             .arg(self.directory.join("kubelet.json"))
             .arg("--kubeconfig")
-            .arg(self.api.kubelet_config())
+            .arg(self.api.file("kubelet.config"))
             .arg(format!("--hostname-override={NODE}"))
             .arg(format!("--node-ip={SERVICE}"))
             .args(["--container-runtime=remote", "--container-runtime-endpoint"])

@@ -66,82 +66,88 @@ fn api_server(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// From `kubectl apply -k` to the name of the pod that leaks, and to the report that `kubectl delete -k`
-/// leaves in the log.
+/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the tracer's log.
+/// Names come from the API server at first, and then from the kubelet.
 fn kubelet(suite: &Suite) -> Result<()> {
     let (network, ()) = Namespace::create(|| Ok(()))?;
     let mut api = ApiServer::start(suite, &network)?;
     api.start_controllers()?;
     let kubectl = api.kubectl();
     let worker = Worker::start(suite, &api)?;
-    on_node(suite, &kubectl, &network, &worker).with_context(|| worker.complaints())
+    let node = Node { suite, kubectl: &kubectl, network: &network, worker: &worker };
+    node.trace().with_context(|| worker.complaints())
 }
 
-fn on_node(
-    suite: &Suite,
-    kubectl: &Kubectl<'_>,
-    network: &Namespace,
-    worker: &Worker<'_>,
-) -> Result<()> {
-    let shop = Shop::start(suite, kubectl, worker)?;
-    let server = Namespace::of(shop.pid)?.run(|| FakeServer::start(Manner::Postgres))?;
-    let mut program = Program::start(&mut kubectl.command(&[
-        NAMESPACE,
-        "attach",
-        "--stdin",
-        "--quiet",
-        "--container=app",
-        pod(None).name,
-    ])?)?;
+/// A node of a real cluster.
+struct Node<'a> {
+    suite: &'a Suite,
+    kubectl: &'a Kubectl<'a>,
+    network: &'a Namespace,
+    worker: &'a Worker<'a>,
+}
 
-    let overlay = overlay(&suite.directory()?, server.port())?;
-    kubectl.apply(&overlay)?;
-    kubectl.says(&[TRACERS, "rollout", "status", "daemonset/pgsocktrace", TIMEOUT])?;
-    let log = Running::start(&mut kubectl.command(&[
-        TRACERS,
-        "logs",
-        "--follow",
-        "daemonset/pgsocktrace",
-    ])?)?;
-    let mut leak = leaking(server.port(), &mut program);
-    eventually("the leak is found", || {
-        leak()?;
-        let is_leak = |line: &str| {
-            Event::read(line).filter(|event| event.finding().is_some_and(|one| one.is_leak()))
+impl Node<'_> {
+    fn trace(&self) -> Result<()> {
+        let shop = self.start_shop()?;
+        let server = Namespace::of(shop.pid)?.run(|| FakeServer::start(Manner::Postgres))?;
+        let name = pod(None).name;
+        let attach = [NAMESPACE, "attach", "--stdin", "--quiet", "--container=app", name];
+        let mut program = Program::start(&mut self.kubectl.command(&attach)?)?;
+        for who in ["API server", "kubelet"] {
+            let overlay = overlay(&self.suite.directory()?, server.port(), who == "kubelet")?;
+            self.kubectl.apply(&overlay)?;
+            let log = self.find_leak(who, server.port(), &mut program).context(who)?;
+
+            self.kubectl.says(&[TRACERS, "delete", "daemonset", "pgsocktrace"])?;
+            let said = log.stdout.to_end()?;
+            let report = |line: &str| Report::read(&serde_json::from_str(line).ok()?).ok();
+            let last = said.lines().filter_map(report).next_back();
+            let report = last.with_context(|| format!("no report: {said}"))?;
+            check_stacks(&report)?;
+            check_names(&report, shop.pid, &shop.container, &shop.uid)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the program leak until the tracer's log, its figures and an alert say so.
+    fn find_leak(&self, who: &str, port: u16, program: &mut Program) -> Result<Running> {
+        self.kubectl.says(&[TRACERS, "rollout", "status", "daemonset/pgsocktrace", TIMEOUT])?;
+        let pods = self.kubectl.object(&[TRACERS, "pods"])?["items"].take();
+        // One that ends is there for a while.
+        let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let tracer = pods.as_array().context("pods")?.iter().find(stays).context("no pod")?;
+        let name = tracer["metadata"]["name"].as_str().context("name")?;
+        let log = Running::start(&mut self.kubectl.command(&[TRACERS, "logs", "-f", name])?)?;
+        let seen = |wanted: &dyn Fn(&str) -> bool| {
+            let deadline = Instant::now() + Duration::from_millis(250);
+            log.stdout.find_from(0, deadline, |line| wanted(line).then_some(())).is_some()
         };
-        let deadline = Instant::now() + Duration::from_millis(250);
-        Ok(log.stdout.find_from(0, deadline, is_leak).is_some())
-    })
-    .with_context(|| log.stdout.all().join("\n"))?;
-    let tracer = kubectl.object(&[TRACERS, "pods"])?["items"][0].take();
-    check_confinement(worker.pid(&id_of(&tracer, "pgsocktrace")?)?)?;
-    let (host, manifest) =
-        (tracer["status"]["podIP"].as_str().context("podIP")?, Manifest::read()?);
-    check_metrics(network, host, &manifest)?;
-    check_alert(suite, network, &format!("{host}:{}", manifest.metrics_port()?))?;
+        let named = format!("the {who} names the pods of this node");
+        let is_leak = |line: &str| {
+            let finding = Event::read(line).and_then(|event| event.finding());
+            finding.is_some_and(|finding| finding.is_leak())
+        };
+        let mut leak = leaking(port, program);
+        eventually("the leak is found", || {
+            leak()?;
+            Ok(seen(&|line| line.contains(&named)) && seen(&is_leak))
+        })
+        .with_context(|| log.stdout.all().join("\n"))?;
 
-    // The cluster takes its time to forget a namespace; the tracer ends at once.
-    kubectl.says(&["delete", "--wait=false", "-k", &overlay.to_string_lossy()])?;
-    let said = log.stdout.to_end()?;
-    let mut reports =
-        said.lines().filter_map(|line| Report::read(&serde_json::from_str(line).ok()?).ok());
-    let report = reports.next_back().with_context(|| format!("no report: {said}"))?;
-    check_stacks(&report)?;
-    check_names(&report, shop.pid, &shop.container, &shop.uid)
-}
+        check_confinement(self.worker.pid(&id_of(tracer, "pgsocktrace")?)?)?;
+        let host = tracer["status"]["podIP"].as_str().context("podIP")?;
+        let manifest = Manifest::read()?;
+        check_metrics(self.network, host, &manifest)?;
+        let target = format!("{host}:{}", manifest.metrics_port()?);
+        check_alert(self.suite, self.network, &target)?;
+        Ok(log)
+    }
 
-/// The pod that leaks.
-struct Shop {
-    pid: u32,
-    container: String,
-    uid: String,
-}
-
-impl Shop {
-    /// Creates it and waits until it runs.
-    fn start(suite: &Suite, kubectl: &Kubectl<'_>, worker: &Worker<'_>) -> Result<Self> {
+    /// Creates the pod that leaks, and waits until it runs.
+    fn start_shop(&self) -> Result<Shop> {
         const IMAGE: &str = "localhost/shop:1";
-        worker.import_program(IMAGE, &suite.static_client_path()?, USER)?;
+        let kubectl = self.kubectl;
+        self.worker.import_program(IMAGE, &self.suite.static_client_path()?, USER)?;
         prepare_namespace(kubectl)?;
         eventually("the namespace has its service account", || {
             Ok(kubectl.object(&[NAMESPACE, "serviceaccount", "default"]).is_ok())
@@ -159,8 +165,15 @@ impl Shop {
         let object = kubectl.object(&[NAMESPACE, &name])?;
         let container = id_of(&object, "app")?;
         let uid = object["metadata"]["uid"].as_str().context("uid")?.to_owned();
-        Ok(Self { pid: worker.pid(&container)?, container, uid })
+        Ok(Shop { pid: self.worker.pid(&container)?, container, uid })
     }
+}
+
+/// The pod that leaks.
+struct Shop {
+    pid: u32,
+    container: String,
+    uid: String,
 }
 
 /// What the manifest asks for is what the tracer has got: three capabilities, the runtime's filter of
@@ -206,16 +219,19 @@ fn prepare_namespace(kubectl: &Kubectl<'_>) -> Result<()> {
 }
 
 /// An overlay as users make it, for this port of a server, and for a test that does not want to wait.
-fn overlay(directory: &Path, port: u16) -> Result<PathBuf> {
-    // A base must be named by a relative path.
-    let up = "../".repeat(directory.components().count() - 1);
+fn overlay(directory: &Path, port: u16, asks_kubelet: bool) -> Result<PathBuf> {
     let base = Manifest::base();
-    let base = base.strip_prefix("/").context("the base has no place")?;
-    let kustomization = json!({
+    let components = base.with_file_name("components");
+    // Kustomize takes relative paths alone.
+    let relative = |path: &Path| -> Result<String> {
+        let up = "../".repeat(directory.components().count() - 1);
+        Ok(format!("{up}{}", path.strip_prefix("/")?.display()))
+    };
+    let mut kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "pgsocktrace",
-        "resources": [format!("{up}{}", base.display())],
+        "resources": [relative(&base)?],
         "images": [{"name": "pgsocktrace", "newName": "localhost/pgsocktrace"}],
         "configMapGenerator": [{"name": "pgsocktrace", "behavior": "merge", "literals": [
             format!("PGSOCKTRACE_PORT={port}"),
@@ -225,6 +241,14 @@ fn overlay(directory: &Path, port: u16) -> Result<PathBuf> {
             "PGSOCKTRACE_OUTPUT=ndjson",
         ]}],
     });
+    if asks_kubelet {
+        kustomization["components"] = json!([relative(&components.join("kubelet"))?]);
+        // A kubelet this old does not know `nodes/pods`.
+        let rule = json!({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]});
+        let patch = json!([{"op": "add", "path": "/rules/-", "value": rule}]).to_string();
+        kustomization["patches"] =
+            json!([{"target": {"kind": "ClusterRole", "name": "pgsocktrace"}, "patch": patch}]);
+    }
     fs::write(directory.join("kustomization.yaml"), kustomization.to_string())?;
     Ok(directory.to_owned())
 }
