@@ -19,8 +19,9 @@ use crate::{
     toolchain::target_directory,
 };
 
-/// What is built of Kubernetes.
+/// Where Go looks for its sources.
 const PACKAGE: &str = "k8s.io/kubernetes";
+/// What is built of them.
 const PROGRAMS: [&str; 4] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
 /// Debian's last release that has the sources of those, and their version.

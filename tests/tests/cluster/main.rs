@@ -3,6 +3,7 @@
 
 mod capabilities;
 mod real;
+mod way;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -1,11 +1,10 @@
 //! The same on a real Kubernetes: what users apply is applied, and names come from its API server.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::cluster::{ApiServer, Kubectl, Manifest, TracerPod, Worker, programs};
 use tests::prometheus::Prometheus;
 use tests::{
@@ -13,6 +12,7 @@ use tests::{
     User, eventually, test,
 };
 
+use super::way::{WAYS, Way};
 use super::{LOOPBACK, check_metrics, check_names, check_pod, check_stacks, leak, leaking, pod};
 
 /// Where the leaking pod and the tracer live.
@@ -66,8 +66,8 @@ fn api_server(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the tracer's log.
-/// Names come from the API server at first, and then from the kubelet.
+/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the tracer's log:
+/// of the base, and with the components that change what the tracer asks or may do.
 fn kubelet(suite: &Suite) -> Result<()> {
     let (network, ()) = Namespace::create(|| Ok(()))?;
     let mut api = ApiServer::start(suite, &network)?;
@@ -93,10 +93,10 @@ impl Node<'_> {
         let name = pod(None).name;
         let attach = [NAMESPACE, "attach", "--stdin", "--quiet", "--container=app", name];
         let mut program = Program::start(&mut self.kubectl.command(&attach)?)?;
-        for who in ["API server", "kubelet"] {
-            let overlay = overlay(&self.suite.directory()?, server.port(), who == "kubelet")?;
-            self.kubectl.apply(&overlay)?;
-            let log = self.find_leak(who, server.port(), &mut program).context(who)?;
+        for way in WAYS {
+            self.kubectl.apply(&way.overlay(self.suite, server.port())?)?;
+            let log = self.find_leak(&way, server.port(), &mut program);
+            let log = log.with_context(|| format!("component {:?}", way.component))?;
 
             self.kubectl.says(&[TRACERS, "delete", "daemonset", "pgsocktrace"])?;
             let said = log.stdout.to_end()?;
@@ -110,7 +110,7 @@ impl Node<'_> {
     }
 
     /// Lets the program leak until the tracer's log, its figures and an alert say so.
-    fn find_leak(&self, who: &str, port: u16, program: &mut Program) -> Result<Running> {
+    fn find_leak(&self, way: &Way, port: u16, program: &mut Program) -> Result<Running> {
         self.kubectl.says(&[TRACERS, "rollout", "status", "daemonset/pgsocktrace", TIMEOUT])?;
         let pods = self.kubectl.object(&[TRACERS, "pods"])?["items"].take();
         // One that ends is there for a while.
@@ -122,7 +122,7 @@ impl Node<'_> {
             let deadline = Instant::now() + Duration::from_millis(250);
             log.stdout.find_from(0, deadline, |line| wanted(line).then_some(())).is_some()
         };
-        let named = format!("the {who} names the pods of this node");
+        let named = format!("the {} names the pods of this node", way.names);
         let is_leak = |line: &str| {
             let finding = Event::read(line).and_then(|event| event.finding());
             finding.is_some_and(|finding| finding.is_leak())
@@ -134,7 +134,7 @@ impl Node<'_> {
         })
         .with_context(|| log.stdout.all().join("\n"))?;
 
-        check_confinement(self.worker.pid(&id_of(tracer, "pgsocktrace")?)?)?;
+        check_confinement(self.worker.pid(&id_of(tracer, "pgsocktrace")?)?, way.capabilities)?;
         let host = tracer["status"]["podIP"].as_str().context("podIP")?;
         let manifest = Manifest::read()?;
         check_metrics(self.network, host, &manifest)?;
@@ -176,12 +176,12 @@ struct Shop {
     uid: String,
 }
 
-/// What the manifest asks for is what the tracer has got: three capabilities, the runtime's filter of
-/// system calls, and no way to more.
-fn check_confinement(tracer: u32) -> Result<()> {
+/// What the manifest asks for is what the tracer has got: these capabilities, the runtime's filter of system
+/// calls, and no way to more.
+fn check_confinement(tracer: u32, capabilities: &[u32]) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{tracer}/status"))?;
-    // CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, by capabilities(7).
-    let capabilities = format!("{:016x}", (1 << 21) | (1 << 19) | (1 << 2));
+    let capabilities: u64 = capabilities.iter().map(|number| 1 << number).sum();
+    let capabilities = format!("{capabilities:016x}");
     let expected = [
         ("CapEff", &*capabilities),
         ("CapBnd", &*capabilities),
@@ -216,41 +216,6 @@ fn id_of(pod: &Value, container: &str) -> Result<String> {
 
 fn prepare_namespace(kubectl: &Kubectl<'_>) -> Result<()> {
     kubectl.says(&["create", "namespace", "shop"]).map(drop)
-}
-
-/// An overlay as users make it, for this port of a server, and for a test that does not want to wait.
-fn overlay(directory: &Path, port: u16, asks_kubelet: bool) -> Result<PathBuf> {
-    let base = Manifest::base();
-    let components = base.with_file_name("components");
-    // Kustomize takes relative paths alone.
-    let relative = |path: &Path| -> Result<String> {
-        let up = "../".repeat(directory.components().count() - 1);
-        Ok(format!("{up}{}", path.strip_prefix("/")?.display()))
-    };
-    let mut kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "namespace": "pgsocktrace",
-        "resources": [relative(&base)?],
-        "images": [{"name": "pgsocktrace", "newName": "localhost/pgsocktrace"}],
-        "configMapGenerator": [{"name": "pgsocktrace", "behavior": "merge", "literals": [
-            format!("PGSOCKTRACE_PORT={port}"),
-            "PGSOCKTRACE_INTERVAL=500ms",
-            "PGSOCKTRACE_SILENT_AFTER=2s",
-            "PGSOCKTRACE_POD_LABEL=app",
-            "PGSOCKTRACE_OUTPUT=ndjson",
-        ]}],
-    });
-    if asks_kubelet {
-        kustomization["components"] = json!([relative(&components.join("kubelet"))?]);
-        // A kubelet this old does not know `nodes/pods`.
-        let rule = json!({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]});
-        let patch = json!([{"op": "add", "path": "/rules/-", "value": rule}]).to_string();
-        kustomization["patches"] =
-            json!([{"target": {"kind": "ClusterRole", "name": "pgsocktrace"}, "patch": patch}]);
-    }
-    fs::write(directory.join("kustomization.yaml"), kustomization.to_string())?;
-    Ok(directory.to_owned())
 }
 
 fn check_permissions(kubectl: &Kubectl<'_>) -> Result<()> {
