@@ -1,4 +1,4 @@
-//! A container's place in the machine's cgroups, of either version.
+//! A container's place in the machine's cgroups, of either version, and a place for a whole kubelet's.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::leftovers::{self, DIRECTORY};
+use crate::process::eventually;
 
 /// Where the hierarchies are: this one, or those below it.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -36,11 +39,7 @@ impl Cgroup {
 
     /// Removes the empty parents, and makes sure that the container has none left.
     pub(crate) fn ensure_gone(&self) -> Result<()> {
-        let mut hierarchies = vec![PathBuf::from(ROOT)];
-        for hierarchy in fs::read_dir(ROOT)? {
-            hierarchies.push(hierarchy?.path());
-        }
-        for hierarchy in hierarchies {
+        for hierarchy in hierarchies()? {
             let path = hierarchy.join(self.path().trim_start_matches('/'));
             ensure!(!path.exists(), "left behind: {path:?}");
             let above = path.ancestors().skip(1).take_while(|path| *path != hierarchy);
@@ -48,6 +47,113 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends with it.
+pub(crate) struct Domain {
+    name: String,
+}
+
+impl Domain {
+    /// Makes it, and ends those of earlier runs that were killed.
+    pub(crate) fn create() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        for name in leftovers::of_dead_runs(hierarchies()?) {
+            drop(Self { name });
+        }
+        let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let domain = Self { name: format!("{DIRECTORY}{pid}.{count}") };
+        for path in domain.paths()? {
+            fs::create_dir(&path)?;
+            // Nothing runs in a cpuset that says not where.
+            for setting in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(parents) = fs::read(path.with_file_name(setting)) {
+                    fs::write(path.join(setting), parents)?;
+                }
+            }
+        }
+        Ok(domain)
+    }
+
+    /// Its path in every hierarchy.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// Moves a process there: those that it starts from now on are there, too.
+    pub(crate) fn take(&self, pid: u32) -> Result<()> {
+        let mut paths = self.paths()?.into_iter();
+        paths.try_for_each(|path| Ok(fs::write(path.join("cgroup.procs"), pid.to_string())?))
+    }
+
+    /// The processes in it and below it.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        let path = self.path();
+        let is_ours = |line: &str| {
+            line.splitn(3, ':').nth(2).is_some_and(|it| Path::new(it).starts_with(&path))
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // It may have ended meanwhile.
+            let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            if cgroups.lines().any(is_ours) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        let inside = hierarchies()?.into_iter().filter(|path| path.join("cgroup.procs").exists());
+        Ok(inside.map(|path| path.join(&self.name)).collect())
+    }
+
+    fn end(&self) -> Result<()> {
+        eventually("all processes of the node end", || {
+            let left = self.processes()?;
+            for pid in &left {
+                // SAFETY: kill only sends a signal; the process is in a cgroup of this test's own.
+                unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+            }
+            Ok(left.is_empty())
+        })?;
+        self.paths()?.iter().filter(|path| path.exists()).try_for_each(|path| {
+            remove_tree(path).with_context(|| format!("left behind: {}", path.display()))
+        })
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("the cgroups of a node stay: {error:#}");
+        }
+    }
+}
+
+/// Removes a cgroup and those below it.
+fn remove_tree(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    // The kernel is not done with a process yet when nobody sees it any more.
+    eventually("a cgroup is empty", || Ok(is_removed(path)))
+}
+
+/// Where cgroups may be: some of these hold none.
+fn hierarchies() -> Result<Vec<PathBuf>> {
+    let mut hierarchies = vec![PathBuf::from(ROOT)];
+    for hierarchy in fs::read_dir(ROOT)? {
+        hierarchies.push(hierarchy?.path());
+    }
+    Ok(hierarchies)
 }
 
 /// Removes a cgroup, unless somebody else is in it.

@@ -1,14 +1,19 @@
 //! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly the
 //! manifest's capabilities, beside containers that lie where a kubelet puts them.
 //!
-//! What answers in place of the API server and the kubelet is a [`StandIn`].
+//! The API server is a [`StandIn`]. `cargo xtask test cluster` has a real one, and a [`Worker`].
 
+mod api_server;
+mod archive;
 mod certificates;
 mod image;
+mod kubectl;
 mod manifest;
 mod pod;
 mod stand_in;
+mod worker;
 
+use std::env;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -17,13 +22,17 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+pub use api_server::ApiServer;
 pub use image::Image;
+pub use kubectl::Kubectl;
 pub use manifest::Manifest;
 pub use pod::PodOnNode;
 pub use stand_in::StandIn;
+pub use worker::Worker;
 
 use crate::cgroup::Cgroup;
 use crate::container::runc;
+use crate::http;
 use crate::leftovers;
 use crate::namespace::Namespace;
 use crate::report::Report;
@@ -47,6 +56,9 @@ const MASKED: [&str; 9] = [
 /// What it lets them read only.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Names a directory with the programs of Kubernetes.
+const PROGRAMS: &str = "PGSOCKTRACE_KUBERNETES";
 
 /// The node's name.
 const NODE: &str = "node-1.example.org";
@@ -211,19 +223,26 @@ fn configuration(
     })
 }
 
-/// What a server in this namespace answers to a request for `path`; an error unless that is its 200.
+/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error unless
+/// that is its 200.
 ///
 /// # Errors
 ///
 /// When it answers something else, or nothing.
-pub fn get(network: &Namespace, port: u64, path: &str) -> Result<String> {
-    let mut command = Command::new("/usr/bin/python3");
-    let program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())";
-    command.args(["-c", program]).arg(format!("http://127.0.0.1:{port}{path}"));
-    network.adopt(&mut command)?;
-    let output = finish(&mut command)?;
-    ensure!(output.status.success(), "{path}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
+pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
+    let address = address.parse()?;
+    let answer = network.run(|| http::get(address, path, &[]))?;
+    ensure!(answer.status == 200, "{path}: {answer:?}");
+    Ok(answer.body)
+}
+
+/// Where the programs of a real Kubernetes are, which `cargo xtask test cluster` builds.
+///
+/// # Errors
+///
+/// When the environment names no place.
+pub fn programs() -> Result<PathBuf> {
+    env::var_os(PROGRAMS).map(PathBuf::from).with_context(|| format!("{PROGRAMS} is not set"))
 }
 
 /// Runs a program to its end, and fails when it does.

@@ -3,8 +3,9 @@
 //! Everything the tests start inherits a mark in its environment, so what remains of this run can
 //! be told from other people's processes, and from other runs at the same time.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -67,15 +68,19 @@ pub(crate) fn check() -> Result<()> {
 
 /// Removes directories of earlier runs that were killed.
 pub(crate) fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY)?.split('.').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Another run may be sweeping at the same time.
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    let place = std::env::temp_dir();
+    for name in of_dead_runs([place.clone()]) {
+        // Another run may be sweeping at the same time.
+        let _ = fs::remove_dir_all(place.join(name));
     }
+}
+
+/// Names of the directories in these that runs have made which are no more.
+pub(crate) fn of_dead_runs(places: impl IntoIterator<Item = PathBuf>) -> BTreeSet<String> {
+    let is_dead = |name: &String| {
+        let pid = name.strip_prefix(DIRECTORY).and_then(|rest| rest.split('.').next());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    let entries = places.into_iter().filter_map(|place| fs::read_dir(place).ok()).flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(is_dead).collect()
 }

@@ -23,7 +23,7 @@ impl Namespace {
     ///
     /// When the namespace cannot be made, or `inside` fails.
     pub fn create<T: Send>(inside: impl FnOnce() -> Result<T> + Send) -> Result<(Self, T)> {
-        let enter = || -> Result<(Self, T)> {
+        apart(|| {
             // SAFETY: unshare changes only the network namespace of this thread, which ends here.
             let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
             ensure!(unshared == 0, "unshare: {}", io::Error::last_os_error());
@@ -31,9 +31,31 @@ impl Namespace {
             ensure!(up.success(), "`ip link set lo up` failed");
             let handle = File::open("/proc/thread-self/ns/net").context("namespace")?;
             Ok((Self { handle }, inside()?))
-        };
-        thread::scope(|scope| scope.spawn(enter).join())
-            .map_err(|_| anyhow!("the namespace's thread panicked"))?
+        })
+    }
+
+    /// The namespace that a process is in.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        Ok(Self { handle: File::open(&path).context(path)? })
+    }
+
+    /// Runs `inside` there; what that starts listening on stays there.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered, or `inside` fails.
+    pub fn run<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        apart(|| {
+            // SAFETY: setns changes only the network namespace of this thread, which ends here.
+            let entered = unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) };
+            ensure!(entered == 0, "setns: {}", io::Error::last_os_error());
+            inside()
+        })
     }
 
     /// A path that leads to it as long as this process lives and this value does.
@@ -58,4 +80,10 @@ impl Namespace {
         }
         Ok(())
     }
+}
+
+/// Runs `body` on a thread of its own.
+fn apart<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| scope.spawn(body).join())
+        .map_err(|_| anyhow!("the namespace's thread panicked"))?
 }

@@ -214,6 +214,12 @@ impl Silent {
         Ok(Self(command.spawn()?))
     }
 
+    /// Its PID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Its exit status once it has ended by itself.
     ///
     /// # Errors

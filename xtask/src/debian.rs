@@ -50,13 +50,36 @@ impl Suite {
 
     /// Asks the mirror which packages there are.
     pub(crate) fn update(&self) -> Result<()> {
+        self.update_kind("deb")
+    }
+
+    /// The same for binary packages, `deb`, or sources, `deb-src`.
+    fn update_kind(&self, kind: &str) -> Result<()> {
         for place in ["state/lists/partial", "cache/archives/partial", "unpacked", "root"] {
             fs::create_dir_all(self.directory.join(place))?;
         }
-        let source = format!("deb [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
+        let source = format!("{kind} [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
         fs::write(self.directory.join("sources.list"), source)?;
         println!("setup: asking for the packages of {}", self.name);
         output(self.apt("apt-get").args(["-q", "update", "--error-on=any"])).map(drop)
+    }
+
+    /// Fetches a package's sources and unpacks them, patched, into a directory that does not exist yet.
+    pub(crate) fn unpack_source(&self, package: &str, to: &Path) -> Result<()> {
+        self.update_kind("deb-src")?;
+        println!("setup: fetching the sources of {package}");
+        let archives = tempfile::tempdir_in(&self.directory)?;
+        let mut fetch = self.apt("apt-get");
+        fetch.args(["-q", "source", "--download-only", package]).current_dir(&archives);
+        output(&mut fetch)?;
+        let is_description = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "dsc");
+        let files: Vec<PathBuf> =
+            fs::read_dir(&archives)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        let description = files.iter().find(|path| is_description(path));
+        let description = description.context("apt-get fetched no sources.")?;
+        // apt has verified them.
+        output(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(to))
+            .map(drop)
     }
 
     /// The packages whose names begin like this, once [`Self::update`] has asked.

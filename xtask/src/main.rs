@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod debian;
 mod demo;
 mod dist;
@@ -27,6 +28,7 @@ Usage: cargo xtask COMMAND
   build  build the kernel programs and target/release/pgsocktrace
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
+         `test cluster`: the DaemonSet on a real Kubernetes, which it builds first
   bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
          `bench scale`: what judging a million connections takes;
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ("dist", []) => in_workspace(dist::run),
         ("image", []) => in_workspace(|root| dist::image(root).map(drop)),
         ("demo", []) => in_workspace(demo::run),
+        ("test", [which]) if which == "cluster" => in_workspace(cluster::test),
         ("test", rest) => in_workspace(|root| test::run(root, rest)),
         ("bench", rest) => match bench::Subject::named(rest) {
             Some(subject) => in_workspace(|root| bench::run(root, subject)),

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, and touches nothing else.
 
+mod cluster;
 mod corpus;
-mod image;
 pub(crate) mod runtimes;
 
 use std::{
@@ -39,6 +39,8 @@ pub(crate) enum Need {
     Bench,
     /// Building the container image.
     Image,
+    /// Building and running Kubernetes.
+    Cluster,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
     /// Booting virtual machines.
@@ -187,7 +189,7 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
             .iter()
             .chain(runtimes::REQUIREMENTS)
             .chain(corpus::REQUIREMENTS)
-            .chain(image::REQUIREMENTS)
+            .chain(cluster::REQUIREMENTS)
             .filter(|requirement| needs.contains(&requirement.need) && !(requirement.present)())
             .collect()
     };

@@ -32,10 +32,12 @@ impl<'a> Authority<'a> {
         Ok(Self { directory, certificate: certificate.to_owned() })
     }
 
-    /// Makes the key `NAME.key` and the certificate `NAME.crt` for 127.0.0.1.
-    pub(super) fn sign(&self, name: &str) -> Result<()> {
+    /// Makes the key `NAME.key` and the certificate `NAME.crt` for these addresses.
+    pub(super) fn sign(&self, name: &str, addresses: &[&str]) -> Result<()> {
         let file = |kind: &str| self.directory.join(name).with_extension(kind);
-        fs::write(file("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")?;
+        let names: Vec<_> = addresses.iter().map(|address| format!("IP:{address}")).collect();
+        let extensions = format!("subjectAltName={}\nbasicConstraints=CA:FALSE\n", names.join(","));
+        fs::write(file("ext"), extensions)?;
         check(
             Command::new("openssl")
                 .args(["req", "-new", "-subj", "/CN=server"])
@@ -59,4 +61,9 @@ impl<'a> Authority<'a> {
                 .arg(file("crt")),
         )
     }
+}
+
+/// Makes a key of the kind that signs tokens.
+pub(super) fn rsa_key(path: &Path) -> Result<()> {
+    check(Command::new("openssl").args(["genrsa", "-out"]).arg(path).arg("2048"))
 }

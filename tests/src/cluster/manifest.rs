@@ -1,6 +1,7 @@
 //! What the DaemonSet and its settings say.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -15,7 +16,13 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the base that users build upon.
+    /// Where the base that users build upon is.
+    #[must_use]
+    pub fn base() -> PathBuf {
+        repository().join("deploy/kubernetes/base")
+    }
+
+    /// Reads that base.
     ///
     /// # Errors
     ///

@@ -19,7 +19,8 @@ pub struct PodOnNode<'a> {
 
 impl PodOnNode<'_> {
     /// What a user creates, bound to the node by whoever schedules.
-    pub(super) fn as_new_object(&self) -> Value {
+    #[must_use]
+    pub fn as_new_object(&self) -> Value {
         let container = |name: &&str| json!({"name": name, "image": "shop:1"});
         let containers: Vec<_> = self.containers.iter().map(container).collect();
         json!({
@@ -31,7 +32,8 @@ impl PodOnNode<'_> {
     }
 
     /// What the kubelet adds.
-    pub(super) fn as_status(&self) -> Value {
+    #[must_use]
+    pub fn as_status(&self) -> Value {
         let status = |id: &&str| {
             json!({"name": self.containers[0], "containerID": format!("containerd://{id}"),
                 "image": "shop:1", "imageID": "", "ready": true, "restartCount": 0,

@@ -27,7 +27,8 @@ impl StandIn {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
         fs::create_dir(&service_account)?;
-        Authority::create(&directory, &service_account.join("ca.crt"))?.sign("server")?;
+        Authority::create(&directory, &service_account.join("ca.crt"))?
+            .sign("server", &["127.0.0.1"])?;
         fs::write(service_account.join("namespace"), "pgsocktrace")?;
         let mut command = Command::new("/usr/bin/python3");
         command.arg(format!("{APPS}/cluster/stand_in.py"));

@@ -2,6 +2,8 @@
 //! names code and pod of what leaks in other containers.
 
 mod capabilities;
+mod real;
+mod way;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
 use tests::{
-    Container, FakeServer, Manner, Namespace, Need, Report, Suite, User, eventually, test,
+    Container, FakeServer, Manner, Namespace, Need, Program, Report, Suite, User, eventually, test,
 };
 
 const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
@@ -18,6 +20,8 @@ const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
 const POD: &str = "/kubepods/burstable/pod4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
 /// The first port asked for; every test's namespaces have all ports free.
 const API_PORT: u16 = 6443;
+/// Where a pod finds itself.
+const LOOPBACK: &str = "127.0.0.1";
 /// Time between two leaks: no pool that only warms up opens its connections so far apart.
 const BETWEEN_LEAKS: Duration = Duration::from_millis(1300);
 
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let tests = tests
         .into_iter()
         .chain(capabilities::tests())
+        .chain(real::tests())
         .map(|test| needs.into_iter().fold(test, tests::Test::needs));
     tests::run(tests.collect())
 }
@@ -83,9 +88,14 @@ fn pod<'a>(running: Option<&'a str>) -> PodOnNode<'a> {
 }
 
 /// Opens connections that nobody uses again, until that is called a leak.
-fn leak(port: u16, tracer: &TracerPod, program: &mut Container) -> Result<()> {
+fn leak(port: u16, tracer: &TracerPod, program: &mut Program) -> Result<()> {
+    tracer.finding_while(tests::Finding::is_leak, leaking(port, program)).map(drop)
+}
+
+/// What opens one more of them, as often as it is due.
+fn leaking(port: u16, program: &mut Program) -> impl FnMut() -> Result<()> {
     let mut next = Instant::now();
-    tracer.finding_while(tests::Finding::is_leak, || {
+    move || {
         if Instant::now() >= next {
             next = Instant::now() + BETWEEN_LEAKS;
             program.ok(&format!("connect 4 {port}"))?;
@@ -93,8 +103,7 @@ fn leak(port: u16, tracer: &TracerPod, program: &mut Container) -> Result<()> {
             program.ok("query SELECT 1")?;
         }
         Ok(())
-    })?;
-    Ok(())
+    }
 }
 
 /// The leak's code: found in the other container's file, by what was on its stack.
@@ -111,8 +120,12 @@ fn check_stacks(report: &Report) -> Result<()> {
 }
 
 fn check_pod(report: &Report, program: &Container, uid: &str) -> Result<()> {
-    let process = report.process(program.pid())?;
-    assert_eq!(process.container_id.as_deref(), Some(program.id()));
+    check_names(report, program.pid(), program.id(), uid)
+}
+
+fn check_names(report: &Report, pid: u32, container: &str, uid: &str) -> Result<()> {
+    let process = report.process(pid)?;
+    assert_eq!(process.container_id.as_deref(), Some(container));
     assert_eq!(process.pod_uid.as_deref(), Some(uid));
     let pod = process.pod.as_ref().context("the process has no pod")?;
     let names = [&pod.namespace, &pod.name, &pod.container].map(String::as_str);
@@ -132,7 +145,7 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
     tracer.says("names the pods of this node: 1")?;
     node.api.put(&pod(Some(program.id())))?;
     leak(node.server.port(), &tracer, &mut program)?;
-    check_metrics(&node, &manifest)?;
+    check_metrics(&node.tracer_network, LOOPBACK, &manifest)?;
     let report = tracer.stop()?;
     check_stacks(&report)?;
     check_pod(&report, &program, UID)?;
@@ -206,10 +219,10 @@ fn asks_no_stranger(suite: &Suite) -> Result<()> {
 
 /// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they bear the
 /// names of the pod that leaks.
-fn check_metrics(node: &Node, manifest: &Manifest) -> Result<()> {
-    let port = manifest.metrics_port()?;
+fn check_metrics(network: &Namespace, host: &str, manifest: &Manifest) -> Result<()> {
+    let address = format!("{host}:{}", manifest.metrics_port()?);
     for probe in manifest.probes()? {
-        get(&node.tracer_network, port, &probe)?;
+        get(network, &address, &probe)?;
     }
     let labels = [
         r#"namespace="shop""#,
@@ -218,7 +231,7 @@ fn check_metrics(node: &Node, manifest: &Manifest) -> Result<()> {
         r#"comm="program""#,
     ];
     eventually("the leak's pod is in the metrics", || {
-        let metrics = get(&node.tracer_network, port, "/metrics")?;
+        let metrics = get(network, &address, "/metrics")?;
         let mut suspected = metrics
             .lines()
             .filter(|line| line.starts_with("pgsocktrace_suspected_leaked_connections{"));

@@ -1,0 +1,113 @@
+//! `kubectl`, as somebody uses it who may do this or that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::programs;
+use crate::namespace::Namespace;
+use crate::suite::finish;
+
+/// Asks an API server, from the network namespace that the server is in.
+pub struct Kubectl<'a> {
+    network: &'a Namespace,
+    /// Where it may write.
+    home: PathBuf,
+    config: PathBuf,
+}
+
+impl<'a> Kubectl<'a> {
+    pub(super) fn new(network: &'a Namespace, home: &Path, config: &Path) -> Self {
+        Self { network, home: home.to_owned(), config: config.to_owned() }
+    }
+
+    /// What it prints when it is run with these arguments.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, with what it said.
+    pub fn says(&self, arguments: &[&str]) -> Result<String> {
+        let output = finish(&mut self.command(arguments)?)?;
+        ensure!(output.status.success(), "kubectl {arguments:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// An object of the API.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be asked for.
+    pub fn object(&self, arguments: &[&str]) -> Result<Value> {
+        let said = self.says(&[&["get", "--output=json"], arguments].concat())?;
+        serde_json::from_str(&said).with_context(|| said)
+    }
+
+    /// Makes an object of the API, and returns what the server has made of it.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses it.
+    pub fn create(&self, object: &Value) -> Result<Value> {
+        let path = self.home.join("object.json");
+        fs::write(&path, object.to_string())?;
+        let path = path.to_string_lossy();
+        let created = self.says(&["create", "--validate=false", "--output=json", "-f", &path])?;
+        serde_json::from_str(&created).context(created)
+    }
+
+    /// Applies what a directory's kustomization makes.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses something.
+    pub fn apply(&self, directory: &Path) -> Result<()> {
+        // The server's own description of its objects is older than what would read it.
+        self.says(&["apply", "--validate=false", "-k", &directory.to_string_lossy()]).map(drop)
+    }
+
+    /// Whether an account may do this, such as `list pods`, in every namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked.
+    pub fn allows(&self, account: &str, what: &[&str]) -> Result<bool> {
+        let account = format!("--as=system:serviceaccount:{account}");
+        let mut command =
+            self.command(&[&["auth", "can-i", "--all-namespaces", &account], what].concat())?;
+        let output = finish(&mut command)?;
+        match String::from_utf8_lossy(&output.stdout).trim() {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => anyhow::bail!("kubectl auth can-i {what:?}: {output:?}"),
+        }
+    }
+
+    /// It with these arguments, not run yet.
+    ///
+    /// # Errors
+    ///
+    /// When the programs are nowhere.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(programs()?.join("kubectl"));
+        // It remembers what servers offer below the home directory.
+        command.env("HOME", &self.home).env("KUBECONFIG", &self.config).args(arguments);
+        self.network.adopt(&mut command)?;
+        Ok(command)
+    }
+}
+
+/// Writes the file that says where a server is and who asks.
+pub(super) fn write_config(path: &Path, server: &str, ca: &Path, token: &str) -> Result<()> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "it", "cluster": {"server": server, "certificate-authority": ca}}],
+        "users": [{"name": "it", "user": {"token": token}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "current-context": "it",
+    });
+    Ok(fs::write(path, config.to_string())?)
+}
