@@ -132,7 +132,11 @@ impl Node<'_> {
             leak()?;
             Ok(seen(&|line| line.contains(&named)) && seen(&is_leak))
         })
-        .with_context(|| log.stdout.all().join("\n"))?;
+        .with_context(|| {
+            let mut said = log.stdout.all();
+            said.retain(|line| Event::read(line).is_none());
+            said.join("\n")
+        })?;
 
         check_confinement(self.worker.pid(&id_of(tracer, "pgsocktrace")?)?, way.capabilities)?;
         let host = tracer["status"]["podIP"].as_str().context("podIP")?;
