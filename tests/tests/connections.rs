@@ -232,8 +232,10 @@ fn three_hundred(suite: &Suite) -> Result<()> {
     assert_eq!(report.events.lost, 0);
     let process = report.process(client.pid())?;
     assert_eq!((process.open, process.opened_total, process.peak_open), (300, 300, 300));
-    assert!(report.connections.iter().all(|connection| connection.wire.state == "idle"));
-    assert!(report.connections.iter().all(|connection| connection.held_by == [client.pid()]));
+    for connection in &report.connections {
+        assert_eq!(connection.wire.state, "idle", "{connection:#?}");
+        assert_eq!(connection.held_by, [client.pid()], "{connection:#?}");
+    }
     Ok(())
 }
 
