@@ -27,6 +27,10 @@ Hooks come in three kinds, best first, and the tracer takes the best that the ke
 **a** BTF tracepoints, **b** fentry and fexit, **c** kprobes. `pgsocktrace doctor` tells which ones were taken
 and why better ones were refused. Connections opened and closed are told by BTF tracepoints in all three; the
 kinds differ in how bytes sent and received are seen.
+
+With **b**, the answer that a thread waits for at the moment when another tool attaches to the same function or
+detaches may be missed: the kernel skips fexit programs for calls under way. Bytes are corrected at the next interval,
+and the state is unknown until the next message.
 ";
 
 /// A run and what it came to.
