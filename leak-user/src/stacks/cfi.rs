@@ -7,10 +7,11 @@
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult,
     FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext,
-    UnwindExpression, UnwindSection, X86_64,
+    UnwindExpression, UnwindSection,
 };
 
 use super::bytes::u32_at;
+use super::processor::{RETURN_ADDRESS, STACK_POINTER};
 use super::registers::Registers;
 use super::unwind::Bytes;
 
@@ -265,9 +266,9 @@ where
             }
             CfaRule::Expression(expression) => self.evaluate(expression, None)?,
         };
-        let ip = match row.register(X86_64::RA) {
+        let ip = match row.register(RETURN_ADDRESS) {
             None | Some(RegisterRule::Undefined) => return Some(None),
-            Some(rule) => self.value(&rule, X86_64::RA, cfa)?,
+            Some(rule) => self.value(&rule, RETURN_ADDRESS, cfa)?,
         };
         let mut caller = self.registers.clone();
         caller.forget_scratch();
@@ -276,8 +277,8 @@ where
         for (register, rule) in row.registers() {
             let value = self.value(rule, *register, cfa);
             match *register {
-                X86_64::RA => {}
-                X86_64::RSP => caller.set_sp(value?),
+                RETURN_ADDRESS => {}
+                STACK_POINTER => caller.set_sp(value?),
                 other => caller.set(other, value),
             }
         }

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use object::read::{CompressedData, CompressionFormat};
 
 use super::bytes::{text_at, u16_at, u32_at, u64_at};
+use super::processor::MACHINE;
 
 /// Most program headers and sections that are believed.
 const MAX_HEADERS: usize = 4096;
@@ -21,7 +22,6 @@ pub(super) const MAX_SECTION: u64 = 128 << 20;
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
 pub(super) const SECTION_HEADER_SIZE: usize = 64;
-const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PF_X: u32 = 1;
@@ -102,7 +102,7 @@ impl Elf {
     pub(super) fn read(file: &File) -> Result<Self, ElfError> {
         let header = read_exact(file, 0, HEADER_SIZE).map_err(|_| ElfError::Foreign)?;
         // 0x7f "ELF", 64 bits, little-endian.
-        if !header.starts_with(b"\x7fELF\x02\x01") || u16_at(&header, 18) != Some(MACHINE_X86_64) {
+        if !header.starts_with(b"\x7fELF\x02\x01") || u16_at(&header, 18) != Some(MACHINE) {
             return Err(ElfError::Foreign);
         }
         let field16 = |o| u16_at(&header, o).map(usize::from).ok_or(ElfError::Malformed);

@@ -8,11 +8,11 @@
 
 use std::collections::HashSet;
 
-use gimli::X86_64;
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
 
+use super::processor::FRAME_POINTER;
 use super::registers::Registers;
 
 /// Most instructions of a function that are followed.
@@ -52,7 +52,7 @@ impl Surroundings<'_> {
     /// Runs the function from the instruction at `start` of its file to its end. The registers change
     /// only when it returns.
     pub(super) fn run(&self, start: u64, registers: &mut Registers) -> Option<Ended> {
-        let first = Path { at: start, sp: registers.sp(), bp: registers.get(X86_64::RBP) };
+        let first = Path { at: start, sp: registers.sp(), bp: registers.get(FRAME_POINTER) };
         let mut paths = vec![first];
         let mut seen = HashSet::new();
         let mut fetched = Fetched::default();
@@ -234,7 +234,7 @@ mod tests {
         // add rsp, 0x18; pop rbx; pop rbp; ret
         let (ended, registers) = run(&[0x48, 0x83, 0xc4, 0x18, 0x5b, 0x5d, 0xc3], 0);
         assert_eq!(ended, Some(Ended::Returned(0x129)));
-        assert_eq!((registers.sp(), registers.get(X86_64::RBP)), (0x130, Some(0x121)));
+        assert_eq!((registers.sp(), registers.get(FRAME_POINTER)), (0x130, Some(0x121)));
         // leave; ret
         let (ended, registers) = run(&[0xc9, 0xc3], 0x200);
         assert_eq!((ended, registers.sp()), (Some(Ended::Returned(0x209)), 0x210));

@@ -54,6 +54,7 @@ mod locate;
 mod modules;
 mod perf_map;
 mod perf_name;
+mod processor;
 mod python;
 mod raw;
 mod registers;

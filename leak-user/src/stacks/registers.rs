@@ -1,13 +1,11 @@
 //! The registers of a frame, as far as they are known.
 
-use gimli::{Register, X86_64};
+use gimli::Register;
 
+use super::processor::{FRAME_POINTER, GENERAL, PRESERVED, RETURN_ADDRESS, STACK_POINTER};
 use super::raw::RawStack;
 
-/// Registers that have a number in the unwind rules: `rax` to `r15`.
-const GENERAL: usize = 16;
-
-/// Registers of x86-64 in DWARF's numbering; those that nobody told are unknown.
+/// Registers in DWARF's numbering; those that nobody told are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Registers {
     ip: u64,
@@ -25,8 +23,6 @@ impl Registers {
 
     /// Knows what the kernel programs copy.
     pub(super) fn of(raw: &RawStack) -> Self {
-        const PRESERVED: [Register; 5] =
-            [X86_64::RBX, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
         let mut registers = Self::new(raw.ip, raw.sp, raw.bp);
         for (register, value) in PRESERVED.into_iter().zip(raw.preserved) {
             registers.set(register, Some(value));
@@ -45,7 +41,7 @@ impl Registers {
     /// Goes to the caller at `ip`, of whose other registers nothing is known.
     pub(super) fn leave(&mut self, ip: u64, sp: u64, bp: Option<u64>) {
         *self = Self { ip, sp, general: [None; GENERAL] };
-        self.set(X86_64::RBP, bp);
+        self.set(FRAME_POINTER, bp);
     }
 
     pub(super) fn set_ip(&mut self, ip: u64) {
@@ -57,13 +53,13 @@ impl Registers {
     }
 
     pub(super) fn set_bp(&mut self, bp: u64) {
-        self.set(X86_64::RBP, Some(bp));
+        self.set(FRAME_POINTER, Some(bp));
     }
 
     pub(super) fn get(&self, register: Register) -> Option<u64> {
         match register {
-            X86_64::RSP => Some(self.sp),
-            X86_64::RA => Some(self.ip),
+            STACK_POINTER => Some(self.sp),
+            RETURN_ADDRESS => Some(self.ip),
             Register(number) => *self.general.get(usize::from(number))?,
         }
     }
@@ -75,12 +71,11 @@ impl Registers {
         }
     }
 
-    /// Forgets what a called function need not restore (System V ABI, figure 3.4).
+    /// Forgets what a called function need not restore.
     pub(super) fn forget_scratch(&mut self) {
-        const KEPT: [Register; 6] =
-            [X86_64::RBX, X86_64::RBP, X86_64::R12, X86_64::R13, X86_64::R14, X86_64::R15];
         for (number, value) in (0u16..).zip(&mut self.general) {
-            if !KEPT.contains(&Register(number)) {
+            let register = Register(number);
+            if register != FRAME_POINTER && !PRESERVED.contains(&register) {
                 *value = None;
             }
         }

@@ -4,13 +4,12 @@ use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 
-use gimli::X86_64;
-
 use super::cfi::{Cfi, Outward, Places};
 use super::elf::{Elf, read_exact};
 use super::emulate::{Ended, Surroundings, after_first_call, ends_with_call};
 use super::guarded;
 use super::modules::{Mapping, Modules};
+use super::processor::{FRAME_POINTER, INTERRUPTED, INTERRUPTED_IP, SIGNAL_RETURN, STACK_POINTER};
 use super::raw::RawStack;
 use super::registers::Registers;
 
@@ -20,31 +19,6 @@ pub(super) const MAX_DEPTH: usize = 512;
 const CODE: u64 = 4096;
 /// Bytes in which the first function of a program makes its only call.
 const START: u64 = 64;
-/// `mov $15, %rax; syscall`: what a signal handler returns to, as C libraries write it. Debuggers
-/// know it by these bytes too, so nobody writes it differently.
-const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-/// Where the kernel keeps an interrupted program's registers, from the stack pointer at
-/// [`SIGNAL_RETURN`] on: `struct sigcontext` in a `struct ucontext` of the kernel's
-/// arch/x86/include/uapi/asm.
-const INTERRUPTED: [(gimli::Register, u64); 16] = [
-    (X86_64::R8, 40),
-    (X86_64::R9, 48),
-    (X86_64::R10, 56),
-    (X86_64::R11, 64),
-    (X86_64::R12, 72),
-    (X86_64::R13, 80),
-    (X86_64::R14, 88),
-    (X86_64::R15, 96),
-    (X86_64::RDI, 104),
-    (X86_64::RSI, 112),
-    (X86_64::RBP, 120),
-    (X86_64::RBX, 128),
-    (X86_64::RDX, 136),
-    (X86_64::RAX, 144),
-    (X86_64::RCX, 152),
-    (X86_64::RSP, 160),
-];
-const INTERRUPTED_IP: u64 = 168;
 
 /// Section contents that several owners share.
 pub(super) type Bytes = Arc<[u8]>;
@@ -313,7 +287,7 @@ impl From<'_> {
         let mut before = Registers::new(ip, saved, 0);
         for (register, offset) in INTERRUPTED {
             match register {
-                X86_64::RSP => before.set_sp(word(offset)?),
+                STACK_POINTER => before.set_sp(word(offset)?),
                 other => before.set(other, word(offset)),
             }
         }
@@ -326,9 +300,9 @@ impl From<'_> {
     fn by_frame_pointer(&self, registers: &mut Registers, is_checked: bool) -> Step {
         let sp = registers.sp();
         let (caller, above, bp) = if self.innermost {
-            (self.stack.word(sp), sp.wrapping_add(8), registers.get(X86_64::RBP))
+            (self.stack.word(sp), sp.wrapping_add(8), registers.get(FRAME_POINTER))
         } else {
-            let Some(bp) = registers.get(X86_64::RBP) else { return Step::End(End::Lost) };
+            let Some(bp) = registers.get(FRAME_POINTER) else { return Step::End(End::Lost) };
             if bp == 0 {
                 return Step::End(End::MaybeRoot);
             }

@@ -8,6 +8,7 @@ use std::fs::File;
 
 use super::super::bytes::{u32_at, u64_at};
 use super::super::elf::{Elf, MAX_SECTION, read_exact};
+use super::super::processor::RELATIVE_RELOCATION;
 use super::header::{Format, Header};
 use super::locate::{is_data, scan};
 
@@ -119,9 +120,8 @@ impl Relocations {
 
     /// Place and value of each.
     fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
-        const R_X86_64_RELATIVE: u32 = 8;
         self.0.chunks_exact(Self::SIZE).filter_map(|entry| {
-            let is_relative = u32_at(entry, 8)? == R_X86_64_RELATIVE;
+            let is_relative = u32_at(entry, 8)? == RELATIVE_RELOCATION;
             is_relative.then_some((u64_at(entry, 0)?, u64_at(entry, 16)?))
         })
     }
