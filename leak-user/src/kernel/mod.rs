@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub mod btf;
 pub mod diag;
 pub mod hooks;
+mod load;
 mod mapped;
 pub(crate) mod obstacles;
 mod statistics;

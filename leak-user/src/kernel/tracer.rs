@@ -1,27 +1,23 @@
 //! The kernel programs at work: loaded, attached, read.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Stack};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf};
 use leak_common::Plain;
-use leak_common::config::{Config, MAX_PORTS};
 use leak_common::connection::{Connection, Uses};
 use leak_common::event::{counter, kind};
-use leak_common::layout::Layout;
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
 
 use super::attach::{self, Outcome};
 use super::btf;
 use super::hooks::{Flavour, Purpose};
+use super::load::{load, mapped};
 use super::mapped::MappedArray;
 use super::obstacles;
 use super::statistics::{self, ProgramRuns};
 use crate::error::KernelError;
-
-/// The kernel programs; empty when they could not be built where this binary was.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leak-ebpf"));
 
 /// Slots beyond the highest one known to be used that are read all the same: see
 /// [`counter::SLOTS_USED`].
@@ -99,14 +95,10 @@ impl Tracer {
     ///
     /// When this kernel or these privileges cannot run the main job; the error says what to do.
     pub fn start(settings: &Settings) -> Result<Self, KernelError> {
-        if OBJECT.is_empty() {
-            return Err(KernelError::NotBuilt);
-        }
         let types = btf::read_kernel()?;
         let types = btf::Btf::parse(&types)?;
         let layout = types.layout()?;
-        let config = config(settings);
-        let mut ebpf = load(settings, &config, &layout)?;
+        let mut ebpf = load(settings, &layout)?;
 
         let take = |ebpf: &mut Ebpf, name: &'static str| {
             ebpf.take_map(name).ok_or(KernelError::MissingMap { name })
@@ -354,59 +346,3 @@ struct Value<T>(T);
 
 // SAFETY: a Plain value has no padding, and any bytes are a valid one.
 unsafe impl<T: Plain> aya::Pod for Value<T> {}
-
-/// What the programs are told, frozen at load.
-fn config(settings: &Settings) -> Config {
-    let mut ports = [0; MAX_PORTS];
-    let mut port_count = 0;
-    for (to, port) in ports.iter_mut().zip(&settings.ports) {
-        *to = port.to_be();
-        port_count += 1;
-    }
-    Config {
-        ports,
-        port_count,
-        filter_pids: u32::from(settings.pids.is_some()),
-        stack_bytes: settings.stack_bytes,
-        max_connections: settings.max_connections,
-        max_records: settings.max_records,
-        stack_budget_ns: settings.stack_budget_ns,
-        drop_one_in: settings.drop_one_in,
-        uses: settings.uses,
-        reserved: 0,
-    }
-}
-
-fn load(settings: &Settings, config: &Config, layout: &Layout) -> Result<Ebpf, KernelError> {
-    let level: u8 = if settings.debug_log { log::LevelFilter::Debug as u8 } else { 0 };
-    EbpfLoader::new()
-        .allow_unsupported_maps()
-        .override_global("CONFIG", bytes_of(config), true)
-        .override_global("LAYOUT", bytes_of(layout), true)
-        .override_global("AYA_LOG_LEVEL", &level, false)
-        .map_max_entries("EVENTS", settings.ring_bytes)
-        .map_max_entries("CONNECTIONS", settings.max_connections)
-        .map_max_entries("FREE_SLOTS", settings.max_connections)
-        .map_max_entries("SLOTS", settings.max_connections)
-        .map_max_entries("RECORDS", settings.max_records.saturating_mul(settings.uses + 1))
-        .map_max_entries("USES", if settings.uses > 0 { settings.max_connections } else { 1 })
-        .load(OBJECT)
-        .map_err(KernelError::from_load)
-}
-
-fn mapped<T: Plain>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    len: u32,
-) -> Result<MappedArray<T>, KernelError> {
-    let map = ebpf.map(name).ok_or(KernelError::MissingMap { name })?;
-    let aya::maps::Map::Array(data) = map else { return Err(KernelError::MissingMap { name }) };
-    MappedArray::new(&data.fd().as_fd().as_raw_fd(), len)
-        .map_err(|source| KernelError::Unmapped { name, source })
-}
-
-/// The bytes of a plain value.
-fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: a Plain value has no padding, so all its bytes are initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
-}
