@@ -161,7 +161,9 @@ fn seen_while_the_resolver_is_stuck(suite: &Suite) -> Result<()> {
     drop(stopped);
     let quality = trace.stop()?.stack_quality;
     let gone = quality.reasons.get("process_gone").copied().unwrap_or(0);
-    assert_eq!((quality.complete + gone, quality.truncated), (RUNS as u64, 0), "{quality:?}");
+    // One stack a connection, and another of each that a slow machine let fall silent.
+    assert!(quality.complete + gone >= RUNS as u64, "{quality:?}");
+    assert_eq!((quality.truncated, quality.none), (0, gone), "{quality:?}");
     assert!(quality.complete > 0, "{quality:?}");
     Ok(())
 }
