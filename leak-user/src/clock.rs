@@ -15,6 +15,14 @@ pub fn now() -> Timestamp {
     Timestamp(seconds * 1_000_000_000 + nanoseconds)
 }
 
+/// The CPU time that this program has taken, all its threads together.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// The calendar time of `Timestamp(0)`, as far as the two clocks agree now.
 #[must_use]
 pub fn epoch() -> SystemTime {

@@ -42,7 +42,7 @@ const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "CAP_SYS_ADMIN",
         number: 21,
-        purpose: "enter other network namespaces, and kprobes on some distributions",
+        purpose: "enter other network namespaces, say what the kernel programs cost, and kprobes on some distributions",
         without: "connections in containers that existed before the trace are not listed",
     },
 ];

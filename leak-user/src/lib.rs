@@ -31,6 +31,8 @@
 //!    turned out not to be so.
 //! 9. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
 //!
+//! [`cost`] is what all of this takes of the machine, told in the report.
+//!
 //! [`engine`] holds 3, 8 and 9 together: whoever drives it tells it facts, each with its moment.
 //! [`recording`] keeps these facts, and [`replay`] tells them once more.
 //!
@@ -39,6 +41,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cost;
 pub mod decode;
 pub mod detect;
 pub mod doctor;

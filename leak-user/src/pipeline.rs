@@ -114,6 +114,7 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             _ = liveness.tick() => {
                 collector.keep_recording();
                 collector.show_life();
+                collector.sample_cost();
                 collector.replace_stuck();
                 if !collector.anyone_left() {
                     log::info!("all traced processes have exited");

@@ -17,19 +17,28 @@ pub struct ProgramRuns {
     pub count: u64,
 }
 
-/// The runs of each loaded program since `kernel.bpf_stats_enabled` was set; nothing when it never was.
+/// The runs of each loaded program while `kernel.bpf_stats_enabled` is set; nothing when it is not.
+pub(super) fn program_runs(ebpf: &Ebpf) -> Vec<ProgramRuns> {
+    if is_enabled() { counted(ebpf).collect() } else { Vec::new() }
+}
+
+/// The time of all runs together that the kernel has counted.
+pub(super) fn run_time(ebpf: &Ebpf) -> Duration {
+    counted(ebpf).map(|runs| runs.time).sum()
+}
+
+/// What the kernel has counted so far, whenever it did.
 ///
 /// The counters are in the `fdinfo` of a program's descriptor, `bpf_prog_show_fdinfo` in the kernel's
 /// `kernel/bpf/syscall.c`.
-pub(super) fn program_runs(ebpf: &Ebpf) -> Vec<ProgramRuns> {
+fn counted(ebpf: &Ebpf) -> impl Iterator<Item = ProgramRuns> {
     let runs = |(name, program): (&str, &aya::programs::Program)| {
         let fd = program.fd().ok()?.as_fd().as_raw_fd();
         let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         let (time, count) = parse(&text)?;
         Some(ProgramRuns { program: name.to_owned(), time, count })
     };
-    let runs: Vec<_> = ebpf.programs().filter_map(runs).collect();
-    if is_enabled() || runs.iter().any(|runs| runs.count > 0) { runs } else { Vec::new() }
+    ebpf.programs().filter_map(runs)
 }
 
 fn is_enabled() -> bool {

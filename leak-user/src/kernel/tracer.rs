@@ -16,8 +16,11 @@ use super::hooks::{Flavour, Purpose};
 use super::load::{load, mapped};
 use super::mapped::MappedArray;
 use super::obstacles;
+use super::sampler::Sampler;
 use super::statistics::{self, ProgramRuns};
+use crate::cost::Sample;
 use crate::error::KernelError;
+use crate::event::Timestamp;
 
 /// Slots beyond the highest one known to be used that are read all the same: see
 /// [`counter::SLOTS_USED`].
@@ -86,6 +89,7 @@ pub struct Tracer {
     uses: Option<MappedArray<Uses>>,
     pids: BpfHashMap<MapData, u32, u32>,
     profiles: BpfHashMap<MapData, u32, Value<StackProfile>>,
+    sampler: Sampler,
 }
 
 impl Tracer {
@@ -139,6 +143,7 @@ impl Tracer {
             uses,
             pids,
             profiles,
+            sampler: Sampler::default(),
         })
     }
 
@@ -273,6 +278,18 @@ impl Tracer {
     #[must_use]
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         statistics::program_runs(&self.ebpf)
+    }
+
+    /// Has the kernel count what the programs cost, for a moment now and then. To be called several
+    /// times a second.
+    pub fn sample_cost(&mut self, now: Timestamp) {
+        self.sampler.turn(&self.ebpf, now);
+    }
+
+    /// What the programs cost while the kernel counted; `None` when it does not tell.
+    #[must_use]
+    pub fn cost(&self, now: Timestamp) -> Option<Sample> {
+        self.sampler.sample(&self.ebpf, now)
     }
 
     fn per_cpu(&self, index: u32) -> Vec<u64> {

@@ -138,6 +138,9 @@ impl Builder<'_> {
         self.family(&names::BPF_RUN_TIME, time);
         let count = runs.map(|runs| (labelled("program", &runs.program), runs.count as f64));
         self.family(&names::BPF_RUN_COUNT, count);
+        if let Some(cores) = figures.cost.kernel_cores() {
+            self.one(&names::BPF_CORES, cores);
+        }
     }
 
     fn servers(&mut self, figures: &Figures) {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::accounts::Balance;
 use super::own::OwnCost;
+use crate::cost::Cost;
 use crate::detect::Reason;
 use crate::findings::Count;
 use crate::kernel::{Counters, ProgramRuns};
@@ -39,6 +40,7 @@ pub(super) struct Figures {
     pub(super) tracing: Tracing,
     pub(super) losses: Losses,
     pub(super) stacks: StackCounts,
+    pub(super) cost: Cost,
     pub(super) servers: Vec<Server>,
     pub(super) limit: Option<u64>,
     pub(super) interval: Duration,
@@ -66,6 +68,7 @@ impl Figures {
             tracing,
             losses: snapshot.table.losses(),
             stacks: snapshot.events.stacks,
+            cost: snapshot.events.cost,
             servers: snapshot.table.servers().iter().map(server).collect(),
             limit: snapshot.thresholds.limit,
             interval: snapshot.thresholds.interval,

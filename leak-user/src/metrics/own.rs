@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use procfs::process::Process;
 
-use crate::process;
+use crate::{clock, process};
 
 /// The usual figures about a process.
 #[derive(Clone, Copy, Debug)]
@@ -19,13 +19,11 @@ impl OwnCost {
     /// Measures it; `None` when procfs does not say.
     pub(super) fn measure() -> Option<Self> {
         let stat = Process::myself().ok()?.stat().ok()?;
-        let ticks = (stat.utime + stat.stime) as f64;
-        let seconds = ticks / rustix::param::clock_ticks_per_second() as f64;
         let page = rustix::param::page_size() as u64;
         let started_at =
             process::describe(process::identify(std::process::id()).ok()?).ok()?.started_at?;
         Some(Self {
-            cpu: Duration::from_secs_f64(seconds),
+            cpu: clock::cpu_time(),
             resident_bytes: stat.rss * page,
             virtual_bytes: stat.vsize,
             started_at,

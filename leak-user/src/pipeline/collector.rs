@@ -9,7 +9,7 @@ mod stacks;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
@@ -53,6 +53,10 @@ pub(super) struct Collector {
     /// Where each connection's slot was when the slots were last read.
     slots: HashMap<ConnectionId, usize>,
     events: Events,
+    /// When it began.
+    began: Timestamp,
+    /// CPU time that was taken until then.
+    cpu_before: Duration,
     /// What it was warned of already.
     warned: Warned,
 }
@@ -100,6 +104,8 @@ impl Collector {
             met: HashSet::new(),
             slots: HashMap::new(),
             events: Events::default(),
+            began: clock::now(),
+            cpu_before: clock::cpu_time(),
             warned: Warned::default(),
         };
         for process in collector.targets.roots().to_vec() {
@@ -129,6 +135,11 @@ impl Collector {
     /// Shows whoever asks for the metrics that the event loop turns.
     pub(super) fn show_life(&self) {
         self.outlets.turned(clock::now());
+    }
+
+    /// Measures what the kernel programs cost, if it is time to.
+    pub(super) fn sample_cost(&mut self) {
+        self.tracer.sample_cost(clock::now());
     }
 
     /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.

@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::cli::Output as Format;
+use crate::cost::{Cost, Sample};
 use crate::detect::Thresholds;
 use crate::engine::Engine;
 use crate::event::{Event, StackId, StackRole, TcpState, WireState};
@@ -110,6 +111,7 @@ fn story() -> Told {
             lost: 0,
             stacks_skipped: 0,
             stacks: StackCounts::default(),
+            cost: Cost { collector: Duration::from_millis(number), ..Cost::default() },
         };
         told.push((secs(at + 2.0), Fact::Judge(counts)));
     }
@@ -119,7 +121,9 @@ fn story() -> Told {
     told.push((secs(151.0), Fact::Exited(APP)));
     let mut stacks = StackCounts::default();
     stacks.add(Quality::None, Some(Shortfall::NotRecorded));
-    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks };
+    let kernel = Sample { busy: Duration::from_nanos(7), watched: Duration::from_secs(1) };
+    let cost = Cost { kernel: Some(kernel), ..Cost::default() };
+    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks, cost };
     told.push((secs(152.0), Fact::End(counts)));
     told
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use clock::Clock;
 
+use crate::cost::Cost;
 use crate::detect::Thresholds;
 use crate::event::{ProcessKey, StackId, Timestamp};
 use crate::findings::Ledger;
@@ -45,7 +46,7 @@ pub struct RunInfo {
     pub started_at: SystemTime,
 }
 
-/// How the collector fared.
+/// How the collector fared, and what it cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounts {
     /// Events received from the kernel.
@@ -56,6 +57,9 @@ pub struct EventCounts {
     pub stacks_skipped: u64,
     /// How the stacks that were wanted came out.
     pub stacks: StackCounts,
+    /// What tracing has cost.
+    #[serde(default)]
+    pub cost: Cost,
 }
 
 /// Everything that a report is made from, at one moment.

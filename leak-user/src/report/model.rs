@@ -33,6 +33,7 @@ pub(super) struct Report<'a> {
     ports: &'a [u16],
     events: EventsModel,
     stack_quality: StackQualityModel,
+    cost: CostModel,
     processes: Vec<ProcessModel<'a>>,
     connections: Vec<ConnectionModel<'a>>,
     stacks: BTreeMap<&'a StackId, StackModel<'a>>,
@@ -54,6 +55,14 @@ struct StackQualityModel {
     truncated: u64,
     none: u64,
     reasons: BTreeMap<Shortfall, u64>,
+}
+
+/// What tracing cost, in cores kept busy on average.
+#[derive(Serialize)]
+struct CostModel {
+    /// From a second in thirty. Null: the kernel does not tell.
+    kernel_cores: Option<f64>,
+    collector_cores: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -197,6 +206,10 @@ impl<'a> Report<'a> {
                 reconciled: table.losses().reconciled(),
             },
             stack_quality: StackQualityModel::new(&events.stacks),
+            cost: CostModel {
+                kernel_cores: events.cost.kernel_cores(),
+                collector_cores: events.cost.collector_cores(),
+            },
             processes: processes
                 .into_iter()
                 .map(|(key, tally)| ProcessModel::new(snapshot, key, tally))

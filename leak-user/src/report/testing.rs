@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::cost::{Cost, Sample};
 use crate::detect::{Thresholds, evaluate};
 use crate::event::{StackId, Timestamp, WireState};
 use crate::findings::{Change, Ledger};
@@ -85,12 +86,24 @@ impl Run {
             processes: &self.processes,
             exited: &self.exited,
             run: &self.info,
-            events: EventCounts { received: 40, lost: 0, stacks_skipped: 1, stacks: counts() },
+            events: EventCounts {
+                received: 40,
+                lost: 0,
+                stacks_skipped: 1,
+                stacks: counts(),
+                cost: cost(),
+            },
             now: secs(at),
             ended: true,
             clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),
         }
     }
+}
+
+fn cost() -> Cost {
+    let kernel = Sample { busy: Duration::from_micros(500), watched: Duration::from_secs(1) };
+    let (lasted, collector) = (Duration::from_secs(60), Duration::from_millis(18));
+    Cost { lasted, collector, kernel: Some(kernel) }
 }
 
 fn counts() -> StackCounts {

@@ -10,6 +10,7 @@ use std::io;
 
 pub use style::Paint;
 
+use crate::cost::Cost;
 use crate::detect::{Severity, plural};
 use crate::findings::{Change, Finding};
 use crate::report::Snapshot;
@@ -148,6 +149,7 @@ fn write_summary(
         plural_of(events.stacks_skipped, "stack")
     )?;
     write_stack_quality(out, paint, &events.stacks)?;
+    write_cost(out, paint, &events.cost)?;
     if losses.refused + losses.untracked > 0 {
         let note = format!(
             "the table was full: {} connections refused, {} not tracked at the last inventory",
@@ -183,6 +185,25 @@ fn write_stack_quality(
         "stacks: {complete} complete, {truncated} truncated, {none} none ({})",
         reasons.join("; ")
     );
+    writeln!(out, "{}", paint.tone(Tone::Dim, &note))
+}
+
+/// One line, when there is anything to tell.
+fn write_cost(out: &mut impl io::Write, paint: Paint, cost: &Cost) -> io::Result<()> {
+    let Some(collector) = cost.collector_cores() else { return Ok(()) };
+    let percent = |cores: f64| format!("{:.2} %", cores * 100.0);
+    let note = match cost.kernel_cores() {
+        Some(kernel) => format!(
+            "cost: {} of a core ({} in the kernel, {} in the collector)",
+            percent(kernel + collector),
+            percent(kernel),
+            percent(collector)
+        ),
+        None => format!(
+            "cost: {} of a core in the collector; what the kernel programs take is told with CAP_SYS_ADMIN",
+            percent(collector)
+        ),
+    };
     writeln!(out, "{}", paint.tone(Tone::Dim, &note))
 }
 

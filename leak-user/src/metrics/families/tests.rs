@@ -70,6 +70,7 @@ fn the_text_says_what_the_table_says() {
             "pgsocktrace_bpf_run_time_seconds_total{{program=\"connect_tp_btf\",{common}}} 1.5"
         ),
         format!("pgsocktrace_bpf_run_count_total{{program=\"connect_tp_btf\",{common}}} 7"),
+        format!("pgsocktrace_bpf_cores{{{common}}} 0.0005"),
         format!("pgsocktrace_interval_seconds{{{common}}} 10"),
         format!("pgsocktrace_last_evaluation_timestamp_seconds{{{common}}} 200"),
         format!("pgsocktrace_build_info{{version=\"0.1.0\",revision=\"{REVISION}\",{common}}} 1"),

@@ -2,6 +2,7 @@
 
 use super::Collector;
 use crate::clock;
+use crate::cost::Cost;
 use crate::engine::Fact;
 use crate::metrics::Tracing;
 use crate::pipeline::Ended;
@@ -44,6 +45,12 @@ impl Collector {
     }
 
     fn event_counts(&self) -> EventCounts {
+        let now = clock::now();
+        let cost = Cost {
+            lasted: now.since(self.began),
+            collector: clock::cpu_time().saturating_sub(self.cpu_before),
+            kernel: self.tracer.cost(now),
+        };
         let counters = self.tracer.counters();
         let lost: u64 = counters.lost.iter().sum();
         EventCounts {
@@ -55,6 +62,7 @@ impl Collector {
                 + counters.stacks_unreadable
                 + self.resolver.refused(),
             stacks: self.stack_counts,
+            cost,
         }
     }
 }

@@ -30,10 +30,11 @@ fn has_the_keys_of_its_schema_and_no_others() {
         (
             "",
             "schema version host kernel hooks started_at ended_at ports events stack_quality \
-             processes connections stacks findings servers",
+             cost processes connections stacks findings servers",
         ),
         ("/events", "received lost reconciled"),
         ("/stack_quality", "complete truncated none reasons"),
+        ("/cost", "kernel_cores collector_cores"),
         (
             "/processes/0",
             "pid container_pid started_at comm exe container_id pod_uid pod open opened_total \
