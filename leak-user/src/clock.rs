@@ -18,7 +18,17 @@ pub fn now() -> Timestamp {
 /// The CPU time that this program has taken, all its threads together.
 #[must_use]
 pub fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    taken(ClockId::ProcessCPUTime)
+}
+
+/// The CPU time that the calling thread has taken.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    taken(ClockId::ThreadCPUTime)
+}
+
+fn taken(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

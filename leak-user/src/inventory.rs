@@ -44,6 +44,10 @@ pub struct Inventory {
     pub unread_reason: Option<String>,
     /// Processes whose file descriptors could not be read: `held_by` may lack them.
     pub unread_processes: usize,
+    /// CPU time that the kernel's list and its reading took.
+    pub listing: Duration,
+    /// CPU time that it took to find out who holds the sockets.
+    pub holding: Duration,
 }
 
 impl Inventory {
@@ -64,10 +68,11 @@ impl Inventory {
         scope: &Scope,
         known: &HashSet<ConnectionId>,
     ) -> Result<Self, InventoryError> {
-        let began = clock::now();
+        let (began, begun) = (clock::now(), clock::thread_cpu_time());
         let everyone = process::all()?;
         let Dumped { sockets, unread, reason } =
             namespaces::dump_all(ports, scope.pids.as_ref(), &everyone, !known.is_empty())?;
+        let dumped = clock::thread_cpu_time();
         let held = Held::find(&sockets, scope.pids.as_ref(), known, &everyone)?;
         let sockets = sockets
             .into_iter()
@@ -84,6 +89,8 @@ impl Inventory {
             unread_namespaces: unread,
             unread_reason: reason,
             unread_processes: held.unreadable,
+            listing: dumped.saturating_sub(begun),
+            holding: clock::thread_cpu_time().saturating_sub(dumped),
         })
     }
 

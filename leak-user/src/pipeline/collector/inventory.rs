@@ -63,16 +63,26 @@ impl Collector {
         &mut self,
         inventory: Result<Inventory, InventoryError>,
     ) -> anyhow::Result<()> {
+        let begun = clock::thread_cpu_time();
         let slots: Vec<_> = self.tracer.connections().collect();
+        let (read, reading) = (slots.len(), clock::thread_cpu_time());
         // Whatever ended until now is told before the counters and the list say that it is gone.
         self.drain_all()?;
         let undestroyed = self.take_slots(slots)?;
         match inventory {
             Ok(mut inventory) => {
                 self.warn_of_gaps(&inventory);
+                let (listed, listing) = (inventory.sockets.len(), inventory.listing);
+                let holding = inventory.holding;
                 inventory.sockets.extend(undestroyed);
                 self.keep_wanted(&mut inventory.sockets)?;
                 self.tell(&Fact::Event(inventory.into_event()))?;
+                log::debug!(
+                    "CPU time: {read} connections read in {:?} and taken in in {:?}, {listed} sockets listed \
+                     in {listing:?}, their holders found in {holding:?}",
+                    reading.saturating_sub(begun),
+                    clock::thread_cpu_time().saturating_sub(reading),
+                );
             }
             Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
         }

@@ -12,10 +12,12 @@ use crate::stacks::{Quality, Shortfall};
 impl Collector {
     /// Has the table judged, and what has changed printed.
     pub(in crate::pipeline) fn judge(&mut self) -> anyhow::Result<()> {
+        let begun = clock::thread_cpu_time();
         self.look_for_exits()?;
         self.look_for_gone_users()?;
         let counts = self.event_counts();
         self.tell(&Fact::Judge(counts))?;
+        log::debug!("CPU time: judged in {:?}", clock::thread_cpu_time().saturating_sub(begun));
         let tracing = || Tracing {
             counters: self.tracer.counters(),
             undecodable: self.events.undecodable,
