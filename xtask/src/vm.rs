@@ -19,19 +19,26 @@ use self::kernels::Kernels;
 use self::machine::Machine;
 use self::outcome::{Ending, Outcome};
 use self::plan::Run;
-use crate::{build, setup, toolchain::target_directory};
+use crate::{
+    build,
+    setup::{self, Language, Need},
+    toolchain::target_directory,
+};
+
+/// What it takes to fill the machines and to boot them. The client programs are in C.
+const NEEDS: &[Need] =
+    &[Need::Build, Need::Database, Need::Tests, Need::Corpus(Language::C), Need::Machines];
 
 /// Writes newer packages into the list of kernels.
 pub(crate) fn update(workspace: &Path) -> Result<()> {
-    setup::run(workspace, &[setup::Need::Machines])?;
+    setup::run(workspace, &[Need::Machines])?;
     Kernels::read(workspace)?.update(workspace, &target_directory(workspace))
 }
 
 /// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs' names
 /// hold all of `filters`. The latter also writes `docs/kernels.md`, from the latest results of all runs.
 pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<()> {
-    use setup::Need;
-    setup::run(workspace, &[Need::Build, Need::Database, Need::Tests, Need::Machines])?;
+    setup::run(workspace, NEEDS)?;
     let began = Instant::now();
     let target = target_directory(workspace);
     let directory = target.join("vm");
