@@ -3,13 +3,12 @@
 //!
 //! Tests whose names begin alike belong to machines that were booted alike.
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use tests::suite::finish;
+use tests::mounts::{mount, unmount};
+use tests::suite::{as_nobody, finish};
 use tests::{Suite, Test, TraceBuilder, test};
 
 /// Capabilities by name and number, as `linux/capability.h` has them.
@@ -104,9 +103,9 @@ fn with_capabilities(suite: &Suite, capabilities: &[(&str, u32)]) -> Command {
     let list = capabilities
         .iter()
         .fold("-all".to_owned(), |list, (_, number)| format!("{list},+cap_{number}"));
-    let mut command = Command::new("setpriv");
+    let mut command = as_nobody();
     command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
+        .arg("--no-new-privs")
         .args([&format!("--inh-caps={list}"), &format!("--ambient-caps={list}")])
         .arg(format!("--bounding-set={list}"))
         .arg(suite.tool_path());
@@ -163,43 +162,28 @@ fn unprivileged_bpf_disabled(suite: &Suite) -> Result<()> {
 }
 
 fn without_tracefs(suite: &Suite) -> Result<()> {
-    let path = c"/sys/kernel/tracing";
-    // SAFETY: the path is terminated.
-    let result = unsafe { libc::umount(path.as_ptr()) };
-    ensure!(result == 0, "umount: {}", io::Error::last_os_error());
+    const PLACE: &str = "/sys/kernel/tracing";
+    unmount(PLACE)?;
     let done = works(suite, suite.tool()).and_then(|()| works(suite, by_kprobes(suite.tool())));
-    mount("/sys/kernel/tracing", "tracefs")?;
+    mount(PLACE, "tracefs", "")?;
     done
 }
 
 fn little_locked_memory(suite: &Suite) -> Result<()> {
-    let mut command = Command::new("prlimit");
-    command.arg("--memlock=65536:65536").arg("setpriv");
     let tool = with_capabilities(suite, &DOCUMENTED);
-    command.args(tool.get_args());
+    let mut command = Command::new("prlimit");
+    command.arg("--memlock=65536:65536").arg(tool.get_program()).args(tool.get_args());
     works(suite, command)
 }
 
 fn without_btf(suite: &Suite) -> Result<()> {
     const PLACE: &str = "/sys/kernel/btf";
-    mount(PLACE, "tmpfs")?;
+    mount(PLACE, "tmpfs", "")?;
     let done = refused(suite.tool(), &["BTF", "CONFIG_DEBUG_INFO_BTF"]);
-    let path = CString::new(PLACE)?;
-    // SAFETY: the path is terminated.
-    let result = unsafe { libc::umount(path.as_ptr()) };
-    ensure!(result == 0, "umount: {}", io::Error::last_os_error());
+    unmount(PLACE)?;
     done
 }
 
 fn confidentiality_is_refused(suite: &Suite) -> Result<()> {
     refused(suite.tool(), &["lockdown", "confidentiality"])
-}
-
-fn mount(place: &str, kind: &str) -> Result<()> {
-    let (to, kind) = (CString::new(place)?, CString::new(kind)?);
-    // SAFETY: all strings are terminated, and no options are given.
-    let result =
-        unsafe { libc::mount(kind.as_ptr(), to.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
-    ensure!(result == 0, "mounting {place}: {}", io::Error::last_os_error());
-    Ok(())
 }
