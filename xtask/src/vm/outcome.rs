@@ -107,16 +107,6 @@ impl Outcome {
         }
     }
 
-    /// What an earlier run's results say.
-    pub(super) fn of(results: &str) -> Self {
-        let mut outcome = Self::new();
-        results.lines().for_each(|line| outcome.hear(line.trim_end_matches('\r')));
-        if outcome.done {
-            outcome.ending = Ending::Whole;
-        }
-        outcome
-    }
-
     /// Takes in a line of results.
     pub(super) fn hear(&mut self, line: &str) {
         match Line::read(line) {
