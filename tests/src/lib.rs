@@ -41,6 +41,7 @@ pub mod fake_server;
 pub mod golang;
 pub mod http;
 pub mod leftovers;
+pub mod mounts;
 pub mod namespace;
 pub mod native;
 pub mod need;

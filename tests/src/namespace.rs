@@ -27,8 +27,7 @@ impl Namespace {
             // SAFETY: unshare changes only the network namespace of this thread, which ends here.
             let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
             ensure!(unshared == 0, "unshare: {}", io::Error::last_os_error());
-            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-            ensure!(up.success(), "`ip link set lo up` failed");
+            raise_loopback()?;
             let handle = File::open("/proc/thread-self/ns/net").context("namespace")?;
             Ok((Self { handle }, inside()?))
         })
@@ -80,6 +79,17 @@ impl Namespace {
         }
         Ok(())
     }
+}
+
+/// Brings up the loopback of the network namespace that this thread is in.
+///
+/// # Errors
+///
+/// When `ip` is missing or refuses.
+pub fn raise_loopback() -> Result<()> {
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
+    ensure!(up.success(), "`ip link set lo up` failed");
+    Ok(())
 }
 
 /// Runs `body` on a thread of its own.

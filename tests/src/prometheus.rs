@@ -1,7 +1,7 @@
 //! A Prometheus of the test's own, with the rules of this repository.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::process::{Running, eventually};
+use crate::server::free_port;
 
 /// The repository's file of this name below `deploy/`.
 #[must_use]
@@ -45,8 +46,8 @@ impl Prometheus {
                    static_configs: [{{targets: ['{target}']}}]\n"
             ),
         )?;
-        // The port is free for the moment; whoever takes it first is noticed below.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        // Whoever takes the port first is noticed below.
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", directory.join("prometheus.yaml").display()))

@@ -120,8 +120,8 @@ impl Suite {
     pub fn tool_as_nobody(&self) -> Result<Command> {
         let copy = self.directory()?.join("pgsocktrace");
         fs::copy(&self.tool, &copy)?;
-        let mut command = clean(Command::new("setpriv"));
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
+        let mut command = as_nobody();
+        command.arg(copy);
         Ok(command)
     }
 
@@ -240,6 +240,15 @@ pub(crate) fn clean(mut command: Command) -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// What runs the program that is added to its arguments as a user without any privileges, free of the
+/// environment's options.
+#[must_use]
+pub fn as_nobody() -> Command {
+    let mut command = clean(Command::new("setpriv"));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command
 }
 

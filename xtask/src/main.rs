@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result};
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  setup  install what the other commands need, where something is missing
+  setup  install what the other commands but `test cluster` need, where something is missing
   build  build the kernel programs and target/release/pgsocktrace
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included

@@ -49,7 +49,7 @@ pub(crate) enum Need {
     Corpus(Language),
 }
 
-/// All needs.
+/// All needs but the cluster's, which one command alone has and few will run.
 pub(crate) const EVERYTHING: &[Need] = &[
     Need::Build,
     Need::Database,
@@ -58,6 +58,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Bench,
     Need::Image,
     Need::GoReleases,
+    Need::Machines,
     Need::Corpus(Language::C),
     Need::Corpus(Language::Go),
     Need::Corpus(Language::Java),

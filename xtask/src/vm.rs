@@ -14,24 +14,33 @@ mod stock;
 use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Result, bail, ensure};
+use jiff::Timestamp;
 
 use self::kernels::Kernels;
 use self::machine::Machine;
 use self::outcome::{Ending, Outcome};
+use self::page::Done;
 use self::plan::Run;
-use crate::{build, setup, toolchain::target_directory};
+use crate::{
+    build,
+    setup::{self, Language, Need},
+    toolchain::target_directory,
+};
+
+/// What it takes to fill the machines and to boot them. The client programs are in C.
+const NEEDS: &[Need] =
+    &[Need::Build, Need::Database, Need::Tests, Need::Corpus(Language::C), Need::Machines];
 
 /// Writes newer packages into the list of kernels.
 pub(crate) fn update(workspace: &Path) -> Result<()> {
-    setup::run(workspace, &[setup::Need::Machines])?;
+    setup::run(workspace, &[Need::Machines])?;
     Kernels::read(workspace)?.update(workspace, &target_directory(workspace))
 }
 
 /// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs' names
-/// hold all of `filters`. The latter also writes `docs/kernels.md`, from the latest results of all runs.
+/// hold all of `filters`. Everything without a filter also writes `docs/kernels.md`.
 pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<()> {
-    use setup::Need;
-    setup::run(workspace, &[Need::Build, Need::Database, Need::Tests, Need::Machines])?;
+    setup::run(workspace, NEEDS)?;
     let began = Instant::now();
     let target = target_directory(workspace);
     let directory = target.join("vm");
@@ -64,20 +73,19 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         };
         let outcome = machine.run(|line| println!("{line}"))?;
         conclude(run, &outcome, &directory);
-        done.push((run, outcome));
+        let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
+        done.push(Done { run, kernel, outcome, date });
     }
     println!(
         "\nvirtual machines: {} in {} s",
-        page::tally(done.iter().map(|(_, outcome)| outcome)),
+        page::tally(done.iter().map(|done| &done.outcome)),
         began.elapsed().as_secs()
     );
-    if !quick {
-        let docs = workspace.join("docs");
-        fs::create_dir_all(&docs)?;
-        fs::write(docs.join("kernels.md"), page::write(&plan::everything(&kernels), &directory)?)?;
+    if !quick && filters.is_empty() {
+        fs::write(workspace.join("docs/kernels.md"), page::write(&done)?)?;
     }
-    let bad: Vec<&str> =
-        done.iter().filter(|(_, o)| !o.is_well()).map(|(run, _)| run.name.as_str()).collect();
+    let bad = done.iter().filter(|done| !done.outcome.is_well());
+    let bad: Vec<&str> = bad.map(|done| done.run.name.as_str()).collect();
     if !bad.is_empty() {
         bail!("These runs failed: {}.", bad.join(", "));
     }

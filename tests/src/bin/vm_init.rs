@@ -1,7 +1,6 @@
 //! The first process of a test machine: mounts what programs expect, runs the steps of its plan, and
 //! restarts the machine, which ends it.
 
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -11,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
+use tests::mounts::mount;
+use tests::namespace::raise_loopback;
 use tests::vm::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
 
 /// File systems, with their types and options, in the order in which they are mounted.
@@ -48,8 +49,7 @@ fn work() -> Result<()> {
     load_modules(&Path::new(MODULES).join(&release))?;
     let plan = read_plan()?;
     mount_cgroups(plan.cgroups)?;
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
-    ensure!(up.success(), "`ip link set lo up` failed");
+    raise_loopback()?;
     say(&Line::Up(release))?;
     for step in plan.steps {
         say(&Line::Begin(step.name.clone()))?;
@@ -103,17 +103,6 @@ fn say(line: &Line) -> Result<()> {
 
 fn results() -> Result<File> {
     OpenOptions::new().append(true).open(RESULTS).context(RESULTS)
-}
-
-fn mount(target: &str, kind: &str, options: &str) -> Result<()> {
-    fs::create_dir_all(target).with_context(|| target.to_owned())?;
-    let (to, kind, options) = (CString::new(target)?, CString::new(kind)?, CString::new(options)?);
-    // SAFETY: all pointers are to terminated strings that live until the call returns.
-    let result = unsafe {
-        libc::mount(kind.as_ptr(), to.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
-    };
-    ensure!(result == 0, "mounting {target}: {}", io::Error::last_os_error());
-    Ok(())
 }
 
 fn mount_cgroups(cgroups: Cgroups) -> Result<()> {

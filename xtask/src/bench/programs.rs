@@ -1,7 +1,8 @@
 //! What the kernel counts about BPF programs: runs, and the time that they took.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{fs, process::Command};
 
+use ::tests::bpf::programs_of;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ pub(super) struct Statistics {
 pub(super) struct Counters(Vec<Counter>);
 
 struct Counter {
-    id: u64,
+    id: u32,
     name: String,
     runs: u64,
     nanoseconds: u64,
@@ -46,7 +47,8 @@ impl Statistics {
     /// Reads the counters of all programs that a process holds; without the switch they stand still.
     pub(super) fn of(&self, pid: u32) -> Result<Counters> {
         let shown = process::output(Command::new("bpftool").args(["prog", "show", "-j"]))?;
-        let ids = held_by(pid).with_context(|| format!("Cannot look at process {pid}"))?;
+        // bpftool can tell whose programs they are only where it can load one of its own.
+        let ids = programs_of(pid).with_context(|| format!("Cannot look at process {pid}"))?;
         read(&serde_json::from_str(&shown)?, &ids).context("bpftool shows no programs.")
     }
 }
@@ -81,28 +83,16 @@ impl Counters {
     }
 }
 
-/// The programs that a process holds by descriptor. bpftool can tell only where it can load a program
-/// of its own.
-fn held_by(pid: u32) -> std::io::Result<BTreeSet<u64>> {
-    let mut ids = BTreeSet::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // A descriptor may be closed meanwhile.
-        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
-        ids.extend(id.and_then(|id| id.trim().parse::<u64>().ok()));
-    }
-    Ok(ids)
-}
-
 /// Reads what `bpftool prog show -j` printed, of the programs with these `ids`.
-fn read(shown: &Value, ids: &BTreeSet<u64>) -> Option<Counters> {
+fn read(shown: &Value, ids: &[u32]) -> Option<Counters> {
     let counters = shown
         .as_array()?
         .iter()
-        .filter(|program| program["id"].as_u64().is_some_and(|id| ids.contains(&id)))
-        .filter_map(|program| {
+        .filter_map(|program| Some((u32::try_from(program["id"].as_u64()?).ok()?, program)))
+        .filter(|(id, _)| ids.contains(id))
+        .filter_map(|(id, program)| {
             Some(Counter {
-                id: program["id"].as_u64()?,
+                id,
                 name: program["name"].as_str()?.to_owned(),
                 // Absent until the program has run.
                 runs: program["run_cnt"].as_u64().unwrap_or(0),
@@ -128,7 +118,7 @@ mod tests {
                 {"id": 4, "name": "held by nobody"},
             ])
         };
-        let ids = BTreeSet::from([1, 3]);
+        let ids = [1, 3];
         let earlier = read(&program(10, 1000), &ids).unwrap();
         let later = read(&program(30, 5000), &ids).unwrap();
         let costs = later.since(&earlier);

@@ -210,7 +210,7 @@ impl<W: Write> Archive<W> {
 mod tests {
     use super::*;
 
-    /// What cpio itself reads out of an archive.
+    /// The header's magic number and fields, and where names and contents begin.
     #[test]
     fn archives_have_the_known_form() {
         let directory = tempfile::tempdir().unwrap();

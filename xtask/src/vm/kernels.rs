@@ -65,6 +65,8 @@ pub(super) struct Unpacked {
     pub(super) kernel: PathBuf,
     /// What it calls itself.
     pub(super) release: String,
+    /// Debian's version of it.
+    pub(super) version: String,
     /// The modules that are needed, in the order in which they can be loaded.
     pub(super) modules: Vec<PathBuf>,
 }
@@ -117,13 +119,7 @@ impl Kernel {
             }
             suite.unpack(&names(&pins))?;
         }
-        Self::find(&suite.root(), &pins[0].package).context(self.name.clone())
-    }
-
-    /// What the pinned kernel calls itself, and Debian's version of it.
-    pub(super) fn pinned(&self) -> Option<(&str, &str)> {
-        let pin = self.pins.first()?;
-        Some((release(&pin.package), &pin.version))
+        Self::find(&suite.root(), &pins[0]).context(self.name.clone())
     }
 
     /// The newest packages that match.
@@ -132,8 +128,12 @@ impl Kernel {
         self.packages.iter().map(|pattern| newest(suite, pattern)).collect()
     }
 
-    fn find(root: &Path, package: &str) -> Result<Unpacked> {
-        let release = release(package);
+    fn find(root: &Path, pin: &Pin) -> Result<Unpacked> {
+        let release = pin
+            .package
+            .trim_start_matches("linux-image-")
+            .trim_start_matches("linux-binary-unsigned-")
+            .trim_end_matches("-unsigned");
         let first = |places: [String; 2]| {
             let places = places.map(|place| root.join(place));
             places.iter().find(|place| place.exists()).cloned().context("the package lacks a part")
@@ -150,16 +150,8 @@ impl Kernel {
             if packed.exists() { packed } else { plain }
         };
         let modules = MODULES.iter().copied().map(module).collect();
-        Ok(Unpacked { kernel, release: release.to_owned(), modules })
+        Ok(Unpacked { kernel, release: release.into(), version: pin.version.clone(), modules })
     }
-}
-
-/// The release of the kernel in a package of this name.
-fn release(package: &str) -> &str {
-    package
-        .trim_start_matches("linux-image-")
-        .trim_start_matches("linux-binary-unsigned-")
-        .trim_end_matches("-unsigned")
 }
 
 impl Pin {
@@ -178,12 +170,7 @@ fn newest(suite: &Suite, pattern: &str) -> Result<Pin> {
     let (prefix, suffix) = pattern.split_once('*').context("a package's pattern lacks its *")?;
     let mut newest: Option<Pin> = None;
     for name in suite.names(prefix)? {
-        // What stands for the asterisk is a version: other flavours of kernels have words in it.
-        let Some(middle) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix))
-        else {
-            continue;
-        };
-        if middle.contains("rt-") || middle.contains("-cloud") {
+        if !name.strip_prefix(prefix).is_some_and(|rest| rest.ends_with(suffix)) {
             continue;
         }
         for Package { version, sha256 } in suite.versions(&name)? {

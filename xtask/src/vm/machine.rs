@@ -45,7 +45,7 @@ impl Machine<'_> {
     /// went well.
     pub(super) fn run(&self, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         let console = self.directory.join(format!("{}.console", self.name));
-        let results = results(self.directory, self.name);
+        let results = self.directory.join(format!("{}.results", self.name));
         for file in [&console, &results] {
             File::create(file).with_context(|| file.display().to_string())?;
         }
@@ -102,11 +102,6 @@ impl Machine<'_> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
-}
-
-/// Where the results of a run are kept.
-pub(super) fn results(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{name}.results"))
 }
 
 fn has_panicked(console: &Path) -> Result<bool> {

@@ -107,16 +107,6 @@ impl Outcome {
         }
     }
 
-    /// What an earlier run's results say.
-    pub(super) fn of(results: &str) -> Self {
-        let mut outcome = Self::new();
-        results.lines().for_each(|line| outcome.hear(line.trim_end_matches('\r')));
-        if outcome.done {
-            outcome.ending = Ending::Whole;
-        }
-        outcome
-    }
-
     /// Takes in a line of results.
     pub(super) fn hear(&mut self, line: &str) {
         match Line::read(line) {
@@ -143,9 +133,12 @@ impl Outcome {
         self.done
     }
 
-    /// Whether everything went as it should.
+    /// Whether everything went as it should. A machine is given all that its tests need, so that none
+    /// may be skipped.
     pub(super) fn is_well(&self) -> bool {
-        self.ending == Ending::Whole && self.count(Fate::Failed) == 0
+        self.ending == Ending::Whole
+            && self.count(Fate::Failed) == 0
+            && self.count(Fate::Skipped) == 0
     }
 
     /// How many tests had this fate.
@@ -184,6 +177,18 @@ mod tests {
         assert_eq!(counts, [1, 1, 1]);
         assert_eq!(outcome.release.as_deref(), Some("6.1"));
         assert!(outcome.is_done() && !outcome.is_well());
+    }
+
+    #[test]
+    fn well_is_what_ended_without_a_test_that_failed_or_was_skipped() {
+        let run = |fate: &str, ending| {
+            let lines = format!("@vm begin a\ntest x ... ok\ntest y ... {fate}\n@vm end a 0\n");
+            Outcome { ending, ..hear(&lines) }.is_well()
+        };
+        assert!(run("ok", Ending::Whole));
+        assert!(!run("ok", Ending::Hang));
+        assert!(!run("FAILED", Ending::Whole));
+        assert!(!run("ignored", Ending::Whole));
     }
 
     #[test]

@@ -1,19 +1,12 @@
-//! `docs/kernels.md`, made of the results that runs have left behind.
+//! `docs/kernels.md`, made of what all runs came to.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use anyhow::Result;
 
-use super::machine::results;
-use super::outcome::{Fate, Outcome, Tests};
+use super::kernels::Unpacked;
+use super::outcome::{Ending, Fate, Outcome, Tests};
 use super::plan::{Run, Topic};
-use crate::process::output;
 
 /// The page's first lines.
 const PREFACE: &str = "\
@@ -34,44 +27,31 @@ and the state is unknown until the next message.
 ";
 
 /// A run and what it came to.
-struct Done<'a> {
-    run: &'a Run<'a>,
-    outcome: Outcome,
-    /// The day on which it was made.
-    date: String,
+pub(super) struct Done<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) kernel: &'a Unpacked,
+    pub(super) outcome: Outcome,
+    /// The day on which it ended, as UTC has it.
+    pub(super) date: String,
 }
 
-/// The page about `runs`, whose results lie in `directory`. Those of another kernel than the pinned one do
-/// not count.
-pub(super) fn write(runs: &[Run<'_>], directory: &Path) -> Result<String> {
-    let mut done = Vec::new();
-    let mut missing = Vec::new();
-    for run in runs {
-        match read(run, &results(directory, &run.name))? {
-            Some(one) => done.push(one),
-            None => missing.push(format!("`{}`", run.name)),
-        }
-    }
+/// The page about these runs.
+pub(super) fn write(done: &[Done<'_>]) -> Result<String> {
     let mut page = String::from(PREFACE);
     writeln!(page, "\nAll runs: {}.", tally(done.iter().map(|done| &done.outcome)))?;
-    if !missing.is_empty() {
-        writeln!(page, "Not yet run: {}.", missing.join(", "))?;
-    }
-    loading(&mut page, &done)?;
-    behaviour(&mut page, &done)?;
-    configurations(&mut page, &done)?;
-    said(&mut page, &done)?;
+    loading(&mut page, done)?;
+    behaviour(&mut page, done)?;
+    configurations(&mut page, done)?;
+    said(&mut page, done)?;
     Ok(page)
 }
 
-fn read<'a>(run: &'a Run<'a>, path: &PathBuf) -> Result<Option<Done<'a>>> {
-    let Ok(text) = fs::read(path) else { return Ok(None) };
-    let outcome = Outcome::of(&String::from_utf8_lossy(&text));
-    if outcome.release.as_deref() != run.kernel.pinned().map(|(release, _)| release) {
-        return Ok(None);
+/// What the tests of a run came to, and what broke it off if anything did.
+fn ended(tests: String, outcome: &Outcome) -> String {
+    match outcome.ending {
+        Ending::Whole => tests,
+        ending => format!("{tests} **did not end: {ending}**"),
     }
-    let date = output(Command::new("date").args(["-u", "+%Y-%m-%d", "-r"]).arg(path))?;
-    Ok(Some(Done { run, outcome, date: date.trim().to_owned() }))
 }
 
 /// What loads where, and whether all hooks tell the same of one history.
@@ -84,13 +64,14 @@ fn loading(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "is watched with all of them at once: they have to report the same.\n")?;
     writeln!(page, "| Linux | Debian's version | hooks that work | tests | date |")?;
     writeln!(page, "|---|---|---|---|---|")?;
-    for Done { run, outcome, date } in about_loading(done) {
+    for Done { run, kernel, outcome, date } in about_loading(done) {
         let flavours = match run.kernel.flavours.join(", ") {
             none if none.is_empty() => "none: refused".into(),
             some => some,
         };
-        let (release, version) = run.kernel.pinned().unwrap_or_default();
-        writeln!(page, "| {release} | {version} | {flavours} | {} | {date} |", tally([outcome]))?;
+        let Unpacked { release, version, .. } = kernel;
+        let tests = ended(tally([outcome]), outcome);
+        writeln!(page, "| {release} | {version} | {flavours} | {tests} | {date} |")?;
     }
     Ok(())
 }
@@ -107,10 +88,11 @@ fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     )?;
     writeln!(page, "| Linux | hooks | tests | date |")?;
     writeln!(page, "|---|---|---|---|")?;
-    for Done { run, outcome, date } in done {
+    for Done { run, outcome, date, .. } in done {
         let Topic::Behaviour(flavour) = &run.topic else { continue };
         let counts: Vec<String> = outcome.steps.iter().map(counts).collect();
-        writeln!(page, "| {} | {flavour} | {} | {date} |", run.kernel.name, counts.join(", "))?;
+        let tests = ended(counts.join(", "), outcome);
+        writeln!(page, "| {} | {flavour} | {tests} | {date} |", run.kernel.name)?;
     }
     Ok(())
 }
@@ -120,7 +102,7 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "\n## Configurations\n")?;
     writeln!(page, "| Linux | configured | works, or is refused with the mend | date |")?;
     writeln!(page, "|---|---|---|---|")?;
-    for Done { run, outcome, date } in done {
+    for Done { run, outcome, date, .. } in done {
         let Topic::Configuration(words) = run.topic else { continue };
         let tests = outcome.steps.iter().flat_map(|step| &step.fates);
         let names: Vec<String> = tests
@@ -130,7 +112,8 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
                 Fate::Skipped => format!("`{name}` skipped"),
             })
             .collect();
-        writeln!(page, "| {} | {words} | {} | {date} |", run.kernel.name, names.join(", "))?;
+        let tests = ended(names.join(", "), outcome);
+        writeln!(page, "| {} | {words} | {tests} | {date} |", run.kernel.name)?;
     }
     Ok(())
 }
@@ -169,4 +152,41 @@ pub(super) fn tally<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Stri
         skipped += outcome.count(Fate::Skipped);
     }
     format!("{passed} passed, {failed} failed, {skipped} skipped")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{kernels::Kernels, plan};
+    use super::*;
+
+    #[test]
+    fn runs_that_were_broken_off_are_told() {
+        let kernels: Kernels = toml::from_str(
+            "[[kernel]]\nname = '6.1'\nsuite = 'bookworm'\nflavours = ['b']\npackages = []\npins = []",
+        )
+        .unwrap();
+        let kernel = Unpacked {
+            kernel: "vmlinuz".into(),
+            release: "6.1.0-50".into(),
+            version: "6.1.176-1".into(),
+            modules: Vec::new(),
+        };
+        for (ending, said) in [
+            (Ending::Whole, "| 1 passed, 0 failed, 0 skipped | 2026-01-31 |"),
+            (
+                Ending::Hang,
+                "| 1 passed, 0 failed, 0 skipped **did not end: it hung** | 2026-01-31 |",
+            ),
+        ] {
+            let mut outcome = Outcome::new();
+            for line in ["@vm begin hooks", "test b_attaches ... ok", "@vm end hooks 0"] {
+                outcome.hear(line);
+            }
+            outcome.ending = ending;
+            let run = &plan::quick(&kernels)[0];
+            let date = "2026-01-31".to_owned();
+            let page = write(&[Done { run, kernel: &kernel, outcome, date }]).unwrap();
+            assert!(page.contains(&format!("| 6.1.0-50 | 6.1.176-1 | b {said}\n")), "{page}");
+        }
+    }
 }
