@@ -31,6 +31,7 @@ const DOCUMENT: &[(&str, Kind)] = &[
     ("ports", List),
     ("events", Map),
     ("stack_quality", Map),
+    ("stack_copies", Map),
     ("cost", Map),
     ("processes", List),
     ("connections", List),
@@ -43,6 +44,9 @@ const EVENTS: &[(&str, Kind)] = &[("received", Number), ("lost", Number), ("reco
 
 const STACK_QUALITY: &[(&str, Kind)] =
     &[("complete", Number), ("truncated", Number), ("none", Number), ("reasons", Map)];
+
+const STACK_COPIES: &[(&str, Kind)] =
+    &[("recorded", Number), ("over_budget", Number), ("no_slot", Number), ("unreadable", Number)];
 
 /// The kernel tells only those with `CAP_SYS_ADMIN` what its programs cost.
 const COST: &[(&str, Kind)] = &[("kernel_cores", NumberOrNull), ("collector_cores", Number)];
@@ -171,6 +175,7 @@ pub fn check(document: &Value) -> Result<()> {
     ensure!(document["schema"] == "pgsocktrace.report/1", "schema is {}", document["schema"]);
     fields(&document["events"], EVENTS).context("events")?;
     fields(&document["stack_quality"], STACK_QUALITY).context("stack_quality")?;
+    fields(&document["stack_copies"], STACK_COPIES).context("stack_copies")?;
     fields(&document["cost"], COST).context("cost")?;
     for process in elements(&document["processes"]) {
         fields(process, PROCESS).context("processes")?;

@@ -19,8 +19,10 @@ use crate::{
 /// What a measurement is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// What tracing costs.
-    Cost,
+    /// What tracing costs, in all parts or some; writes `docs/performance.md` if it is all.
+    Cost(Vec<usize>),
+    /// Holds connections for a measurement of that: port, number of the first, and how many.
+    Hold(u16, usize, usize),
     /// How many stacks are complete and right; writes `docs/stacks.md`.
     Stacks,
     /// What judging many connections takes, in made-up histories.
@@ -33,23 +35,26 @@ impl Subject {
     /// The subject of this name; costs when none is given.
     pub(crate) fn named(arguments: &[String]) -> Option<Self> {
         match arguments {
-            [] => Some(Self::Cost),
             [one] if one == "stacks" => Some(Self::Stacks),
             [one] if one == "scale" => Some(Self::Scale),
             [one, rest @ ..] if one == "detect" => detect::Choice::read(rest).map(Self::Detect),
-            _ => None,
+            [one, port, first, count] if one == "hold" => {
+                Some(Self::Hold(port.parse().ok()?, first.parse().ok()?, count.parse().ok()?))
+            }
+            parts => cost::chosen(parts).map(Self::Cost),
         }
     }
 }
 
 /// Measures, and prints or writes what came out.
 pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
-    use setup::Need::{Bench, Build, Database};
+    use setup::Need::{Bench, Build, Database, Peers};
     match subject {
-        Subject::Cost => {
-            prepare(workspace, &[Build, Database, Bench])?;
-            cost::run(workspace)
+        Subject::Cost(parts) => {
+            prepare(workspace, &[Build, Database, Bench, Peers])?;
+            cost::run(workspace, &parts)
         }
+        Subject::Hold(port, first, count) => cost::hold(port, first, count),
         Subject::Stacks => {
             // The programs whose stacks are compared are those of the tests.
             prepare(workspace, setup::EVERYTHING)?;

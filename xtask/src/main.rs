@@ -29,7 +29,7 @@ Usage: cargo xtask COMMAND
   demo   trace an order service that leaks PostgreSQL connections, for half a minute
   test   run every test, those on the running kernel and a real PostgreSQL included
          `test cluster`: the DaemonSet on a real Kubernetes, which it builds first
-  bench  measure what tracing costs; `bench stacks`: how many stacks are complete and right;
+  bench  measure what tracing costs, beside what others cost: `bench [PART…]`; `bench stacks`: how many stacks are complete and right;
          `bench scale`: what judging a million connections takes;
          `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
   dist   pack the static program with its manual, completions, licences and bill of materials

@@ -37,6 +37,8 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
+    /// Measuring what others cost.
+    Peers,
     /// Building the container image.
     Image,
     /// Building and running Kubernetes.
@@ -171,6 +173,12 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || ["xz", "setpriv", "prlimit"].iter().all(|tool| which(tool).is_some()),
         packages: &["xz-utils", "util-linux"],
         elsewhere: "Install xz and util-linux.",
+    },
+    Requirement {
+        need: Need::Peers,
+        present: || ["bpftrace", "tcplife", "tcpstates"].iter().all(|tool| which(tool).is_some()),
+        packages: &["bpftrace", "libbpf-tools"],
+        elsewhere: "Install bpftrace and libbpf-tools.",
     },
     Requirement {
         need: Need::Bench,

@@ -67,6 +67,8 @@ pub struct Counters {
     pub lost: [u64; kind::COUNT],
     /// Connections not traced because the table was full.
     pub table_full: u64,
+    /// Stacks copied.
+    pub stacks_copied: u64,
     /// Stacks not copied because the budget was used up.
     pub stacks_over_budget: u64,
     /// Stacks not copied because the connection has no slot in the flight recorder.
@@ -268,6 +270,7 @@ impl Tracer {
             sent: by_kind(counter::SENT),
             lost: by_kind(counter::LOST),
             table_full: sum(counter::TABLE_FULL),
+            stacks_copied: sum(counter::STACKS),
             stacks_over_budget: sum(counter::STACKS_OVER_BUDGET),
             stacks_no_slot: sum(counter::STACKS_NO_SLOT),
             stacks_unreadable: sum(counter::STACKS_UNREADABLE),

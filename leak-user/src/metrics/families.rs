@@ -132,6 +132,13 @@ impl Builder<'_> {
         let qualities =
             [("complete", stacks.complete), ("truncated", stacks.truncated), ("none", stacks.none)];
         self.by(&names::STACKS, "quality", qualities);
+        let copies = [
+            ("recorded", counters.stacks_copied),
+            ("over_budget", counters.stacks_over_budget),
+            ("no_slot", counters.stacks_no_slot),
+            ("unreadable", counters.stacks_unreadable),
+        ];
+        self.by(&names::STACK_COPIES, "result", copies);
         let runs = tracing.programs.iter();
         let time =
             runs.clone().map(|runs| (labelled("program", &runs.program), runs.time.as_secs_f64()));

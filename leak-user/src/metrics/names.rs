@@ -79,6 +79,8 @@ names! {
         "Corrections after the kernel's own list of sockets.";
     STACKS = COUNTER "stacks_total"
         "Stacks that were wanted, by how they came out.";
+    STACK_COPIES = COUNTER "stack_copies_total"
+        "Stacks of connects and requests, by whether the kernel programs copied them.";
     BPF_RUN_TIME = COUNTER "bpf_run_time_seconds_total"
         "Time that the kernel has spent in each of this tracer's programs.";
     BPF_RUN_COUNT = COUNTER "bpf_run_count_total"

@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::event::{Event, StackId, StackRole, TcpState, WireState};
 use crate::process::{Pod, ProcessInfo};
 use crate::report::output::Output;
-use crate::report::{Clock, EventCounts, RunInfo};
+use crate::report::{Clock, EventCounts, RunInfo, StackCopies};
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, caller, endpoints, listed, secs, usage};
 
@@ -111,6 +111,7 @@ fn story() -> Told {
             lost: 0,
             stacks_skipped: 0,
             stacks: StackCounts::default(),
+            copies: StackCopies { recorded: number, ..StackCopies::default() },
             cost: Cost { collector: Duration::from_millis(number), ..Cost::default() },
         };
         told.push((secs(at + 2.0), Fact::Judge(counts)));
@@ -123,7 +124,8 @@ fn story() -> Told {
     stacks.add(Quality::None, Some(Shortfall::NotRecorded));
     let kernel = Sample { busy: Duration::from_nanos(7), watched: Duration::from_secs(1) };
     let cost = Cost { kernel: Some(kernel), ..Cost::default() };
-    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks, cost };
+    let copies = StackCopies::default();
+    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks, copies, cost };
     told.push((secs(152.0), Fact::End(counts)));
     told
 }

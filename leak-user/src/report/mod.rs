@@ -57,9 +57,35 @@ pub struct EventCounts {
     pub stacks_skipped: u64,
     /// How the stacks that were wanted came out.
     pub stacks: StackCounts,
+    /// How the kernel programs fared with copying stacks.
+    #[serde(default)]
+    pub copies: StackCopies,
     /// What tracing has cost.
     #[serde(default)]
     pub cost: Cost,
+}
+
+/// Stacks of connects and requests, by what the kernel programs did with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackCopies {
+    /// Copied.
+    pub recorded: u64,
+    /// Left out because the second's budget was spent.
+    pub over_budget: u64,
+    /// Left out because the connection has no slot in the flight recorder.
+    pub no_slot: u64,
+    /// Not readable.
+    pub unreadable: u64,
+}
+
+impl StackCopies {
+    /// The share that was copied; `None` when there was nothing to copy.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        let Self { recorded, over_budget, no_slot, unreadable } = *self;
+        let all = recorded + over_budget + no_slot + unreadable;
+        (all > 0).then(|| recorded as f64 / all as f64)
+    }
 }
 
 /// Everything that a report is made from, at one moment.

@@ -12,9 +12,9 @@ use crate::detect::{Reason, Severity, StackOf};
 use crate::event::{ProcessKey, StackId, TcpState, Use, WireState};
 use crate::findings::Finding;
 use crate::process::Pod;
-use crate::report::Snapshot;
 use crate::report::clock::rfc3339;
 use crate::report::next_step::next_step;
+use crate::report::{Snapshot, StackCopies};
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::{Connection, ProcessTally};
 use servers::{ServerModel, SessionModel};
@@ -33,6 +33,7 @@ pub(super) struct Report<'a> {
     ports: &'a [u16],
     events: EventsModel,
     stack_quality: StackQualityModel,
+    stack_copies: StackCopies,
     cost: CostModel,
     processes: Vec<ProcessModel<'a>>,
     connections: Vec<ConnectionModel<'a>>,
@@ -206,6 +207,7 @@ impl<'a> Report<'a> {
                 reconciled: table.losses().reconciled(),
             },
             stack_quality: StackQualityModel::new(&events.stacks),
+            stack_copies: events.copies,
             cost: CostModel {
                 kernel_cores: events.cost.kernel_cores(),
                 collector_cores: events.cost.collector_cores(),

@@ -9,7 +9,7 @@ use crate::detect::{Thresholds, evaluate};
 use crate::event::{StackId, Timestamp, WireState};
 use crate::findings::{Change, Ledger};
 use crate::process::{Pod, ProcessInfo};
-use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
+use crate::report::{Clock, EventCounts, RunInfo, Snapshot, StackCopies};
 use crate::stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use crate::table::testing::{APP, World, secs};
 
@@ -91,6 +91,7 @@ impl Run {
                 lost: 0,
                 stacks_skipped: 1,
                 stacks: counts(),
+                copies: StackCopies { recorded: 99, over_budget: 1, ..StackCopies::default() },
                 cost: cost(),
             },
             now: secs(at),

@@ -13,7 +13,7 @@ pub use style::Paint;
 use crate::cost::Cost;
 use crate::detect::{Severity, plural};
 use crate::findings::{Change, Finding};
-use crate::report::Snapshot;
+use crate::report::{Snapshot, StackCopies};
 use crate::stacks::StackCounts;
 use finding::Shown;
 use style::{Tone, printable};
@@ -149,6 +149,7 @@ fn write_summary(
         plural_of(events.stacks_skipped, "stack")
     )?;
     write_stack_quality(out, paint, &events.stacks)?;
+    write_copies(out, paint, &events.copies)?;
     write_cost(out, paint, &events.cost)?;
     if losses.refused + losses.untracked > 0 {
         let note = format!(
@@ -185,6 +186,22 @@ fn write_stack_quality(
         "stacks: {complete} complete, {truncated} truncated, {none} none ({})",
         reasons.join("; ")
     );
+    writeln!(out, "{}", paint.tone(Tone::Dim, &note))
+}
+
+/// One line, when not every stack was copied.
+fn write_copies(out: &mut impl io::Write, paint: Paint, copies: &StackCopies) -> io::Result<()> {
+    let StackCopies { recorded: _, over_budget, no_slot, unreadable } = *copies;
+    let Some(share) = copies.share().filter(|share| *share < 1.0) else { return Ok(()) };
+    let reasons = [
+        (over_budget, "over the budget (--stack-budget)"),
+        (no_slot, "without a slot (--stack-slots)"),
+        (unreadable, "unreadable"),
+    ];
+    let reasons = reasons.iter().filter(|(count, _)| *count > 0);
+    let reasons: Vec<_> = reasons.map(|(count, why)| format!("{count} {why}")).collect();
+    let share = share * 100.0;
+    let note = format!("{share:.1} % of stacks recorded, not {}", reasons.join("; "));
     writeln!(out, "{}", paint.tone(Tone::Dim, &note))
 }
 

@@ -1,7 +1,8 @@
-//! Connections by the thousand, to a listener of our own that speaks no protocol.
+//! Connections by the thousand, to a listener of our own that speaks as much of the protocol as it must.
 
 use std::{
-    io,
+    hint::black_box,
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     thread,
@@ -9,6 +10,18 @@ use std::{
 };
 
 use anyhow::Result;
+
+/// "Protocol 3.0, user u, database d": <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+const STARTUP: &[u8] = b"\x00\x00\x00\x1b\x00\x03\x00\x00user\0u\0database\0d\0\0";
+
+/// AuthenticationOk and ReadyForQuery.
+const WELCOME: &[u8] = b"R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I";
+
+/// A query.
+const REQUEST: &[u8] = b"Q\x00\x00\x00\x0dselect 1\0";
+
+/// ReadyForQuery, idle.
+const READY: &[u8] = b"Z\x00\x00\x00\x05I";
 
 /// A listener on a free port of loopback.
 pub(super) struct Server {
@@ -37,12 +50,120 @@ impl Server {
         Ok((client, server))
     }
 
-    /// Connects and closes in a loop on several threads; returns connections per second.
+    /// Sends so many requests on one connection, one after the other, from deep in a stack, and has
+    /// each answered. Returns how many sends began a request.
+    pub(super) fn converse(&self, requests: u64) -> Result<u64> {
+        self.talk(
+            |mut client| {
+                for _ in 0..requests {
+                    client.write_all(REQUEST)?;
+                    client.read_exact(&mut [0; READY.len()])?;
+                }
+                Ok(())
+            },
+            |mut server| {
+                for _ in 0..requests {
+                    server.read_exact(&mut [0; REQUEST.len()])?;
+                    server.write_all(READY)?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(requests + 1)
+    }
+
+    /// The same, but so many a second for so long.
+    pub(super) fn converse_at(&self, pace: u32, duration: Duration) -> Result<()> {
+        let requests = (f64::from(pace) * duration.as_secs_f64()) as u64;
+        self.talk(
+            |mut client| {
+                let start = Instant::now();
+                for number in 0..requests {
+                    let due = start + duration.mul_f64(number as f64 / requests as f64);
+                    // Sleeps last a little longer than they should; what is late is made up for.
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    client.write_all(REQUEST)?;
+                    client.read_exact(&mut [0; READY.len()])?;
+                }
+                Ok(())
+            },
+            |mut server| {
+                for _ in 0..requests {
+                    server.read_exact(&mut [0; REQUEST.len()])?;
+                    server.write_all(READY)?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Sends one request in so many pieces.
+    pub(super) fn send_many(&self, pieces: u64) -> Result<u64> {
+        let row = [b'd', 0, 0, 0, 11, b'a', b' ', b'r', b'o', b'w', b'.', b'\n'];
+        self.talk(
+            |mut client| {
+                client.write_all(REQUEST)?;
+                (0..pieces).try_for_each(|_| client.write_all(&row))
+            },
+            |server| {
+                let all = REQUEST.len() as u64 + pieces * row.len() as u64;
+                io::copy(&mut server.take(all), &mut io::sink()).map(drop)
+            },
+        )?;
+        Ok(pieces)
+    }
+
+    /// Receives one answer in so many pieces.
+    pub(super) fn receive_many(&self, pieces: u64) -> Result<u64> {
+        let row = [b'D', 0, 0, 0, 11, 0, 1, 0, 0, 0, 1, b'1'];
+        self.talk(
+            |mut client| {
+                client.write_all(REQUEST)?;
+                (0..pieces).try_for_each(|_| client.read_exact(&mut row.clone()))
+            },
+            |mut server| {
+                server.read_exact(&mut [0; REQUEST.len()])?;
+                server.write_all(&row.repeat(usize::try_from(pieces).unwrap_or(0)))
+            },
+        )?;
+        Ok(pieces)
+    }
+
+    /// Opens a connection and has both sides talk, once the server is ready.
+    fn talk(
+        &self,
+        client: impl FnOnce(&TcpStream) -> io::Result<()> + Send,
+        server: impl FnOnce(&TcpStream) -> io::Result<()> + Send,
+    ) -> Result<()> {
+        let (mine, mut theirs) = self.connect()?;
+        mine.set_nodelay(true)?;
+        theirs.set_nodelay(true)?;
+        thread::scope(|scope| {
+            let answering = scope.spawn(move || {
+                theirs.read_exact(&mut [0; STARTUP.len()])?;
+                theirs.write_all(WELCOME)?;
+                server(&theirs)
+            });
+            let asking = scope.spawn(move || {
+                deep_down(DEPTH, move || {
+                    (&mine).write_all(STARTUP)?;
+                    (&mine).read_exact(&mut [0; WELCOME.len()])?;
+                    client(&mine)
+                })
+            });
+            for side in [asking, answering] {
+                side.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Connects and closes in a loop on several threads.
     ///
     /// Closes with a reset: thousands of ports in TIME_WAIT would end the run early.
-    pub(super) fn storm(&self, threads: u32, duration: Duration) -> Result<f64> {
+    pub(super) fn storm(&self, threads: u32, duration: Duration) -> Result<Storm> {
         let start = Instant::now();
-        let work = || -> io::Result<u32> {
+        let work = || -> io::Result<u64> {
             let mut count = 0;
             while start.elapsed() < duration {
                 let (client, _server) = self.connect()?;
@@ -56,10 +177,35 @@ impl Server {
             workers
                 .into_iter()
                 .map(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("panicked"))))
-                .collect::<io::Result<Vec<u32>>>()
+                .collect::<io::Result<Vec<u64>>>()
         })?;
-        Ok(f64::from(counts.iter().sum::<u32>()) / start.elapsed().as_secs_f64())
+        Ok(Storm { connections: counts.iter().sum(), took: start.elapsed() })
     }
+}
+
+/// What came of a storm.
+pub(super) struct Storm {
+    pub(super) connections: u64,
+    took: Duration,
+}
+
+impl Storm {
+    /// Connections a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.connections as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Frames below a client's calls: more stack than is copied at first.
+const DEPTH: u32 = 16;
+
+/// Calls with at least so many KiB of stack above it.
+#[inline(never)]
+fn deep_down<R>(depth: u32, call: impl FnOnce() -> R) -> R {
+    let frame = black_box([0_u8; 1024]);
+    let result = if depth == 0 { call() } else { deep_down(depth - 1, call) };
+    black_box(&frame);
+    result
 }
 
 /// Lets this process open as many files as it may ask for: each connection takes two.
@@ -95,8 +241,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn both_sides_talk_to_the_end() {
+        let server = Server::open().unwrap();
+        assert_eq!(server.converse(3).unwrap(), 4);
+        assert_eq!(server.send_many(3).unwrap(), 3);
+        assert_eq!(server.receive_many(3).unwrap(), 3);
+    }
+
+    #[test]
     fn a_storm_connects_many_times() {
         let server = Server::open().unwrap();
-        assert!(server.storm(2, Duration::from_millis(100)).unwrap() > 20.0);
+        assert!(server.storm(2, Duration::from_millis(100)).unwrap().connections > 2);
     }
 }

@@ -1,22 +1,20 @@
 //! What the kernel counts about BPF programs: runs, and the time that they took.
 
-use std::{fs, process::Command};
+use std::{os::fd::OwnedFd, process::Command};
 
-use ::tests::bpf::programs_of;
+use ::tests::bpf::{count_runs, programs_of};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::process;
 
-/// The switch of the kernel's statistics; off by default, because they cost time themselves.
-const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-/// Statistics that are switched on, and put back as they were when this value goes.
+/// The kernel counts as long as this value lives; it does not otherwise, because counting costs time
+/// itself.
 pub(super) struct Statistics {
-    previous: String,
+    _counting: OwnedFd,
 }
 
-/// The counters of a process's programs at one moment.
+/// The counters of some processes' programs at one moment.
 pub(super) struct Counters(Vec<Counter>);
 
 struct Counter {
@@ -37,27 +35,17 @@ pub(super) struct Cost {
 }
 
 impl Statistics {
-    /// Switches them on.
+    /// Has the kernel count.
     pub(super) fn on() -> Result<Self> {
-        let previous = fs::read_to_string(SWITCH).context("No statistics of BPF programs")?;
-        fs::write(SWITCH, "1").context("Cannot switch on the statistics of BPF programs")?;
-        Ok(Self { previous })
+        Ok(Self { _counting: count_runs()? })
     }
 
-    /// Reads the counters of all programs that a process holds; without the switch they stand still.
-    pub(super) fn of(&self, pid: u32) -> Result<Counters> {
+    /// Reads the counters of all programs that these processes hold.
+    pub(super) fn of(&self, pids: &[u32]) -> Result<Counters> {
         let shown = process::output(Command::new("bpftool").args(["prog", "show", "-j"]))?;
         // bpftool can tell whose programs they are only where it can load one of its own.
-        let ids = programs_of(pid).with_context(|| format!("Cannot look at process {pid}"))?;
-        read(&serde_json::from_str(&shown)?, &ids).context("bpftool shows no programs.")
-    }
-}
-
-impl Drop for Statistics {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(SWITCH, &self.previous) {
-            eprintln!("bench: {SWITCH} stays on: {error}");
-        }
+        let ids: Result<Vec<_>> = pids.iter().map(|pid| programs_of(*pid)).collect();
+        read(&serde_json::from_str(&shown)?, &ids?.concat()).context("bpftool shows no programs.")
     }
 }
 

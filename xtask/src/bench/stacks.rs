@@ -111,9 +111,9 @@ fn added_ns(tracer: u32, rounds: u32, mut run: impl FnMut(u32) -> Result<()>) ->
     let statistics = Statistics::on()?;
     let mut least = f64::INFINITY;
     for _ in 0..3 {
-        let before = statistics.of(tracer)?;
+        let before = statistics.of(&[tracer])?;
         run(rounds)?;
-        let costs = statistics.of(tracer)?.since(&before);
+        let costs = statistics.of(&[tracer])?.since(&before);
         let total: f64 = costs.iter().map(|cost| cost.nanoseconds * cost.runs as f64).sum();
         least = least.min(total / f64::from(rounds));
     }

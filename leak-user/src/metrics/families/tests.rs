@@ -46,6 +46,7 @@ fn the_text_says_what_the_table_says() {
     tracing.counters.sent[kind::OPENED as usize] = 13;
     tracing.counters.lost[kind::CLOSED as usize] = 3;
     tracing.counters.table_full = 5;
+    tracing.counters.stacks_copied = 21;
     let text = text(&gathered(&["env=te\"st", "service=shop"], tracing));
     let common = "env=\"te\\\"st\",service=\"shop\"";
     for line in [
@@ -70,6 +71,7 @@ fn the_text_says_what_the_table_says() {
             "pgsocktrace_bpf_run_time_seconds_total{{program=\"connect_tp_btf\",{common}}} 1.5"
         ),
         format!("pgsocktrace_bpf_run_count_total{{program=\"connect_tp_btf\",{common}}} 7"),
+        format!("pgsocktrace_stack_copies_total{{result=\"recorded\",{common}}} 21"),
         format!("pgsocktrace_bpf_cores{{{common}}} 0.0005"),
         format!("pgsocktrace_interval_seconds{{{common}}} 10"),
         format!("pgsocktrace_last_evaluation_timestamp_seconds{{{common}}} 200"),

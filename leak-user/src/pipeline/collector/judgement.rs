@@ -6,7 +6,7 @@ use crate::cost::Cost;
 use crate::engine::Fact;
 use crate::metrics::Tracing;
 use crate::pipeline::Ended;
-use crate::report::EventCounts;
+use crate::report::{EventCounts, StackCopies};
 use crate::stacks::{Quality, Shortfall};
 
 impl Collector {
@@ -64,6 +64,12 @@ impl Collector {
                 + counters.stacks_unreadable
                 + self.resolver.refused(),
             stacks: self.stack_counts,
+            copies: StackCopies {
+                recorded: counters.stacks_copied,
+                over_budget: counters.stacks_over_budget,
+                no_slot: counters.stacks_no_slot,
+                unreadable: counters.stacks_unreadable,
+            },
             cost,
         }
     }

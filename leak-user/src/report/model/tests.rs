@@ -30,10 +30,11 @@ fn has_the_keys_of_its_schema_and_no_others() {
         (
             "",
             "schema version host kernel hooks started_at ended_at ports events stack_quality \
-             cost processes connections stacks findings servers",
+             stack_copies cost processes connections stacks findings servers",
         ),
         ("/events", "received lost reconciled"),
         ("/stack_quality", "complete truncated none reasons"),
+        ("/stack_copies", "recorded over_budget no_slot unreadable"),
         ("/cost", "kernel_cores collector_cores"),
         (
             "/processes/0",

@@ -250,9 +250,9 @@ impl Subject {
 /// What the kernel programs add to one request and its answer.
 fn added(service: &mut Service, tracer: u32) -> Result<f64> {
     let statistics = Statistics::on()?;
-    let before = statistics.of(tracer)?;
+    let before = statistics.of(&[tracer])?;
     service.ok(&format!("serve {ROUNDS}"))?;
-    let costs = statistics.of(tracer)?.since(&before);
+    let costs = statistics.of(&[tracer])?.since(&before);
     let total: f64 = costs.iter().map(|cost| cost.nanoseconds * cost.runs as f64).sum();
     let sends = costs.iter().filter(|cost| cost.name.contains("send")).map(|cost| cost.runs).max();
     Ok(total / sends.context("No request was seen.")? as f64)
