@@ -129,8 +129,11 @@ impl Payload {
     }
 
     /// The first buffer that holds any of the bytes.
-    #[inline(always)]
-    fn first(&self) -> Buffer {
+    ///
+    /// A call of its own: the verifier follows what comes after once, not for each place that the
+    /// buffer may have.
+    #[inline(never)]
+    pub(crate) fn first(&self) -> Buffer {
         if self.buffers == 0 {
             return Buffer { base: self.address, len: self.len };
         }

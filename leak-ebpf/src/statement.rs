@@ -5,7 +5,7 @@
 
 use leak_common::connection::{Connection, flag};
 
-use crate::payload::{self, Head};
+use crate::payload::{self, Buffer, Head, Payload};
 
 /// Where the text of a simple query begins, and in `Parse` the name that comes before it.
 const TEXT: u64 = 5;
@@ -16,29 +16,34 @@ const WORD: usize = 16;
 
 /// Where a search stands: before the word, or at it.
 mod at {
+    /// Nowhere: nothing is searched for.
+    pub(super) const NOTHING: u32 = 0;
     /// In the name of a prepared statement, which ends in a NUL.
-    pub(super) const NAME: u32 = 0;
+    pub(super) const NAME: u32 = 1;
     /// Between tokens.
-    pub(super) const GAP: u32 = 1;
+    pub(super) const GAP: u32 = 2;
     /// After the first character of `--`.
-    pub(super) const DASH: u32 = 2;
+    pub(super) const DASH: u32 = 3;
     /// After the first character of `/*`.
-    pub(super) const SLASH: u32 = 3;
+    pub(super) const SLASH: u32 = 4;
     /// In a comment to the end of the line.
-    pub(super) const LINE: u32 = 4;
+    pub(super) const LINE: u32 = 5;
     /// In a comment to `*/`.
-    pub(super) const BLOCK: u32 = 5;
+    pub(super) const BLOCK: u32 = 6;
     /// After a star in it.
-    pub(super) const STAR: u32 = 6;
+    pub(super) const STAR: u32 = 7;
     /// Past the first character of something else.
-    pub(super) const OVER: u32 = 7;
+    pub(super) const OVER: u32 = 8;
     /// At the word; its place is in the upper half.
-    pub(super) const WORD: u32 = 8;
+    pub(super) const WORD: u32 = 9;
 }
 
-/// Looks at the statement with which a request begins: a simple query, or one to be prepared.
+/// Glances at the statement with which a request begins, a simple query or one to be prepared, and
+/// says in the connection whether and where [`notice`] has to look.
+///
+/// Two steps, for the verifier's sake: it follows each way that leads here, and to look is long.
 #[inline(always)]
-pub(crate) fn notice(connection: &mut Connection, head: &Head) {
+pub(crate) fn glance(connection: &mut Connection, head: &Head) {
     let is_parse = head.bytes[0] == b'P';
     if head.bytes[0] != b'Q' && !is_parse {
         return;
@@ -46,20 +51,27 @@ pub(crate) fn notice(connection: &mut Connection, head: &Head) {
     // Most statements have no name and no comment.
     let first = if is_parse { head.bytes[TEXT as usize + 1] } else { head.bytes[TEXT as usize] };
     let is_named = is_parse && head.bytes[TEXT as usize] != 0;
-    let start = if is_named || !first.is_ascii_alphabetic() {
-        search(connection, head.buffer.base, head.buffer.len, is_parse)
-    } else {
-        TEXT + u64::from(is_parse)
-    };
-    if start == 0 {
-        return;
+    if is_named || !first.is_ascii_alphabetic() {
+        connection.search = if is_parse { at::NAME } else { at::GAP };
+    } else if matches!(first | 0x20, b'l' | b'u' | b'd') {
+        connection.search = at::WORD | u32::from(is_parse) << 16;
     }
-    if start <= TEXT + 1 && !matches!(first | 0x20, b'l' | b'u' | b'd') {
-        return;
-    }
+}
+
+/// Whether there is anything to look at.
+#[inline(always)]
+pub(crate) fn is_to_be_noticed(connection: &Connection) -> bool {
+    connection.search != at::NOTHING
+}
+
+/// Looks at the first word of a request's statement.
+#[inline(always)]
+pub(crate) fn notice(connection: &mut Connection, payload: &Payload) {
+    let Buffer { base, len } = payload.first();
+    let place = search(connection, base, len);
+    connection.search = at::NOTHING;
     let mut word = [0u8; WORD];
-    let left = head.buffer.len.saturating_sub(start);
-    payload::copy(head.buffer.base.wrapping_add(start), left, &mut word);
+    payload::copy(base.wrapping_add(place), len.saturating_sub(place), &mut word);
     if begins(&word, b"LISTEN") && !word[6].is_ascii_alphanumeric() {
         connection.flags |= flag::LISTENS;
     } else if begins(&word, b"UNLISTEN *") || begins(&word, b"DISCARD ALL") {
@@ -67,34 +79,33 @@ pub(crate) fn notice(connection: &mut Connection, head: &Head) {
     }
 }
 
-/// Where the first word begins; 0 when it is not within sight.
+/// Where the first word begins; where nothing is, when it is not within sight.
 ///
 /// The state is in a map, for the verifier's sake: it would follow every state that it knows of.
 #[inline(never)]
-fn search(connection: &mut Connection, base: u64, len: u64, is_parse: bool) -> u64 {
-    let mut window = [0u8; WINDOW];
-    payload::copy(base.wrapping_add(TEXT), len.saturating_sub(TEXT), &mut window);
+fn search(connection: &mut Connection, base: u64, len: u64) -> u64 {
     let state = &raw mut connection.search;
     // SAFETY: the pointer comes from a reference.
-    unsafe { state.write_volatile(if is_parse { at::NAME } else { at::GAP }) };
-    let mut index = 0;
-    while index < WINDOW {
-        let byte = window[index];
-        // SAFETY: as above.
-        let before = unsafe { state.read_volatile() };
-        // SAFETY: as above.
-        unsafe { state.write_volatile(next(before, byte, index as u32)) };
-        index += 1;
+    let mut found = unsafe { state.read_volatile() };
+    if found & 0xffff != at::WORD {
+        let mut window = [0u8; WINDOW];
+        payload::copy(base.wrapping_add(TEXT), len.saturating_sub(TEXT), &mut window);
+        let mut index = 0;
+        while index < WINDOW {
+            // SAFETY: as above.
+            unsafe { state.write_volatile(next(found, window[index], index as u32)) };
+            // SAFETY: as above.
+            found = unsafe { state.read_volatile() };
+            index += 1;
+        }
     }
-    // SAFETY: as above.
-    let found = unsafe { state.read_volatile() };
-    if found & 0xffff == at::WORD { TEXT + u64::from(found >> 16) } else { 0 }
+    if found & 0xffff == at::WORD { TEXT + u64::from(found >> 16) } else { len }
 }
 
 #[inline(always)]
 fn next(state: u32, byte: u8, index: u32) -> u32 {
     match state {
-        at::NAME => u32::from(byte == 0),
+        at::NAME => at::NAME + u32::from(byte == 0),
         at::GAP => match byte {
             b' ' | b'\t' | b'\n' | b'\r' | b';' => at::GAP,
             b'-' => at::DASH,

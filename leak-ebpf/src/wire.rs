@@ -98,7 +98,7 @@ fn request(connection: &mut Connection, payload: &Payload) {
     let head = payload.head();
     expect_answers(connection, payload, &head);
     connection.wire = state::BUSY;
-    statement::notice(connection, &head);
+    statement::glance(connection, &head);
 }
 
 /// Counts the requests that each bring a `ReadyForQuery`: simple queries, function calls and `Sync`.

@@ -9,7 +9,7 @@ use crate::connection::{self, Birth, Slot};
 use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now};
 use crate::maps::{CALLS, Call};
 use crate::payload::Payload;
-use crate::{stack, uses, wire};
+use crate::{stack, statement, uses, wire};
 
 /// What a connection in use most likely is; the collector's inventory knows better.
 const TCP_ESTABLISHED: u32 = 1;
@@ -63,6 +63,9 @@ fn sent(sock: Sock, result: i32) {
     connection.bytes_sent += result as u64;
     connection.last_send_ns = now;
     wire::sent(connection, &Payload::of_current_call(sock, result as u64));
+    if statement::is_to_be_noticed(connection) {
+        statement::notice(connection, &Payload::of_current_call(sock, result as u64));
+    }
     if connection.answered == connection.requests {
         let caller = nameless_caller();
         let former =
