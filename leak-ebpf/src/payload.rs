@@ -137,9 +137,10 @@ impl Payload {
         if self.buffers == 0 {
             return Buffer { base: self.address, len: self.len };
         }
+        let buffers = forget(self.buffers, self.address);
         let mut index = 0;
         while index < MAX_BUFFERS {
-            if index >= self.buffers {
+            if index >= buffers {
                 break;
             }
             let buffer = self.buffer(index);
@@ -176,16 +177,16 @@ impl Payload {
     /// The first bytes, of the first buffer only.
     #[inline(always)]
     pub(crate) fn head(&self) -> Head {
-        let buffer = self.first();
+        let Buffer { base, len } = self.first();
+        let unknown = self.address;
+        let buffer = Buffer { base: forget(base, unknown), len: forget(len, unknown) };
         let mut head = Head { bytes: [0; 16], len: 0, buffer };
         let len = buffer.len.min(head.bytes.len() as u64);
         // SAFETY: the length is at most the array's; the helper checks the user's address.
         let failed = unsafe {
             read_user(head.bytes.as_mut_ptr().cast(), len as u32, buffer.base as *const _)
         };
-        if failed == 0 {
-            head.len = len;
-        }
+        head.len = forget(if failed == 0 { len } else { 0 }, unknown);
         head
     }
 
@@ -199,22 +200,23 @@ impl Payload {
     /// The stream's last six bytes after these, given those before: the newest in the lowest byte.
     /// Some clients read a message's header and its rest apart, so the call's own last bytes are not
     /// enough. 0, which matches nothing, when memory could not be read.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn tail(&self, before: u64) -> u64 {
         if self.buffers == 0 {
             return append(before, Buffer { base: self.address, len: self.len });
         }
         let mut tail = before;
         let mut left = self.len;
+        let buffers = forget(self.buffers, self.address);
         let mut index = 0;
         while index < MAX_BUFFERS {
-            if index >= self.buffers || left == 0 {
+            if index >= buffers || left == 0 {
                 break;
             }
             let buffer = self.buffer(index);
             let len = buffer.len.min(left);
-            tail = append(tail, Buffer { base: buffer.base, len });
-            left -= len;
+            tail = forget(append(tail, Buffer { base: buffer.base, len }), buffer.base);
+            left = forget(left - len, buffer.base);
             index += 1;
         }
         if left == 0 { tail } else { 0 }
@@ -232,6 +234,13 @@ impl Payload {
         // SAFETY: the helper checks the user's address.
         unsafe { bpf_probe_read_user(address as *const T) }.ok()
     }
+}
+
+/// Returns `value`, of which the verifier then knows as little as of `unknown`: otherwise it would
+/// follow whatever comes after for each thing that it knows.
+#[inline(always)]
+fn forget(value: u64, unknown: u64) -> u64 {
+    core::hint::black_box(value ^ unknown) ^ unknown
 }
 
 #[inline(always)]
