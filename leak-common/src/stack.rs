@@ -4,8 +4,9 @@ use crate::plain;
 
 /// Most bytes of a stack that are ever copied.
 pub const MAX_STACK: usize = 30 * 1024;
-/// Stacks are copied in chunks of this many bytes, until one fails.
-pub const STACK_CHUNK: usize = 1024;
+/// Stacks are copied in chunks of this many bytes, until one fails. Half a page: each read costs as much
+/// as the copying of some hundred bytes, and one that fails costs a page fault.
+pub const STACK_CHUNK: usize = 2048;
 /// How many registers functions preserve besides stack and frame pointer.
 pub const PRESERVED: usize = 5;
 /// Where in a goroutine's descriptor (Go's `runtime.g`) the copied window begins.

@@ -1,5 +1,8 @@
 //! Reserve, fill, submit, or count the loss.
 
+use aya_ebpf::bindings::{
+    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use leak_common::connection::Connection;
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, counter, kind};
@@ -9,8 +12,22 @@ use crate::kernel::Sock;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, constant, count};
 use crate::stack;
 
-/// `BPF_RB_FORCE_WAKEUP` and friends are left at 0: the kernel wakes a reader that has caught up.
-const FLAGS: u64 = 0;
+/// To reserve room takes no flags.
+const NONE: u64 = 0;
+/// The reader is woken: whoever opened a connection may be about to exit.
+const AT_ONCE: u64 = BPF_RB_FORCE_WAKEUP as u64;
+/// The reader looks by itself several times a second.
+const IN_TIME: u64 = BPF_RB_NO_WAKEUP as u64;
+/// The share of the ring that may be filled by what can wait.
+const WAITING_ROOM: u64 = 8;
+
+/// Flags for an event that can wait, unless many do: to wake the reader costs more than all else.
+#[inline(always)]
+fn when_it_suits() -> u64 {
+    let query = |what: u32| EVENTS.query(u64::from(what));
+    let (waiting, size) = (query(BPF_RB_AVAIL_DATA), query(BPF_RB_RING_SIZE));
+    if waiting > size / WAITING_ROOM { AT_ONCE } else { IN_TIME }
+}
 
 #[inline(always)]
 fn header(kind: u32, connection: &Connection) -> EventHeader {
@@ -38,10 +55,10 @@ fn send<T: Copy + 'static>(kind: u32, event: &T) {
     if is_sacrificed(kind) {
         return count(counter::LOST + kind);
     }
-    match EVENTS.reserve::<T>(FLAGS) {
+    match EVENTS.reserve::<T>(NONE) {
         Some(mut entry) => {
             entry.write(*event);
-            entry.submit(FLAGS);
+            entry.submit(when_it_suits());
             count(counter::SENT + kind);
         }
         None => count(counter::LOST + kind),
@@ -73,7 +90,7 @@ pub(crate) fn opened(connection: &Connection) {
     // SAFETY: the length is within the value, and the helper copies it.
     let result = unsafe {
         let events = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(events, scratch.cast(), length as u64, FLAGS)
+        bpf_ringbuf_output(events, scratch.cast(), length as u64, AT_ONCE)
     };
     count(if result == 0 { counter::SENT } else { counter::LOST } + kind::OPENED);
 }
@@ -100,7 +117,7 @@ pub(crate) fn closed(connection: &Connection) {
     if is_sacrificed(kind::CLOSED) {
         return count(counter::LOST + kind::CLOSED);
     }
-    match EVENTS.reserve::<Closed>(FLAGS) {
+    match EVENTS.reserve::<Closed>(NONE) {
         Some(mut entry) => {
             let event = entry.as_mut_ptr();
             // SAFETY: the entry is as large as the event. The connection is copied from map to ring
@@ -109,7 +126,7 @@ pub(crate) fn closed(connection: &Connection) {
                 (*event).header = header(kind::CLOSED, connection);
                 core::ptr::copy_nonoverlapping(connection, &raw mut (*event).connection, 1);
             }
-            entry.submit(FLAGS);
+            entry.submit(when_it_suits());
             count(counter::SENT + kind::CLOSED);
         }
         None => count(counter::LOST + kind::CLOSED),

@@ -43,8 +43,6 @@ pub(crate) struct Head {
     pub(crate) bytes: [u8; 16],
     /// How many of them were moved.
     pub(crate) len: u64,
-    /// Where they and those after them lie.
-    pub(crate) buffer: Buffer,
 }
 
 impl Head {
@@ -177,16 +175,14 @@ impl Payload {
     /// The first bytes, of the first buffer only.
     #[inline(always)]
     pub(crate) fn head(&self) -> Head {
-        let Buffer { base, len } = self.first();
-        let unknown = self.address;
-        let buffer = Buffer { base: forget(base, unknown), len: forget(len, unknown) };
-        let mut head = Head { bytes: [0; 16], len: 0, buffer };
+        let buffer = self.first();
+        let mut head = Head { bytes: [0; 16], len: 0 };
         let len = buffer.len.min(head.bytes.len() as u64);
         // SAFETY: the length is at most the array's; the helper checks the user's address.
         let failed = unsafe {
             read_user(head.bytes.as_mut_ptr().cast(), len as u32, buffer.base as *const _)
         };
-        head.len = forget(if failed == 0 { len } else { 0 }, unknown);
+        head.len = forget(if failed == 0 { len } else { 0 }, buffer.base);
         head
     }
 

@@ -117,7 +117,10 @@ pub(crate) fn copy(
         }
     }
     header.wanted = if wanted == 0 { constant!(CONFIG.stack_bytes) } else { wanted };
-    header.len = copy_chunks(header.sp, header.wanted, bytes);
+    // The first thread's stack ends where its process's began; to read on would be for nothing.
+    let left = header.image.wrapping_sub(header.sp);
+    let wanted = left.min(u64::from(header.wanted)) as u32;
+    header.len = copy_chunks(header.sp, wanted, bytes);
     if goroutines {
         copy_goroutine(task.thread_register(), &mut header.goroutine);
     }

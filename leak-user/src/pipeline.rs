@@ -30,8 +30,9 @@ use collector::{BATCH, Collector};
 use outlets::Outlets;
 use targets::Targets;
 
-/// How often it is looked whether the traced processes still live.
-const LIVENESS: Duration = Duration::from_millis(250);
+/// How often it is looked whether the traced processes still live, and for events that nobody woke us
+/// for: the kernel programs wake us for those that cannot wait.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a judgement waits for stacks that are still being resolved.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for the last judgement: the report is what people keep.
@@ -100,8 +101,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
 
     let mut tick = interval(args.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut liveness = interval(LIVENESS);
-    liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut taking: Option<JoinHandle<Result<Inventory, InventoryError>>> = None;
     let mut judge_by: Option<Instant> = None;
@@ -111,7 +112,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = at(end) => break,
-            _ = liveness.tick() => {
+            _ = look.tick() => {
+                collector.drain_all()?;
                 collector.keep_recording();
                 collector.show_life();
                 collector.sample_cost();
