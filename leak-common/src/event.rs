@@ -4,6 +4,9 @@ use crate::connection::{Caller, Connection, Tuple};
 use crate::plain;
 use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, PRESERVED, StackHeader};
 
+/// For so long after it was woken the collector looks for records by itself, in nanoseconds.
+pub const LINGER_NS: u64 = 5_000_000;
+
 /// Kinds of [`EventHeader::kind`].
 pub mod kind {
     /// `connect()` was called: an [`super::Opened`], then `stack.len` bytes of stack.

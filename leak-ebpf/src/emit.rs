@@ -1,32 +1,32 @@
 //! Reserve, fill, submit, or count the loss.
 
-use aya_ebpf::bindings::{
-    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
-};
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use leak_common::connection::Connection;
-use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, counter, kind};
+use leak_common::event::{
+    Closed, Established, EventHeader, Failed, LINGER_NS, Opened, counter, kind,
+};
 use leak_common::stack::MAX_STACK;
 
 use crate::kernel::Sock;
-use crate::maps::{COUNTERS, EVENTS, SCRATCH, constant, count};
+use crate::maps::{COUNTERS, EVENTS, SCRATCH, WOKEN, constant, count};
 use crate::stack;
 
 /// To reserve room takes no flags.
 const NONE: u64 = 0;
-/// The reader is woken: whoever opened a connection may be about to exit.
-const AT_ONCE: u64 = BPF_RB_FORCE_WAKEUP as u64;
-/// The reader looks by itself several times a second.
-const IN_TIME: u64 = BPF_RB_NO_WAKEUP as u64;
-/// The share of the ring that may be filled by what can wait.
-const WAITING_ROOM: u64 = 8;
 
-/// Flags for an event that can wait, unless many do: to wake the reader costs more than all else.
+/// Flags for an event of this moment. To wake the collector costs more than everything else here, so it
+/// is done for the first event after a pause; the collector looks for those that follow by itself.
 #[inline(always)]
-fn when_it_suits() -> u64 {
-    let query = |what: u32| EVENTS.query(u64::from(what));
-    let (waiting, size) = (query(BPF_RB_AVAIL_DATA), query(BPF_RB_RING_SIZE));
-    if waiting > size / WAITING_ROOM { AT_ONCE } else { IN_TIME }
+fn wakeup(now: u64) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
+    // SAFETY: the value lives as long as the map. Processors that race for it wake twice.
+    let woken = unsafe { &mut *woken };
+    if now.wrapping_sub(*woken) < LINGER_NS {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    *woken = now;
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 #[inline(always)]
@@ -51,14 +51,14 @@ fn is_sacrificed(kind: u32) -> bool {
 }
 
 #[inline(always)]
-fn send<T: Copy + 'static>(kind: u32, event: &T) {
+fn send<T: Copy + 'static>(kind: u32, connection: &Connection, event: &T) {
     if is_sacrificed(kind) {
         return count(counter::LOST + kind);
     }
     match EVENTS.reserve::<T>(NONE) {
         Some(mut entry) => {
             entry.write(*event);
-            entry.submit(when_it_suits());
+            entry.submit(wakeup(connection.state_changed_ns));
             count(counter::SENT + kind);
         }
         None => count(counter::LOST + kind),
@@ -90,7 +90,7 @@ pub(crate) fn opened(connection: &Connection) {
     // SAFETY: the length is within the value, and the helper copies it.
     let result = unsafe {
         let events = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(events, scratch.cast(), length as u64, AT_ONCE)
+        bpf_ringbuf_output(events, scratch.cast(), length as u64, wakeup(connection.opened_ns))
     };
     count(if result == 0 { counter::SENT } else { counter::LOST } + kind::OPENED);
 }
@@ -100,7 +100,7 @@ pub(crate) fn opened(connection: &Connection) {
 pub(crate) fn established(connection: &Connection) {
     let event =
         Established { header: header(kind::ESTABLISHED, connection), tuple: connection.tuple };
-    send(kind::ESTABLISHED, &event);
+    send(kind::ESTABLISHED, connection, &event);
 }
 
 /// The handshake failed.
@@ -108,7 +108,7 @@ pub(crate) fn established(connection: &Connection) {
 pub(crate) fn failed(connection: &Connection, sock: Sock) {
     let event =
         Failed { header: header(kind::FAILED, connection), errno: sock.error(), reserved: 0 };
-    send(kind::FAILED, &event);
+    send(kind::FAILED, connection, &event);
 }
 
 /// The socket is gone.
@@ -126,7 +126,7 @@ pub(crate) fn closed(connection: &Connection) {
                 (*event).header = header(kind::CLOSED, connection);
                 core::ptr::copy_nonoverlapping(connection, &raw mut (*event).connection, 1);
             }
-            entry.submit(when_it_suits());
+            entry.submit(wakeup(connection.state_changed_ns));
             count(counter::SENT + kind::CLOSED);
         }
         None => count(counter::LOST + kind::CLOSED),

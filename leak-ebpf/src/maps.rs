@@ -79,6 +79,10 @@ pub(crate) use constant;
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
+/// One entry: when the collector was last woken for `EVENTS`.
+#[map]
+pub(crate) static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Counters and state of each connection. Mapped into the collector, which reads it without a
 /// system call. Its length is set at load.
 #[map]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use aya_log::EbpfLogger;
+use leak_common::event::LINGER_NS;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -30,9 +31,10 @@ use collector::{BATCH, Collector};
 use outlets::Outlets;
 use targets::Targets;
 
-/// How often it is looked whether the traced processes still live, and for events that nobody woke us
-/// for: the kernel programs wake us for those that cannot wait.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked whether the traced processes still live.
+const LIVENESS: Duration = Duration::from_millis(250);
+/// How long after events it is looked for more: the kernel programs wake us only after a pause.
+const LINGER: Duration = Duration::from_nanos(LINGER_NS);
 /// How long a judgement waits for stacks that are still being resolved.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for the last judgement: the report is what people keep.
@@ -101,19 +103,19 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
 
     let mut tick = interval(args.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut liveness = interval(LIVENESS);
+    liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut taking: Option<JoinHandle<Result<Inventory, InventoryError>>> = None;
     let mut judge_by: Option<Instant> = None;
+    let mut look_again: Option<Instant> = None;
 
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = at(end) => break,
-            _ = look.tick() => {
-                collector.drain_all()?;
+            _ = liveness.tick() => {
                 collector.keep_recording();
                 collector.show_life();
                 collector.sample_cost();
@@ -124,9 +126,20 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
                 }
             }
             ready = ring.readable() => {
-                if collector.drain(BATCH)? < BATCH {
+                let count = collector.drain(BATCH)?;
+                if count < BATCH {
                     ready?.clear_ready();
                 }
+                if count > 0 {
+                    look_again = Some(Instant::now() + LINGER);
+                }
+            }
+            () = at(look_again) => {
+                look_again = match collector.drain(BATCH)? {
+                    0 => None,
+                    BATCH => Some(Instant::now()),
+                    _ => Some(Instant::now() + LINGER),
+                };
             }
             flushed = flush(&mut debug_log) => flushed?,
             answer = collector.answer() => collector.take_answer(answer)?,
