@@ -116,8 +116,12 @@ impl Builder<'_> {
             KINDS.map(|(number, name)| (name, values.get(number).copied().unwrap_or(0)))
         };
         self.by(&names::EVENTS, "kind", kinds(&counters.sent));
-        let undecodable = [("undecodable", tracing.undecodable)];
-        self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(undecodable));
+        let others = [
+            ("undecodable", tracing.undecodable),
+            ("unseen_call", counters.unseen_calls),
+            ("skipped_run", counters.skipped_runs),
+        ];
+        self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(others));
         let losses = &figures.losses;
         let full = [
             ("connections", counters.table_full),

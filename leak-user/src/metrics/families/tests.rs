@@ -46,6 +46,8 @@ fn the_text_says_what_the_table_says() {
     tracing.counters.sent[kind::OPENED as usize] = 13;
     tracing.counters.lost[kind::CLOSED as usize] = 3;
     tracing.counters.table_full = 5;
+    tracing.counters.unseen_calls = 4;
+    tracing.counters.skipped_runs = 6;
     let text = text(&gathered(&["env=te\"st", "service=shop"], tracing));
     let common = "env=\"te\\\"st\",service=\"shop\"";
     for line in [
@@ -63,6 +65,8 @@ fn the_text_says_what_the_table_says() {
         format!("pgsocktrace_events_total{{kind=\"opened\",{common}}} 13"),
         format!("pgsocktrace_events_lost_total{{kind=\"closed\",{common}}} 3"),
         format!("pgsocktrace_events_lost_total{{kind=\"undecodable\",{common}}} 2"),
+        format!("pgsocktrace_events_lost_total{{kind=\"unseen_call\",{common}}} 4"),
+        format!("pgsocktrace_events_lost_total{{kind=\"skipped_run\",{common}}} 6"),
         format!("pgsocktrace_map_full_total{{kind=\"connections\",{common}}} 5"),
         format!("pgsocktrace_reconciled_total{{kind=\"added\",{common}}} 0"),
         format!("pgsocktrace_stacks_total{{quality=\"complete\",{common}}} 20"),

@@ -49,7 +49,11 @@ impl Collector {
         EventCounts {
             received: self.events.received,
             // A connection without a slot loses all its events.
-            lost: lost + self.events.undecodable + counters.table_full,
+            lost: lost
+                + self.events.undecodable
+                + counters.table_full
+                + counters.unseen_calls
+                + counters.skipped_runs,
             stacks_skipped: counters.stacks_over_budget
                 + counters.stacks_no_slot
                 + counters.stacks_unreadable
