@@ -1,6 +1,6 @@
 //! The latest uses of each connection: who took it, when, for how long, and by which code.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 use std::{fs, thread};
@@ -15,7 +15,8 @@ fn main() -> ExitCode {
         test("known_transactions", known_transactions),
         test("encrypted_requests_have_no_end", encrypted_requests_have_no_end),
         test("fewer_than_asked_for", fewer_than_asked_for),
-        test("while_others_wait", while_others_wait),
+        test("while_others_wait_for_bytes", while_others_wait_for_bytes),
+        test("while_others_wait_for_room", while_others_wait_for_room),
         test("not_asked_for", not_asked_for),
         test("too_many_asked_for", too_many_asked_for),
     ];
@@ -140,10 +141,10 @@ fn fewer_than_asked_for(suite: &Suite) -> Result<()> {
 
 /// The kernel lets few calls of a function be followed to their returns at once, whoever makes them: those
 /// that wait for something else must not hide the others.
-fn while_others_wait(suite: &Suite) -> Result<()> {
+fn while_others_wait_for_bytes(suite: &Suite) -> Result<()> {
     let mut client = client(suite, "disable")?;
     let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
-    let waiting = Waiting::begin()?;
+    let waiting = Waiting::begin(libc::SYS_recvfrom, |stream| drop(stream.read(&mut [0])))?;
     let done = [act(&mut client, "read_price")?, act(&mut client, "place_order")?];
     let report = trace.stop()?;
     drop(waiting);
@@ -157,7 +158,21 @@ fn while_others_wait(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Threads that each wait for bytes on a connection of their own, until this is dropped.
+/// What they hide all the same is counted.
+fn while_others_wait_for_room(suite: &Suite) -> Result<()> {
+    let mut client = client(suite, "disable")?;
+    let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
+    let fill = |stream: &mut TcpStream| while stream.write(&[0; 4096]).is_ok() {};
+    let waiting = Waiting::begin(libc::SYS_sendto, fill)?;
+    let done = [act(&mut client, "read_price")?, act(&mut client, "place_order")?];
+    let report = trace.stop()?;
+    drop(waiting);
+    let (uses, lost) = (uses(&report)?, report.events.lost);
+    assert!(lost > 0 || uses.len() == done.len(), "nothing was lost, but {uses:#?}");
+    Ok(())
+}
+
+/// Threads that each wait in the same call on a connection of their own, until this is dropped.
 struct Waiting {
     peers: Vec<TcpStream>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -165,17 +180,17 @@ struct Waiting {
 
 impl Waiting {
     /// More of them than a kernel follows: ten, or twice its processors.
-    fn begin() -> Result<Self> {
+    fn begin(call: libc::c_long, wait: fn(&mut TcpStream)) -> Result<Self> {
         let mut waiting = Self { peers: Vec::new(), threads: Vec::new() };
         let listener = TcpListener::bind("127.0.0.1:0")?;
         for number in 0..2 * thread::available_parallelism()?.get() + 30 {
             let mut stream = TcpStream::connect(listener.local_addr()?)?;
             waiting.peers.push(listener.accept()?.0);
-            let reader = thread::Builder::new().name(format!("waiting {number}"));
-            waiting.threads.push(reader.spawn(move || drop(stream.read(&mut [0])))?);
+            let thread = thread::Builder::new().name(format!("waiting {number}"));
+            waiting.threads.push(thread.spawn(move || wait(&mut stream))?);
         }
         let count = waiting.threads.len();
-        eventually(&format!("{count} threads wait"), || Ok(waiting_threads()? == count))?;
+        eventually(&format!("{count} threads wait"), || Ok(waiting_threads(call)? == count))?;
         Ok(waiting)
     }
 }
@@ -189,13 +204,13 @@ impl Drop for Waiting {
     }
 }
 
-/// Threads of this process that wait in `recvfrom`.
-fn waiting_threads() -> Result<usize> {
+/// Threads of this process that wait in this system call.
+fn waiting_threads(call: libc::c_long) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir("/proc/self/task")?.flatten() {
         // A thread that has ended meanwhile is none of them.
-        let call = fs::read_to_string(entry.path().join("syscall")).unwrap_or_default();
-        count += usize::from(call.starts_with(&format!("{} ", libc::SYS_recvfrom)));
+        let under_way = fs::read_to_string(entry.path().join("syscall")).unwrap_or_default();
+        count += usize::from(under_way.starts_with(&format!("{call} ")));
     }
     Ok(count)
 }
