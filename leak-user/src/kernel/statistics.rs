@@ -34,11 +34,14 @@ pub(super) fn program_runs(ebpf: &Ebpf) -> Vec<ProgramRuns> {
     if is_enabled() || runs.iter().any(|runs| runs.count > 0) { runs } else { Vec::new() }
 }
 
-/// Runs of the loaded programs that the kernel has skipped: on a processor where such a program is at
-/// work, or for kprobes any program or system call on a map, it starts no second one. Counted for BTF
-/// tracepoints and functions since Linux 5.12, for kprobes since 6.7.
-pub(super) fn skipped_runs(ebpf: &Ebpf) -> u64 {
-    ebpf.programs().filter_map(|(_, program)| field(&told(program)?, SKIPPED)).sum()
+/// How many runs of each loaded program the kernel has skipped, whatever socket they were about: on a
+/// processor where the program is at work, or for kprobes any kprobe's or a system call on a map, it
+/// starts no second one. Counted for BTF tracepoints and functions since Linux 5.12, for kprobes since 6.7.
+pub(super) fn skipped_runs(ebpf: &Ebpf) -> Vec<(String, u64)> {
+    let skipped = |(name, program): (&str, &Program)| {
+        Some((name.to_owned(), field(&told(program)?, SKIPPED)?))
+    };
+    ebpf.programs().filter_map(skipped).collect()
 }
 
 /// What the kernel tells of a loaded program.

@@ -72,8 +72,6 @@ pub struct Counters {
     pub stacks_unreadable: u64,
     /// Calls that sent or received something and could not be followed.
     pub unseen_calls: u64,
-    /// Runs of programs that the kernel skipped, whatever socket they were about.
-    pub skipped_runs: u64,
 }
 
 /// The attached kernel programs. Dropping it detaches them.
@@ -279,7 +277,6 @@ impl Tracer {
             stacks_no_slot: self.sum(counter::STACKS_NO_SLOT),
             stacks_unreadable: self.sum(counter::STACKS_UNREADABLE),
             unseen_calls: self.sum(counter::UNSEEN_CALLS).saturating_sub(self.unseen_before),
-            skipped_runs: statistics::skipped_runs(&self.ebpf),
         }
     }
 
@@ -287,6 +284,12 @@ impl Tracer {
     #[must_use]
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         statistics::program_runs(&self.ebpf)
+    }
+
+    /// How many runs of each program the kernel has skipped, whatever socket they were about.
+    #[must_use]
+    pub fn skipped_runs(&self) -> Vec<(String, u64)> {
+        statistics::skipped_runs(&self.ebpf)
     }
 
     fn sum(&self, index: u32) -> u64 {

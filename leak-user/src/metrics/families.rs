@@ -116,11 +116,7 @@ impl Builder<'_> {
             KINDS.map(|(number, name)| (name, values.get(number).copied().unwrap_or(0)))
         };
         self.by(&names::EVENTS, "kind", kinds(&counters.sent));
-        let others = [
-            ("undecodable", tracing.undecodable),
-            ("unseen_call", counters.unseen_calls),
-            ("skipped_run", counters.skipped_runs),
-        ];
+        let others = [("undecodable", tracing.undecodable), ("unseen_call", counters.unseen_calls)];
         self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(others));
         let losses = &figures.losses;
         let full = [
@@ -142,6 +138,9 @@ impl Builder<'_> {
         self.family(&names::BPF_RUN_TIME, time);
         let count = runs.map(|runs| (labelled("program", &runs.program), runs.count as f64));
         self.family(&names::BPF_RUN_COUNT, count);
+        let skipped = tracing.skipped.iter();
+        let skipped = skipped.map(|(program, count)| (labelled("program", program), *count as f64));
+        self.family(&names::BPF_SKIPPED, skipped);
     }
 
     fn servers(&mut self, figures: &Figures) {

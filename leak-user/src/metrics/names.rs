@@ -83,6 +83,8 @@ names! {
         "Time that the kernel has spent in each of this tracer's programs.";
     BPF_RUN_COUNT = COUNTER "bpf_run_count_total"
         "How often the kernel has run each of this tracer's programs.";
+    BPF_SKIPPED = COUNTER "bpf_skipped_runs_total"
+        "Runs of this tracer's programs that the kernel has skipped, whatever socket they were about.";
     SERIES_FOLDED = COUNTER "series_folded_total"
         "Groups of connections counted as comm=\"other\" because there were too many to tell apart.";
     CONNECTION_LIMIT = GAUGE "connection_limit_connections"
