@@ -117,9 +117,11 @@ pub mod counter {
     pub const STACKS_NO_SLOT: u32 = STACKS_OVER_BUDGET + 1;
     /// Stacks of which nothing could be read.
     pub const STACKS_UNREADABLE: u32 = STACKS_NO_SLOT + 1;
+    /// Calls that sent or received something on a traced connection and could not be followed.
+    pub const UNSEEN_CALLS: u32 = STACKS_UNREADABLE + 1;
     /// Not a count: one more than the highest slot that was ever used, as far as this processor has
     /// seen. Two programs may race for it, so a reader adds some slack.
-    pub const SLOTS_USED: u32 = STACKS_UNREADABLE + 1;
+    pub const SLOTS_USED: u32 = UNSEEN_CALLS + 1;
     /// How many counters there are.
     pub const COUNT: u32 = SLOTS_USED + 1;
 }

@@ -26,6 +26,8 @@ pub struct Layout {
     pub sk_protocol: u32,
     /// `struct sock`: `sk_err`, 32 bits.
     pub sk_err: u32,
+    /// `struct tcp_sock`: `copied_seq`, up to where the process has read the stream, 32 bits.
+    pub tcp_copied_seq: u32,
     /// `struct task_struct`: `thread.fsbase`, the thread register.
     pub task_fsbase: u32,
     /// `struct task_struct`: `pid`, the thread's number.
@@ -78,4 +80,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 35 * 4);
+plain!(Layout, 36 * 4);

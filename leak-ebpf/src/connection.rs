@@ -66,11 +66,12 @@ pub(crate) struct Birth<'a> {
 }
 
 /// Gives a socket a slot, or empties the one it has: `connect()` was called on it, or it was first
-/// seen in use. `None`, counted, when the table is full.
+/// seen in use. `None`, counted, when the table is full or the socket has no cookie yet.
 #[inline(always)]
 pub(crate) fn create(sock: Sock, birth: &Birth<'_>) -> Option<Slot> {
     let cookie = sock.cookie();
     if cookie == 0 {
+        count(counter::UNSEEN_CALLS);
         return None;
     }
     let slot = match find(sock) {

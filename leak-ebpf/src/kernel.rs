@@ -119,6 +119,12 @@ impl Sock {
         unsafe { core::mem::transmute(halves) }
     }
 
+    /// Up to where its process has read the stream.
+    #[inline(always)]
+    pub(crate) fn copied_seq(self) -> u32 {
+        self.read(constant!(LAYOUT.tcp_copied_seq))
+    }
+
     /// The error that ended it, if one did.
     #[inline(always)]
     pub(crate) fn error(self) -> u32 {

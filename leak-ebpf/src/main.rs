@@ -11,6 +11,7 @@
     reason = "contexts come by value from aya's macros, and a released slot must not be used again"
 )]
 
+mod calls;
 mod connection;
 mod emit;
 mod kernel;

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use leak_common::config::{Config, MAX_PORTS};
 use leak_common::connection::{Connection, Uses};
 use leak_common::event::{OpenedWithStack, counter};
@@ -38,6 +38,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     sk_cookie: 96,
     sk_protocol: 0,
     sk_err: 0,
+    tcp_copied_seq: 0,
     task_fsbase: 0,
     task_pid: 0,
     task_tgid: 0,
@@ -152,19 +153,24 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(cou
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<OpenedWithStack> = PerCpuArray::with_max_entries(1, 0);
 
-/// A call to `tcp_sendmsg` or `tcp_recvmsg` between its kprobe and its kretprobe.
+/// A thread's latest call to `tcp_sendmsg` or `tcp_recvmsg`, as its kprobe saw it begin.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     /// `struct sock *`.
     pub(crate) sock: u64,
-    /// `flags` of `tcp_recvmsg`.
-    pub(crate) flags: u64,
+    /// Receiving: the socket's `copied_seq` when the call began.
+    pub(crate) copied_seq: u32,
+    /// Receiving: how many of the bytes that it has copied were counted.
+    pub(crate) counted: u32,
+    /// 1: it sends; 0: it receives.
+    pub(crate) sends: u64,
 }
 
-/// Calls under way by thread, for kretprobes, which do not see arguments.
+/// Calls by thread, for the hooks that see what came of them. Nothing tells of a receiving call's
+/// return, so its entry stays until the thread's next call, or until room is needed.
 #[map]
-pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+pub(crate) static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16384, 0);
 
 /// Adds one to a counter of this processor.
 #[inline(always)]

@@ -114,6 +114,17 @@ impl Payload {
         Self { address, buffers, len }
     }
 
+    /// The bytes of a call that had moved `offset` bytes before: told of only where there is one buffer.
+    #[inline(always)]
+    pub(crate) fn after(self, offset: u64) -> Self {
+        if offset == 0 {
+            return self;
+        }
+        let is_seen = self.buffers == 0 && self.address != 0;
+        let address = if is_seen { self.address.wrapping_add(offset) } else { 0 };
+        Self { address, buffers: 0, len: self.len }
+    }
+
     /// Whether the bytes can be read.
     #[inline(always)]
     pub(crate) fn is_visible(&self) -> bool {

@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cli::TraceArgs;
 use crate::doctor::check_pid_namespace;
@@ -97,17 +97,19 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let mut pods = Pods::start(&args.kubernetes).context("Kubernetes cannot be asked")?;
     let mut collector = Collector::new(args, tracer, targets, pods.clone(), outlets)?;
     let mut servers = Watch::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
+    servers.ask();
+    collector.take_first_inventory().await?;
     // What is learnt of the processes at first sight makes their first stacks better.
     settle(&mut collector, PATIENCE).await?;
     log::info!("tracing {}; Ctrl-C ends it with a report", collector.subject());
 
-    let mut tick = interval(args.interval);
+    let mut tick = interval_at(Instant::now() + args.interval, args.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut liveness = interval(LIVENESS);
     liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut taking: Option<JoinHandle<Result<Inventory, InventoryError>>> = None;
-    let mut judge_by: Option<Instant> = None;
+    let mut judge_by = Some(Instant::now() + PATIENCE.min(args.interval));
     let mut look_again: Option<Instant> = None;
 
     loop {

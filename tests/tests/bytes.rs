@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         test("startup_names_user_and_database", startup_names_user_and_database),
         test("startup_is_a_state_until_answered", startup_is_a_state_until_answered),
         test("many_results_in_one_answer", many_results_in_one_answer),
+        test("many_arrivals_in_one_call", many_arrivals_in_one_call),
         test("pipelined_requests", pipelined_requests),
         test("listening_in_every_form", listening_in_every_form),
         test("refused_by_the_server", refused_by_the_server),
@@ -208,6 +209,20 @@ fn many_results_in_one_answer(suite: &Suite) -> Result<()> {
     client.ok("query BEGIN; SELECT 1; SELECT 2; COMMIT; SELECT 3")?;
     // The answer is larger than any buffer, and ends with another state than it begins with.
     let reply = client.ok("query BEGIN; SELECT repeat('x', 1000) FROM generate_series(1, 2000)")?;
+    check(&trace.stop()?, &reply, id, &["in_transaction"])
+}
+
+/// One call takes what comes in several pieces: the end is where the last of them ends.
+fn many_arrivals_in_one_call(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    client.ok("query SELECT 1")?;
+    client.ok("receive-by recv_all")?;
+    // Longer than what the server gathers before it sends: CommandComplete, RowDescription, DataRow,
+    // CommandComplete, ReadyForQuery.
+    client.ok(&format!("pieces-of {}", 11 + 32 + (11 + 40_000) + 14 + 6))?;
+    let reply = client.ok("query BEGIN; SELECT repeat('x', 40000)")?;
     check(&trace.stop()?, &reply, id, &["in_transaction"])
 }
 

@@ -1,17 +1,22 @@
 //! The latest uses of each connection: who took it, when, for how long, and by which code.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
+use std::{fs, thread};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tests::server::USER;
-use tests::{Need, Program, Report, Suite, Test, Use, bound, test};
+use tests::{Need, Program, Report, Suite, Test, Use, bound, eventually, test};
 
 fn main() -> ExitCode {
     let all: Vec<Test> = vec![
         test("known_transactions", known_transactions),
         test("encrypted_requests_have_no_end", encrypted_requests_have_no_end),
         test("fewer_than_asked_for", fewer_than_asked_for),
+        test("while_others_wait_for_bytes", while_others_wait_for_bytes),
+        test("while_others_wait_for_room", while_others_wait_for_room),
         test("not_asked_for", not_asked_for),
         test("too_many_asked_for", too_many_asked_for),
     ];
@@ -132,6 +137,82 @@ fn fewer_than_asked_for(suite: &Suite) -> Result<()> {
     let uses = uses(&report)?;
     assert_eq!(uses.len(), 1, "{uses:#?}");
     is_right(&report, &uses[0], &read, client.pid())
+}
+
+/// The kernel lets few calls of a function be followed to their returns at once, whoever makes them: those
+/// that wait for something else must not hide the others.
+fn while_others_wait_for_bytes(suite: &Suite) -> Result<()> {
+    let mut client = client(suite, "disable")?;
+    let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
+    let waiting = Waiting::begin(libc::SYS_recvfrom, |stream| drop(stream.read(&mut [0])))?;
+    let done = [act(&mut client, "read_price")?, act(&mut client, "place_order")?];
+    let report = trace.stop()?;
+    drop(waiting);
+    assert_eq!(report.events.lost, 0);
+    let uses = uses(&report)?;
+    assert_eq!(uses.len(), 2, "{uses:#?}");
+    for (one, done) in uses.iter().zip(&done) {
+        is_right(&report, one, done, client.pid())?;
+        assert!(one.released_at.is_some(), "{one:?}");
+    }
+    Ok(())
+}
+
+/// What they hide all the same is counted.
+fn while_others_wait_for_room(suite: &Suite) -> Result<()> {
+    let mut client = client(suite, "disable")?;
+    let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
+    let fill = |stream: &mut TcpStream| while stream.write(&[0; 4096]).is_ok() {};
+    let waiting = Waiting::begin(libc::SYS_sendto, fill)?;
+    let done = [act(&mut client, "read_price")?, act(&mut client, "place_order")?];
+    let report = trace.stop()?;
+    drop(waiting);
+    let (uses, lost) = (uses(&report)?, report.events.lost);
+    assert!(lost > 0 || uses.len() == done.len(), "nothing was lost, but {uses:#?}");
+    Ok(())
+}
+
+/// Threads that each wait in the same call on a connection of their own, until this is dropped.
+struct Waiting {
+    peers: Vec<TcpStream>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Waiting {
+    /// More of them than a kernel follows: ten, or twice its processors.
+    fn begin(call: libc::c_long, wait: fn(&mut TcpStream)) -> Result<Self> {
+        let mut waiting = Self { peers: Vec::new(), threads: Vec::new() };
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        for number in 0..2 * thread::available_parallelism()?.get() + 30 {
+            let mut stream = TcpStream::connect(listener.local_addr()?)?;
+            waiting.peers.push(listener.accept()?.0);
+            let thread = thread::Builder::new().name(format!("waiting {number}"));
+            waiting.threads.push(thread.spawn(move || wait(&mut stream))?);
+        }
+        let count = waiting.threads.len();
+        eventually(&format!("{count} threads wait"), || Ok(waiting_threads(call)? == count))?;
+        Ok(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.peers.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Threads of this process that wait in this system call.
+fn waiting_threads(call: libc::c_long) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc/self/task")?.flatten() {
+        // A thread that has ended meanwhile is none of them.
+        let under_way = fs::read_to_string(entry.path().join("syscall")).unwrap_or_default();
+        count += usize::from(under_way.starts_with(&format!("{call} ")));
+    }
+    Ok(count)
 }
 
 fn not_asked_for(suite: &Suite) -> Result<()> {

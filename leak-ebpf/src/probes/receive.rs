@@ -1,14 +1,13 @@
 //! Payload received: bytes that the process has read from its socket.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 
 use super::send::known_or_adopted;
 use crate::kernel::{Sock, now};
-use crate::maps::{CALLS, Call};
+use crate::maps::Call;
 use crate::payload::Payload;
-use crate::{uses, wire};
+use crate::{calls, uses, wire};
 
 /// `MSG_PEEK`: the bytes stay in the socket and will be received again.
 const MSG_PEEK: u64 = 2;
@@ -39,52 +38,65 @@ receive_fexit!(receive_fexit_4, flags: 3, result: 4);
 receive_fexit!(receive_fexit_5, flags: 3, result: 5);
 receive_fexit!(receive_fexit_6, flags: 4, result: 6);
 
-/// Flavour C: `tcp_recvmsg`, called. `flags` stands in the fourth place or, where there are six
-/// parameters, in the fifth.
-macro_rules! receive_kprobe {
-    ($name:ident, flags: $flags:literal) => {
-        #[doc = concat!("Flags in place ", $flags, ".")]
-        #[kprobe]
-        pub(crate) fn $name(ctx: ProbeContext) -> u32 {
-            if let (Some(sock), Some(flags)) = (ctx.arg::<*const u8>(0), ctx.arg::<u64>($flags))
-                && Sock::untrusted(sock).is_traced()
-            {
-                let call = Call { sock: sock as u64, flags };
-                let _ = CALLS.insert(bpf_get_current_pid_tgid(), call, 0);
-            }
-            0
+/// Flavour C: `int tcp_recvmsg(struct sock *sk, …)`, called
+///
+/// Its return is not hooked. The kernel follows no more than a few calls of a function to their
+/// returns at once, ten on a small machine, whoever makes them, and this one lasts for as long as it
+/// waits: a few threads that wait for anything on TCP would hide all others' bytes.
+#[kprobe]
+pub(crate) fn receive_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(address) = ctx.arg::<*const u8>(0) {
+        let sock = Sock::untrusted(address);
+        if sock.is_traced() {
+            let copied_seq = sock.copied_seq();
+            calls::begin(&Call { sock: address as u64, copied_seq, counted: 0, sends: 0 });
         }
-    };
-}
-receive_kprobe!(receive_kprobe_5, flags: 3);
-receive_kprobe!(receive_kprobe_6, flags: 4);
-
-/// Flavour C: `tcp_recvmsg`, returned
-#[kretprobe]
-pub(crate) fn receive_kretprobe(ctx: RetProbeContext) -> u32 {
-    let thread = bpf_get_current_pid_tgid();
-    if let Some(call) = CALLS.get_ptr(thread) {
-        // SAFETY: the value is copied before it is removed.
-        let Call { sock, flags } = unsafe { *call };
-        let _ = CALLS.remove(thread);
-        received(Sock::untrusted(sock as *const u8), ctx.ret(), flags);
     }
     0
 }
 
-/// Counts what was received. An error, the end of the stream or a peek receives nothing.
+/// Flavour C: `void (struct sock *sk)`, whenever `tcp_recvmsg` has copied the bytes of one buffer of
+/// the kernel's. What is peeked at stays unread, and so in front of `copied_seq`.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+pub(crate) fn receive_copied(ctx: BtfTracePointContext) -> i32 {
+    let address: *const u8 = ctx.arg(0);
+    let Some(call) = calls::latest() else { return 0 };
+    if call.sends != 0 || call.sock != address as u64 {
+        return 0;
+    }
+    // The verifier knows a `struct sock`, and not what lies behind it. As a kprobe's it is also looked for
+    // where the other kprobes look.
+    let sock = Sock::untrusted(address);
+    let copied = sock.copied_seq().wrapping_sub(call.copied_seq);
+    let before = call.counted;
+    call.counted = copied;
+    if copied != before {
+        // Asking for the cookie makes it: the kprobe that sees the next request cannot.
+        let _ = Sock::trusted(address).cookie();
+        count(sock, u64::from(copied.wrapping_sub(before)), u64::from(before));
+    }
+    0
+}
+
+/// A call has received something. An error, the end of the stream or a peek receives nothing.
 #[inline(always)]
 fn received(sock: Sock, result: i32, flags: u64) {
-    if result <= 0 || flags & MSG_PEEK != 0 || !sock.is_traced() {
-        return;
+    if result > 0 && flags & MSG_PEEK == 0 && sock.is_traced() {
+        count(sock, result as u64, 0);
     }
+}
+
+/// Counts `len` bytes that the call under way has received after `offset` others.
+#[inline(always)]
+fn count(sock: Sock, len: u64, offset: u64) {
     let now = now();
     let Some(slot) = known_or_adopted(sock, now) else { return };
     let connection = slot.connection;
-    connection.bytes_received += result as u64;
+    connection.bytes_received += len;
     connection.last_receive_ns = now;
     let is_first_answer = connection.answered != connection.requests;
-    wire::received(connection, &Payload::of_current_call(sock, result as u64), is_first_answer);
+    let payload = Payload::of_current_call(sock, len).after(offset);
+    wire::received(connection, &payload, is_first_answer);
     connection.answered = connection.requests;
     uses::answered(slot.index, connection, now);
 }

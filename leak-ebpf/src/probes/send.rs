@@ -1,15 +1,14 @@
 //! Payload sent, whatever call sends it.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use leak_common::connection::{flag, phase};
 
 use crate::connection::{self, Birth, Slot};
 use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now};
-use crate::maps::{CALLS, Call};
+use crate::maps::Call;
 use crate::payload::Payload;
-use crate::{stack, statement, uses, wire};
+use crate::{calls, stack, statement, uses, wire};
 
 /// What a connection in use most likely is; the collector's inventory knows better.
 const TCP_ESTABLISHED: u32 = 1;
@@ -34,7 +33,7 @@ pub(crate) fn send_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(sock) = ctx.arg::<*const u8>(0)
         && Sock::untrusted(sock).is_traced()
     {
-        let _ = CALLS.insert(bpf_get_current_pid_tgid(), Call { sock: sock as u64, flags: 0 }, 0);
+        calls::begin(&Call { sock: sock as u64, copied_seq: 0, counted: 0, sends: 1 });
     }
     0
 }
@@ -42,12 +41,9 @@ pub(crate) fn send_kprobe(ctx: ProbeContext) -> u32 {
 /// Flavour C: `tcp_sendmsg`, returned
 #[kretprobe]
 pub(crate) fn send_kretprobe(ctx: RetProbeContext) -> u32 {
-    let thread = bpf_get_current_pid_tgid();
-    if let Some(call) = CALLS.get_ptr(thread) {
-        // SAFETY: the value is copied before it is removed.
-        let sock = unsafe { (*call).sock } as *const u8;
-        let _ = CALLS.remove(thread);
-        sent(Sock::untrusted(sock), ctx.ret());
+    if let Some(&mut Call { sock, sends: 1, .. }) = calls::latest() {
+        calls::end();
+        sent(Sock::untrusted(sock as *const u8), ctx.ret());
     }
     0
 }

@@ -147,17 +147,6 @@ const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usi
     }
 }
 
-const fn receive_kprobe(programs: &'static [Program; 2], parameters: &'static [usize]) -> Hook {
-    Hook {
-        purpose: Purpose::Receive,
-        flavour: Flavour::C,
-        label: "kprobe/tcp_recvmsg",
-        programs,
-        parameters,
-        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
-    }
-}
-
 /// Every hook, best first within its purpose.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -211,14 +200,17 @@ pub const HOOKS: &[Hook] = &[
     receive_fexit(&[function_exit("receive_fexit_4", "tcp_recvmsg")], &[4]),
     receive_fexit(&[function_exit("receive_fexit_5", "tcp_recvmsg")], &[5]),
     receive_fexit(&[function_exit("receive_fexit_6", "tcp_recvmsg")], &[6]),
-    receive_kprobe(
-        &[kprobe("receive_kretprobe", "tcp_recvmsg"), kprobe("receive_kprobe_5", "tcp_recvmsg")],
-        &[4, 5],
-    ),
-    receive_kprobe(
-        &[kprobe("receive_kretprobe", "tcp_recvmsg"), kprobe("receive_kprobe_6", "tcp_recvmsg")],
-        &[6],
-    ),
+    Hook {
+        purpose: Purpose::Receive,
+        flavour: Flavour::C,
+        label: "kprobe/tcp_recvmsg",
+        programs: &[
+            tracepoint("receive_copied", "tcp_rcv_space_adjust"),
+            kprobe("receive_kprobe", "tcp_recvmsg"),
+        ],
+        parameters: &[],
+        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
+    },
     Hook {
         purpose: Purpose::Children,
         flavour: Flavour::A,

@@ -5,6 +5,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::programs::Program;
+
+/// Where the skipped runs stand.
+const SKIPPED: &str = "recursion_misses:";
 
 /// How often a program ran, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +36,27 @@ pub(super) fn run_time(ebpf: &Ebpf) -> Duration {
 /// The counters are in the `fdinfo` of a program's descriptor, `bpf_prog_show_fdinfo` in the kernel's
 /// `kernel/bpf/syscall.c`.
 fn counted(ebpf: &Ebpf) -> impl Iterator<Item = ProgramRuns> {
-    let runs = |(name, program): (&str, &aya::programs::Program)| {
-        let fd = program.fd().ok()?.as_fd().as_raw_fd();
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let (time, count) = parse(&text)?;
+    let runs = |(name, program): (&str, &Program)| {
+        let (time, count) = parse(&told(program)?)?;
         Some(ProgramRuns { program: name.to_owned(), time, count })
     };
     ebpf.programs().filter_map(runs)
+}
+
+/// How many runs of each loaded program the kernel has skipped, whatever socket they were about: on a
+/// processor where the program is at work, or for kprobes any kprobe's or a system call on a map, it
+/// starts no second one. Counted for BTF tracepoints and functions since Linux 5.12, for kprobes since 6.7.
+pub(super) fn skipped_runs(ebpf: &Ebpf) -> Vec<(String, u64)> {
+    let skipped = |(name, program): (&str, &Program)| {
+        Some((name.to_owned(), field(&told(program)?, SKIPPED)?))
+    };
+    ebpf.programs().filter_map(skipped).collect()
+}
+
+/// What the kernel tells of a loaded program.
+fn told(program: &Program) -> Option<String> {
+    let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
 }
 
 fn is_enabled() -> bool {
@@ -46,11 +64,11 @@ fn is_enabled() -> bool {
 }
 
 fn parse(text: &str) -> Option<(Duration, u64)> {
-    let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-        value.trim().parse::<u64>().ok()
-    };
-    Some((Duration::from_nanos(field("run_time_ns:")?), field("run_cnt:")?))
+    Some((Duration::from_nanos(field(text, "run_time_ns:")?), field(text, "run_cnt:")?))
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -60,9 +78,10 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_writes() {
         let text = "pos:\t0\nprog_type:\t26\nprog_id:\t7\nrun_time_ns:\t1500\nrun_cnt:\t3\n\
-                    recursion_misses:\t0\n";
+                    recursion_misses:\t5\n";
         assert_eq!(parse(text), Some((Duration::from_nanos(1500), 3)));
         assert_eq!(parse("run_time_ns:\t-1\nrun_cnt:\t3\n"), None);
+        assert_eq!(field(text, SKIPPED), Some(5));
         assert_eq!(parse(""), None);
     }
 }

@@ -75,6 +75,8 @@ pub struct Counters {
     pub stacks_no_slot: u64,
     /// Stacks of which nothing could be read.
     pub stacks_unreadable: u64,
+    /// Calls that sent or received something and could not be followed.
+    pub unseen_calls: u64,
 }
 
 /// The attached kernel programs. Dropping it detaches them.
@@ -83,6 +85,8 @@ pub struct Tracer {
     outcomes: Vec<Outcome>,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
+    /// Calls that could not be followed before [`Tracer::begin`].
+    unseen_before: u64,
     connections: MappedArray<Connection>,
     records: Array<MapData, Value<StackRecord>>,
     /// Records of one connection.
@@ -139,6 +143,7 @@ impl Tracer {
             outcomes,
             ring,
             counters,
+            unseen_before: 0,
             connections,
             records,
             records_each,
@@ -255,25 +260,31 @@ impl Tracer {
         None
     }
 
+    /// What is missed from now on is a loss. To be called once every socket has been listed: until then
+    /// kprobes cannot tell one that was opened before from others.
+    pub fn begin(&mut self) {
+        self.unseen_before = self.sum(counter::UNSEEN_CALLS);
+    }
+
     /// What was counted so far, over all processors.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let sum = |index| self.per_cpu(index).into_iter().sum();
         let by_kind = |first: u32| {
             let mut values = [0; kind::COUNT];
             for (value, index) in values.iter_mut().zip(first..) {
-                *value = sum(index);
+                *value = self.sum(index);
             }
             values
         };
         Counters {
             sent: by_kind(counter::SENT),
             lost: by_kind(counter::LOST),
-            table_full: sum(counter::TABLE_FULL),
-            stacks_copied: sum(counter::STACKS),
-            stacks_over_budget: sum(counter::STACKS_OVER_BUDGET),
-            stacks_no_slot: sum(counter::STACKS_NO_SLOT),
-            stacks_unreadable: sum(counter::STACKS_UNREADABLE),
+            table_full: self.sum(counter::TABLE_FULL),
+            stacks_copied: self.sum(counter::STACKS),
+            stacks_over_budget: self.sum(counter::STACKS_OVER_BUDGET),
+            stacks_no_slot: self.sum(counter::STACKS_NO_SLOT),
+            stacks_unreadable: self.sum(counter::STACKS_UNREADABLE),
+            unseen_calls: self.sum(counter::UNSEEN_CALLS).saturating_sub(self.unseen_before),
         }
     }
 
@@ -293,6 +304,16 @@ impl Tracer {
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Option<Sample> {
         self.sampler.sample(&self.ebpf, now)
+    }
+
+    /// How many runs of each program the kernel has skipped, whatever socket they were about.
+    #[must_use]
+    pub fn skipped_runs(&self) -> Vec<(String, u64)> {
+        statistics::skipped_runs(&self.ebpf)
+    }
+
+    fn sum(&self, index: u32) -> u64 {
+        self.per_cpu(index).into_iter().sum()
     }
 
     fn per_cpu(&self, index: u32) -> Vec<u64> {

@@ -116,8 +116,8 @@ impl Builder<'_> {
             KINDS.map(|(number, name)| (name, values.get(number).copied().unwrap_or(0)))
         };
         self.by(&names::EVENTS, "kind", kinds(&counters.sent));
-        let undecodable = [("undecodable", tracing.undecodable)];
-        self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(undecodable));
+        let others = [("undecodable", tracing.undecodable), ("unseen_call", counters.unseen_calls)];
+        self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(others));
         let losses = &figures.losses;
         let full = [
             ("connections", counters.table_full),
@@ -148,6 +148,9 @@ impl Builder<'_> {
         if let Some(cores) = figures.cost.kernel_cores() {
             self.one(&names::BPF_CORES, cores);
         }
+        let skipped = tracing.skipped.iter();
+        let skipped = skipped.map(|(program, count)| (labelled("program", program), *count as f64));
+        self.family(&names::BPF_SKIPPED, skipped);
     }
 
     fn servers(&mut self, figures: &Figures) {

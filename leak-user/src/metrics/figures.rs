@@ -21,6 +21,8 @@ pub struct Tracing {
     pub undecodable: u64,
     /// What the kernel programs cost, where the kernel counts it.
     pub programs: Vec<ProgramRuns>,
+    /// How many runs of each kernel program the kernel has skipped.
+    pub skipped: Vec<(String, u64)>,
 }
 
 /// A server that was asked for its sessions.

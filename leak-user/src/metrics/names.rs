@@ -87,6 +87,8 @@ names! {
         "How often the kernel has run each of this tracer's programs.";
     BPF_CORES = GAUGE "bpf_cores"
         "Cores that this tracer's programs in the kernel have kept busy on average, from a second in thirty.";
+    BPF_SKIPPED = COUNTER "bpf_skipped_runs_total"
+        "Runs of this tracer's programs that the kernel has skipped, whatever socket they were about.";
     SERIES_FOLDED = COUNTER "series_folded_total"
         "Groups of connections counted as comm=\"other\" because there were too many to tell apart.";
     CONNECTION_LIMIT = GAUGE "connection_limit_connections"

@@ -128,6 +128,12 @@ static ssize_t from_recv(int fd, void *data, size_t size)
     return recv(fd, data, size, 0);
 }
 
+/* Waits until there are as many bytes as are asked for. */
+static ssize_t from_recv_all(int fd, void *data, size_t size)
+{
+    return recv(fd, data, size, MSG_WAITALL);
+}
+
 static ssize_t from_recvfrom(int fd, void *data, size_t size)
 {
     struct sockaddr_storage from;
@@ -205,7 +211,7 @@ static const struct {
 } receivers[] = {
     {"read", from_read},       {"recv", from_recv},         {"recvfrom", from_recvfrom},
     {"peek", from_peek},       {"recvmsg", from_recvmsg},   {"recvmmsg", from_recvmmsg},
-    {"readv", from_readv},     {"splice", from_splice},
+    {"readv", from_readv},     {"splice", from_splice},     {"recv_all", from_recv_all},
     {"io_uring_recv", from_uring_recv},                     {"io_uring_read", from_uring_read},
 };
 

@@ -155,8 +155,10 @@ fn one(trace: Trace, open: &BTreeMap<u64, Known>, gone: &[u64]) -> Result<Vec<St
             told.entry(id).or_default().push(event.kind);
         }
     }
-    let report = trace.stop()?;
-    assert_eq!(report.events.lost, 0);
+    trace.signal(libc::SIGINT);
+    let outcome = trace.outcome()?;
+    let report = outcome.report()?;
+    assert_eq!(report.events.lost, 0, "{}", outcome.stderr);
     let ids: Vec<_> = report.connections.iter().map(|connection| connection.id).collect();
     ensure!(ids.len() == open.len(), "{ids:?} instead of {:?}", open.keys());
     let mut lines = Vec::new();

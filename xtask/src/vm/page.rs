@@ -24,6 +24,11 @@ kinds differ in how bytes sent and received are seen.
 With **b**, the answer that a thread waits for at the moment when another tool attaches to the same function or
 detaches may be missed: the kernel skips fexit programs for calls under way. Bytes are corrected at the next interval,
 and the state is unknown until the next message.
+
+With **c**, the kernel follows only a few calls that send to their return at once: ten, or twice its processors. While so
+many threads wait for room to send, on any TCP connection, what others send is not seen; it counts as lost. An answer that
+one call reads into several buffers of its own, out of several of the kernel's, leaves the state unknown until the
+next message.
 ";
 
 /// A run and what it came to.

@@ -109,6 +109,7 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
         "sock",
         &[("__sk_common", alias, 8), ("sk_err", int, 200), ("sk_protocol", int, 204)],
     );
+    btf.structure("tcp_sock", &[("rcv_nxt", int, 1500), ("copied_seq", int, 1504)]);
     let thread = btf.structure("thread_struct", &[("sp", int, 0), ("fsbase", int, 40)]);
     btf.structure(
         "task_struct",
@@ -153,6 +154,7 @@ fn every_field_is_found() {
         sk_cookie: 8 + 88,
         sk_protocol: 204,
         sk_err: 200,
+        tcp_copied_seq: 1504,
         task_fsbase: 1040,
         task_pid: 96,
         task_tgid: 100,
@@ -309,6 +311,7 @@ fn the_running_kernel() {
     assert_eq!((layout.regs_bx, layout.regs_r12, layout.regs_r15), (40, 24, 0));
     assert!(layout.sk_cookie > layout.sk_family && layout.task_fsbase > layout.task_tgid);
     assert!(layout.sk_err > layout.sk_cookie && layout.sk_protocol > layout.sk_cookie);
+    assert!(layout.tcp_copied_seq > layout.sk_err);
     assert!((4..=6).contains(&btf.function_arity("tcp_recvmsg").unwrap()));
     assert!(btf.has_tracepoint("inet_sock_set_state") && !btf.has_tracepoint("no_such_thing"));
 }

@@ -47,6 +47,8 @@ fn the_text_says_what_the_table_says() {
     tracing.counters.lost[kind::CLOSED as usize] = 3;
     tracing.counters.table_full = 5;
     tracing.counters.stacks_copied = 21;
+    tracing.counters.unseen_calls = 4;
+    tracing.skipped = vec![("connect_tp_btf".into(), 6)];
     let text = text(&gathered(&["env=te\"st", "service=shop"], tracing));
     let common = "env=\"te\\\"st\",service=\"shop\"";
     for line in [
@@ -64,6 +66,8 @@ fn the_text_says_what_the_table_says() {
         format!("pgsocktrace_events_total{{kind=\"opened\",{common}}} 13"),
         format!("pgsocktrace_events_lost_total{{kind=\"closed\",{common}}} 3"),
         format!("pgsocktrace_events_lost_total{{kind=\"undecodable\",{common}}} 2"),
+        format!("pgsocktrace_events_lost_total{{kind=\"unseen_call\",{common}}} 4"),
+        format!("pgsocktrace_bpf_skipped_runs_total{{program=\"connect_tp_btf\",{common}}} 6"),
         format!("pgsocktrace_map_full_total{{kind=\"connections\",{common}}} 5"),
         format!("pgsocktrace_reconciled_total{{kind=\"added\",{common}}} 0"),
         format!("pgsocktrace_stacks_total{{quality=\"complete\",{common}}} 20"),

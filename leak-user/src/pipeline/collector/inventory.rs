@@ -47,6 +47,15 @@ impl Collector {
         Ok(undestroyed)
     }
 
+    /// Lists what exists before anything is promised: a socket is known by its cookie, which a kprobe
+    /// cannot give it, and one that was opened before the trace may have none until it is listed.
+    pub(in crate::pipeline) async fn take_first_inventory(&mut self) -> anyhow::Result<()> {
+        let first = self.start_inventory()?.await?;
+        self.take_inventory(first)?;
+        self.tracer.begin();
+        Ok(())
+    }
+
     /// Begins to list what exists, beside the event loop.
     pub(in crate::pipeline) fn start_inventory(
         &self,

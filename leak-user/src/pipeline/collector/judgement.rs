@@ -22,6 +22,7 @@ impl Collector {
             counters: self.tracer.counters(),
             undecodable: self.events.undecodable,
             programs: self.tracer.program_runs(),
+            skipped: self.tracer.skipped_runs(),
         };
         self.outlets.publish(&self.engine, counts, clock::now(), tracing);
         Ok(())
@@ -33,6 +34,9 @@ impl Collector {
         self.look_for_gone_users()?;
         for _ in 0..self.resolver.unresolved() {
             self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
+        }
+        for (program, count) in self.tracer.skipped_runs().iter().filter(|(_, count)| *count > 0) {
+            log::info!("the kernel skipped {count} runs of {program}, whatever they were about");
         }
         let counts = self.event_counts();
         let told = self.tell(&Fact::End(counts));
@@ -58,7 +62,7 @@ impl Collector {
         EventCounts {
             received: self.events.received,
             // A connection without a slot loses all its events.
-            lost: lost + self.events.undecodable + counters.table_full,
+            lost: lost + self.events.undecodable + counters.table_full + counters.unseen_calls,
             stacks_skipped: counters.stacks_over_budget
                 + counters.stacks_no_slot
                 + counters.stacks_unreadable
