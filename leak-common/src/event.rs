@@ -5,7 +5,7 @@ use crate::plain;
 use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, PRESERVED, StackHeader};
 
 /// For so long after it was woken the collector looks for records by itself, in nanoseconds.
-pub const LINGER_NS: u64 = 5_000_000;
+pub const LINGER_NS: u64 = 2_000_000;
 
 /// Kinds of [`EventHeader::kind`].
 pub mod kind {

@@ -21,8 +21,6 @@ use crate::{
 pub(crate) enum Subject {
     /// What tracing costs, in all parts or some; writes `docs/performance.md` if it is all.
     Cost(Vec<usize>),
-    /// Holds connections for a measurement of that: port, number of the first, and how many.
-    Hold(u16, usize, usize),
     /// How many stacks are complete and right; writes `docs/stacks.md`.
     Stacks,
     /// What judging many connections takes, in made-up histories.
@@ -38,9 +36,6 @@ impl Subject {
             [one] if one == "stacks" => Some(Self::Stacks),
             [one] if one == "scale" => Some(Self::Scale),
             [one, rest @ ..] if one == "detect" => detect::Choice::read(rest).map(Self::Detect),
-            [one, port, first, count] if one == "hold" => {
-                Some(Self::Hold(port.parse().ok()?, first.parse().ok()?, count.parse().ok()?))
-            }
             parts => cost::chosen(parts).map(Self::Cost),
         }
     }
@@ -54,7 +49,6 @@ pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
             prepare(workspace, &[Build, Database, Bench, Peers])?;
             cost::run(workspace, &parts)
         }
-        Subject::Hold(port, first, count) => cost::hold(port, first, count),
         Subject::Stacks => {
             // The programs whose stacks are compared are those of the tests.
             prepare(workspace, setup::EVERYTHING)?;

@@ -37,7 +37,7 @@ pub(crate) enum Need {
     Tests,
     /// Reading the kernel's statistics of BPF programs.
     Bench,
-    /// Measuring what others cost.
+    /// Measuring what tracing costs, and what others cost.
     Peers,
     /// Building the container image.
     Image,
@@ -173,6 +173,12 @@ const REQUIREMENTS: &[Requirement] = &[
         present: || ["xz", "setpriv", "prlimit"].iter().all(|tool| which(tool).is_some()),
         packages: &["xz-utils", "util-linux"],
         elsewhere: "Install xz and util-linux.",
+    },
+    Requirement {
+        need: Need::Peers,
+        present: || which("python3").is_some(),
+        packages: &["python3"],
+        elsewhere: "Install Python 3.",
     },
     Requirement {
         need: Need::Peers,

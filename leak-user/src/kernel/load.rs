@@ -1,6 +1,6 @@
 //! The kernel programs on their way into the kernel.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd as _;
 
 use aya::{Ebpf, EbpfLoader};
 use leak_common::Plain;
@@ -65,7 +65,7 @@ pub(super) fn mapped<T: Plain>(
 ) -> Result<MappedArray<T>, KernelError> {
     let map = ebpf.map(name).ok_or(KernelError::MissingMap { name })?;
     let aya::maps::Map::Array(data) = map else { return Err(KernelError::MissingMap { name }) };
-    MappedArray::new(&data.fd().as_fd().as_raw_fd(), len)
+    MappedArray::new(data.fd().as_fd(), len)
         .map_err(|source| KernelError::Unmapped { name, source })
 }
 

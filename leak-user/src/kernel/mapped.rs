@@ -1,39 +1,64 @@
 //! Arrays that the kernel programs write and the collector reads in place, without a system call.
 
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use leak_common::Plain;
 use leak_common::connection::{Connection, Uses};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// A BPF array map, mapped for reading.
+/// Elements that are mapped at first.
+const FIRST: usize = 1024;
+
+/// A BPF array map, mapped for reading as far as it is used: all that is mapped counts as this
+/// process's memory.
 #[derive(Debug)]
 pub(crate) struct MappedArray<T> {
+    map: OwnedFd,
     memory: MmapRaw,
+    /// Elements that are mapped.
+    mapped: usize,
+    /// Elements of the whole array.
     len: usize,
     element: std::marker::PhantomData<T>,
 }
 
 impl<T: Plain> MappedArray<T> {
-    /// Maps the `len` elements of the map behind `fd`.
-    pub(crate) fn new(fd: &impl AsRawFd, len: u32) -> std::io::Result<Self> {
-        let len = len as usize;
-        // The kernel rounds each element's size up to eight bytes.
-        const { assert!(size_of::<T>().is_multiple_of(8)) };
-        let memory = MmapOptions::new().len(len * size_of::<T>()).map_raw_read_only(fd)?;
-        Ok(Self { memory, len, element: std::marker::PhantomData })
+    /// Maps the first of the `len` elements of the map behind `fd`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: u32) -> io::Result<Self> {
+        let (map, len) = (fd.try_clone_to_owned()?, len as usize);
+        let mapped = FIRST.min(len);
+        let memory = map_elements::<T>(&map, mapped)?;
+        Ok(Self { map, memory, mapped, len, element: std::marker::PhantomData })
     }
 
-    /// How many elements there are.
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// Maps at least the first `elements`, or all if there are fewer.
+    pub(crate) fn reach(&mut self, elements: usize) -> io::Result<()> {
+        let elements = elements.min(self.len);
+        if elements > self.mapped {
+            let mapped = elements.next_power_of_two().min(self.len);
+            self.memory = map_elements::<T>(&self.map, mapped)?;
+            self.mapped = mapped;
+        }
+        Ok(())
+    }
+
+    /// How many elements are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        self.mapped
     }
 
     fn element(&self, index: usize) -> Option<*const T> {
         // SAFETY: the index is within the mapping.
-        (index < self.len).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(index) })
+        (index < self.mapped).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(index) })
     }
+}
+
+fn map_elements<T: Plain>(map: &OwnedFd, elements: usize) -> io::Result<MmapRaw> {
+    // The kernel rounds each element's size up to eight bytes.
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    MmapOptions::new().len(elements * size_of::<T>()).map_raw_read_only(map.as_raw_fd())
 }
 
 impl MappedArray<Uses> {

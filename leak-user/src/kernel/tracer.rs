@@ -215,10 +215,14 @@ impl Tracer {
 
     /// The live connections with the slots they have. Slots change hands, so a slot number is good
     /// only for reading the stack right away.
-    pub fn connections(&self) -> impl Iterator<Item = (usize, Connection)> + '_ {
+    pub fn connections(&mut self) -> impl Iterator<Item = (usize, Connection)> + '_ {
         let used = self.per_cpu(counter::SLOTS_USED).into_iter().max().unwrap_or(0);
         let end = usize::try_from(used).unwrap_or(usize::MAX).saturating_add(SLACK);
-        (0..end.min(self.connections.len()))
+        let uses = self.uses.as_mut().map_or(Ok(()), |uses| uses.reach(end));
+        if let Err(error) = self.connections.reach(end).and(uses) {
+            log::warn!("of {used} connections only the first can be read: {error}");
+        }
+        (0..end.min(self.connections.mapped()))
             .filter_map(|slot| Some((slot, self.connections.connection(slot)?)))
     }
 

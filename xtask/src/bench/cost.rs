@@ -24,8 +24,6 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
-pub(super) use crowd::hold;
-
 use self::figure::Section;
 use crate::{
     build, demo,

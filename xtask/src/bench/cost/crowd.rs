@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -25,6 +25,21 @@ const EACH: usize = 15_000;
 
 /// Connections that a listener keeps before anybody accepts them: the kernel's usual limit.
 const BACKLOG: usize = 4_000;
+
+/// Opens connections, says so, and holds them. A small program: what it takes to read a large one's
+/// symbols is measured elsewhere.
+const HOLDER: &str = r#"
+import resource, socket, sys
+port, first, count, backlog = map(int, sys.argv[1:])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = [
+    socket.create_connection(("127.0.0.%d" % (1 + number // backlog), port))
+    for number in range(first, first + count)
+]
+print("held", flush=True)
+sys.stdin.read()
+"#;
 
 /// Intervals that are measured.
 const INTERVALS: usize = 7;
@@ -54,7 +69,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "The collector",
         how: format!(
-            "Connections that rest, from processes of {EACH} connections each to listeners on loopback. CPU \
+            "Connections that rest, from Python processes of {EACH} connections each to listeners on loopback. CPU \
              time is the collector's own count (`-v`), of {INTERVALS} intervals; resident memory includes what \
              it has mapped of the kernel's table."
         ),
@@ -141,14 +156,15 @@ impl Crowd {
     fn hold(&self, size: usize) -> Result<Vec<Guarded>> {
         let mut held = Vec::new();
         for first in (0..size).step_by(EACH) {
-            let mut command = Command::new(std::env::current_exe()?);
             let count = EACH.min(size - first);
+            let arguments = [usize::from(self.port), first, count, BACKLOG];
+            let mut command = Command::new("python3");
             command
-                .args(["bench", "hold", &self.port.to_string()])
-                .args([first.to_string(), count.to_string()])
-                .stdin(Stdio::null())
+                .args(["-c", HOLDER])
+                .args(arguments.map(|argument| argument.to_string()))
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped());
-            let mut holder = Guarded::spawn(&mut command, libc::SIGTERM)?;
+            let mut holder = Guarded::spawn(&mut command, libc::SIGKILL)?;
             let stdout = holder.child().stdout.take().context("A holder has no output.")?;
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line)?;
@@ -156,18 +172,6 @@ impl Crowd {
             held.push(holder);
         }
         Ok(held)
-    }
-}
-
-/// `cargo xtask bench hold PORT FIRST COUNT`: opens connections, says so, and holds them.
-pub(in crate::bench) fn hold(port: u16, first: usize, count: usize) -> Result<()> {
-    let held: Result<Vec<TcpStream>, _> = (first..first + count)
-        .map(|number| TcpStream::connect(address(number / BACKLOG, port)))
-        .collect();
-    let _held = held?;
-    println!("held");
-    loop {
-        pause(Duration::from_secs(1))?;
     }
 }
 
