@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{self, Thresholds};
-use crate::event::{Event, ProcessKey, StackId, Timestamp};
+use crate::event::{Destination, Event, ProcessKey, StackId, Timestamp};
 use crate::findings::{Change, Ledger};
 use crate::process::ProcessInfo;
 use crate::report::output::Output;
@@ -23,6 +24,8 @@ use crate::table::ConnectionTable;
 const MAX_STACKS: usize = 32 * 1024;
 /// Most descriptions of processes kept. Another one is known by what the events say of it.
 const MAX_PROCESSES: usize = 128 * 1024;
+/// Most addresses kept that have a name.
+const MAX_DESTINATIONS: usize = 4096;
 
 /// What is settled when a run begins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +50,13 @@ pub enum Fact {
     Process(ProcessInfo),
     /// A process has exited.
     Exited(ProcessKey),
+    /// Whose an address is that processes connect to.
+    Destination {
+        /// The address, an IPv4 one never in IPv6's clothes.
+        address: IpAddr,
+        /// What Kubernetes calls it.
+        name: Destination,
+    },
     /// A stack that events to come refer to.
     Stack(Arc<Stack>),
     /// An interval is over: judge, and tell what has changed.
@@ -83,6 +93,7 @@ impl Engine {
             Fact::Exited(process) => {
                 self.known.exited.insert(*process);
             }
+            Fact::Destination { address, name } => self.known.name(*address, name),
             Fact::Stack(stack) => self.known.keep_stack(stack),
             Fact::Judge(counts) => {
                 let changes = self.known.judge(now);
@@ -130,6 +141,12 @@ impl Engine {
         self.known.processes.contains_key(&process)
     }
 
+    /// What Kubernetes calls an address.
+    #[must_use]
+    pub fn destination(&self, address: IpAddr) -> Option<&Destination> {
+        self.known.destinations.get(&address)
+    }
+
     /// What is known of processes.
     pub fn processes(&self) -> impl Iterator<Item = &ProcessInfo> {
         self.known.processes.values()
@@ -175,6 +192,8 @@ struct Known {
     processes: HashMap<ProcessKey, ProcessInfo>,
     /// Processes that have exited and that something still refers to.
     exited: HashSet<ProcessKey>,
+    /// What Kubernetes calls servers' addresses.
+    destinations: HashMap<IpAddr, Destination>,
 }
 
 impl Known {
@@ -186,6 +205,13 @@ impl Known {
             stacks: HashMap::new(),
             processes: HashMap::new(),
             exited: HashSet::new(),
+            destinations: HashMap::new(),
+        }
+    }
+
+    fn name(&mut self, address: IpAddr, name: &Destination) {
+        if self.destinations.len() < MAX_DESTINATIONS || self.destinations.contains_key(&address) {
+            self.destinations.insert(address, name.clone());
         }
     }
 
@@ -272,6 +298,7 @@ impl Known {
             stacks: &self.stacks,
             processes: &self.processes,
             exited: &self.exited,
+            destinations: &self.destinations,
             run: &self.beginning.run,
             events,
             now,

@@ -2,6 +2,7 @@
 //!
 //! All times are [`Timestamp`]s: nothing from here on reads a clock.
 
+mod destination;
 mod tcp_state;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use leak_common::connection::{AF_INET, AF_INET6, Tuple};
 use serde::{Deserialize, Serialize};
 
+pub use self::destination::{Destination, DestinationKind};
 pub use self::tcp_state::TcpState;
 use crate::server::ServerAnswer;
 

@@ -1,4 +1,5 @@
-//! What Kubernetes calls the processes of this node: namespace, pod, container, labels.
+//! What Kubernetes calls the processes of this node, namespace, pod, container, labels, and the service
+//! or pod that they connect to.
 //!
 //! A process's cgroup tells its container's id and its pod's UID, [`crate::process::container`]. Their
 //! names are with the API server, or with the node's kubelet. [`Pods`] asks one of them, on a thread of
@@ -6,11 +7,15 @@
 //! meets it, and once more when the list has changed: a pod's containers are known to the kubelet
 //! before they are to those who ask.
 //!
+//! The API server also tells whose an address is that a process connects to.
+//!
 //! Nothing here is needed for tracing. When nobody answers, that is said once, and asked again later.
 
 mod api;
+mod destinations;
 mod directory;
 mod kubelet;
+mod services;
 mod settings;
 mod watch;
 

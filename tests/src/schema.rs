@@ -77,6 +77,7 @@ const CONNECTION: &[(&str, Kind)] = &[
     ("held_by", List),
     ("local", Text),
     ("remote", Text),
+    ("destination", MapOrNull),
     ("tcp_state", Text),
     ("wire", Map),
     ("opened_at", TimeOrNull),

@@ -1,6 +1,7 @@
 //! Asking, on a thread of its own, again and again: no answer ever keeps the event loop waiting.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::future::pending;
 use std::time::Duration;
 use std::{io, thread};
@@ -10,8 +11,10 @@ use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::destinations::{Names, Wanted};
 use super::settings::{Asked, Kubernetes};
-use super::{Directory, api, kubelet};
+use super::{Directory, api, destinations, kubelet};
+use crate::event::Destination;
 use crate::pipeline::sentence;
 use crate::process::{Pod, ProcessInfo};
 
@@ -71,10 +74,15 @@ impl From<watcher::Error> for AskError {
     }
 }
 
-/// The pods of this node, seen from the event loop.
+/// Most addresses that are to be named at once.
+const MAX_WANTED: usize = 256;
+
+/// The pods of this node and the names of servers' addresses, seen from the event loop.
 #[derive(Clone, Debug)]
 pub struct Pods {
     known: watch::Receiver<Directory>,
+    wanted: watch::Sender<Wanted>,
+    names: watch::Receiver<Names>,
 }
 
 impl Pods {
@@ -85,9 +93,12 @@ impl Pods {
     /// When the thread cannot be started.
     pub fn start(settings: &Kubernetes) -> io::Result<Self> {
         let (sender, known) = watch::channel(Directory::default());
+        let (wanted, mut to_name) = watch::channel(Wanted::default());
+        let (namer, names) = watch::channel(Names::default());
+        let pods = Self { known, wanted, names };
         let asked = settings.asked.decided();
         if asked == Asked::Off {
-            return Ok(Self { known });
+            return Ok(pods);
         }
         let settings = Kubernetes { asked, ..settings.clone() };
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -96,18 +107,42 @@ impl Pods {
                 tokio::select! {
                     () = sender.closed() => {}
                     never = keep_asking(&settings, &sender) => match never {},
+                    // A kubelet knows its own node's pods only.
+                    never = keep_naming(&mut to_name, &namer), if asked == Asked::Api => match never {},
                 }
             });
         };
         thread::Builder::new().name("kubernetes".into()).spawn(body)?;
-        Ok(Self { known })
+        Ok(pods)
     }
 
     /// Waits until something else is known; for ever when nobody is asked.
     pub async fn changed(&mut self) {
-        if self.known.changed().await.is_err() {
+        let Self { known, names, .. } = self;
+        let changed = tokio::select! {
+            changed = known.changed() => changed,
+            changed = names.changed() => changed,
+        };
+        if changed.is_err() {
             pending::<()>().await;
         }
+    }
+
+    /// Has these addresses of servers named, and no others any more.
+    pub fn want(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let wanted: Wanted = addresses.into_iter().take(MAX_WANTED).collect();
+        self.wanted.send_if_modified(|before| {
+            let differ = *before != wanted;
+            *before = wanted;
+            differ
+        });
+    }
+
+    /// The addresses that have a name.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<(IpAddr, Destination)> {
+        let names = self.names.borrow();
+        names.iter().map(|(address, name)| (*address, name.clone())).collect()
     }
 
     /// The pod in which a process runs, if that is known.
@@ -178,6 +213,27 @@ async fn keep_asking(settings: &Kubernetes, known: &watch::Sender<Directory>) ->
             api::ask(settings, &mut answers).await
         };
         answers.failed(error);
+        sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+    }
+}
+
+async fn keep_naming(
+    wanted: &mut watch::Receiver<Wanted>,
+    names: &watch::Sender<Names>,
+) -> Infallible {
+    let (mut pauses, mut failing) = (DefaultBackoff::default(), false);
+    loop {
+        let answered = || failing = false;
+        let Err(error) = destinations::ask(wanted, names, answered).await;
+        let why = sentence(&error.into());
+        if std::mem::replace(&mut failing, true) {
+            log::debug!("the API server: {why}");
+        } else {
+            log::warn!(
+                "the API server cannot be asked whose the servers' addresses are: {why}; they are shown as \
+                 they are, and it is asked again"
+            );
+        }
         sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod testing;
 pub mod text;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,7 +24,7 @@ pub use clock::Clock;
 
 use crate::cost::Cost;
 use crate::detect::Thresholds;
-use crate::event::{ProcessKey, StackId, Timestamp};
+use crate::event::{Destination, ProcessKey, StackId, Timestamp};
 use crate::findings::Ledger;
 use crate::process::ProcessInfo;
 use crate::stacks::{Stack, StackCounts};
@@ -103,6 +104,8 @@ pub struct Snapshot<'a> {
     pub processes: &'a HashMap<ProcessKey, ProcessInfo>,
     /// Those of them that have exited.
     pub exited: &'a HashSet<ProcessKey>,
+    /// What Kubernetes calls servers' addresses.
+    pub destinations: &'a HashMap<IpAddr, Destination>,
     /// What stays the same.
     pub run: &'a RunInfo,
     /// How the collector fared.
@@ -120,6 +123,11 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn comm(&self, process: ProcessKey) -> Option<&'a str> {
         let described = self.processes.get(&process).map(|info| info.comm.as_str());
         described.or_else(|| self.table.process(process)?.comm.as_deref())
+    }
+
+    /// What Kubernetes calls a server, where it was asked and knows.
+    pub(crate) fn destination(&self, remote: SocketAddr) -> Option<&'a Destination> {
+        self.destinations.get(&remote.ip().to_canonical())
     }
 
     /// A stack, when it is at hand.

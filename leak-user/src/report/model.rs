@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::detect::{Reason, Severity, StackOf};
-use crate::event::{ProcessKey, StackId, TcpState, Use, WireState};
+use crate::event::{Destination, ProcessKey, StackId, TcpState, Use, WireState};
 use crate::findings::Finding;
 use crate::process::Pod;
 use crate::report::clock::rfc3339;
@@ -105,6 +105,8 @@ struct ConnectionModel<'a> {
     held_by: Vec<u32>,
     local: Option<String>,
     remote: String,
+    /// The service or pod that has the remote address. Null: no API server was asked, or it knows none.
+    destination: Option<&'a Destination>,
     tcp_state: TcpState,
     wire: WireModel<'a>,
     opened_at: Option<String>,
@@ -310,6 +312,7 @@ impl<'a> ConnectionModel<'a> {
             held_by: connection.held_by.iter().map(|process| process.pid).collect(),
             local: (local.port() != 0).then(|| local.to_string()),
             remote: connection.endpoints.remote.to_string(),
+            destination: snapshot.destination(connection.endpoints.remote),
             tcp_state: connection.tcp_state,
             wire: WireModel {
                 state: wire.state,

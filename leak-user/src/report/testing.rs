@@ -22,6 +22,7 @@ pub(crate) struct Run {
     pub(crate) processes: HashMap<crate::event::ProcessKey, ProcessInfo>,
     info: RunInfo,
     pub(crate) exited: HashSet<crate::event::ProcessKey>,
+    pub(crate) destinations: HashMap<std::net::IpAddr, crate::event::Destination>,
 }
 
 impl Run {
@@ -58,6 +59,7 @@ impl Run {
             stacks: HashMap::from([(StackId("leak".into()), Arc::new(stack()))]),
             processes: HashMap::from([(APP, process)]),
             exited: HashSet::new(),
+            destinations: HashMap::new(),
             info: RunInfo {
                 version: "0.1.0".into(),
                 host: "db-client".into(),
@@ -85,6 +87,7 @@ impl Run {
             stacks: &self.stacks,
             processes: &self.processes,
             exited: &self.exited,
+            destinations: &self.destinations,
             run: &self.info,
             events: EventCounts {
                 received: 40,

@@ -95,6 +95,7 @@ impl Collector {
             }
             Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
         }
+        self.want_destinations();
         Ok(self.resolve_last_uses()?)
     }
 

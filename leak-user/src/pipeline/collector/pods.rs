@@ -1,4 +1,4 @@
-//! Giving processes the names of their pods.
+//! Giving processes the names of their pods, and servers theirs.
 
 use std::io;
 
@@ -20,6 +20,19 @@ impl Collector {
                 Some(info)
             })
             .collect();
-        renamed.into_iter().try_for_each(|info| self.tell(&Fact::Process(info)))
+        renamed.into_iter().try_for_each(|info| self.tell(&Fact::Process(info)))?;
+        for (address, name) in self.pods.destinations() {
+            if self.engine.destination(address) != Some(&name) {
+                self.tell(&Fact::Destination { address, name })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has Kubernetes name the servers that there are connections to. Loopback is nobody else's.
+    pub(super) fn want_destinations(&self) {
+        let remotes = self.engine.table().connections().map(|open| open.endpoints.remote.ip());
+        let addresses = remotes.map(|address| address.to_canonical());
+        self.pods.want(addresses.filter(|address| !address.is_loopback()));
     }
 }

@@ -44,7 +44,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
         ("/processes/0/pod", "namespace name container labels"),
         (
             "/connections/0",
-            "id pid tid goroutine held_by local remote tcp_state wire opened_at \
+            "id pid tid goroutine held_by local remote destination tcp_state wire opened_at \
              opened_before_trace silent_ms bytes_sent bytes_received unread_bytes \
              opened_since_silent opened_by last_used_by last_used_goroutine server",
         ),

@@ -123,13 +123,16 @@ fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
     let verdict = &finding.verdict;
     let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
     format!(
-        "{} {}: {} of {comm} ({}{}) to {}",
+        "{} {}: {} of {comm} ({}{}) to {}{}",
         finding.id,
         verdict.reason,
         plural(verdict.connections.len(), "connection"),
         verdict.process.pid,
         inside(snapshot, verdict.process),
-        verdict.remote
+        verdict.remote,
+        snapshot.destination(verdict.remote).map_or_else(String::new, |name| {
+            printable(&format!(" ({name})"))
+        })
     )
 }
 
