@@ -1,7 +1,7 @@
 //! Servers that only pretend: in other network namespaces, on other ports, and rude ones.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,16 @@ impl FakeServer {
     ///
     /// When it cannot listen.
     pub fn start(manner: Manner) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::start_at(Ipv4Addr::LOCALHOST, manner)
+    }
+
+    /// Listens on a free port of an address, in a network namespace where nobody else does.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot listen.
+    pub fn start_at(address: Ipv4Addr, manner: Manner) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         listener.set_nonblocking(true)?;
         let server = Self {
             port: listener.local_addr()?.port(),

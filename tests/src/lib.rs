@@ -72,7 +72,7 @@ pub use namespace::Namespace;
 pub use need::Need;
 pub use process::{Running, bound, eventually};
 pub use program::{Program, Reply};
-pub use report::{Event, Finding, Report, Use};
+pub use report::{Connection, Destination, Event, Finding, Report, Use};
 pub use runtimes::Runtime;
 pub use server::Server;
 pub use shop::{Build, Shop};

@@ -126,6 +126,7 @@ pub struct Connection {
     pub held_by: Vec<u32>,
     pub local: String,
     pub remote: String,
+    pub destination: Option<Destination>,
     pub tcp_state: String,
     pub wire: Wire,
     pub opened_before_trace: bool,
@@ -139,6 +140,15 @@ pub struct Connection {
     pub last_used_goroutine: Option<u64>,
     pub server: Option<Session>,
     pub uses: Option<Vec<Use>>,
+}
+
+/// Whoever has a server's address.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are the schema's")]
+pub struct Destination {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
 }
 
 /// A use of a connection.

@@ -83,9 +83,8 @@ struct Known {
 
 impl Known {
     async fn name(&mut self, wanted: &Wanted) -> Result<Names, AskError> {
-        self.pods.retain(|address, (at, _)| {
-            wanted.contains(address) && at.elapsed() < BELIEVED_FOR
-        });
+        self.pods
+            .retain(|address, (at, _)| wanted.contains(address) && at.elapsed() < BELIEVED_FOR);
         let mut names = Names::new();
         for address in wanted {
             let name = match (self.services.find(*address), self.pods.get(address)) {

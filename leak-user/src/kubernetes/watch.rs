@@ -1,8 +1,8 @@
 //! Asking, on a thread of its own, again and again: no answer ever keeps the event loop waiting.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::future::pending;
+use std::net::IpAddr;
 use std::time::Duration;
 use std::{io, thread};
 

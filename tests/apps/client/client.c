@@ -41,13 +41,13 @@ static int wait_connected(int fd)
     return error == 0 ? 0 : -1;
 }
 
-/* Opens a socket to `address` (4, 6 or mapped); with `wait` 0 it does not wait for the handshake. */
+/* Opens a socket to `address` (4, 6 or mapped: loopback's; or an IPv4 address); with `wait` 0 it does not wait for the handshake. */
 int open_socket(const char *address, int port, int blocking, int wait)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
-    int is_v4 = strcmp(address, "4") == 0;
     v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int is_v4 = strcmp(address, "4") == 0 || inet_pton(AF_INET, address, &v4.sin_addr) == 1;
     inet_pton(AF_INET6, strcmp(address, "6") == 0 ? "::1" : "::ffff:127.0.0.1", &v6.sin6_addr);
     int fd = socket(is_v4 ? AF_INET : AF_INET6,
                     SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0);
@@ -272,7 +272,7 @@ static const struct {
     const char *name;
     void (*obey)(char *rest);
 } commands[] = {
-    {"connect", do_connect},         /* ADDRESS PORT [nonblocking|begin]: 4, 6 or mapped */
+    {"connect", do_connect},         /* ADDRESS PORT [nonblocking|begin]: 4, 6, mapped or IPv4 */
     {"many", do_many},               /* COUNT PORT: sessions, all kept */
     {"application", do_application}, /* NAME, for the startup message */
     {"user", do_user},               /* NAME, for the startup message */

@@ -1,14 +1,15 @@
 """Answers for an API server and for a kubelet, over HTTPS, what the tracer asks them.
 
-A stand-in: it lists and watches pods of one node as the API's conventions say, checks the token, and
-knows nothing else. One command a line on stdin, one answer a line on stdout:
+A stand-in: it lists and watches services and the pods of one node as the API's conventions say, finds
+pods by address, checks the token, and knows nothing else. One command a line on stdin, one answer a
+line on stdout:
 
     listen PORT            begin to answer on 127.0.0.1
     token TEXT             from now on only this token is taken
-    put JSON               a pod is there, or has changed
+    put JSON               a pod or a service is there, or has changed
     delete UID             a pod is gone
     hang_up                all watches end
-    asked                  how many lists, watches and refusals there were
+    asked                  how many lists and watches of pods and refusals there were
 """
 
 import json
@@ -20,9 +21,30 @@ from urllib.parse import parse_qs, urlsplit
 
 certificate, key, node = sys.argv[1:]
 changed = threading.Condition()
-pods, history, watches = {}, [], set()
+
+
+class Kind:
+    """Objects of one kind, and what has happened to them."""
+
+    def __init__(self, name):
+        self.name, self.objects, self.history = name, {}, []
+
+    def happened(self, what, thing):
+        with changed:
+            thing["metadata"]["resourceVersion"] = str(len(self.history) + 1)
+            self.history.append({"type": what, "object": thing})
+            changed.notify_all()
+
+
+pods, services = Kind("Pod"), Kind("Service")
+kinds = {kind.name: kind for kind in (pods, services)}
+watches = set()
 token = None
 counts = {"lists": 0, "watches": 0, "refusals": 0}
+
+
+def is_here(pod):
+    return pod["spec"].get("nodeName") == node
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -40,33 +62,43 @@ class Answer(BaseHTTPRequestHandler):
                              "status": "Failure", "message": "Unauthorized",
                              "reason": "Unauthorized", "code": 401})
         elif url.path == "/pods":
-            self.list()
+            counts["lists"] += 1
+            self.list(pods, is_here)
+        elif url.path == "/api/v1/services":
+            if query.get("watch") == "true":
+                self.watch(services, int(query["resourceVersion"]))
+            else:
+                self.list(services)
         elif url.path == "/api/v1/pods" and query.get("fieldSelector") == f"spec.nodeName={node}":
             if query.get("watch") == "true":
-                self.watch(int(query["resourceVersion"]))
+                counts["watches"] += 1
+                self.watch(pods, int(query["resourceVersion"]), is_here)
             else:
-                self.list()
+                counts["lists"] += 1
+                self.list(pods, is_here)
+        elif url.path == "/api/v1/pods" and "status.podIP=" in query.get("fieldSelector", ""):
+            address = query["fieldSelector"].split("status.podIP=")[1].split(",")[0]
+            self.list(pods, lambda pod: pod["status"].get("podIP") == address)
         else:
             counts["refusals"] += 1
             self.reply(403, {"kind": "Status", "apiVersion": "v1", "metadata": {},
                              "status": "Failure", "message": f"{self.path} is forbidden",
                              "reason": "Forbidden", "code": 403})
 
-    def list(self):
+    def list(self, kind, wanted=lambda _: True):
         with changed:
-            counts["lists"] += 1
-            body = {"kind": "PodList", "apiVersion": "v1",
-                    "metadata": {"resourceVersion": str(len(history))},
-                    "items": list(pods.values())}
+            body = {"kind": f"{kind.name}List", "apiVersion": "v1",
+                    "metadata": {"resourceVersion": str(len(kind.history))},
+                    "items": [thing for thing in kind.objects.values() if wanted(thing)]}
         self.reply(200, body)
 
-    def watch(self, version):
-        counts["watches"] += 1
+    def watch(self, kind, version, wanted=lambda _: True):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         watches.add(self)
+        history = kind.history
         while True:
             with changed:
                 changed.wait_for(lambda: len(history) > version or self not in watches)
@@ -74,9 +106,10 @@ class Answer(BaseHTTPRequestHandler):
                 if self not in watches:
                     break
             for event in news:
-                line = json.dumps(event).encode() + b"\n"
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-                self.wfile.flush()
+                if wanted(event["object"]):
+                    line = json.dumps(event).encode() + b"\n"
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                    self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
 
     def reply(self, status, body):
@@ -86,13 +119,6 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-
-
-def happened(kind, pod):
-    with changed:
-        pod["metadata"]["resourceVersion"] = str(len(history) + 1)
-        history.append({"type": kind, "object": pod})
-        changed.notify_all()
 
 
 def listen(port):
@@ -115,12 +141,13 @@ for line in sys.stdin:
     elif command == "token":
         token = rest
     elif command == "put":
-        pod = json.loads(rest)
-        known = pods.get(pod["metadata"]["uid"])
-        pods[pod["metadata"]["uid"]] = pod
-        happened("MODIFIED" if known else "ADDED", pod)
+        thing = json.loads(rest)
+        kind, uid = kinds[thing["kind"]], thing["metadata"]["uid"]
+        known = kind.objects.get(uid)
+        kind.objects[uid] = thing
+        kind.happened("MODIFIED" if known else "ADDED", thing)
     elif command == "delete":
-        happened("DELETED", pods.pop(rest))
+        pods.happened("DELETED", pods.objects.pop(rest))
     elif command == "hang_up":
         with changed:
             watches.clear()

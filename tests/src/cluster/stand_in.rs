@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::certificates::Authority;
 use super::{Access, NODE, PodOnNode};
@@ -86,7 +87,16 @@ impl StandIn {
     ///
     /// When it does not take it.
     pub fn put(&mut self, pod: &PodOnNode<'_>) -> Result<()> {
-        self.program.ok(&format!("put {}", pod.as_running_object())).map(drop)
+        self.put_object(&pod.as_running_object())
+    }
+
+    /// Tells of any pod or service.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take it.
+    pub fn put_object(&mut self, object: &Value) -> Result<()> {
+        self.program.ok(&format!("put {object}")).map(drop)
     }
 
     /// Ends all watches, as servers do from time to time.

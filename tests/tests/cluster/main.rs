@@ -5,14 +5,16 @@ mod capabilities;
 mod real;
 mod way;
 
-use std::process::ExitCode;
+use std::net::Ipv4Addr;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::cluster::{Manifest, PodOnNode, StandIn, TracerPod, get};
 use tests::{
-    Container, FakeServer, Manner, Namespace, Need, Program, Report, Suite, User, eventually, test,
+    Container, Destination, FakeServer, Manner, Namespace, Need, Program, Report, Suite, User,
+    eventually, test,
 };
 
 const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         test("names_code_and_pod", names_code_and_pod),
         test("names_pods_once_the_api_server_answers", names_pods_once_the_api_server_answers),
         test("asks_the_kubelet", asks_the_kubelet),
+        test("names_servers", names_servers),
         test("asks_no_stranger", asks_no_stranger),
     ];
     let needs = [Need::Ip, Need::Runc, Need::Openssl, Need::Image];
@@ -175,6 +178,53 @@ fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     assert_eq!(warnings, 1, "it is said once: {:?}", tracer.log());
     check_pod(&tracer.stop()?, &program, UID)?;
     program.delete()
+}
+
+/// Connections to a service's address, to a pod's on another node, and to one that nobody has.
+fn names_servers(suite: &Suite) -> Result<()> {
+    const ADDRESSES: [&str; 3] = ["10.96.7.7", "10.244.1.9", "10.244.1.10"];
+    let [service, pod, nobody] = ADDRESSES;
+    let mut node = Node::new(suite)?;
+    node.server = node.pod_network.run(|| {
+        ADDRESSES.iter().try_for_each(|address| add_address(address))?;
+        FakeServer::start_at(Ipv4Addr::UNSPECIFIED, Manner::Postgres)
+    })?;
+    node.api.listen()?;
+    node.api.put_object(&json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "db", "name": "postgres", "uid": "1"},
+        "spec": {"clusterIP": service}}))?;
+    node.api.put_object(&json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "db", "name": "postgres-0", "uid": "2"},
+        "spec": {"nodeName": "node-2", "containers": []},
+        "status": {"podIP": pod, "phase": "Running"}}))?;
+    let mut program = node.program(suite)?;
+    let tracer = node.trace(suite, &Manifest::read()?, &[])?;
+    for address in ADDRESSES {
+        program.ok(&format!("connect {address} {}", node.server.port()))?;
+        program.ok("startup")?;
+    }
+    tracer.says(&format!("{service} is service db/postgres"))?;
+    tracer.says(&format!("{pod} is pod db/postgres-0"))?;
+    let report = tracer.stop()?;
+    let name = |kind: &str, name: &str| {
+        let [kind, namespace, name] = [kind, "db", name].map(str::to_owned);
+        Some(Destination { kind, namespace, name })
+    };
+    let expected =
+        [(service, name("service", "postgres")), (pod, name("pod", "postgres-0")), (nobody, None)];
+    for (address, name) in expected {
+        let to = |connection: &&tests::Connection| connection.remote.starts_with(address);
+        let connection = report.connections.iter().find(to).context(address)?;
+        assert_eq!(connection.destination, name);
+    }
+    program.delete()
+}
+
+/// Gives this network namespace an address.
+fn add_address(address: &str) -> Result<()> {
+    let added = Command::new("ip").args(["address", "add", address, "dev", "lo"]).status()?;
+    ensure!(added.success(), "{address}: {added}");
+    Ok(())
 }
 
 fn asks_the_kubelet(suite: &Suite) -> Result<()> {

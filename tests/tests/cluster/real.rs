@@ -1,10 +1,11 @@
 //! The same on a real Kubernetes: what users apply is applied, and names come from its API server.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::cluster::{ApiServer, Kubectl, Manifest, TracerPod, Worker, programs};
 use tests::prometheus::Prometheus;
 use tests::{
@@ -13,13 +14,18 @@ use tests::{
 };
 
 use super::way::{WAYS, Way};
-use super::{LOOPBACK, check_metrics, check_names, check_pod, check_stacks, leak, leaking, pod};
+use super::{
+    LOOPBACK, add_address, check_metrics, check_names, check_pod, check_stacks, leak, leaking, pod,
+};
 
 /// Where the leaking pod and the tracer live.
 const NAMESPACE: &str = "--namespace=shop";
 const TRACERS: &str = "--namespace=pgsocktrace";
 /// How long `kubectl` waits for what it is told to wait for.
 const TIMEOUT: &str = "--timeout=100s";
+/// An address that a service is given, of those that the API server has to give, and one that nobody has.
+const SERVICE: &str = "10.96.7.7";
+const NOBODY: &str = "10.244.1.10";
 /// The user that the leaking program runs as.
 const USER: u32 = 1000;
 
@@ -35,7 +41,10 @@ pub(crate) fn tests() -> Vec<Test> {
 /// learns the pod's name from the server that the pod was created on.
 fn api_server(suite: &Suite) -> Result<()> {
     let (tracer_network, ()) = Namespace::create(|| Ok(()))?;
-    let (pod_network, server) = Namespace::create(|| FakeServer::start(Manner::Postgres))?;
+    let (pod_network, server) = Namespace::create(|| {
+        [SERVICE, NOBODY].iter().try_for_each(|address| add_address(address))?;
+        FakeServer::start_at(Ipv4Addr::UNSPECIFIED, Manner::Postgres)
+    })?;
     let api = ApiServer::start(suite, &tracer_network)?;
     let kubectl = api.kubectl();
     kubectl.apply(&Manifest::base())?;
@@ -49,7 +58,7 @@ fn api_server(suite: &Suite) -> Result<()> {
     let uid = created["metadata"]["uid"].as_str().context("uid")?;
 
     let manifest = Manifest::read()?;
-    let options = suite.trace_port(server.port()).option("--pod-label", "app");
+    let options = suite.trace_port(server.port()).option("--pod-label", "app").flag("-v");
     let tracer = TracerPod::start(suite, &manifest, &tracer_network, api.access(), options)?;
     tracer.says("the API server names the pods of this node: 1")?;
     let cgroup = format!("/kubepods/burstable/pod{uid}");
@@ -60,6 +69,16 @@ fn api_server(suite: &Suite) -> Result<()> {
     kubectl.says(&[&[NAMESPACE], &patch[..], &[&status]].concat())?;
     leak(server.port(), &tracer, &mut program)?;
     check_metrics(&tracer_network, LOOPBACK, &manifest)?;
+    kubectl.create(&json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "postgres"},
+        "spec": {"clusterIP": SERVICE, "ports": [{"port": 5432}]}}))?;
+    for address in [NOBODY, SERVICE] {
+        program.ok(&format!("connect {address} {}", server.port()))?;
+        program.ok("startup")?;
+    }
+    tracer.says(&format!("{SERVICE} is service shop/postgres"))?;
+    let refused = tracer.log().into_iter().find(|line| line.contains("whose the servers'"));
+    ensure!(refused.is_none(), "{refused:?}");
     let report = tracer.stop()?;
     check_stacks(&report)?;
     check_pod(&report, &program, uid)?;
@@ -224,8 +243,10 @@ fn prepare_namespace(kubectl: &Kubectl<'_>) -> Result<()> {
 
 fn check_permissions(kubectl: &Kubectl<'_>) -> Result<()> {
     const ACCOUNT: &str = "pgsocktrace:pgsocktrace";
-    for verb in ["list", "watch"] {
-        ensure!(kubectl.allows(ACCOUNT, &[verb, "pods"])?, "it may not {verb} pods");
+    for (verb, what) in
+        [("list", "pods"), ("watch", "pods"), ("list", "services"), ("watch", "services")]
+    {
+        ensure!(kubectl.allows(ACCOUNT, &[verb, what])?, "it may not {verb} {what}");
     }
     let forbidden: [&[&str]; 6] = [
         &["get", "pods"],

@@ -23,6 +23,7 @@ impl Collector {
         renamed.into_iter().try_for_each(|info| self.tell(&Fact::Process(info)))?;
         for (address, name) in self.pods.destinations() {
             if self.engine.destination(address) != Some(&name) {
+                log::debug!("{address} is {name}");
                 self.tell(&Fact::Destination { address, name })?;
             }
         }

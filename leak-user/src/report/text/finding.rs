@@ -130,9 +130,9 @@ fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
         verdict.process.pid,
         inside(snapshot, verdict.process),
         verdict.remote,
-        snapshot.destination(verdict.remote).map_or_else(String::new, |name| {
-            printable(&format!(" ({name})"))
-        })
+        snapshot
+            .destination(verdict.remote)
+            .map_or_else(String::new, |name| { printable(&format!(" ({name})")) })
     )
 }
 
