@@ -14,7 +14,7 @@ use crate::cli::Output as Format;
 use crate::cost::{Cost, Sample};
 use crate::detect::Thresholds;
 use crate::engine::Engine;
-use crate::event::{Event, StackId, StackRole, TcpState, WireState};
+use crate::event::{Destination, DestinationKind, Event, StackId, StackRole, TcpState, WireState};
 use crate::process::{Pod, ProcessInfo};
 use crate::report::output::Output;
 use crate::report::{Clock, EventCounts, RunInfo, StackCopies};
@@ -77,6 +77,10 @@ fn story() -> Told {
         started_at: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)),
     };
     told.push((secs(1.0), Fact::Process(info)));
+    let (kind, namespace) = (DestinationKind::Pod, "db".to_owned());
+    let name = Destination { kind, namespace, name: "postgres-0".to_owned() };
+    let address = endpoints(1).remote.ip();
+    told.push((secs(1.0), Fact::Destination { address, name }));
     told.push((secs(1.0), Fact::Stack(stack)));
     let mut open = Vec::new();
     for number in 1..=14 {

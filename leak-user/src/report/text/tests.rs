@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::{Destination, DestinationKind};
 use crate::report::testing::Run;
 use crate::server::{ServerAnswer, Session, SessionState};
 use crate::table::testing::{server_lists, session};
@@ -64,6 +65,18 @@ fn servers_tell_their_side() {
         report.contains("server db: all connections are taken: too many clients\n"),
         "{report}"
     );
+}
+
+#[test]
+fn servers_have_the_names_that_kubernetes_gives_them() {
+    let mut run = Run::new();
+    let (kind, namespace) = (DestinationKind::Service, "db".to_owned());
+    let name = Destination { kind, namespace, name: "post\u{1b}gres".to_owned() };
+    run.destinations.insert("127.0.0.1".parse().unwrap(), name);
+    run.turn(200.0);
+    let report = text(|out| write_report(out, Paint::new(false), &run.snapshot(200.0)));
+    let named = "to 127.0.0.1:5432 (service db/post\\u{1b}gres)\n";
+    assert!(report.contains(named), "{report}");
 }
 
 #[test]
