@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    fn service(uid: &str, name: &str, spec: Value) -> Service {
+    fn service(uid: &str, name: &str, spec: &Value) -> Service {
         serde_json::from_value(json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -110,7 +110,7 @@ mod tests {
         let mut services = Services::default();
         let spec = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00::7"],
             "externalIPs": ["198.51.100.7"]});
-        services.put(&service("1", "postgres", spec));
+        services.put(&service("1", "postgres", &spec));
         for address in ["10.96.0.7", "fd00::7", "198.51.100.7", "192.0.2.9"] {
             assert_eq!(find(&services, address).as_deref(), Some("service db/postgres"));
         }
@@ -120,10 +120,10 @@ mod tests {
     #[test]
     fn changes_replace_and_addresses_change_hands() {
         let mut services = Services::default();
-        services.put(&service("1", "old", json!({"clusterIP": "10.96.0.7"})));
-        services.put(&service("1", "old", json!({"clusterIP": "10.96.0.8"})));
+        services.put(&service("1", "old", &json!({"clusterIP": "10.96.0.7"})));
+        services.put(&service("1", "old", &json!({"clusterIP": "10.96.0.8"})));
         assert_eq!(find(&services, "10.96.0.7"), None);
-        services.put(&service("2", "new", json!({"clusterIP": "10.96.0.8"})));
+        services.put(&service("2", "new", &json!({"clusterIP": "10.96.0.8"})));
         services.remove("1");
         assert_eq!(find(&services, "10.96.0.8").as_deref(), Some("service db/new"));
         services.remove("2");
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn headless_services_have_no_address() {
         let mut services = Services::default();
-        let mut headless = service("1", "postgres", json!({"clusterIP": "None"}));
+        let mut headless = service("1", "postgres", &json!({"clusterIP": "None"}));
         headless.status = None;
         services.put(&headless);
         assert!(services.services.is_empty());
