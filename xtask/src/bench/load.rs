@@ -61,13 +61,7 @@ impl Server {
                 }
                 Ok(())
             },
-            |mut server| {
-                for _ in 0..requests {
-                    server.read_exact(&mut [0; REQUEST.len()])?;
-                    server.write_all(READY)?;
-                }
-                Ok(())
-            },
+            |server| answer(server, requests),
         )?;
         Ok(requests + 1)
     }
@@ -87,13 +81,7 @@ impl Server {
                 }
                 Ok(())
             },
-            |mut server| {
-                for _ in 0..requests {
-                    server.read_exact(&mut [0; REQUEST.len()])?;
-                    server.write_all(READY)?;
-                }
-                Ok(())
-            },
+            |server| answer(server, requests),
         )
     }
 
@@ -181,6 +169,15 @@ impl Server {
         })?;
         Ok(Storm { connections: counts.iter().sum(), took: start.elapsed() })
     }
+}
+
+/// Reads so many requests, and says after each that the server is ready.
+fn answer(mut server: &TcpStream, requests: u64) -> io::Result<()> {
+    for _ in 0..requests {
+        server.read_exact(&mut [0; REQUEST.len()])?;
+        server.write_all(READY)?;
+    }
+    Ok(())
 }
 
 /// What came of a storm.
