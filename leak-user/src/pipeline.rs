@@ -128,13 +128,11 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
                 }
             }
             ready = ring.readable() => {
-                let count = collector.drain(BATCH)?;
-                if count < BATCH {
+                if collector.drain(BATCH)? < BATCH {
                     ready?.clear_ready();
                 }
-                if count > 0 {
-                    look_again = Some(Instant::now() + LINGER);
-                }
+                // Also when an inventory has taken in what we were woken for.
+                look_again = Some(Instant::now() + LINGER);
             }
             () = at(look_again) => {
                 look_again = match collector.drain(BATCH)? {
