@@ -108,12 +108,14 @@ mod tests {
     #[test]
     fn a_request_that_does_not_end_costs_itself_and_no_other() {
         let (done, served) = mpsc::channel();
+        let (begun, stuck) = mpsc::channel();
         let (release, held) = mpsc::channel();
         let held = Arc::new(Mutex::new(held));
         let worker = Worker::start("worker", move || {
-            let (done, held) = (done.clone(), Arc::clone(&held));
+            let (done, begun, held) = (done.clone(), begun.clone(), Arc::clone(&held));
             Box::new(move |_, request: u32| {
                 if request == 1 {
+                    begun.send(()).unwrap();
                     lock(&held).recv().unwrap();
                 }
                 done.send(request).unwrap();
@@ -124,13 +126,11 @@ mod tests {
             worker.requests().send((request * 10, request)).unwrap();
         }
         assert_eq!(served.recv_timeout(BOUND), Ok(0));
-        let given_up = loop {
-            assert_eq!(worker.give_up(BOUND), None, "it has not taken so long");
-            if let Some(task) = worker.give_up(Duration::ZERO).filter(|task| *task == 10) {
-                break task;
-            }
-        };
-        assert_eq!((given_up, worker.left_behind()), (10, 1));
+        // What is given up is what is at work then: not before this is the next one.
+        stuck.recv_timeout(BOUND).unwrap();
+        assert_eq!(worker.give_up(BOUND), None, "it has not taken so long");
+        thread::sleep(Duration::from_millis(1));
+        assert_eq!((worker.give_up(Duration::ZERO), worker.left_behind()), (Some(10), 1));
         assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "nobody serves");
         worker.restart().unwrap();
         assert_eq!((served.recv_timeout(BOUND), served.recv_timeout(BOUND)), (Ok(2), Ok(3)));
