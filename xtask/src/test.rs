@@ -1,19 +1,18 @@
 //! `cargo xtask test`: every test of the workspace, and one honest line about them.
 
 mod again;
+mod listen;
 
-use std::{
-    io::{BufRead as _, BufReader, Read, Write as _},
-    ops::AddAssign,
-    path::Path,
-    process::Stdio,
-    thread,
-};
+use std::{io::Write as _, ops::AddAssign, path::Path, process::Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use self::again::Failed;
+use self::listen::{LONGEST_SILENCE, Line, listen};
 use crate::{build, dist, setup};
+
+/// So many tests of a run may be late; where more fail, the machine is not to blame.
+pub(crate) const MOST_LATE: usize = 2;
 
 /// What became of the tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,30 +41,21 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         cargo.env("PGSOCKTRACE_BIN", &binary).env("PGSOCKTRACE_IMAGE", &image).stdin(Stdio::null());
         cargo
     };
-    let mut running = cargo()
-        .args(["test", "--locked", "--no-fail-fast"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("Cannot run cargo test")?;
-    let told = running.stderr.take().context("cargo test has no error output")?;
-    let told = thread::spawn(move || repeat(told));
     let mut tally = Tally::default();
     let mut failures = Failures::default();
     let mut again = Failed::default();
-    for line in BufReader::new(running.stdout.take().context("cargo test has no output")?).lines() {
-        let line = line?;
-        println!("{line}");
-        if let Some(one) = read(&line) {
-            tally += one;
+    let mut command = cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments);
+    let status = listen(&mut command, LONGEST_SILENCE, |line| match line {
+        Line::Test(line) => {
+            if let Some(one) = read(line) {
+                tally += one;
+            }
+            failures.hear(line);
+            again.hear_test(line);
         }
-        failures.hear(&line);
-        again.hear_test(&line);
-    }
-    let status = running.wait()?;
-    let told = told.join().ok().context("cargo's words could not be read")??;
-    told.iter().for_each(|line| again.hear_cargo(line));
+        Line::Cargo(line) => again.hear_cargo(line),
+    })?;
     print!("{}", failures.told);
     let late = again.late(cargo)?.unwrap_or_default();
     let Tally { mut passed, mut failed, skipped } = tally;
@@ -80,17 +70,6 @@ pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
     ensure!(failed == 0 && (status.success() || !late.is_empty()), "cargo test failed: {status}.");
     ensure!(passed > 0, "No test was run.");
     Ok(())
-}
-
-/// Repeats what cargo says as it says it, and keeps it.
-fn repeat(from: impl Read) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for line in BufReader::new(from).lines() {
-        let line = line?;
-        eprintln!("{line}");
-        lines.push(line);
-    }
-    Ok(lines)
 }
 
 /// Lines told of one failure: an assertion and what it was about, and no whole report.

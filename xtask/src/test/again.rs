@@ -1,14 +1,12 @@
 //! Failed tests, once more and each alone: what fails again is a defect of the project, what passes
 //! was late on a busy machine. That is told and counted apart, and never for more than a few.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::read;
-
-/// So many tests of a run may be late; where more fail, the machine is not to blame.
-const MOST: usize = 2;
+use super::listen::{LONGEST_SILENCE, Line, listen};
+use super::{MOST_LATE, read};
 
 /// The tests that failed, and where they are.
 #[derive(Default)]
@@ -37,7 +35,8 @@ impl Failed {
 
     /// The tests that failed, where each passes when it runs alone. A binary that broke off fails.
     pub(super) fn late(&self, cargo: impl Fn() -> Command) -> Result<Option<&[String]>> {
-        if self.tests.is_empty() || self.tests.len() > MOST || self.ended != self.targets.len() {
+        if self.tests.is_empty() || self.tests.len() > MOST_LATE || self.ended != self.targets.len()
+        {
             return Ok(None);
         }
         for test in &self.tests {
@@ -46,14 +45,15 @@ impl Failed {
             for target in &self.targets {
                 let mut command = cargo();
                 command.args(["test", "--locked"]).args(target.split(' '));
-                command.args(["--", "--exact", test]).stderr(Stdio::inherit());
-                let output = command.output().context("Cannot run cargo test")?;
-                let said = String::from_utf8_lossy(&output.stdout);
-                print!("{said}");
-                if !output.status.success() {
+                command.args(["--", "--exact", test]);
+                let status = listen(&mut command, LONGEST_SILENCE, |line| {
+                    if let Line::Test(line) = line {
+                        passed += read(line).map_or(0, |tally| tally.passed);
+                    }
+                })?;
+                if !status.success() {
                     return Ok(None);
                 }
-                passed += said.lines().filter_map(read).map(|tally| tally.passed).sum::<u64>();
             }
             if passed == 0 {
                 return Ok(None);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn late_is_what_passes_alone() {
-        let failed = failed(MOST);
+        let failed = failed(MOST_LATE);
         let names = ["leaks::number_0".to_owned(), "leaks::number_1".to_owned()];
         assert_eq!(failed.late(cargo(1, 0)).unwrap(), Some(names.as_slice()));
     }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn many_are_not_late() {
-        assert_eq!(failed(MOST + 1).late(cargo(1, 0)).unwrap(), None);
+        assert_eq!(failed(MOST_LATE + 1).late(cargo(1, 0)).unwrap(), None);
     }
 
     #[test]
