@@ -71,7 +71,7 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
             parameters: &run.parameters,
             directory: &directory,
         };
-        let outcome = machine.run(|line| println!("{line}"))?;
+        let outcome = boot(&machine)?;
         conclude(run, &outcome, &directory);
         let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
         done.push(Done { run, kernel, outcome, date });
@@ -90,6 +90,21 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         bail!("These runs failed: {}.", bad.join(", "));
     }
     Ok(())
+}
+
+/// Boots a machine, and once more when one or two of its tests failed: what fails again is a defect, what
+/// passes then is told apart.
+fn boot(machine: &Machine<'_>) -> Result<Outcome> {
+    let tell = |line: &str| println!("{line}");
+    let first = machine.run(tell)?;
+    let Some(late) = first.unlucky() else { return Ok(first) };
+    println!("\nOnce more, for {} failed: {}", machine.name, late.join(", "));
+    let mut second = machine.run(tell)?;
+    if !second.is_well() {
+        return Ok(first);
+    }
+    second.late = late;
+    Ok(second)
 }
 
 /// Says how one run ended, and where its console is if it did not end well.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use ::tests::vm::Line;
 
+use crate::test::MOST_LATE;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -92,6 +94,8 @@ pub(super) struct Outcome {
     pub(super) trouble: Option<String>,
     /// How long it took.
     pub(super) seconds: u64,
+    /// Tests that failed at the first boot and passed at the second.
+    pub(super) late: Vec<String>,
     done: bool,
 }
 
@@ -103,6 +107,7 @@ impl Outcome {
             ending: Ending::Early,
             trouble: None,
             seconds: 0,
+            late: Vec::new(),
             done: false,
         }
     }
@@ -139,6 +144,22 @@ impl Outcome {
         self.ending == Ending::Whole
             && self.count(Fate::Failed) == 0
             && self.count(Fate::Skipped) == 0
+    }
+
+    /// The tests that failed, where they are few enough for chance to be to blame: the machine was slow, or
+    /// the kernel skipped a run of a program that was about the connection under test.
+    pub(super) fn unlucky(&self) -> Option<Vec<String>> {
+        let of_step = |step: &Tests| {
+            let failed = step.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+            failed.map(|(name, _)| format!("{}::{name}", step.name)).collect::<Vec<_>>()
+        };
+        let failed: Vec<String> = self.steps.iter().flat_map(of_step).collect();
+        let all_are_named = failed.len() == self.count(Fate::Failed);
+        let may_be = self.ending == Ending::Whole
+            && self.count(Fate::Skipped) == 0
+            && all_are_named
+            && (1..=MOST_LATE).contains(&failed.len());
+        may_be.then_some(failed)
     }
 
     /// How many tests had this fate.
@@ -189,6 +210,27 @@ mod tests {
         assert!(!run("ok", Ending::Hang));
         assert!(!run("FAILED", Ending::Whole));
         assert!(!run("ignored", Ending::Whole));
+    }
+
+    #[test]
+    fn few_that_failed_may_be_unlucky() {
+        let run = |fates: &[&str], status| {
+            let tests: String = fates
+                .iter()
+                .enumerate()
+                .map(|(n, fate)| format!("test t{n} ... {fate}\n"))
+                .collect();
+            let lines = format!("@vm begin a\n{tests}@vm end a {status}\n@vm done\n");
+            Outcome { ending: Ending::Whole, ..hear(&lines) }
+        };
+        let unlucky = |fates: &[&str], status| run(fates, status).unlucky();
+        assert_eq!(unlucky(&["ok", "FAILED"], 101), Some(vec!["a::t1".to_owned()]));
+        assert_eq!(unlucky(&["ok"], 0), None, "none failed");
+        assert_eq!(unlucky(&["ok"], 101), None, "none of its tests failed, but the step did");
+        assert_eq!(unlucky(&["FAILED", "FAILED", "FAILED"], 101), None, "too many");
+        assert_eq!(unlucky(&["FAILED", "ignored"], 101), None, "one was skipped");
+        let hung = Outcome { ending: Ending::Hang, ..run(&["FAILED"], 101) };
+        assert_eq!(hung.unlucky(), None, "it hung");
     }
 
     #[test]

@@ -21,6 +21,10 @@ Hooks come in three kinds, best first, and the tracer takes the best that the ke
 and why better ones were refused. Connections opened and closed are told by BTF tracepoints in all three; the
 kinds differ in how bytes sent and received are seen.
 
+With any of them, a kernel that preempts itself, as those from 7.0 on do, now and then skips a run: a thread was preempted inside
+a program, and meanwhile another one would have run the same program on the same processor. The report counts such runs,
+whatever they were about. Bytes are corrected at the next interval, and the state is unknown until the next message.
+
 With **b**, the answer that a thread waits for at the moment when another tool attaches to the same function or
 detaches may be missed: the kernel skips fexit programs for calls under way. Bytes are corrected at the next interval,
 and the state is unknown until the next message.
@@ -96,7 +100,7 @@ fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     for Done { run, outcome, date, .. } in done {
         let Topic::Behaviour(flavour) = &run.topic else { continue };
         let counts: Vec<String> = outcome.steps.iter().map(counts).collect();
-        let tests = ended(counts.join(", "), outcome);
+        let tests = ended(counts.join(", ") + &second([outcome]), outcome);
         writeln!(page, "| {} | {flavour} | {tests} | {date} |", run.kernel.name)?;
     }
     Ok(())
@@ -149,14 +153,20 @@ fn counts(step: &Tests) -> String {
 }
 
 /// Counts of many runs, in words.
-pub(super) fn tally<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
-    let [mut passed, mut failed, mut skipped] = [0; 3];
-    for outcome in outcomes {
-        passed += outcome.count(Fate::Passed);
-        failed += outcome.count(Fate::Failed);
-        skipped += outcome.count(Fate::Skipped);
+pub(super) fn tally<'a>(outcomes: impl IntoIterator<Item = &'a Outcome> + Clone) -> String {
+    let [passed, failed, skipped] = [Fate::Passed, Fate::Failed, Fate::Skipped]
+        .map(|fate| outcomes.clone().into_iter().map(|outcome| outcome.count(fate)).sum::<usize>());
+    format!("{passed} passed, {failed} failed, {skipped} skipped{}", second(outcomes))
+}
+
+/// What passed only when its machine was booted once more; nothing where nothing did.
+fn second<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
+    let late: Vec<&str> =
+        outcomes.into_iter().flat_map(|outcome| &outcome.late).map(String::as_str).collect();
+    match late.as_slice() {
+        [] => String::new(),
+        late => format!("; {} at the second boot: {}", late.len(), late.join(", ")),
     }
-    format!("{passed} passed, {failed} failed, {skipped} skipped")
 }
 
 #[cfg(test)]
