@@ -32,6 +32,7 @@ const DOCUMENT: &[(&str, Kind)] = &[
     ("events", Map),
     ("stack_quality", Map),
     ("stack_copies", Map),
+    ("skipped_runs", Number),
     ("cost", Map),
     ("processes", List),
     ("connections", List),

@@ -116,6 +116,7 @@ fn story() -> Told {
             stacks_skipped: 0,
             stacks: StackCounts::default(),
             copies: StackCopies { recorded: number, ..StackCopies::default() },
+            skipped_runs: number,
             cost: Cost { collector: Duration::from_millis(number), ..Cost::default() },
         };
         told.push((secs(at + 2.0), Fact::Judge(counts)));
@@ -129,7 +130,8 @@ fn story() -> Told {
     let kernel = Sample { busy: Duration::from_nanos(7), watched: Duration::from_secs(1) };
     let cost = Cost { kernel: Some(kernel), ..Cost::default() };
     let copies = StackCopies::default();
-    let counts = EventCounts { received: 15, lost: 1, stacks_skipped: 2, stacks, copies, cost };
+    let (received, lost, stacks_skipped, skipped_runs) = (15, 1, 2, 3);
+    let counts = EventCounts { received, lost, stacks_skipped, stacks, copies, skipped_runs, cost };
     told.push((secs(152.0), Fact::End(counts)));
     told
 }

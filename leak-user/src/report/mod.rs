@@ -61,6 +61,9 @@ pub struct EventCounts {
     /// How the kernel programs fared with copying stacks.
     #[serde(default)]
     pub copies: StackCopies,
+    /// Runs of the kernel programs that the kernel skipped, whatever socket they were about.
+    #[serde(default)]
+    pub skipped_runs: u64,
     /// What tracing has cost.
     #[serde(default)]
     pub cost: Cost,

@@ -34,6 +34,7 @@ pub(super) struct Report<'a> {
     events: EventsModel,
     stack_quality: StackQualityModel,
     stack_copies: StackCopies,
+    skipped_runs: u64,
     cost: CostModel,
     processes: Vec<ProcessModel<'a>>,
     connections: Vec<ConnectionModel<'a>>,
@@ -210,6 +211,7 @@ impl<'a> Report<'a> {
             },
             stack_quality: StackQualityModel::new(&events.stacks),
             stack_copies: events.copies,
+            skipped_runs: events.skipped_runs,
             cost: CostModel {
                 kernel_cores: events.cost.kernel_cores(),
                 collector_cores: events.cost.collector_cores(),

@@ -95,6 +95,7 @@ impl Run {
                 stacks_skipped: 1,
                 stacks: counts(),
                 copies: StackCopies { recorded: 99, over_budget: 1, ..StackCopies::default() },
+                skipped_runs: 1,
                 cost: cost(),
             },
             now: secs(at),

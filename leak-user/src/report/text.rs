@@ -150,6 +150,11 @@ fn write_summary(
     )?;
     write_stack_quality(out, paint, &events.stacks)?;
     write_copies(out, paint, &events.copies)?;
+    if events.skipped_runs > 0 {
+        let runs = plural_of(events.skipped_runs, "run");
+        let note = format!("the kernel skipped {runs} of its programs, whatever they were about");
+        writeln!(out, "{}", paint.tone(Tone::Dim, &note))?;
+    }
     write_cost(out, paint, &events.cost)?;
     if losses.refused + losses.untracked > 0 {
         let note = format!(

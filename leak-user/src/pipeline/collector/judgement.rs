@@ -74,6 +74,7 @@ impl Collector {
                 no_slot: counters.stacks_no_slot,
                 unreadable: counters.stacks_unreadable,
             },
+            skipped_runs: self.tracer.skipped_runs().iter().map(|(_, count)| count).sum(),
             cost,
         }
     }

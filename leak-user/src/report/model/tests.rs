@@ -30,7 +30,7 @@ fn has_the_keys_of_its_schema_and_no_others() {
         (
             "",
             "schema version host kernel hooks started_at ended_at ports events stack_quality \
-             stack_copies cost processes connections stacks findings servers",
+             stack_copies skipped_runs cost processes connections stacks findings servers",
         ),
         ("/events", "received lost reconciled"),
         ("/stack_quality", "complete truncated none reasons"),
