@@ -16,6 +16,7 @@ pub struct Report {
     pub hooks: BTreeMap<String, String>,
     pub ports: Vec<u16>,
     pub events: Counts,
+    pub skipped_runs: u64,
     pub stack_quality: StackQuality,
     pub processes: Vec<Process>,
     pub connections: Vec<Connection>,
