@@ -103,6 +103,8 @@ pub mod flag {
 
 /// Counters and state of one connection, updated by the kernel programs.
 ///
+/// [`FirstBytes`] of the same connection have the same index in a map of their own.
+///
 /// What counts sends is written only by send programs and what counts receives only by receive
 /// programs. The state of the dialogue is written by both, without a lock: a client that sends while
 /// another of its threads receives can leave it wrong until the server next says that it is ready.
@@ -158,18 +160,25 @@ pub struct Connection {
     pub tail: u64,
     /// Process id of the server's backend; 0: not seen.
     pub backend_pid: u32,
-    /// How many bytes of `startup` are valid.
+    /// How many bytes of [`FirstBytes::startup`] are valid.
     pub startup_len: u32,
-    /// The startup message from its first byte.
-    pub startup: [u8; MAX_STARTUP],
-    /// The `ErrorResponse` to the startup message, from its first byte.
-    pub refusal: [u8; MAX_REFUSAL],
-    /// How many bytes of `refusal` are valid.
+    /// How many bytes of [`FirstBytes::refusal`] are valid.
     pub refusal_len: u32,
     /// Fills up the structure; always 0.
     pub reserved: u32,
 }
-plain!(Connection, 224 + MAX_STARTUP + MAX_REFUSAL);
+plain!(Connection, 224);
+
+/// How the dialogue began: written once, and kept apart from what every interval reads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FirstBytes {
+    /// The startup message from its first byte.
+    pub startup: [u8; MAX_STARTUP],
+    /// The `ErrorResponse` to the startup message, from its first byte.
+    pub refusal: [u8; MAX_REFUSAL],
+}
+plain!(FirstBytes, MAX_STARTUP + MAX_REFUSAL);
 
 /// Most uses of one connection that are kept.
 pub const MAX_USES: usize = 16;

@@ -1,6 +1,6 @@
 //! What is streamed: the rare things, one ring-buffer record each.
 
-use crate::connection::{Caller, Connection, Tuple};
+use crate::connection::{Caller, Connection, FirstBytes, Tuple};
 use crate::plain;
 use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, PRESERVED, StackHeader};
 
@@ -96,8 +96,10 @@ pub struct Closed {
     pub header: EventHeader,
     /// Its final counters.
     pub connection: Connection,
+    /// How its dialogue began.
+    pub first_bytes: FirstBytes,
 }
-plain!(Closed, 24 + 544);
+plain!(Closed, 24 + 224 + 320);
 
 /// What the kernel programs count besides connections, one set a processor.
 pub mod counter {

@@ -5,11 +5,11 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use leak_common::connection::{Caller, Connection, LOST, state};
+use leak_common::connection::{Caller, Connection, FirstBytes, LOST, state};
 use leak_common::event::counter;
 
 use crate::kernel::Sock;
-use crate::maps::{CONNECTIONS, FREE_SLOTS, HANDLES, Handle, SLOTS, count, raise};
+use crate::maps::{CONNECTIONS, FIRST_BYTES, FREE_SLOTS, HANDLES, Handle, SLOTS, count, raise};
 
 /// A connection's slot.
 pub(crate) struct Slot {
@@ -17,6 +17,14 @@ pub(crate) struct Slot {
     pub(crate) index: u32,
     /// What is kept of the connection.
     pub(crate) connection: &'static mut Connection,
+}
+
+/// Where the first bytes of the connection with this slot are kept.
+#[inline(always)]
+pub(crate) fn first_bytes(index: u32) -> Option<&'static mut FirstBytes> {
+    let bytes = FIRST_BYTES.get_ptr_mut(index)?;
+    // SAFETY: the value lives as long as the map, and only who sends or receives first writes it.
+    Some(unsafe { &mut *bytes })
 }
 
 /// The slot of a socket that has one.

@@ -8,6 +8,7 @@ use leak_common::event::{
 };
 use leak_common::stack::MAX_STACK;
 
+use crate::connection::{self, Slot};
 use crate::kernel::Sock;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, WOKEN, constant, count};
 use crate::stack;
@@ -113,10 +114,12 @@ pub(crate) fn failed(connection: &Connection, sock: Sock) {
 
 /// The socket is gone.
 #[inline(always)]
-pub(crate) fn closed(connection: &Connection) {
+pub(crate) fn closed(slot: &Slot) {
+    let connection = &*slot.connection;
     if is_sacrificed(kind::CLOSED) {
         return count(counter::LOST + kind::CLOSED);
     }
+    let Some(first_bytes) = connection::first_bytes(slot.index) else { return };
     match EVENTS.reserve::<Closed>(NONE) {
         Some(mut entry) => {
             let event = entry.as_mut_ptr();
@@ -125,6 +128,7 @@ pub(crate) fn closed(connection: &Connection) {
             unsafe {
                 (*event).header = header(kind::CLOSED, connection);
                 core::ptr::copy_nonoverlapping(connection, &raw mut (*event).connection, 1);
+                core::ptr::copy_nonoverlapping(first_bytes, &raw mut (*event).first_bytes, 1);
             }
             entry.submit(wakeup(connection.state_changed_ns));
             count(counter::SENT + kind::CLOSED);

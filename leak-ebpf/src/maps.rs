@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use leak_common::config::{Config, MAX_PORTS};
-use leak_common::connection::{Connection, Uses};
+use leak_common::connection::{Connection, FirstBytes, Uses};
 use leak_common::event::{OpenedWithStack, counter};
 use leak_common::layout::Layout;
 use leak_common::stack::{StackProfile, StackRecord};
@@ -88,6 +88,11 @@ pub(crate) static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 /// system call. Its length is set at load.
 #[map]
 pub(crate) static CONNECTIONS: Array<Connection> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How each connection's dialogue began, by the same index. Not mapped: it is read once. Its length is
+/// set at load.
+#[map]
+pub(crate) static FIRST_BYTES: Array<FirstBytes> = Array::with_max_entries(1, 0);
 
 /// The latest uses of the connection with the same index, when that is asked for. Mapped like
 /// `CONNECTIONS`. Its length is set at load.

@@ -6,6 +6,7 @@
 
 use leak_common::connection::{Connection, LOST, MAX_REFUSAL, flag, phase, state};
 
+use crate::connection::first_bytes;
 use crate::payload::{self, Head, Payload};
 use crate::{messages, statement};
 
@@ -40,9 +41,9 @@ const ANSWERS: u64 = messages::types(b"Z");
 
 /// The process has sent something.
 #[inline(always)]
-pub(crate) fn sent(connection: &mut Connection, payload: &Payload) {
+pub(crate) fn sent(index: u32, connection: &mut Connection, payload: &Payload) {
     match connection.phase {
-        phase::NEW => first_bytes(connection, payload),
+        phase::NEW => begun(index, connection, payload),
         phase::READY => request(connection, payload),
         phase::UNKNOWN if payload.is_visible() => notice_tls(connection, &payload.head()),
         _ => {}
@@ -51,7 +52,7 @@ pub(crate) fn sent(connection: &mut Connection, payload: &Payload) {
 
 /// The first bytes of a connection say what is spoken on it.
 #[inline(always)]
-fn first_bytes(connection: &mut Connection, payload: &Payload) {
+fn begun(index: u32, connection: &mut Connection, payload: &Payload) {
     if !payload.is_visible() {
         connection.phase = phase::UNKNOWN;
         return;
@@ -69,7 +70,9 @@ fn first_bytes(connection: &mut Connection, payload: &Payload) {
         connection.flags |= flag::CANCELS;
         phase::STARTUP
     } else if code >> 16 == PROTOCOL_MAJOR && (9..=LONGEST_STARTUP).contains(&length) {
-        connection.startup_len = payload.copy_to(&mut connection.startup);
+        if let Some(first) = first_bytes(index) {
+            connection.startup_len = payload.copy_to(&mut first.startup);
+        }
         phase::STARTUP
     } else {
         phase::FOREIGN
@@ -130,11 +133,16 @@ fn expect_answers(connection: &mut Connection, payload: &Payload, head: &Head) {
 
 /// The process has received something.
 #[inline(always)]
-pub(crate) fn received(connection: &mut Connection, payload: &Payload, is_first_answer: bool) {
+pub(crate) fn received(
+    index: u32,
+    connection: &mut Connection,
+    payload: &Payload,
+    is_first_answer: bool,
+) {
     match connection.phase {
         phase::ENCRYPTION_ASKED => encryption_answer(connection, payload),
         phase::STARTUP | phase::READY | phase::UNKNOWN => {
-            answer(connection, payload, is_first_answer);
+            answer(index, connection, payload, is_first_answer);
         }
         _ => {}
     }
@@ -154,7 +162,7 @@ fn encryption_answer(connection: &mut Connection, payload: &Payload) {
 }
 
 #[inline(always)]
-fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool) {
+fn answer(index: u32, connection: &mut Connection, payload: &Payload, is_first_answer: bool) {
     if !payload.is_visible() {
         connection.wire = state::UNKNOWN;
         connection.tail = 0;
@@ -164,7 +172,7 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
         return;
     }
     if connection.phase == phase::STARTUP {
-        notice_refusal(connection, payload);
+        notice_refusal(index, connection, payload);
     }
     let tail = payload.tail(connection.tail);
     connection.tail = tail;
@@ -193,11 +201,12 @@ fn answer(connection: &mut Connection, payload: &Payload, is_first_answer: bool)
 /// Keeps the beginning of the error with which the server refuses a connection: it comes first, or
 /// after the messages that end the authentication.
 #[inline(always)]
-fn notice_refusal(connection: &mut Connection, payload: &Payload) {
+fn notice_refusal(index: u32, connection: &mut Connection, payload: &Payload) {
+    let Some(first) = first_bytes(index) else { return };
     if connection.refusal_len == HEADER_LEN {
         // The header was read apart.
         const REST: usize = MAX_REFUSAL - HEADER_LEN as usize;
-        if let Some(rest) = connection.refusal.last_chunk_mut::<REST>() {
+        if let Some(rest) = first.refusal.last_chunk_mut::<REST>() {
             connection.refusal_len += payload.copy_to(rest);
         }
         return;
@@ -213,7 +222,7 @@ fn notice_refusal(connection: &mut Connection, payload: &Payload) {
         let Some((kind, length)) = payload.message_at(address) else { return };
         if kind == b'E' {
             connection.refusal_len =
-                payload::copy(address, buffer.len - offset, &mut connection.refusal);
+                payload::copy(address, buffer.len - offset, &mut first.refusal);
             return;
         }
         offset += 1 + u64::from(length);

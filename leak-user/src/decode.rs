@@ -2,7 +2,7 @@
 //! are looked up, strings end at their buffer's end.
 
 use leak_common::Plain;
-use leak_common::connection::{self as raw, Connection, Uses, flag, phase, state};
+use leak_common::connection::{self as raw, Connection, FirstBytes, Uses, flag, phase, state};
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, kind};
 use leak_common::stack::StackHeader;
 
@@ -73,24 +73,31 @@ pub fn event(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         }
         kind::CLOSED => {
             let closed: Closed = read(bytes, known)?;
-            Event::Closed { id, at, usage: Box::new(usage(&closed.connection)?) }
+            Event::Closed {
+                id,
+                at,
+                usage: Box::new(usage(&closed.connection, Some(&closed.first_bytes))?),
+            }
         }
         other => return Err(DecodeError::UnknownKind(other)),
     };
     Ok(Decoded { event, stack: None })
 }
 
-/// Decodes a slot of the table of connections. `None` when the connection failed to be established:
-/// its end was reported.
+/// Decodes a slot of the table of connections and what was kept of how its dialogue began. `None` when
+/// the connection failed to be established: its end was reported.
 ///
 /// # Errors
 ///
 /// When the slot holds what the kernel programs never write.
-pub fn slot(connection: &Connection) -> Result<Option<Event>, DecodeError> {
+pub fn slot(
+    connection: &Connection,
+    first_bytes: Option<&FirstBytes>,
+) -> Result<Option<Event>, DecodeError> {
     if connection.flags & flag::FAILED != 0 {
         return Ok(None);
     }
-    let usage = Box::new(usage(connection)?);
+    let usage = Box::new(usage(connection, first_bytes)?);
     Ok(Some(Event::Used { id: ConnectionId(connection.cookie), usage }))
 }
 
@@ -174,7 +181,7 @@ fn moment(ns: u64) -> Option<Timestamp> {
     (ns != 0).then_some(Timestamp(ns))
 }
 
-fn usage(connection: &Connection) -> Result<Usage, DecodeError> {
+fn usage(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Result<Usage, DecodeError> {
     let request_at = moment(connection.request_ns);
     Ok(Usage {
         opener: caller(&connection.opener),
@@ -192,13 +199,19 @@ fn usage(connection: &Connection) -> Result<Usage, DecodeError> {
         request_at,
         moved: connection.flags & flag::MOVED != 0,
         request_by: request_at.map(|_| (connection.request_tgid, connection.request_tid)),
-        wire: wire(connection),
+        wire: wire(connection, first_bytes),
     })
 }
 
-fn wire(connection: &Connection) -> Wire {
-    let len = (connection.startup_len as usize).min(connection.startup.len());
-    let startup = startup::parse(connection.startup.get(..len).unwrap_or_default());
+fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Wire {
+    let startup = startup::parse(
+        first_bytes
+            .map_or(&[], |first_bytes| beginning(&first_bytes.startup, connection.startup_len)),
+    );
+    let refused = startup::refusal(
+        first_bytes
+            .map_or(&[], |first_bytes| beginning(&first_bytes.refusal, connection.refusal_len)),
+    );
     let state = match (connection.phase, connection.wire) {
         (phase::NEW | phase::ENCRYPTION_ASKED | phase::STARTUP, _) => WireState::Startup,
         (phase::READY, _) if startup.replication => WireState::Replication,
@@ -210,13 +223,12 @@ fn wire(connection: &Connection) -> Wire {
         (phase::READY, state::REPLICATION) => WireState::Replication,
         _ => WireState::Unknown,
     };
-    let refusal_len = (connection.refusal_len as usize).min(connection.refusal.len());
     Wire {
         state,
         tls: connection.phase == phase::ENCRYPTED,
         listens: connection.flags & flag::LISTENS != 0,
         cancels: connection.flags & flag::CANCELS != 0,
-        refused: startup::refusal(connection.refusal.get(..refusal_len).unwrap_or_default()),
+        refused,
         user: startup.user,
         database: startup.database,
         application_name: startup.application_name,
@@ -224,10 +236,15 @@ fn wire(connection: &Connection) -> Wire {
     }
 }
 
+/// The first `len` of the bytes; all where there are fewer.
+fn beginning(bytes: &[u8], len: u32) -> &[u8] {
+    bytes.get(..len as usize).unwrap_or(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leak_common::connection::{AF_INET, MAX_STARTUP, Tuple};
+    use leak_common::connection::{AF_INET, MAX_REFUSAL, MAX_STARTUP, Tuple};
 
     fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
         // SAFETY: a Plain value has no padding.
@@ -241,19 +258,20 @@ mod tests {
         Tuple { local, remote: local, local_port: 40_000, remote_port: 5432, family: AF_INET }
     }
 
+    const NOTHING: FirstBytes = FirstBytes { startup: [0; MAX_STARTUP], refusal: [0; MAX_REFUSAL] };
+
     fn connection() -> Connection {
         // SAFETY: every byte pattern is a valid Connection.
         let mut connection: Connection = unsafe { std::mem::zeroed() };
         connection.cookie = 7;
         connection.tuple = tuple();
         connection.tcp_state = 1;
-        connection.startup = [0; MAX_STARTUP];
         connection
     }
 
     fn closed() -> Vec<u8> {
         let header = EventHeader { kind: kind::CLOSED, reserved: 0, time_ns: 5, cookie: 7 };
-        bytes_of(&Closed { header, connection: connection() })
+        bytes_of(&Closed { header, connection: connection(), first_bytes: NOTHING })
     }
 
     #[test]
@@ -289,15 +307,16 @@ mod tests {
     fn absurd_numbers_are_refused() {
         let mut absurd = connection();
         absurd.tcp_state = 99;
-        assert_eq!(slot(&absurd), Err(DecodeError::UnknownState(99)));
+        assert_eq!(slot(&absurd, None), Err(DecodeError::UnknownState(99)));
         let mut absurd = connection();
         absurd.tuple.family = 1;
-        assert_eq!(slot(&absurd), Err(DecodeError::UnknownFamily(1)));
+        assert_eq!(slot(&absurd, None), Err(DecodeError::UnknownFamily(1)));
         let mut absurd = connection();
         absurd.startup_len = u32::MAX;
         absurd.phase = 77;
         absurd.wire = 77;
-        let Ok(Some(Event::Used { usage, .. })) = slot(&absurd) else { panic!() };
+        let used = slot(&absurd, Some(&NOTHING));
+        let Ok(Some(Event::Used { usage, .. })) = used else { panic!("{used:?}") };
         assert_eq!(usage.wire.state, WireState::Unknown);
     }
 
@@ -305,7 +324,7 @@ mod tests {
     fn a_failed_connection_is_no_connection() {
         let mut failed = connection();
         failed.flags = flag::FAILED;
-        assert_eq!(slot(&failed), Ok(None));
+        assert_eq!(slot(&failed, None), Ok(None));
     }
 
     #[test]

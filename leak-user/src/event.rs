@@ -293,6 +293,12 @@ pub enum Event {
         /// Its counters.
         usage: Box<Usage>,
     },
+    /// The kernel programs' counters of these live connections say what they said when they were last
+    /// told.
+    Unchanged {
+        /// The connections.
+        ids: Vec<ConnectionId>,
+    },
     /// Everything that sock_diag listed, in every network namespace that could be read: what the
     /// table holds besides is gone. The dump began at `began`; what was opened later is not judged
     /// by it.

@@ -5,7 +5,7 @@
 //! memory, whatever the bytes.
 
 use leak_common::Plain;
-use leak_common::connection::Connection;
+use leak_common::connection::{Connection, FirstBytes};
 
 use crate::kernel::{btf::Btf, diag};
 use crate::process::{self, container};
@@ -54,7 +54,8 @@ fn btf(data: &[u8]) {
 fn decode(data: &[u8]) {
     let _ = decode::event(data);
     if let Some(connection) = plain::<Connection>(data) {
-        let _ = decode::slot(&connection);
+        let rest = data.get(size_of::<Connection>()..).unwrap_or_default();
+        let _ = decode::slot(&connection, plain::<FirstBytes>(rest).as_ref());
     }
 }
 

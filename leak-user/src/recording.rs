@@ -22,7 +22,6 @@
 //! in older recordings has `#[serde(default)]`. A new kind of entry, or another meaning of an old one,
 //! takes a new [`VERSION`]; a reader reads all versions up to its own and refuses later ones.
 
-mod counters;
 mod reader;
 mod sink;
 #[cfg(test)]

@@ -42,8 +42,9 @@ use tally::Tallies;
 #[derive(Debug)]
 pub struct ConnectionTable {
     capacity: usize,
-    /// In order, so that the same events are always judged in the same order.
-    connections: BTreeMap<ConnectionId, Connection>,
+    /// In order, so that the same events are always judged in the same order. Boxed, because the tree's
+    /// nodes are half empty where ids come in order.
+    connections: BTreeMap<ConnectionId, Box<Connection>>,
     gone: Gone,
     pools: Pools,
     tallies: Tallies,
@@ -88,6 +89,13 @@ impl ConnectionTable {
             Event::Failed { id, at, errno: _ } => self.remove(*id, *at, true, now),
             Event::Closed { id, at, usage } => self.closed(*id, *at, usage, now),
             Event::Used { id, usage } => self.used(*id, usage, now),
+            Event::Unchanged { ids } => {
+                for id in ids {
+                    if let Some(connection) = self.connections.get_mut(id) {
+                        connection.last_counted = Some(now);
+                    }
+                }
+            }
             Event::Inventory { began, sockets, complete } => {
                 self.reconcile(*began, sockets, *complete, now);
             }
@@ -118,13 +126,13 @@ impl ConnectionTable {
 
     /// The live connections, in the order of their ids.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values()
+        self.connections.values().map(Box::as_ref)
     }
 
     /// One live connection.
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.connections.get(&id)
+        self.connections.get(&id).map(Box::as_ref)
     }
 
     /// What was counted per process, in no order.
@@ -294,7 +302,7 @@ impl ConnectionTable {
         let pool = self.pools.add(process, endpoints.remote, Identity::default(), counted_since);
         let mut connection = Connection::new(id, endpoints, pool, counted_since, now);
         connection.opened_at = opened_at;
-        self.connections.insert(id, connection);
+        self.connections.insert(id, Box::new(connection));
         self.tallies.add(process, endpoints.remote, opened_at.is_some(), now);
     }
 

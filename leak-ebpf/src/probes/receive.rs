@@ -4,6 +4,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 
 use super::send::known_or_adopted;
+use crate::connection::Slot;
 use crate::kernel::{Sock, now};
 use crate::maps::Call;
 use crate::payload::Payload;
@@ -90,13 +91,12 @@ fn received(sock: Sock, result: i32, flags: u64) {
 #[inline(always)]
 fn count(sock: Sock, len: u64, offset: u64) {
     let now = now();
-    let Some(slot) = known_or_adopted(sock, now) else { return };
-    let connection = slot.connection;
+    let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
     connection.bytes_received += len;
     connection.last_receive_ns = now;
     let is_first_answer = connection.answered != connection.requests;
     let payload = Payload::of_current_call(sock, len).after(offset);
-    wire::received(connection, &payload, is_first_answer);
+    wire::received(index, connection, &payload, is_first_answer);
     connection.answered = connection.requests;
-    uses::answered(slot.index, connection, now);
+    uses::answered(index, connection, now);
 }

@@ -75,7 +75,7 @@ fn ended(ctx: &BtfTracePointContext, sock: Sock) {
     if slot.connection.flags & flag::FAILED == 0 {
         // A reset connection went to CLOSE long before its process let go of it.
         slot.connection.state_changed_ns = now();
-        emit::closed(slot.connection);
+        emit::closed(&slot);
     }
     connection::release(sock, slot);
 }

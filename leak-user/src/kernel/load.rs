@@ -49,6 +49,7 @@ pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelE
         .override_global("AYA_LOG_LEVEL", &level, false)
         .map_max_entries("EVENTS", settings.ring_bytes)
         .map_max_entries("CONNECTIONS", settings.max_connections)
+        .map_max_entries("FIRST_BYTES", settings.max_connections)
         .map_max_entries("FREE_SLOTS", settings.max_connections)
         .map_max_entries("SLOTS", settings.max_connections)
         .map_max_entries("RECORDS", settings.max_records.saturating_mul(settings.uses + 1))
@@ -69,8 +70,16 @@ pub(super) fn mapped<T: Plain>(
         .map_err(|source| KernelError::Unmapped { name, source })
 }
 
+/// A plain value in a map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Value<T>(pub(super) T);
+
+// SAFETY: a Plain value has no padding, and any bytes are a valid one.
+unsafe impl<T: Plain> aya::Pod for Value<T> {}
+
 /// The bytes of a plain value.
-fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+pub(super) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
     // SAFETY: a Plain value has no padding, so all its bytes are initialised.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }

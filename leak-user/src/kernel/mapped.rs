@@ -49,7 +49,8 @@ impl<T: Plain> MappedArray<T> {
         self.mapped
     }
 
-    fn element(&self, index: usize) -> Option<*const T> {
+    fn element(&self, index: u32) -> Option<*const T> {
+        let index = usize::try_from(index).ok()?;
         // SAFETY: the index is within the mapping.
         (index < self.mapped).then(|| unsafe { self.memory.as_ptr().cast::<T>().add(index) })
     }
@@ -63,7 +64,7 @@ fn map_elements<T: Plain>(map: &OwnedFd, elements: usize) -> io::Result<MmapRaw>
 
 impl MappedArray<Uses> {
     /// Copies a slot's uses; `None` when a use began meanwhile.
-    pub(crate) fn uses(&self, index: usize) -> Option<Uses> {
+    pub(crate) fn uses(&self, index: u32) -> Option<Uses> {
         let slot = self.element(index)?;
         // SAFETY: as below; every byte pattern is a valid Uses.
         unsafe {
@@ -79,7 +80,7 @@ impl MappedArray<Uses> {
 
 impl MappedArray<Connection> {
     /// Copies a slot's connection; `None` when the slot is free or changed hands meanwhile.
-    pub(crate) fn connection(&self, index: usize) -> Option<Connection> {
+    pub(crate) fn connection(&self, index: u32) -> Option<Connection> {
         let slot = self.element(index)?;
         // SAFETY: the pointer is valid for reads; the kernel writes concurrently, so the reads are
         // volatile. Every byte pattern is a valid Connection.

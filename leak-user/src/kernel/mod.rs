@@ -8,9 +8,11 @@ mod load;
 mod mapped;
 pub(crate) mod obstacles;
 mod sampler;
+mod slots;
 mod statistics;
 pub mod tracer;
 
 pub use attach::Outcome;
+pub use slots::Reading;
 pub use statistics::ProgramRuns;
 pub use tracer::{Counters, Settings, Tracer};

@@ -5,22 +5,22 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Stack};
 use aya::{Btf, Ebpf};
-use leak_common::Plain;
-use leak_common::connection::{Connection, Uses};
+use leak_common::connection::Uses;
 use leak_common::event::{counter, kind};
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
 
 use super::attach::{self, Outcome};
 use super::btf;
 use super::hooks::{Flavour, Purpose};
-use super::load::{load, mapped};
+use super::load::{Value, load, mapped};
 use super::mapped::MappedArray;
 use super::obstacles;
 use super::sampler::Sampler;
+use super::slots::{Reading, Slots};
 use super::statistics::{self, ProgramRuns};
 use crate::cost::Sample;
 use crate::error::KernelError;
-use crate::event::Timestamp;
+use crate::event::{ConnectionId, Timestamp};
 
 /// Slots beyond the highest one known to be used that are read all the same: see
 /// [`counter::SLOTS_USED`].
@@ -87,7 +87,7 @@ pub struct Tracer {
     counters: PerCpuArray<MapData, u64>,
     /// Calls that could not be followed before [`Tracer::begin`].
     unseen_before: u64,
-    connections: MappedArray<Connection>,
+    slots: Slots,
     records: Array<MapData, Value<StackRecord>>,
     /// Records of one connection.
     records_each: u32,
@@ -117,7 +117,10 @@ impl Tracer {
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let mut pids = BpfHashMap::try_from(take(&mut ebpf, "PIDS")?)?;
         let profiles = BpfHashMap::try_from(take(&mut ebpf, "PROFILES")?)?;
-        let connections = mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?;
+        let slots = Slots::new(
+            mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?,
+            Array::try_from(take(&mut ebpf, "FIRST_BYTES")?)?,
+        );
         let records = Array::try_from(take(&mut ebpf, "RECORDS")?)?;
         let uses = (settings.uses > 0)
             .then(|| mapped(&mut ebpf, "USES", settings.max_connections))
@@ -144,7 +147,7 @@ impl Tracer {
             ring,
             counters,
             unseen_before: 0,
-            connections,
+            slots,
             records,
             records_each,
             uses,
@@ -213,42 +216,40 @@ impl Tracer {
         count
     }
 
-    /// The live connections with the slots they have. Slots change hands, so a slot number is good
-    /// only for reading the stack right away.
-    pub fn connections(&mut self) -> impl Iterator<Item = (usize, Connection)> + '_ {
+    /// The live connections.
+    pub fn connections(&mut self) -> Reading {
         let used = self.per_cpu(counter::SLOTS_USED).into_iter().max().unwrap_or(0);
         let end = usize::try_from(used).unwrap_or(usize::MAX).saturating_add(SLACK);
         let uses = self.uses.as_mut().map_or(Ok(()), |uses| uses.reach(end));
-        if let Err(error) = self.connections.reach(end).and(uses) {
+        if let Err(error) = self.slots.reach(end).and(uses) {
             log::warn!("of {used} connections only the first can be read: {error}");
         }
-        (0..end.min(self.connections.mapped()))
-            .filter_map(|slot| Some((slot, self.connections.connection(slot)?)))
+        self.slots.read()
     }
 
-    /// The latest uses of the connection with this cookie, which is in `slot`, as far as they are kept.
+    /// Has a connection count as changed when they are next read.
+    pub fn forget_connection(&mut self, id: ConnectionId) {
+        self.slots.forget(id);
+    }
+
+    /// A connection's latest uses, as far as they are kept.
     #[must_use]
-    pub fn uses(&self, slot: usize, cookie: u64) -> Option<Uses> {
-        let uses = self.uses.as_ref()?;
-        (0..ATTEMPTS).find_map(|_| uses.uses(slot)).filter(|uses| uses.cookie == cookie)
+    pub fn uses(&self, id: ConnectionId) -> Option<Uses> {
+        let (uses, place) = (self.uses.as_ref()?, self.slots.place(id)?);
+        (0..ATTEMPTS).find_map(|_| uses.uses(place)).filter(|uses| uses.cookie == id.0)
     }
 
-    /// The flight recorder's stack of this request of the connection in `slot`; `None` when it has none
-    /// or the kernel keeps writing it.
+    /// The flight recorder's stack of this request of a connection; `None` when it has none or the
+    /// kernel keeps writing it.
     ///
     /// It is copied, not mapped: of the recorder's memory little is ever read, and all of a mapping
     /// would be this process's.
     #[must_use]
-    pub fn recorded_stack(
-        &self,
-        slot: usize,
-        cookie: u64,
-        request: u64,
-    ) -> Option<(StackHeader, Vec<u8>)> {
-        let first = u32::try_from(slot).ok()?.checked_mul(self.records_each)?;
+    pub fn recorded_stack(&self, id: ConnectionId, request: u64) -> Option<(StackHeader, Vec<u8>)> {
+        let first = self.slots.place(id)?.checked_mul(self.records_each)?;
         (first..first.checked_add(self.records_each)?)
             .filter_map(|index| self.record(index))
-            .find(|(header, _)| header.cookie == cookie && header.request == request)
+            .find(|(header, _)| header.cookie == id.0 && header.request == request)
     }
 
     /// A whole record of the flight recorder.
@@ -383,11 +384,3 @@ impl Tracer {
         self.set_profile(pid, StackProfile { stack_bytes: bytes, ..StackProfile::default() });
     }
 }
-
-/// A plain value in a map.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Value<T>(T);
-
-// SAFETY: a Plain value has no padding, and any bytes are a valid one.
-unsafe impl<T: Plain> aya::Pod for Value<T> {}

@@ -7,7 +7,7 @@ mod pods;
 mod server_join;
 mod stacks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ use super::targets::Targets;
 use crate::cli::TraceArgs;
 use crate::detect::Thresholds;
 use crate::engine::{Beginning, Engine, Fact};
-use crate::event::{ConnectionId, Event, ProcessKey, StackRole, Timestamp};
+use crate::event::{Event, ProcessKey, StackRole, Timestamp};
 use crate::kernel::Tracer;
 use crate::kubernetes::Pods;
 use crate::process::{self, ProcessInfo};
@@ -50,8 +50,6 @@ pub(super) struct Collector {
     stack_counts: StackCounts,
     /// Processes that the resolver has been shown.
     met: HashSet<ProcessKey>,
-    /// Where each connection's slot was when the slots were last read.
-    slots: HashMap<ConnectionId, usize>,
     events: Events,
     /// When it began.
     began: Timestamp,
@@ -102,7 +100,6 @@ impl Collector {
             outlets,
             stack_counts: StackCounts::default(),
             met: HashSet::new(),
-            slots: HashMap::new(),
             events: Events::default(),
             began: clock::now(),
             cpu_before: clock::cpu_time(),
@@ -195,7 +192,8 @@ impl Collector {
             Event::Established { id, .. } | Event::Failed { id, .. } => {
                 self.engine.table().get(*id).is_some()
             }
-            Event::Inventory { .. }
+            Event::Unchanged { .. }
+            | Event::Inventory { .. }
             | Event::Uses { .. }
             | Event::StackResolved { .. }
             | Event::ServerSessions { .. }

@@ -1,6 +1,5 @@
 //! Reading a recording.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
@@ -9,7 +8,6 @@ use flate2::bufread::GzDecoder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::counters::Counters;
 use super::{Entry, Header, Line, MAX_TEXT, Read, RecordingError, SCHEMA, VERSION, is_plausible};
 use crate::engine::{Beginning, Fact};
 use crate::event::{Event, ListedSocket, Timestamp};
@@ -19,8 +17,7 @@ const MAX_SOCKETS: usize = 1 << 20;
 
 /// A recording, read from its beginning.
 ///
-/// Its memory is bounded by what the recorded run could have used: one member's text, the counters of
-/// as many connections as its table took, one inventory.
+/// Its memory is bounded by what the recorded run could have used: one member's text, one inventory.
 pub struct Recording<R = BufReader<File>> {
     input: Counted<R>,
     /// The present member, and how much of it was read.
@@ -29,10 +26,7 @@ pub struct Recording<R = BufReader<File>> {
     /// Where the last whole member ended.
     whole: u64,
     beginning: Beginning,
-    counters: Counters,
     sockets: Vec<ListedSocket>,
-    /// Facts that were told together.
-    next: VecDeque<(Timestamp, Fact)>,
 }
 
 impl Recording {
@@ -66,8 +60,7 @@ impl<R: BufRead> Recording<R> {
         let beginning = header(line)?;
         let read = line.len() + 1;
         let whole = input.count;
-        let (counters, sockets, next) = Default::default();
-        Ok(Self { input, text, read, whole, beginning, counters, sockets, next })
+        Ok(Self { input, text, read, whole, beginning, sockets: Vec::new() })
     }
 
     /// How the run began.
@@ -83,9 +76,6 @@ impl<R: BufRead> Recording<R> {
     /// When the file breaks off, is damaged, or cannot be read any further.
     pub fn next_fact(&mut self) -> Result<Option<(Timestamp, Fact)>, RecordingError> {
         loop {
-            if let Some(next) = self.next.pop_front() {
-                return Ok(Some(next));
-            }
             if self.read >= self.text.len() && !self.next_member()? {
                 return Ok(None);
             }
@@ -93,7 +83,9 @@ impl<R: BufRead> Recording<R> {
             let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
             self.read += line.len() + 1;
             let line = parse(line).map_err(|error| self.damaged(format!("an entry: {error}")))?;
-            self.take(line)?;
+            if let Some(next) = self.take(line)? {
+                return Ok(Some(next));
+            }
         }
     }
 
@@ -107,36 +99,25 @@ impl<R: BufRead> Recording<R> {
         })
     }
 
-    /// Makes facts of an entry.
-    fn take(&mut self, line: Line<Read>) -> Result<(), RecordingError> {
+    /// Makes a fact of an entry, unless it is a part of one.
+    fn take(&mut self, line: Line<Read>) -> Result<Option<(Timestamp, Fact)>, RecordingError> {
         let Line { at, entry } = line;
-        match entry {
+        Ok(match entry {
             Entry::Sockets(mut some) => {
                 if self.sockets.len() + some.len() > MAX_SOCKETS {
                     return Err(self.damaged("an inventory has no end".into()));
                 }
                 self.sockets.append(&mut some);
+                None
             }
-            Entry::Unchanged(ids) => {
-                for id in ids {
-                    let Some(usage) = self.counters.again(id) else {
-                        return Err(self.damaged("counters that were never told".into()));
-                    };
-                    let usage = Box::new(usage.clone());
-                    self.next.push_back((at, Fact::Event(Event::Used { id, usage })));
-                }
-            }
+            Entry::Unchanged(ids) => Some((at, Fact::Event(Event::Unchanged { ids }))),
             Entry::Fact(mut fact) => {
-                if let Fact::Event(event) = &mut fact {
-                    if let Event::Inventory { sockets, .. } = event {
-                        sockets.append(&mut self.sockets);
-                    }
-                    self.counters.learn(event);
+                if let Fact::Event(Event::Inventory { sockets, .. }) = &mut fact {
+                    sockets.append(&mut self.sockets);
                 }
-                self.next.push_back((at, fact));
+                Some((at, fact))
             }
-        }
-        Ok(())
+        })
     }
 
     fn damaged(&self, why: String) -> RecordingError {

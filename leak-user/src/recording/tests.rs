@@ -98,11 +98,13 @@ fn story() -> Told {
         counters.last_receive = Some(secs(at + 0.2));
         counters.wire.state = WireState::Idle;
         counters.wire.user = Some("shop".into());
-        open.push((id, counters));
-        for (id, usage) in &open {
-            let usage = Box::new(usage.clone());
-            told.push((secs(at + 1.0), Fact::Event(Event::Used { id: *id, usage })));
+        let used = Event::Used { id, usage: Box::new(counters.clone()) };
+        told.push((secs(at + 1.0), Fact::Event(used)));
+        let ids: Vec<_> = open.iter().map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            told.push((secs(at + 1.0), Fact::Event(Event::Unchanged { ids })));
         }
+        open.push((id, counters));
         let sockets = open.iter().map(|(id, _)| listed(id.0, 10.0 * id.0 as f64)).collect();
         let began = secs(at + 0.9);
         let inventory = Event::Inventory { began, sockets, complete: true };
@@ -237,7 +239,7 @@ fn a_file_cut_anywhere_gives_what_is_whole() {
             }
         }
     }
-    assert!(most > 100 && most < story.len(), "{most} of {}", story.len());
+    assert!(most > story.len() / 2 && most < story.len(), "{most} of {}", story.len());
 }
 
 #[test]
@@ -291,7 +293,6 @@ fn hostile_entries_are_refused() {
         assert_eq!(told, []);
         error.unwrap().to_string()
     };
-    assert!(refused("{\"at\":1,\"entry\":{\"unchanged\":[7]}}").contains("never told"));
     assert!(refused("{\"at\":1,\"entry\":{\"dance\":{}}}").contains("unknown variant"));
     assert!(refused(&"[".repeat(100_000)).contains("is damaged"));
     // A thousand times larger when unpacked.

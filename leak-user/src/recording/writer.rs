@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::counters::Counters;
 use super::sink::{Sink, warn_of_stop};
 use super::{Entry, Header, Line, MAX_TEXT, SCHEMA, SOCKETS_AT_ONCE, VERSION, Written};
 use crate::engine::{Beginning, Fact};
-use crate::event::{ConnectionId, Event, Timestamp};
+use crate::event::{Event, Timestamp};
 
 /// A member has about this many bytes of text, or what came in [`MEMBER_TIME`].
 const MEMBER_BYTES: usize = 256 << 10;
@@ -34,9 +33,6 @@ pub struct Recorder {
     sink: Option<Sink>,
     text: Vec<u8>,
     text_began: Timestamp,
-    counters: Counters,
-    /// Connections whose counters were read at this moment and have not changed.
-    unchanged: (Timestamp, Vec<ConnectionId>),
     unrecorded: u64,
 }
 
@@ -62,8 +58,6 @@ impl Recorder {
             sink: Some(Sink::start(file, waiting)?),
             text: Vec::new(),
             text_began: Timestamp::default(),
-            counters: Counters::default(),
-            unchanged: Default::default(),
             unrecorded: 0,
         };
         recorder.line(&Header { schema: format!("{SCHEMA}{VERSION}"), beginning });
@@ -77,13 +71,8 @@ impl Recorder {
             self.unrecorded += 1;
             return;
         }
-        if let Fact::Event(Event::Used { id, usage }) = fact
-            && self.counters.know(*id, usage)
-        {
-            return self.repeat(now, *id);
-        }
-        self.tell_unchanged();
         match fact {
+            Fact::Event(Event::Unchanged { ids }) => self.entry(now, Entry::Unchanged(ids)),
             Fact::Event(Event::Inventory { began, sockets, complete }) => {
                 for some in sockets.chunks(SOCKETS_AT_ONCE) {
                     self.entry(now, Entry::Sockets(some));
@@ -94,16 +83,12 @@ impl Recorder {
             }
             _ => self.entry(now, Entry::Fact(fact)),
         }
-        if let Fact::Event(event) = fact {
-            self.counters.learn(event);
-        }
         self.flush_if_due(now);
     }
 
     /// Hands over what has waited for long enough.
     pub fn flush_if_due(&mut self, now: Timestamp) {
         if now.since(self.text_began) >= MEMBER_TIME {
-            self.tell_unchanged();
             self.hand_over();
             self.text_began = now;
         }
@@ -117,28 +102,12 @@ impl Recorder {
 
     /// Ends the recording, and says when it is not whole.
     pub fn finish(mut self) {
-        self.tell_unchanged();
         self.hand_over();
         if let Some(sink) = self.sink.take() {
             sink.finish();
         }
         if self.unrecorded > 0 {
             log::warn!("the recording lacks the last {} entries", self.unrecorded);
-        }
-    }
-
-    fn repeat(&mut self, now: Timestamp, id: ConnectionId) {
-        if self.unchanged.0 != now {
-            self.tell_unchanged();
-            self.unchanged.0 = now;
-        }
-        self.unchanged.1.push(id);
-    }
-
-    fn tell_unchanged(&mut self) {
-        let (at, ids) = std::mem::take(&mut self.unchanged);
-        if !ids.is_empty() {
-            self.entry(at, Entry::Unchanged(&ids));
         }
     }
 

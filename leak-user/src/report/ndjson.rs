@@ -133,6 +133,7 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
             line(out, "server", clock.rfc3339(*at), body)
         }
         Event::Used { .. }
+        | Event::Unchanged { .. }
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }

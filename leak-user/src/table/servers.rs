@@ -208,7 +208,7 @@ impl ConnectionTable {
                 &Listing::default()
             }
         };
-        let mut matched = matches(self.connections.values(), listing, at);
+        let mut matched = matches(self.connections.values().map(Box::as_ref), listing, at);
         // What another server told more surely stands.
         matched.retain(|id, (surety, _)| {
             let told = self.connections.get(id).and_then(|known| known.server.as_ref());

@@ -51,12 +51,19 @@ impl World {
         self.table.apply(&event, secs(at));
     }
 
-    /// Reads the kernel's counters of every connection.
+    /// Reads the kernel's counters of every connection. Whatever has changed was told when it did.
     pub(crate) fn count(&mut self, at: f64) {
+        let mut ids = Vec::new();
         for (&id, usage) in &self.counters {
-            let usage = Box::new(usage.clone());
-            self.table.apply(&Event::Used { id: ConnectionId(id), usage }, secs(at));
+            let id = ConnectionId(id);
+            if self.table.get(id).is_some() {
+                ids.push(id);
+            } else {
+                let usage = Box::new(usage.clone());
+                self.table.apply(&Event::Used { id, usage }, secs(at));
+            }
         }
+        self.table.apply(&Event::Unchanged { ids }, secs(at));
     }
 
     /// Makes the kernel forget a connection without a word.

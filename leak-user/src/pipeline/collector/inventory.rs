@@ -3,37 +3,32 @@
 use std::collections::HashSet;
 use std::io;
 
-use leak_common::connection::Connection;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Collector;
 use crate::engine::Fact;
-use crate::event::{ConnectionId, Event, ListedSocket, TcpState, Timestamp, Usage};
+use crate::event::{Event, ListedSocket, TcpState, Timestamp};
 use crate::inventory::{Inventory, InventoryError};
+use crate::kernel::Reading;
+use crate::table::Connection;
 use crate::{clock, decode};
 
 impl Collector {
     /// Takes in the kernel's counters of every connection. Returns the connections that are closed but
     /// not destroyed, which nothing else lists.
-    pub(super) fn take_slots(
-        &mut self,
-        slots: Vec<(usize, Connection)>,
-    ) -> io::Result<Vec<ListedSocket>> {
-        let mut undestroyed = Vec::new();
-        self.slots.clear();
+    fn take_counters(&mut self, reading: Reading) -> io::Result<Vec<ListedSocket>> {
+        let Reading { mut unchanged, changed } = reading;
         let now = clock::now();
-        for (slot, connection) in slots {
-            match decode::slot(&connection) {
+        let mut told = Vec::new();
+        for (connection, first_bytes) in changed {
+            match decode::slot(&connection, first_bytes.as_deref()) {
                 Ok(Some(event)) => {
                     if !self.is_wanted(&event) {
                         continue;
                     }
                     if let Event::Used { id, usage } = &event {
-                        self.slots.insert(*id, slot);
+                        told.push(*id);
                         self.meet(usage.opener.process, Some(&usage.opener.comm))?;
-                        if usage.tcp_state == TcpState::Close {
-                            undestroyed.extend(self.closed_but_held(*id, usage));
-                        }
                     }
                     self.tell_at(now, &Fact::Event(event))?;
                 }
@@ -43,6 +38,19 @@ impl Collector {
                     log::warn!("{error}; it is left out");
                 }
             }
+        }
+        // What the table lacks may find room the next time.
+        let (table, tracer) = (self.engine.table(), &mut self.tracer);
+        unchanged.retain(|&id| {
+            table.get(id).is_some() || {
+                tracer.forget_connection(id);
+                false
+            }
+        });
+        let known = told.iter().chain(&unchanged).filter_map(|&id| table.get(id));
+        let undestroyed = known.filter_map(|known| self.closed_but_held(known)).collect();
+        if !unchanged.is_empty() {
+            self.tell_at(now, &Fact::Event(Event::Unchanged { ids: unchanged }))?;
         }
         Ok(undestroyed)
     }
@@ -73,11 +81,11 @@ impl Collector {
         inventory: Result<Inventory, InventoryError>,
     ) -> anyhow::Result<()> {
         let begun = clock::thread_cpu_time();
-        let slots: Vec<_> = self.tracer.connections().collect();
-        let (read, reading) = (slots.len(), clock::thread_cpu_time());
+        let counters = self.tracer.connections();
+        let (read, reading) = (counters.count(), clock::thread_cpu_time());
         // Whatever ended until now is told before the counters and the list say that it is gone.
         self.drain_all()?;
-        let undestroyed = self.take_slots(slots)?;
+        let undestroyed = self.take_counters(counters)?;
         match inventory {
             Ok(mut inventory) => {
                 self.warn_of_gaps(&inventory);
@@ -100,27 +108,29 @@ impl Collector {
     }
 
     /// What sock_diag would say of a connection that is closed but held by its process: it lists none.
-    /// What only the list knows stays as it was. `None` when nobody holds it: its end was missed.
-    pub(super) fn closed_but_held(&self, id: ConnectionId, usage: &Usage) -> Option<ListedSocket> {
-        let known = self.engine.table().get(id);
-        let listed = known.filter(|known| known.unread_bytes.is_some());
+    /// What only the list knows stays as it was. `None` when it is not closed, or nobody holds it: its
+    /// end was missed.
+    fn closed_but_held(&self, known: &Connection) -> Option<ListedSocket> {
+        if known.tcp_state != TcpState::Close {
+            return None;
+        }
         // Until it is listed, whoever opened it has it.
-        let mut held_by =
-            listed.map_or_else(|| vec![usage.opener.process], |listed| listed.held_by.clone());
+        let is_listed = known.unread_bytes.is_some();
+        let mut held_by = if is_listed { known.held_by.clone() } else { vec![known.process] };
         held_by.retain(|&holder| !self.engine.has_exited(holder));
         if held_by.is_empty() {
             return None;
         }
-        let used = |moment: Option<Timestamp>| moment.unwrap_or(usage.opened_at);
+        let used = |moment: Option<Timestamp>| moment.unwrap_or(known.first_seen);
         Some(ListedSocket {
-            id,
-            endpoints: usage.endpoints,
-            tcp_state: usage.tcp_state,
+            id: known.id,
+            endpoints: known.endpoints,
+            tcp_state: known.tcp_state,
             unread_bytes: 0,
-            bytes_sent: known.map_or(usage.bytes_sent, |known| known.bytes_sent),
-            bytes_received: known.map_or(usage.bytes_received, |known| known.bytes_received),
-            last_send: used(usage.last_send),
-            last_receive: used(usage.last_receive),
+            bytes_sent: known.bytes_sent,
+            bytes_received: known.bytes_received,
+            last_send: used(known.last_send),
+            last_receive: used(known.last_receive),
             held_by,
         })
     }

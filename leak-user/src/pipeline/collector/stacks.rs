@@ -50,7 +50,7 @@ impl Collector {
         }
         let ids: Vec<_> = self.engine.table().connections().map(|known| known.id).collect();
         for id in ids {
-            let kept = self.slots.get(&id).and_then(|&slot| self.tracer.uses(slot, id.0));
+            let kept = self.tracer.uses(id);
             let uses = kept.map(|kept| decode::uses(&kept, self.uses)).unwrap_or_default();
             let requests: Vec<_> = uses.iter().map(|one| one.request).collect();
             self.tell(&Fact::Event(Event::Uses { id, uses }))?;
@@ -66,8 +66,8 @@ impl Collector {
 
     /// A request's stack, as it was recorded.
     fn recorded(&self, id: ConnectionId, request: u64) -> Result<RawStack, Shortfall> {
-        let slot = self.slots.get(&id);
-        slot.and_then(|&slot| self.tracer.recorded_stack(slot, id.0, request))
+        let recorded = self.tracer.recorded_stack(id, request);
+        recorded
             .ok_or(Shortfall::NotRecorded)
             .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes))
     }
