@@ -31,7 +31,8 @@
 //!    turned out not to be so.
 //! 9. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
 //!
-//! [`cost`] is what all of this takes of the machine, told in the report.
+//! [`cost`] is what all of this takes of the machine, told in the report; [`memory`] keeps it from
+//! growing for nothing.
 //!
 //! [`engine`] holds 3, 8 and 9 together: whoever drives it tells it facts, each with its moment.
 //! [`recording`] keeps these facts, and [`replay`] tells them once more.
@@ -56,6 +57,7 @@ pub mod fuzzing;
 pub mod inventory;
 pub mod kernel;
 pub mod kubernetes;
+pub mod memory;
 pub mod metrics;
 pub mod pipeline;
 pub mod process;

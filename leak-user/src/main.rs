@@ -8,6 +8,7 @@ use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
+use leak_user::memory;
 use leak_user::pipeline::{self, Ended};
 use leak_user::replay::replay;
 
@@ -63,6 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         None => {
+            memory::give_back_promptly();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
