@@ -4,18 +4,20 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
 
 use super::{
     Bench, Traced,
     figure::{Row, Section, Spread},
     resident,
 };
-use crate::process::{Guarded, pause};
+use crate::process::{self, Guarded, pause};
 
 /// Connections that are held.
 const SIZES: [usize; 4] = [0, 10_000, 20_000, 100_000];
@@ -26,20 +28,9 @@ const EACH: usize = 15_000;
 /// Connections that a listener keeps before anybody accepts them: the kernel's usual limit.
 const BACKLOG: usize = 4_000;
 
-/// Opens connections, says so, and holds them. A small program: what it takes to read a large one's
-/// symbols is measured elsewhere.
-const HOLDER: &str = r#"
-import resource, socket, sys
-port, first, count, backlog = map(int, sys.argv[1:])
-most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-held = [
-    socket.create_connection(("127.0.0.%d" % (1 + number // backlog), port))
-    for number in range(first, first + count)
-]
-print("held", flush=True)
-sys.stdin.read()
-"#;
+/// Opens connections and holds them. A small program: what it takes to read a large one's symbols is
+/// measured elsewhere.
+const HOLDER: &str = include_str!("holder.c");
 
 /// Intervals that are measured.
 const INTERVALS: usize = 7;
@@ -69,9 +60,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "The collector",
         how: format!(
-            "Connections that rest, from Python processes of {EACH} connections each to listeners on loopback. CPU \
-             time is the collector's own count (`-v`), of {INTERVALS} intervals; resident memory includes what \
-             it has mapped of the kernel's table."
+            "Connections that rest, from processes of {EACH} connections each, of a small program in C, to \
+             listeners on loopback. CPU time is the collector's own count (`-v`), of {INTERVALS} intervals; \
+             resident memory includes what it has mapped of the kernel's table."
         ),
         rows,
     })
@@ -135,6 +126,8 @@ fn held(bench: &Bench, size: usize) -> Result<Vec<Row>> {
 /// Listeners on one port of many addresses, whose queues hold the connections.
 struct Crowd {
     port: u16,
+    /// Where the program that opens the connections was compiled.
+    directory: TempDir,
     _listeners: Vec<TcpListener>,
 }
 
@@ -149,7 +142,12 @@ impl Crowd {
         for listener in &listeners {
             deepen(listener)?;
         }
-        Ok(Self { port, _listeners: listeners })
+        let directory = TempDir::with_prefix("pgsocktrace-")?;
+        let source = directory.path().join("holder.c");
+        fs::write(&source, HOLDER)?;
+        let mut compile = Command::new("gcc");
+        process::check(compile.arg("-O2").arg(&source).arg("-o").arg(holder(&directory)))?;
+        Ok(Self { port, directory, _listeners: listeners })
     }
 
     /// Has so many connections opened, by processes that hold them until they are let go.
@@ -158,9 +156,8 @@ impl Crowd {
         for first in (0..size).step_by(EACH) {
             let count = EACH.min(size - first);
             let arguments = [usize::from(self.port), first, count, BACKLOG];
-            let mut command = Command::new("python3");
+            let mut command = Command::new(holder(&self.directory));
             command
-                .args(["-c", HOLDER])
                 .args(arguments.map(|argument| argument.to_string()))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped());
@@ -173,6 +170,11 @@ impl Crowd {
         }
         Ok(held)
     }
+}
+
+/// The program that holds connections.
+fn holder(directory: &TempDir) -> PathBuf {
+    directory.path().join("holder")
 }
 
 /// 127.0.0.1 and what follows it.
