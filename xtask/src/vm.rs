@@ -92,8 +92,8 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
     Ok(())
 }
 
-/// Boots a machine, and once more when one or two of its tests failed: what fails again is a defect, what
-/// passes then is told apart.
+/// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what fails
+/// again is a defect, what passes then is told apart.
 fn boot(machine: &Machine<'_>) -> Result<Outcome> {
     let tell = |line: &str| println!("{line}");
     let first = machine.run(tell)?;

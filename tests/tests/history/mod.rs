@@ -63,7 +63,7 @@ pub(super) fn told(suite: &Suite, flavours: &[&str]) -> Result<()> {
 fn until_none_was_skipped(suite: &Suite, flavours: &[&str]) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match play(suite, flavours) {
-            Err(error) if error.is::<Skipped>() => println!("note: {error:#}; once more"),
+            Err(error) if error.is::<Skipped>() => println!("{error:#}; once more"),
             done => return done,
         }
     }
