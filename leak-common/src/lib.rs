@@ -19,6 +19,9 @@ pub mod stack;
 /// The implementor is `#[repr(C)]`, has no padding, and every byte pattern is a valid value.
 pub unsafe trait Plain: Copy + 'static {}
 
+// SAFETY: an array of integers has no padding, and every byte pattern is valid.
+unsafe impl<const N: usize> Plain for [u64; N] {}
+
 /// Asserts a type's size at compile time and declares it [`Plain`].
 macro_rules! plain {
     ($type:ty, $size:expr) => {

@@ -5,11 +5,12 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use leak_common::connection::{Caller, Connection, FirstBytes, LOST, state};
+use leak_common::connection::{Caller, Connection, FirstBytes, LOST};
 use leak_common::event::counter;
 
 use crate::kernel::Sock;
 use crate::maps::{CONNECTIONS, FIRST_BYTES, FREE_SLOTS, HANDLES, Handle, SLOTS, count, raise};
+use crate::zero::clear;
 
 /// A connection's slot.
 pub(crate) struct Slot {
@@ -89,30 +90,15 @@ pub(crate) fn create(sock: Sock, birth: &Birth<'_>) -> Option<Slot> {
     let connection = &mut *slot.connection;
     // A slot with a cookie is read by the collector: it has none while it is filled.
     publish(connection, 0);
+    clear(connection);
     connection.opened_ns = birth.now;
     connection.opener = *birth.opener;
     connection.tuple = sock.tuple();
     connection.state_changed_ns = birth.now;
     connection.tcp_state = birth.tcp_state;
     connection.flags = birth.flags;
-    connection.bytes_sent = 0;
-    connection.last_send_ns = 0;
-    connection.requests = 0;
-    connection.request_ns = 0;
-    connection.request_tgid = 0;
-    connection.request_tid = 0;
-    connection.bytes_received = 0;
-    connection.last_receive_ns = 0;
-    connection.answered = 0;
     connection.phase = birth.phase;
-    connection.wire = state::UNKNOWN;
-    connection.sending = 0;
     connection.receiving = LOST;
-    connection.expected = 0;
-    connection.tail = 0;
-    connection.backend_pid = 0;
-    connection.startup_len = 0;
-    connection.refusal_len = 0;
     publish(connection, cookie);
     Some(slot)
 }

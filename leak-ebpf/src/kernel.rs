@@ -1,5 +1,7 @@
 //! The only place that reads kernel memory.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
     bpf_task_pt_regs,
@@ -9,6 +11,7 @@ use leak_common::config::MAX_PORTS;
 use leak_common::connection::{AF_INET, AF_INET6, Caller, Tuple};
 
 use crate::maps::{PIDS, constant};
+use crate::zero::zeroed;
 
 /// `IPPROTO_TCP`.
 const TCP: u16 = 6;
@@ -94,29 +97,21 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn tuple(self) -> Tuple {
         let family = u32::from(self.read::<u16>(constant!(LAYOUT.sk_family)));
-        let (mut local, mut remote) = ([0; 16], [0; 16]);
-        if family == AF_INET {
-            local[..4].copy_from_slice(&self.read::<[u8; 4]>(constant!(LAYOUT.sk_rcv_saddr)));
-            remote[..4].copy_from_slice(&self.read::<[u8; 4]>(constant!(LAYOUT.sk_daddr)));
+        let (local, remote) = if family == AF_INET {
+            let address = |offset| [u64::from(self.read::<u32>(offset)), 0];
+            (address(constant!(LAYOUT.sk_rcv_saddr)), address(constant!(LAYOUT.sk_daddr)))
         } else {
-            local = self.read_address(constant!(LAYOUT.sk_v6_rcv_saddr));
-            remote = self.read_address(constant!(LAYOUT.sk_v6_daddr));
-        }
+            // In two loads of a width that the verifier accepts.
+            let address = |offset| [self.read(offset), self.read(offset + 8)];
+            (address(constant!(LAYOUT.sk_v6_rcv_saddr)), address(constant!(LAYOUT.sk_v6_daddr)))
+        };
         Tuple {
-            local,
-            remote,
+            local: in_memory_order(local),
+            remote: in_memory_order(remote),
             local_port: self.read(constant!(LAYOUT.sk_num)),
             remote_port: u16::from_be(self.read(constant!(LAYOUT.sk_dport))),
             family,
         }
-    }
-
-    /// An IPv6 address, in two loads of a width that the verifier accepts.
-    #[inline(always)]
-    fn read_address(self, offset: u32) -> [u8; 16] {
-        let halves: [u64; 2] = [self.read(offset), self.read(offset + 8)];
-        // SAFETY: both are 16 bytes in memory order.
-        unsafe { core::mem::transmute(halves) }
     }
 
     /// Up to where its process has read the stream.
@@ -130,6 +125,13 @@ impl Sock {
     pub(crate) fn error(self) -> u32 {
         self.read(constant!(LAYOUT.sk_err))
     }
+}
+
+/// The bytes of two words, as they lie in memory.
+#[inline(always)]
+fn in_memory_order(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: both are 16 bytes of which every pattern is valid.
+    unsafe { core::mem::transmute(words) }
 }
 
 #[inline(always)]
@@ -260,12 +262,12 @@ impl Registers {
 #[inline(always)]
 pub(crate) fn nameless_caller() -> Caller {
     let ids = bpf_get_current_pid_tgid();
-    Caller {
-        tgid: (ids >> 32) as u32,
-        tid: ids as u32,
-        process_start_ns: Task::current().process_start(),
-        comm: [0; 16],
-    }
+    let mut caller = MaybeUninit::uninit();
+    let caller: &mut Caller = zeroed(&mut caller);
+    caller.tgid = (ids >> 32) as u32;
+    caller.tid = ids as u32;
+    caller.process_start_ns = Task::current().process_start();
+    *caller
 }
 
 /// The calling process and thread.

@@ -24,6 +24,7 @@ mod stack;
 mod statement;
 mod uses;
 mod wire;
+mod zero;
 
 /// The kernel lets only GPL-compatible programs call its tracing helpers.
 #[unsafe(link_section = "license")]

@@ -8,8 +8,13 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 
+use core::mem::MaybeUninit;
+
+use leak_common::Plain;
+
 use crate::kernel::{Registers, Sock, Task};
 use crate::maps::constant;
+use crate::zero::zeroed;
 
 /// The system calls of x86-64 that move bytes, from `arch/x86/entry/syscalls/syscall_64.tbl`.
 mod call {
@@ -37,6 +42,7 @@ const TAIL: u64 = 6;
 const TAIL_MASK: u64 = 0xffff_ffff_ffff;
 
 /// The first bytes that a call moved.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     /// The bytes; zeroes after `len`.
@@ -44,6 +50,9 @@ pub(crate) struct Head {
     /// How many of them were moved.
     pub(crate) len: u64,
 }
+
+// SAFETY: the structure has no padding, and every byte pattern is a valid one.
+unsafe impl Plain for Head {}
 
 impl Head {
     /// A 32-bit number in network order at byte 0, 4, 8 or 12.
@@ -187,14 +196,15 @@ impl Payload {
     #[inline(always)]
     pub(crate) fn head(&self) -> Head {
         let buffer = self.first();
-        let mut head = Head { bytes: [0; 16], len: 0 };
+        let mut head = MaybeUninit::uninit();
+        let head: &mut Head = zeroed(&mut head);
         let len = buffer.len.min(head.bytes.len() as u64);
         // SAFETY: the length is at most the array's; the helper checks the user's address.
         let failed = unsafe {
             read_user(head.bytes.as_mut_ptr().cast(), len as u32, buffer.base as *const _)
         };
         head.len = forget(if failed == 0 { len } else { 0 }, buffer.base);
-        head
+        *head
     }
 
     /// Copies the first buffer's bytes and says how many.
@@ -271,13 +281,13 @@ fn message(address: u64) -> (u64, u64) {
 #[inline(always)]
 fn append(before: u64, buffer: Buffer) -> u64 {
     let len = buffer.len.min(TAIL);
-    let mut bytes = [0u8; 8];
+    let mut bytes = 0u64;
     let from = buffer.base.wrapping_add(buffer.len - len) as *const _;
     // SAFETY: at most six bytes are written; the helper checks the user's address.
-    if unsafe { read_user(bytes.as_mut_ptr().cast(), len as u32, from) } != 0 {
+    if unsafe { read_user((&raw mut bytes).cast(), len as u32, from) } != 0 {
         return 0;
     }
     // In two steps, because no bytes would be a shift by all 64 bits.
-    let new = (u64::from_be_bytes(bytes) >> 8) >> (8 * (7 - (len & 7)));
+    let new = (u64::from_be(bytes) >> 8) >> (8 * (7 - (len & 7)));
     ((before << (8 * (len & 7))) | new) & TAIL_MASK
 }

@@ -4,9 +4,13 @@
 //! The thread is in a system call, so its calls stand still, though it has let go of the
 //! interpreter's lock. What the addresses mean is found out later by the collector.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonProfile, StackHeader};
+
+use crate::zero::zeroed;
 
 /// Words of [`PYTHON_WINDOW`], rounded up so that a mask keeps an index within them.
 const WORDS: usize = 16;
@@ -29,7 +33,8 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
     // SAFETY: the reference is valid.
     let window_len = unsafe { core::ptr::read_volatile(&raw const profile.window_len) } & LEN_MASK;
     let Some(mut frame) = innermost(profile, thread_register) else { return };
-    let mut words = [0u64; WORDS];
+    let mut words = MaybeUninit::uninit();
+    let words: &mut [u64; WORDS] = zeroed(&mut words);
     let mut hops = 0;
     while hops < MAX_HOPS {
         hops += 1;
@@ -50,11 +55,11 @@ pub(crate) fn walk(profile: &PythonProfile, thread_register: u64, header: &mut S
         // SAFETY: the reference is valid.
         let noted = unsafe { core::ptr::read_volatile(&raw const header.python_len) };
         let Some(note) = header.python.get_mut(noted as usize) else { return };
-        note.code = word(&words, profile.code);
-        note.instruction = word(&words, profile.instruction);
+        note.code = word(words, profile.code);
+        note.instruction = word(words, profile.instruction);
         // A frame that is no function call is overwritten by the next.
-        header.python_len = noted + is_call(profile, &words);
-        frame = word(&words, profile.previous);
+        header.python_len = noted + is_call(profile, words);
+        frame = word(words, profile.previous);
     }
 }
 

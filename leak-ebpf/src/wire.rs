@@ -39,6 +39,12 @@ const MAX_BEFORE_REFUSAL: u32 = 4;
 const REQUESTS: u64 = messages::types(b"QFS");
 const ANSWERS: u64 = messages::types(b"Z");
 
+/// Whether bytes can say anything. To find them costs more than to count them, and much is encrypted.
+#[inline(always)]
+pub(crate) fn is_legible(connection: &Connection) -> bool {
+    !matches!(connection.phase, phase::ENCRYPTED | phase::FOREIGN)
+}
+
 /// The process has sent something.
 #[inline(always)]
 pub(crate) fn sent(index: u32, connection: &mut Connection, payload: &Payload) {

@@ -95,8 +95,10 @@ fn count(sock: Sock, len: u64, offset: u64) {
     connection.bytes_received += len;
     connection.last_receive_ns = now;
     let is_first_answer = connection.answered != connection.requests;
-    let payload = Payload::of_current_call(sock, len).after(offset);
-    wire::received(index, connection, &payload, is_first_answer);
+    if wire::is_legible(connection) {
+        let payload = Payload::of_current_call(sock, len).after(offset);
+        wire::received(index, connection, &payload, is_first_answer);
+    }
     connection.answered = connection.requests;
     uses::answered(index, connection, now);
 }

@@ -58,7 +58,9 @@ fn sent(sock: Sock, result: i32) {
     let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
     connection.bytes_sent += result as u64;
     connection.last_send_ns = now;
-    wire::sent(index, connection, &Payload::of_current_call(sock, result as u64));
+    if wire::is_legible(connection) {
+        wire::sent(index, connection, &Payload::of_current_call(sock, result as u64));
+    }
     if statement::is_to_be_noticed(connection) {
         statement::notice(connection, &Payload::of_current_call(sock, result as u64));
     }
