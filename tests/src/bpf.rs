@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// `BPF_PROG_GET_FD_BY_ID` of `include/uapi/linux/bpf.h`.
-const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// `BPF_ENABLE_STATS`.
-const ENABLE_STATS: libc::c_long = 32;
+const ENABLE_STATS: libc::c_int = 32;
 
 /// Ids of the programs that a process holds by its file descriptors.
 ///
@@ -55,38 +58,97 @@ pub fn none_exist(ids: &[u32]) -> Result<bool> {
 pub fn count_runs() -> Result<OwnedFd> {
     // `union bpf_attr` begins with the type: run time.
     let attributes: u32 = 0;
-    // SAFETY: the kernel reads the attributes, whose size is given, and writes nothing.
-    let descriptor = unsafe {
-        libc::syscall(libc::SYS_bpf, ENABLE_STATS, &raw const attributes, size_of_val(&attributes))
+    // SAFETY: the attributes point to nothing.
+    unsafe { bpf(ENABLE_STATS, &attributes) }.context("the kernel does not count runs")
+}
+
+/// What the kernel has counted of one program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The program's number.
+    pub id: u32,
+    /// Its name, at most 15 characters.
+    pub name: String,
+    /// How often it ran while runs were counted.
+    pub count: u64,
+    /// How long these runs took together.
+    pub nanoseconds: u64,
+}
+
+/// What the kernel has counted of the programs that a process holds.
+///
+/// # Errors
+///
+/// When the process is gone, or the kernel does not tell.
+pub fn runs_of(pid: u32) -> Result<Vec<Runs>> {
+    programs_of(pid)?.into_iter().map(runs).collect()
+}
+
+/// `struct bpf_prog_info`, as far as it is of use here.
+#[repr(C)]
+struct Info {
+    kind: u32,
+    id: u32,
+    before_name: [u64; 7],
+    name: [u8; 16],
+    between: [u64; 14],
+    run_time_ns: u64,
+    run_count: u64,
+}
+
+/// `union bpf_attr` for asking about what a descriptor stands for.
+#[repr(C)]
+struct Ask {
+    descriptor: u32,
+    len: u32,
+    info: u64,
+}
+
+fn runs(id: u32) -> Result<Runs> {
+    let program = open(id)?;
+    // SAFETY: every byte pattern is a valid Info.
+    let mut info: Info = unsafe { std::mem::zeroed() };
+    let ask = Ask {
+        descriptor: program.as_raw_fd().cast_unsigned(),
+        len: u32::try_from(size_of::<Info>())?,
+        info: &raw mut info as u64,
     };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error()).context("the kernel does not count runs");
-    }
-    // SAFETY: the descriptor was just opened and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) })
+    // SAFETY: the kernel writes no more than the length that it is told.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const ask, size_of_val(&ask))
+    };
+    ensure!(result == 0, "the kernel does not tell of program {id}");
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = String::from_utf8_lossy(name).into_owned();
+    Ok(Runs { id, name, count: info.run_count, nanoseconds: info.run_time_ns })
 }
 
 fn exists(id: u32) -> Result<bool> {
+    match open(id) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open(id: u32) -> io::Result<OwnedFd> {
     // `union bpf_attr` begins with the id, followed by `next_id` and `open_flags`.
     let attributes = [id, 0, 0];
-    // SAFETY: the kernel reads the attributes, whose size is given, and writes nothing.
-    let descriptor = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_GET_FD_BY_ID,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
+    // SAFETY: the attributes point to nothing.
+    unsafe { bpf(PROG_GET_FD_BY_ID, &attributes) }
+}
+
+/// bpf(2), for commands that return a descriptor.
+///
+/// # Safety
+///
+/// What the attributes point to is valid for what the command does with it.
+pub(crate) unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the pointer is to `size_of::<T>()` readable bytes; the rest is the caller's promise.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
     };
-    if descriptor < 0 {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ENOENT) {
-            Ok(false)
-        } else {
-            Err(error.into())
-        };
-    }
-    // SAFETY: the descriptor was just opened and is nobody else's.
-    unsafe { libc::close(i32::try_from(descriptor)?) };
-    Ok(true)
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -37,6 +37,7 @@ mod cgroup;
 pub mod cluster;
 pub mod container;
 pub mod corpus;
+pub mod cost;
 pub mod fake_server;
 pub mod golang;
 pub mod http;

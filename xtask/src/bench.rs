@@ -2,8 +2,6 @@
 
 mod cost;
 mod detect;
-mod load;
-mod programs;
 mod stacks;
 
 use std::path::Path;
@@ -43,10 +41,10 @@ impl Subject {
 
 /// Measures, and prints or writes what came out.
 pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
-    use setup::Need::{Bench, Build, Database, Peers};
+    use setup::Need::{Build, Database, Peers};
     match subject {
         Subject::Cost(parts) => {
-            prepare(workspace, &[Build, Database, Bench, Peers])?;
+            prepare(workspace, &[Build, Database, Peers])?;
             cost::run(workspace, &parts)
         }
         Subject::Stacks => {
@@ -56,7 +54,7 @@ pub(crate) fn run(workspace: &Path, subject: Subject) -> Result<()> {
         }
         Subject::Scale => scale(workspace),
         Subject::Detect(choice) => {
-            prepare(workspace, &[Build, Database, Bench])?;
+            prepare(workspace, &[Build, Database])?;
             detect::run(workspace, &choice)
         }
     }

@@ -35,8 +35,6 @@ pub(crate) enum Need {
     Demo,
     /// Building and running the tests' client programs.
     Tests,
-    /// Reading the kernel's statistics of BPF programs.
-    Bench,
     /// Measuring what tracing costs, and what others cost.
     Peers,
     /// Building the container image.
@@ -57,7 +55,6 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Database,
     Need::Demo,
     Need::Tests,
-    Need::Bench,
     Need::Image,
     Need::GoReleases,
     Need::Machines,
@@ -176,21 +173,15 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Peers,
-        present: || which("python3").is_some(),
-        packages: &["python3"],
-        elsewhere: "Install Python 3.",
+        present: || which("gcc").is_some(),
+        packages: &["gcc", "libc6-dev"],
+        elsewhere: "Install gcc.",
     },
     Requirement {
         need: Need::Peers,
         present: || ["bpftrace", "tcplife", "tcpstates"].iter().all(|tool| which(tool).is_some()),
         packages: &["bpftrace", "libbpf-tools"],
         elsewhere: "Install bpftrace and libbpf-tools.",
-    },
-    Requirement {
-        need: Need::Bench,
-        present: || which("bpftool").is_some(),
-        packages: &["bpftool"],
-        elsewhere: "Install bpftool.",
     },
 ];
 

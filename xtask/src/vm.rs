@@ -20,7 +20,7 @@ use self::kernels::Kernels;
 use self::machine::Machine;
 use self::outcome::{Ending, Outcome};
 use self::page::Done;
-use self::plan::Run;
+use self::plan::{Run, Topic};
 use crate::{
     build,
     setup::{self, Language, Need},
@@ -69,6 +69,7 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
             kernel: &kernel.kernel,
             image: &image,
             parameters: &run.parameters,
+            counts: run.topic == Topic::Instructions,
             directory: &directory,
         };
         let outcome = boot(&machine)?;

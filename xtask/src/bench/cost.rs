@@ -1,7 +1,6 @@
 //! What tracing costs; writes `docs/performance.md`.
 
 mod crowd;
-mod empty;
 mod events;
 mod figure;
 mod growth;
@@ -10,6 +9,7 @@ mod storms;
 mod throughput;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader},
@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::tests::cost::EVENTS;
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
@@ -34,6 +35,9 @@ use crate::{
 
 /// Where the tables go.
 const DOCUMENT: &str = "docs/performance.md";
+
+/// What the virtual machines have counted.
+const INSTRUCTIONS: &str = "tests/instructions.toml";
 
 /// How long the tracer may take to attach.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
@@ -105,6 +109,7 @@ fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
     for section in sections {
         let _ = write!(page, "\n{}", section.markdown());
     }
+    page.push_str(&instructions(workspace)?);
     let document = workspace.join(DOCUMENT);
     fs::write(&document, page).context("Cannot write the page")?;
     let data = target_directory(workspace).join("performance.json");
@@ -112,6 +117,22 @@ fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
     fs::write(&data, format!("{whole:#}\n")).context("Cannot write the figures")?;
     println!("Written to {} and {}.", document.display(), data.display());
     Ok(())
+}
+
+/// The instructions of each event, as the last measurement left them.
+fn instructions(workspace: &Path) -> Result<String> {
+    let text = fs::read_to_string(workspace.join(INSTRUCTIONS))?;
+    let counts: BTreeMap<String, f64> = toml::from_str(&text)?;
+    let mut section = format!(
+        "\n## Instructions\n\nOf the kernel programs and the helpers that they call, less those of an empty \
+         program, in an emulated machine where a nanosecond is an instruction (`cargo xtask vm instructions`). They \
+         repeat, so every change is compared with `{INSTRUCTIONS}`.\n\n| event | instructions |\n|---|---:|\n"
+    );
+    for event in EVENTS {
+        let count = counts.get(event).with_context(|| format!("{INSTRUCTIONS} lacks {event}."))?;
+        let _ = writeln!(section, "| {event} | {count} |");
+    }
+    Ok(section)
 }
 
 /// Kernel, processor and PostgreSQL.

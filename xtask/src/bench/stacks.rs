@@ -7,9 +7,9 @@ mod runtimes;
 
 use std::{fs, path::Path};
 
+use ::tests::cost::Statistics;
 use anyhow::{Context as _, Result, ensure};
 
-use super::programs::Statistics;
 use crate::{build, postgres::Postgres};
 
 /// Where the table goes.

@@ -36,6 +36,8 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     /// What is added to the kernel's command line.
     pub(super) parameters: &'a str,
+    /// Whether its time is to be the number of its instructions: it has one processor then, and is slower.
+    pub(super) counts: bool,
     /// Where the console and the results are kept.
     pub(super) directory: &'a Path,
 }
@@ -88,8 +90,14 @@ impl Machine<'_> {
         let mut command = Command::new("nice");
         command.args(["-n", "5", "qemu-system-x86_64"]);
         // Emulated, for what passes for virtualisation inside virtual machines is not to be relied on.
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
-        command.args(["-smp", "2", "-m", "2048", "-nodefaults", "-no-reboot"]);
+        if self.counts {
+            // Its calendar begins at some day, too, so that nothing differs between two runs.
+            command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+            command.args(["-rtc", "base=2026-01-01,clock=vm", "-smp", "1"]);
+        } else {
+            command.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+        }
+        command.args(["-cpu", "max", "-m", "2048", "-nodefaults", "-no-reboot"]);
         command.args(["-display", "none", "-kernel"]).arg(self.kernel);
         command.arg("-initrd").arg(self.image);
         command.arg("-append").arg(format!(

@@ -19,6 +19,8 @@ pub(super) const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "u
 pub(super) const HOOKS: &str = "hooks";
 /// The target that tells what configurations of a kernel do.
 pub(super) const CONFIGURATIONS: &str = "configurations";
+/// The target that tells how many instructions the programs take.
+pub(super) const INSTRUCTIONS: &str = "instructions";
 
 /// Tests at once. When a program is attached to a function or detached, the kernel skips the fexit
 /// programs of the calls that are under way there, `bpf_tramp_image_put` in its `kernel/bpf/trampoline.c`:
@@ -49,6 +51,8 @@ pub(super) enum Topic {
     Behaviour(String),
     /// A configuration of the kernel, in words.
     Configuration(&'static str),
+    /// What the programs take, in instructions.
+    Instructions,
 }
 
 /// Kernels whose name ends so are configured in every way.
@@ -60,9 +64,10 @@ const CONFIGURED: &[(&str, &str, Cgroups, &str)] = &[
     ("legacy", "", Cgroups::Legacy, "control groups of version 1 alone"),
 ];
 
-/// What a change has to pass before it lands: everything loads everywhere, and all of it tells the same.
+/// What a change has to pass before it lands: everything loads everywhere, all of it tells the same, and no
+/// event takes more than it did.
 pub(super) fn quick(kernels: &Kernels) -> Vec<Run<'_>> {
-    kernels.kernel.iter().map(loading).collect()
+    kernels.kernel.iter().map(loading).chain(instructions(kernels)).collect()
 }
 
 /// Everything.
@@ -79,7 +84,21 @@ pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
             runs.extend(configurations(kernel));
         }
     }
+    runs.extend(instructions(kernels));
     runs
+}
+
+/// On the first kernel that lets the best hooks load.
+fn instructions(kernels: &Kernels) -> Option<Run<'_>> {
+    let best = |kernel: &&Kernel| kernel.flavours.iter().any(|flavour| flavour == "a");
+    let kernel = kernels.kernel.iter().find(best)?;
+    Some(Run {
+        name: format!("{}-{INSTRUCTIONS}", kernel.name),
+        kernel,
+        parameters: String::new(),
+        plan: Plan { cgroups: Cgroups::Unified, steps: vec![step(INSTRUCTIONS, 1, &[])] },
+        topic: Topic::Instructions,
+    })
 }
 
 fn loading(kernel: &Kernel) -> Run<'_> {

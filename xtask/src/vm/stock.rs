@@ -13,7 +13,7 @@ use tests::{Apps, vm};
 use super::{
     image::Image,
     kernels::{self, Unpacked},
-    plan::{APPS, BEHAVIOUR, BINARY, CONFIGURATIONS, DATA, HOOKS, Run, TESTS},
+    plan::{APPS, BEHAVIOUR, BINARY, CONFIGURATIONS, DATA, HOOKS, INSTRUCTIONS, Run, TESTS},
 };
 use crate::{
     build,
@@ -94,7 +94,7 @@ fn postgres(image: &mut Image, data: &Path) -> Result<()> {
 
 /// The test targets and the first process, compiled, by name.
 fn compiled_tests(workspace: &Path) -> Result<HashMap<String, PathBuf>> {
-    let targets = BEHAVIOUR.iter().chain([&HOOKS, &CONFIGURATIONS]);
+    let targets = BEHAVIOUR.iter().chain([&HOOKS, &CONFIGURATIONS, &INSTRUCTIONS]);
     let mut cargo = build::cargo(workspace);
     cargo.args(["build", "--locked", "--package", "tests", "--message-format=json", "--bins"]);
     for target in targets.clone() {

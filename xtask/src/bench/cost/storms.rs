@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use ::tests::cost::Listener;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{
-    super::load::Server,
     Bench, Traced,
     figure::{Row, Section, Spread},
 };
@@ -29,7 +29,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     for threads in [1, 2, 4] {
         let (mut rates, mut lost) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let server = Server::open()?;
+            let server = Listener::open()?;
             let traced = bench.trace(server.port(), &[])?;
             rates.push(server.storm(threads, STORM)?.rate());
             lost.push(number(&report(traced)?, "/events/lost")?);
@@ -42,7 +42,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     }
     let (mut cores, mut recorded) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let server = Server::open()?;
+        let server = Listener::open()?;
         let traced = bench.trace(server.port(), &[])?;
         server.converse_at(PACE, STORM)?;
         let report = report(traced)?;

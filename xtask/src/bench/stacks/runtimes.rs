@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use ::tests::cost::Statistics;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Bench, Row, Share};
 use crate::{
-    bench::programs::Statistics,
     demo,
     process::{self, Guarded},
     setup::runtimes::node_path,

@@ -1,12 +1,10 @@
 //! A BPF program that does nothing: what any program costs before it does something.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _},
-};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
+
+use crate::bpf::bpf;
 
 /// bpf(2)'s commands, include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;
@@ -16,13 +14,13 @@ const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 /// `r0 = 0; exit`
 const NOTHING: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
 
-/// The program's name, as bpftool shows it.
+/// The program's name, as the kernel shows it.
 pub(super) const NAME: &str = "empty";
 
 /// The program, attached for as long as this is kept.
 pub(super) struct Empty {
-    _program: File,
-    _link: File,
+    _program: OwnedFd,
+    _link: OwnedFd,
 }
 
 /// The beginning of `union bpf_attr` for loading a program.
@@ -65,25 +63,17 @@ impl Empty {
             flags: 0,
             name,
         };
-        let program = bpf(BPF_PROG_LOAD, &load).context("Cannot load an empty program")?;
+        // SAFETY: what the attributes point to outlives the call.
+        let program =
+            unsafe { bpf(BPF_PROG_LOAD, &load) }.context("Cannot load an empty program")?;
         let attach = Attach {
             tracepoint: tracepoint.as_ptr() as u64,
             program: program.as_raw_fd().cast_unsigned(),
             padding: 0,
         };
-        let link = bpf(BPF_RAW_TRACEPOINT_OPEN, &attach)
+        // SAFETY: what the attributes point to outlives the call.
+        let link = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &attach) }
             .with_context(|| format!("Cannot attach an empty program to {tracepoint:?}"))?;
         Ok(Self { _program: program, _link: link })
     }
-}
-
-/// bpf(2), for commands that return a descriptor.
-fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<File> {
-    // SAFETY: the pointer is to `size_of::<T>()` readable bytes, and what they point to outlives the call.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
-    };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
-    Ok(unsafe { File::from_raw_fd(fd) })
 }

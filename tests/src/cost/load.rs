@@ -1,13 +1,11 @@
 //! Connections by the thousand, to a listener of our own that speaks as much of the protocol as it must.
 
-use std::{
-    hint::black_box,
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
-    thread,
-    time::{Duration, Instant},
-};
+use std::hint::black_box;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -24,13 +22,19 @@ const REQUEST: &[u8] = b"Q\x00\x00\x00\x0dselect 1\0";
 const READY: &[u8] = b"Z\x00\x00\x00\x05I";
 
 /// A listener on a free port of loopback.
-pub(super) struct Server {
+#[derive(Debug)]
+pub struct Listener {
     listener: TcpListener,
     port: u16,
 }
 
-impl Server {
-    pub(super) fn open() -> Result<Self> {
+impl Listener {
+    /// Opens it, and lets this process have as many connections as it may.
+    ///
+    /// # Errors
+    ///
+    /// When no port is free.
+    pub fn open() -> Result<Self> {
         allow_files()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -38,13 +42,14 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(super) fn port(&self) -> u16 {
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Opens a connection and returns a client's and a server's end. With several threads these
     /// may be of two connections; that each takes one keeps the queue of the listener short.
-    pub(super) fn connect(&self) -> io::Result<(TcpStream, TcpStream)> {
+    fn connect(&self) -> io::Result<(TcpStream, TcpStream)> {
         let client = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         let (server, _) = self.listener.accept()?;
         Ok((client, server))
@@ -52,7 +57,11 @@ impl Server {
 
     /// Sends so many requests on one connection, one after the other, from deep in a stack, and has
     /// each answered. Returns how many sends began a request.
-    pub(super) fn converse(&self, requests: u64) -> Result<u64> {
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn converse(&self, requests: u64) -> Result<u64> {
         self.talk(
             |mut client| {
                 for _ in 0..requests {
@@ -67,7 +76,11 @@ impl Server {
     }
 
     /// The same, but so many a second for so long.
-    pub(super) fn converse_at(&self, pace: u32, duration: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn converse_at(&self, pace: u32, duration: Duration) -> Result<()> {
         let requests = (f64::from(pace) * duration.as_secs_f64()) as u64;
         self.talk(
             |mut client| {
@@ -86,7 +99,11 @@ impl Server {
     }
 
     /// Sends one request in so many pieces.
-    pub(super) fn send_many(&self, pieces: u64) -> Result<u64> {
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn send_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'd', 0, 0, 0, 11, b'a', b' ', b'r', b'o', b'w', b'.', b'\n'];
         self.talk(
             |mut client| {
@@ -102,7 +119,11 @@ impl Server {
     }
 
     /// Receives one answer in so many pieces.
-    pub(super) fn receive_many(&self, pieces: u64) -> Result<u64> {
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn receive_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'D', 0, 0, 0, 11, 0, 1, 0, 0, 0, 1, b'1'];
         self.talk(
             |mut client| {
@@ -149,7 +170,11 @@ impl Server {
     /// Connects and closes in a loop on several threads.
     ///
     /// Closes with a reset: thousands of ports in TIME_WAIT would end the run early.
-    pub(super) fn storm(&self, threads: u32, duration: Duration) -> Result<Storm> {
+    ///
+    /// # Errors
+    ///
+    /// When a connection cannot be opened.
+    pub fn storm(&self, threads: u32, duration: Duration) -> Result<Storm> {
         let start = Instant::now();
         let work = || -> io::Result<u64> {
             let mut count = 0;
@@ -181,14 +206,17 @@ fn answer(mut server: &TcpStream, requests: u64) -> io::Result<()> {
 }
 
 /// What came of a storm.
-pub(super) struct Storm {
-    pub(super) connections: u64,
+#[derive(Clone, Copy, Debug)]
+pub struct Storm {
+    /// Connections that were opened and closed.
+    pub connections: u64,
     took: Duration,
 }
 
 impl Storm {
     /// Connections a second.
-    pub(super) fn rate(&self) -> f64 {
+    #[must_use]
+    pub fn rate(&self) -> f64 {
         self.connections as f64 / self.took.as_secs_f64()
     }
 }
@@ -239,7 +267,7 @@ mod tests {
 
     #[test]
     fn both_sides_talk_to_the_end() {
-        let server = Server::open().unwrap();
+        let server = Listener::open().unwrap();
         assert_eq!(server.converse(3).unwrap(), 4);
         assert_eq!(server.send_many(3).unwrap(), 3);
         assert_eq!(server.receive_many(3).unwrap(), 3);
@@ -247,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_storm_connects_many_times() {
-        let server = Server::open().unwrap();
+        let server = Listener::open().unwrap();
         assert!(server.storm(2, Duration::from_millis(100)).unwrap().connections > 2);
     }
 }
