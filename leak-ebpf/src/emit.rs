@@ -119,7 +119,9 @@ pub(crate) fn closed(slot: &Slot) {
     if is_sacrificed(kind::CLOSED) {
         return count(counter::LOST + kind::CLOSED);
     }
-    let Some(first_bytes) = connection::first_bytes(slot.index) else { return };
+    let Some(first_bytes) = connection::first_bytes(slot.index) else {
+        return count(counter::LOST + kind::CLOSED);
+    };
     match EVENTS.reserve::<Closed>(NONE) {
         Some(mut entry) => {
             let event = entry.as_mut_ptr();

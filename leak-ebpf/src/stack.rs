@@ -136,7 +136,8 @@ fn was_whole(header: &StackHeader) -> bool {
     header.len > 0 && u64::from(header.len) >= left.min(u64::from(header.wanted))
 }
 
-/// Copies up to `wanted` bytes: in one go if all are likely to be there, which takes half the time.
+/// Copies up to `wanted` bytes: in one go if all are likely to be there, instead of a call for each
+/// KiB.
 #[inline(always)]
 fn copy_stack(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK], is_deep: bool) -> u32 {
     if is_deep {
