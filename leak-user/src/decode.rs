@@ -204,14 +204,13 @@ fn usage(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Result<Us
 }
 
 fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Wire {
-    let startup = startup::parse(
-        first_bytes
-            .map_or(&[], |first_bytes| beginning(&first_bytes.startup, connection.startup_len)),
-    );
-    let refused = startup::refusal(
-        first_bytes
-            .map_or(&[], |first_bytes| beginning(&first_bytes.refusal, connection.refusal_len)),
-    );
+    let (startup, refusal) = first_bytes.map_or((&[][..], &[][..]), |kept| {
+        (
+            beginning(&kept.startup, connection.startup_len),
+            beginning(&kept.refusal, connection.refusal_len),
+        )
+    });
+    let startup = startup::parse(startup);
     let state = match (connection.phase, connection.wire) {
         (phase::NEW | phase::ENCRYPTION_ASKED | phase::STARTUP, _) => WireState::Startup,
         (phase::READY, _) if startup.replication => WireState::Replication,
@@ -228,7 +227,7 @@ fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Wire {
         tls: connection.phase == phase::ENCRYPTED,
         listens: connection.flags & flag::LISTENS != 0,
         cancels: connection.flags & flag::CANCELS != 0,
-        refused,
+        refused: startup::refusal(refusal),
         user: startup.user,
         database: startup.database,
         application_name: startup.application_name,
