@@ -1,7 +1,7 @@
-//! Debian packages of other suites than the machine's, unpacked below the build directory.
+//! Debian packages of other suites than the machine's, most of them unpacked below the build directory.
 //!
 //! apt fetches and verifies them, with lists, archives and sources of its own for each suite: the
-//! machine's stay as they are, and nothing is installed. Root is not needed.
+//! machine's stay as they are. Unpacking installs nothing and needs no root.
 
 use std::{
     fmt, fs,
@@ -16,6 +16,9 @@ use crate::process::{output, which};
 /// The keys of Debian's suites. Newer suites are signed with the older keys as well, so that those which
 /// a machine has suffice.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The user that apt would become must not be able to write below the build directory.
+const AS_ROOT: &str = "APT::Sandbox::User=root";
 
 /// One version of a package, as the suite's signed lists tell of it.
 pub(crate) struct Package {
@@ -34,6 +37,11 @@ impl Suite {
     /// The suite of this name, such as `trixie-backports`, with its directory below `target`.
     pub(crate) fn new(target: &Path, name: &str) -> Self {
         Self { name: name.to_owned(), directory: target.join("debian").join(name) }
+    }
+
+    /// What was made of newer packages for the machine's release.
+    pub(crate) fn backports(target: &Path) -> Result<Self> {
+        Ok(Self::new(target, &format!("{}-backports", release()?)))
     }
 
     /// Whether other suites can be asked for at all.
@@ -58,10 +66,32 @@ impl Suite {
         for place in ["state/lists/partial", "cache/archives/partial", "unpacked", "root"] {
             fs::create_dir_all(self.directory.join(place))?;
         }
-        let source = format!("{kind} [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
-        fs::write(self.directory.join("sources.list"), source)?;
+        self.write_sources(kind)?;
         println!("setup: asking for the packages of {}", self.name);
         output(self.apt("apt-get").args(["-q", "update", "--error-on=any"])).map(drop)
+    }
+
+    fn write_sources(&self, kind: &str) -> Result<()> {
+        let source = format!("{kind} [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
+        Ok(fs::write(self.directory.join("sources.list"), source)?)
+    }
+
+    /// The options with which apt has this suite beside the machine's own, and prefers it. The machine's
+    /// lists and sources stay as they are.
+    pub(crate) fn beside(&self) -> Result<Vec<String>> {
+        let (lists, archives) = (self.directory.join("lists"), self.directory.join("archives"));
+        for place in [&lists, &archives] {
+            fs::create_dir_all(place.join("partial"))?;
+        }
+        self.write_sources("deb")?;
+        let place = |option: &str, path: &Path| format!("{option}={}", path.display());
+        Ok(vec![
+            place("Dir::Etc::SourceList", &self.directory.join("sources.list")),
+            place("Dir::State::lists", &lists),
+            place("Dir::Cache::archives", &archives),
+            AS_ROOT.to_owned(),
+            format!("APT::Default-Release={}", self.name),
+        ])
     }
 
     /// Fetches a package's sources and unpacks them, patched, into a directory that does not exist yet.
@@ -146,8 +176,7 @@ impl Suite {
             "Dir::Etc::SourceParts=/dev/null",
             "Dir::Etc::Preferences=/dev/null",
             "Dir::Etc::PreferencesParts=/dev/null",
-            // The user that apt would become must not be able to write below the build directory.
-            "APT::Sandbox::User=root",
+            AS_ROOT,
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
         ];
@@ -167,13 +196,18 @@ impl fmt::Display for Suite {
 
 /// The mirror that the machine gets its own release from.
 fn mirror() -> Result<String> {
-    let release = fs::read_to_string("/etc/os-release").context("Which system is this?")?;
-    let release = codename(&release).context("The system's release has no name.")?;
+    let release = release()?;
     let format = "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)";
     let targets = output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
     let wanted = format!("Packages {release} main ");
     let mirror = targets.lines().find_map(|line| line.strip_prefix(&wanted));
     Ok(mirror.with_context(|| format!("apt's sources do not have {release} main."))?.to_owned())
+}
+
+/// The name of the machine's release.
+fn release() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("Which system is this?")?;
+    Ok(codename(&text).context("The system's release has no name.")?.to_owned())
 }
 
 /// The release's name in a file like /etc/os-release; `None` when the system is not Debian.

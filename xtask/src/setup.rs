@@ -2,6 +2,7 @@
 
 mod cluster;
 mod corpus;
+mod packages;
 pub(crate) mod runtimes;
 
 use std::{
@@ -14,10 +15,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub(crate) use self::corpus::Language;
+use self::packages::Wanted;
 use crate::{
     build, golang,
     postgres::binaries,
-    process::{check, is_root, output, which},
+    process::{check, output, which},
     toolchain::{Compiler, SYSTEM_RUSTC, Toolchain, target_directory, tools_directory},
 };
 
@@ -75,6 +77,13 @@ struct Requirement {
     packages: &'static [&'static str],
     /// What to install where those packages are not to be had.
     elsewhere: &'static str,
+}
+
+impl Requirement {
+    /// What it takes to have it.
+    fn wanted(&self) -> Wanted<'static> {
+        Wanted { packages: self.packages, elsewhere: self.elsewhere }
+    }
 }
 
 /// Everything but `bpf-linker`, whose installation depends on the compiler.
@@ -201,10 +210,9 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     };
     let missing = lacking();
     if !missing.is_empty() {
-        let packages: Vec<&str> =
-            missing.iter().flat_map(|requirement| requirement.packages).copied().collect();
-        let advice: Vec<&str> = missing.iter().map(|requirement| requirement.elsewhere).collect();
-        install(&packages, &advice.join(" "))?;
+        let wanted: Vec<Wanted<'_>> =
+            missing.iter().map(|requirement| requirement.wanted()).collect();
+        packages::install(&target_directory(workspace), &wanted)?;
         let still: Vec<&str> = lacking().iter().map(|requirement| requirement.elsewhere).collect();
         ensure!(
             still.is_empty(),
@@ -243,7 +251,7 @@ fn linker(workspace: &Path) -> Result<()> {
         packages.push("libzstd-dev");
     }
     if !packages.is_empty() {
-        install(&packages, advice)?;
+        packages::install(&target, &[Wanted { packages: &packages, elsewhere: advice }])?;
     }
     let tools = tools_directory(&target)?;
     println!("setup: installing bpf-linker {BPF_LINKER} into {}", tools.display());
@@ -265,31 +273,6 @@ fn linker(workspace: &Path) -> Result<()> {
 fn llvm(version: &str) -> Option<u32> {
     let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     line.split('.').next()?.parse().ok()
-}
-
-/// Installs Debian packages, or fails with `advice` where that cannot be done.
-fn install(packages: &[&str], advice: &str) -> Result<()> {
-    if which("apt-get").is_none() {
-        bail!("Something is missing. {advice}");
-    }
-    let list = packages.join(" ");
-    if !is_root() {
-        bail!("Something is missing: run `sudo apt-get install {list}`. Or: {advice}");
-    }
-    println!("setup: installing {list}");
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            // What comes with a service does not start it: whoever needs it here starts its own.
-            .env("SYSTEMD_OFFLINE", "1")
-            .stdin(Stdio::null());
-        apt
-    };
-    // Old lists name releases that the mirror no longer has, or do not know a package at all.
-    check(apt().arg("update"))?;
-    check(apt().args(["install", "--no-install-recommends", "--no-remove"]).args(packages))
-        .context(format!("apt-get cannot install {list} without removing something. {advice}"))
 }
 
 /// Whether a program does something successfully; used to ask interpreters for their modules.
