@@ -127,7 +127,7 @@ pub struct Connection {
     pub flags: u32,
     /// Payload bytes sent.
     pub bytes_sent: u64,
-    /// When payload was last sent, ns; 0: never seen.
+    /// When payload was last sent, ns, exact to a tick of the kernel's (1 to 10 ms); 0: never seen.
     pub last_send_ns: u64,
     /// Requests begun: sends after the server had answered, or the first after `connect()`.
     pub requests: u64,
@@ -139,7 +139,7 @@ pub struct Connection {
     pub request_tid: u32,
     /// Payload bytes received (read by the process).
     pub bytes_received: u64,
-    /// When payload was last received, ns; 0: never seen.
+    /// When payload was last received, likewise; 0: never seen.
     pub last_receive_ns: u64,
     /// The number of the latest request that the server has begun to answer.
     pub answered: u64,
@@ -164,8 +164,8 @@ pub struct Connection {
     pub startup_len: u32,
     /// How many bytes of [`FirstBytes::refusal`] are valid.
     pub refusal_len: u32,
-    /// Fills up the structure; always 0.
-    pub reserved: u32,
+    /// The tick in which the clock was last looked at for when bytes were moved.
+    pub tick: u32,
 }
 plain!(Connection, 224);
 

@@ -28,6 +28,8 @@ pub struct Layout {
     pub sk_err: u32,
     /// `struct tcp_sock`: `copied_seq`, up to where the process has read the stream, 32 bits.
     pub tcp_copied_seq: u32,
+    /// `struct tcp_sock`: `rcv_nxt`, up to where the stream has come, 32 bits.
+    pub tcp_rcv_nxt: u32,
     /// `struct task_struct`: `thread.fsbase`, the thread register.
     pub task_fsbase: u32,
     /// `struct task_struct`: `pid`, the thread's number.
@@ -80,4 +82,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 36 * 4);
+plain!(Layout, 37 * 4);

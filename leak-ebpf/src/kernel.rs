@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
-    bpf_task_pt_regs,
+    bpf_get_current_comm, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_jiffies64,
+    bpf_ktime_get_ns, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 use leak_common::config::MAX_PORTS;
@@ -120,6 +120,20 @@ impl Sock {
         self.read(constant!(LAYOUT.tcp_copied_seq))
     }
 
+    /// How many bytes have come that its process has not read, the stream's end counting as one; 0 where that
+    /// is not to be had cheaply.
+    #[inline(always)]
+    pub(crate) fn unread(self) -> u32 {
+        let Some(pointer) = self.for_helpers() else { return 0 };
+        // SAFETY: the verifier knows the pointer as a socket's.
+        let tcp = Self::trusted(unsafe { bpf_skc_to_tcp_sock(pointer) }.cast_const().cast());
+        if tcp.address.is_null() {
+            return 0;
+        }
+        let come: u32 = tcp.read(constant!(LAYOUT.tcp_rcv_nxt));
+        come.wrapping_sub(tcp.copied_seq())
+    }
+
     /// The error that ended it, if one did.
     #[inline(always)]
     pub(crate) fn error(self) -> u32 {
@@ -147,6 +161,14 @@ fn constant_port(index: usize) -> u16 {
 pub(crate) fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// Counts the kernel's ticks, which are some milliseconds apart. The verifier makes it one load, where
+/// [`now`] is a call of several.
+#[inline(always)]
+pub(crate) fn ticks() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() as u32 }
 }
 
 /// The word at `offset` of the kernel's structure at `pointer`; 0 when it cannot be read.

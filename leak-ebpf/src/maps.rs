@@ -39,6 +39,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     sk_protocol: 0,
     sk_err: 0,
     tcp_copied_seq: 0,
+    tcp_rcv_nxt: 0,
     task_fsbase: 0,
     task_pid: 0,
     task_tgid: 0,

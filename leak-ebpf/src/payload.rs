@@ -147,14 +147,18 @@ impl Payload {
     }
 
     /// The first buffer that holds any of the bytes.
-    ///
-    /// A call of its own: the verifier follows what comes after once, not for each place that the
-    /// buffer may have.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn first(&self) -> Buffer {
         if self.buffers == 0 {
             return Buffer { base: self.address, len: self.len };
         }
+        self.first_of_several()
+    }
+
+    /// A call of its own: the verifier follows what comes after once, not for each place that the
+    /// buffer may have.
+    #[inline(never)]
+    fn first_of_several(&self) -> Buffer {
         let buffers = forget(self.buffers, self.address);
         let mut index = 0;
         while index < MAX_BUFFERS {
@@ -217,11 +221,17 @@ impl Payload {
     /// The stream's last six bytes after these, given those before: the newest in the lowest byte.
     /// Some clients read a message's header and its rest apart, so the call's own last bytes are not
     /// enough. 0, which matches nothing, when memory could not be read.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn tail(&self, before: u64) -> u64 {
         if self.buffers == 0 {
             return append(before, Buffer { base: self.address, len: self.len });
         }
+        self.tail_of_several(before)
+    }
+
+    /// The same where the bytes lie in several buffers.
+    #[inline(never)]
+    fn tail_of_several(&self, before: u64) -> u64 {
         let mut tail = before;
         let mut left = self.len;
         let buffers = forget(self.buffers, self.address);

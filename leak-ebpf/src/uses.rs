@@ -2,6 +2,7 @@
 
 use leak_common::connection::{Caller, Connection, MAX_USES, Use, Uses, phase, state};
 
+use crate::kernel::now;
 use crate::maps::{USES, constant};
 
 /// Takes note of the request that begins now, and says which record its stack belongs into.
@@ -47,7 +48,7 @@ pub(crate) fn request_begins(
 
 /// Ends the present use if the server is idle.
 #[inline(always)]
-pub(crate) fn answered(index: u32, connection: &Connection, now: u64) {
+pub(crate) fn answered(index: u32, connection: &Connection) {
     let kept = constant!(CONFIG.uses);
     if kept == 0 || connection.phase != phase::READY || connection.wire != state::IDLE {
         return;
@@ -58,7 +59,7 @@ pub(crate) fn answered(index: u32, connection: &Connection, now: u64) {
     if uses.begun != 0 && belong_to(uses, connection) {
         let present = &mut uses.uses[place(uses.begun - 1, kept)];
         if present.released_ns == 0 {
-            present.released_ns = now;
+            present.released_ns = now();
         }
     }
 }

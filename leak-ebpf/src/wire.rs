@@ -28,6 +28,8 @@ const SYNC: u64 = 0x53_0000_0004;
 const FIVE_BYTES: u64 = 0xff_ffff_ffff;
 /// `ReadyForQuery` without its last byte.
 const READY_FOR_QUERY: u64 = 0x5a_0000_0005;
+/// What the server sends unasked, after it was ready, is smaller than this.
+const MORE_THAN_NOTICES: u32 = 1024;
 /// `BackendKeyData` with a key of four bytes: type, length, PID, key.
 const KEY_DATA_LEN: u32 = 12;
 const READY_LEN: u64 = 6;
@@ -135,6 +137,22 @@ fn expect_answers(connection: &mut Connection, payload: &Payload, head: &Head) {
         let unanswered = before == 0 || connection.answered != connection.requests;
         connection.receiving = if unanswered { 0 } else { LOST };
     }
+}
+
+/// Takes note that something was received within an answer, of which `unread` bytes lie in the socket already,
+/// if that is all that there is to note: how an answer ends its last bytes tell, and to look for bytes costs
+/// four times as much as to count them.
+#[inline(always)]
+pub(crate) fn passes_over(connection: &mut Connection, unread: impl FnOnce() -> u32) -> bool {
+    let is_plain = connection.phase == phase::READY
+        && connection.receiving == LOST
+        && connection.answered == connection.requests;
+    if !is_plain || unread() < MORE_THAN_NOTICES {
+        return false;
+    }
+    // What is read next begins the stream's last bytes anew.
+    connection.tail = 0;
+    true
 }
 
 /// The process has received something.

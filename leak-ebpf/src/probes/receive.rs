@@ -4,8 +4,8 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 
 use super::send::known_or_adopted;
-use crate::connection::Slot;
-use crate::kernel::{Sock, now};
+use crate::connection::{self, Slot};
+use crate::kernel::Sock;
 use crate::maps::Call;
 use crate::payload::Payload;
 use crate::{calls, uses, wire};
@@ -90,15 +90,15 @@ fn received(sock: Sock, result: i32, flags: u64) {
 /// Counts `len` bytes that the call under way has received after `offset` others.
 #[inline(always)]
 fn count(sock: Sock, len: u64, offset: u64) {
-    let now = now();
-    let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
+    let Some(Slot { index, connection }) = known_or_adopted(sock) else { return };
+    let now = connection::moment(connection);
     connection.bytes_received += len;
     connection.last_receive_ns = now;
     let is_first_answer = connection.answered != connection.requests;
-    if wire::is_legible(connection) {
+    if wire::is_legible(connection) && !wire::passes_over(connection, || sock.unread()) {
         let payload = Payload::of_current_call(sock, len).after(offset);
         wire::received(index, connection, &payload, is_first_answer);
     }
     connection.answered = connection.requests;
-    uses::answered(index, connection, now);
+    uses::answered(index, connection);
 }

@@ -5,7 +5,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetPr
 use leak_common::connection::{flag, phase};
 
 use crate::connection::{self, Birth, Slot};
-use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now};
+use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now as exact_time};
 use crate::maps::Call;
 use crate::payload::Payload;
 use crate::{calls, stack, statement, uses, wire};
@@ -54,8 +54,8 @@ fn sent(sock: Sock, result: i32) {
     if result <= 0 || !sock.is_traced() {
         return;
     }
-    let now = now();
-    let Some(Slot { index, connection }) = known_or_adopted(sock, now) else { return };
+    let Some(Slot { index, connection }) = known_or_adopted(sock) else { return };
+    let now = connection::moment(connection);
     connection.bytes_sent += result as u64;
     connection.last_send_ns = now;
     if wire::is_legible(connection) {
@@ -75,14 +75,15 @@ fn sent(sock: Sock, result: i32) {
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;
         connection.request_tid = caller.tid;
-        let record = uses::request_begins(index, connection, &caller, now);
-        stack::record(index, record, connection, &caller, now);
+        let began = exact_time();
+        let record = uses::request_begins(index, connection, &caller, began);
+        stack::record(index, record, connection, &caller, began);
     }
 }
 
 /// The slot of a connection in use. One that was opened before tracing began is taken in.
 #[inline(always)]
-pub(super) fn known_or_adopted(sock: Sock, now: u64) -> Option<Slot> {
+pub(super) fn known_or_adopted(sock: Sock) -> Option<Slot> {
     if let Some(slot) = connection::find(sock) {
         return Some(slot);
     }
@@ -91,6 +92,7 @@ pub(super) fn known_or_adopted(sock: Sock, now: u64) -> Option<Slot> {
     }
     let opener = caller();
     let (flags, phase) = (flag::ADOPTED, phase::UNKNOWN);
+    let now = exact_time();
     let birth = Birth { opener: &opener, now, flags, tcp_state: TCP_ESTABLISHED, phase };
     connection::create(sock, &birth)
 }

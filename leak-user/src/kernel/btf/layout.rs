@@ -59,7 +59,7 @@ impl Btf<'_> {
                 // A kernel without IPv6 has no IPv6 sockets, so nothing reads these two there.
                 .or_else(|_| sock(RCV_SADDR, DADDR))?;
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
-        let [copied_seq] = self.offsets_in("tcp_sock", ["copied_seq"])?;
+        let [copied_seq, rcv_nxt] = self.offsets_in("tcp_sock", ["copied_seq", "rcv_nxt"])?;
         let task = |start| {
             let paths = [X86_64.thread, "pid", "tgid", "group_leader", "files", "mm", start];
             self.offsets_in("task_struct", paths)
@@ -100,6 +100,7 @@ impl Btf<'_> {
             sk_protocol: protocol,
             sk_err: err,
             tcp_copied_seq: copied_seq,
+            tcp_rcv_nxt: rcv_nxt,
             task_fsbase: fsbase,
             task_pid: pid,
             task_tgid: tgid,

@@ -155,6 +155,7 @@ fn every_field_is_found() {
         sk_protocol: 204,
         sk_err: 200,
         tcp_copied_seq: 1504,
+        tcp_rcv_nxt: 1500,
         task_fsbase: 1040,
         task_pid: 96,
         task_tgid: 100,
