@@ -19,17 +19,12 @@ pub struct Config {
     pub stack_bytes: u32,
     /// Connections that can be traced at once: the length of the `CONNECTIONS` map.
     pub max_connections: u32,
-    /// Connections whose latest request's stack can be kept: the length of the `RECORDS` map is this,
-    /// times one more than `uses`.
-    pub max_records: u32,
     /// One event in this many is thrown away and counted as lost; 0 in real use. Lets the tests
     /// see that a loss is healed.
     pub drop_one_in: u32,
+    /// How many uses of each connection are kept, each with a stack of its own; 0: none.
+    pub uses: u32,
     /// Nanoseconds of every second that may be spent on copying stacks, over all processors.
     pub stack_budget_ns: u64,
-    /// How many uses of each connection are kept, each with a record of its own in `RECORDS`; 0: none.
-    pub uses: u32,
-    /// Fills up the structure; always 0.
-    pub reserved: u32,
 }
-plain!(Config, 72);
+plain!(Config, 64);

@@ -4,6 +4,12 @@ use crate::plain;
 
 /// Most bytes of a stack that are ever copied.
 pub const MAX_STACK: usize = 30 * 1024;
+/// What a record takes besides the stack's bytes: its header, and what the kernel adds to an entry of a hash
+/// map (`struct htab_elem`, the key, a link).
+const AROUND: usize = size_of::<StackHeader>() + 48 + 8 + 8;
+/// Most bytes of a stack in a short record, which fills a block of the kernel's memory: their sizes are powers
+/// of two. A long one has room for [`MAX_STACK`].
+pub const SHORT_STACK: usize = 16 * 1024 - AROUND;
 /// Stacks are copied in chunks of this many bytes, until one fails. Half a page: each read costs as much
 /// as the copying of some hundred bytes, and one that fails costs a page fault.
 pub const STACK_CHUNK: usize = 2048;
@@ -86,16 +92,18 @@ pub struct StackHeader {
 }
 plain!(StackHeader, (9 + PRESERVED) * 8 + 4 * 4 + GOROUTINE_WINDOW + 16 + 16 * MAX_PYTHON_FRAMES);
 
-/// The flight recorder's slot of one connection: the stack of its latest recorded request.
+/// The flight recorder's record of one connection: the stack of its latest recorded request, or as much of it
+/// as the record has room for.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct StackRecord {
+pub struct StackRecord<const N: usize> {
     /// Registers and identity.
     pub header: StackHeader,
     /// Stack bytes from `header.sp` upward; the first `header.len` are valid.
-    pub bytes: [u8; MAX_STACK],
+    pub bytes: [u8; N],
 }
-plain!(StackRecord, 168 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+plain!(StackRecord<SHORT_STACK>, size_of::<StackHeader>() + SHORT_STACK);
+plain!(StackRecord<MAX_STACK>, size_of::<StackHeader>() + MAX_STACK);
 
 /// Where a process's CPython keeps the calls of the running thread. All offsets are in bytes.
 ///
@@ -141,8 +149,7 @@ plain!(PythonProfile, 52);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackProfile {
-    /// Bytes of stack to copy, a multiple of [`STACK_CHUNK`], at most [`MAX_STACK`]; 0: nothing was
-    /// learnt, the default applies.
+    /// Bytes of stack to copy, at most [`MAX_STACK`]; 0: nothing was learnt, the default applies.
     pub stack_bytes: u32,
     /// 1: it is written in Go, so its threads have goroutines. Elsewhere the attempt to find one ends
     /// in a page fault, which costs more than the stack.

@@ -10,11 +10,12 @@ use leak_common::event::counter;
 
 use crate::kernel::{Sock, now, ticks};
 use crate::maps::{CONNECTIONS, FIRST_BYTES, FREE_SLOTS, HANDLES, Handle, SLOTS, count, raise};
+use crate::records;
 use crate::zero::clear;
 
 /// A connection's slot.
 pub(crate) struct Slot {
-    /// Its index in `CONNECTIONS`, and in `RECORDS` if that is long enough.
+    /// Its index in `CONNECTIONS`.
     pub(crate) index: u32,
     /// What is kept of the connection.
     pub(crate) connection: &'static mut Connection,
@@ -167,6 +168,9 @@ fn assign(sock: Sock, cookie: u64) -> Option<u32> {
 /// Takes a destroyed socket's slot back.
 #[inline(always)]
 pub(crate) fn release(sock: Sock, slot: Slot) {
+    if slot.connection.requests != 0 {
+        records::release(slot.index);
+    }
     let _ = SLOTS.remove(slot.connection.cookie);
     publish(slot.connection, 0);
     if let Some(pointer) = sock.for_helpers() {

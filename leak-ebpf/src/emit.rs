@@ -11,6 +11,7 @@ use leak_common::stack::MAX_STACK;
 use crate::connection::{self, Slot};
 use crate::kernel::Sock;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, WOKEN, constant, count};
+use crate::records::Place;
 use crate::stack;
 
 /// To reserve room takes no flags.
@@ -80,12 +81,13 @@ pub(crate) fn opened(connection: &Connection) {
     event.opened.tuple = connection.tuple;
     event.opened.stack.request = 0;
     event.opened.stack.cookie = connection.cookie;
-    stack::copy(
-        &mut event.opened.stack,
-        &mut event.bytes,
-        &connection.opener,
-        connection.opened_ns,
-    );
+    let profile = stack::profile(connection.opener.tgid, true);
+    let place = Place {
+        header: &mut event.opened.stack,
+        bytes: event.bytes.as_mut_ptr(),
+        capacity: MAX_STACK as u32,
+    };
+    stack::copy(place, profile, &connection.opener, connection.opened_ns);
     let copied = (event.opened.stack.len as usize).min(MAX_STACK);
     let length = size_of::<Opened>() + copied;
     // SAFETY: the length is within the value, and the helper copies it.

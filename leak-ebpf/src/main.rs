@@ -2,7 +2,7 @@
 //!
 //! An event's way: a thin entry in [`probes`] finds the socket, [`kernel`] filters it, [`connection`]
 //! finds or makes its slot, [`payload`] and [`wire`] read the dialogue's state from the bytes moved,
-//! [`stack`] copies the caller's stack and [`python`] notes its Python calls, and [`emit`] sends what is rare enough to be sent.
+//! [`stack`] copies the caller's stack into one of the [`records`] and [`python`] notes its Python calls, and [`emit`] sends what is rare enough to be sent.
 
 #![no_std]
 #![no_main]
@@ -20,6 +20,7 @@ mod messages;
 mod payload;
 mod probes;
 mod python;
+mod records;
 mod stack;
 mod statement;
 mod uses;

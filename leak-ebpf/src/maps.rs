@@ -8,7 +8,7 @@ use leak_common::config::{Config, MAX_PORTS};
 use leak_common::connection::{Connection, FirstBytes, Uses};
 use leak_common::event::{OpenedWithStack, counter};
 use leak_common::layout::Layout;
-use leak_common::stack::{StackProfile, StackRecord};
+use leak_common::stack::{MAX_STACK, SHORT_STACK, StackProfile, StackRecord};
 
 /// Settings of this run. Frozen at load, so the verifier drops the branches they rule out.
 #[unsafe(no_mangle)]
@@ -18,11 +18,9 @@ pub(crate) static CONFIG: Config = Config {
     filter_pids: 0,
     stack_bytes: 8192,
     max_connections: 1,
-    max_records: 1,
-    stack_budget_ns: 0,
     drop_one_in: 0,
     uses: 0,
-    reserved: 0,
+    stack_budget_ns: 0,
 };
 
 /// This kernel's structures.
@@ -100,10 +98,21 @@ pub(crate) static FIRST_BYTES: Array<FirstBytes> = Array::with_max_entries(1, 0)
 #[map]
 pub(crate) static USES: Array<Uses> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The flight recorder: for each connection the latest request's stack, followed by those of the kept
-/// uses, if any. Its length is set at load.
+/// The flight recorder: stacks by number. A connection has as many numbers as stacks are kept of it, from
+/// that of its slot times as many on: the latest request's, followed by those of the kept uses, if any. The
+/// maps' lengths are set at load.
 #[map]
-pub(crate) static RECORDS: Array<StackRecord> = Array::with_max_entries(1, 0);
+pub(crate) static SHORT_RECORDS: HashMap<u32, StackRecord<SHORT_STACK>> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Longer ones.
+#[map]
+pub(crate) static LONG_RECORDS: HashMap<u32, StackRecord<MAX_STACK>> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// One entry, which stays empty: what a new record is made of.
+#[map]
+pub(crate) static EMPTY_RECORD: Array<StackRecord<MAX_STACK>> = Array::with_max_entries(1, 0);
 
 /// Free slots of `CONNECTIONS`, filled by the collector. Its length is set at load.
 #[map]

@@ -9,11 +9,13 @@ use leak_common::connection::{Caller, Connection};
 use leak_common::event::counter;
 use leak_common::stack::{
     ANY_PROCESS, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
+    StackProfile,
 };
 
 use crate::kernel::{Task, now};
-use crate::maps::{BUDGET, PROFILES, RECORDS, constant, count};
+use crate::maps::{BUDGET, PROFILES, constant, count};
 use crate::python;
+use crate::records::{self, Place};
 
 /// The size of the smallest page.
 const PAGE: u64 = 4096;
@@ -22,31 +24,48 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Go keeps the address of the running goroutine's descriptor this far below the thread register.
 const GOROUTINE_SLOT: u64 = 8;
 
-/// Records the stack of the request that begins now; the connection has the slot `index`.
+/// Records the stack of the request that begins now, in the record of this number.
 #[inline(always)]
-pub(crate) fn record(
-    index: u32,
-    record: u32,
-    connection: &Connection,
-    caller: &Caller,
-    began: u64,
-) {
-    if index >= constant!(CONFIG.max_records) {
+pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller, began: u64) {
+    let profile = profile(caller.tgid, false);
+    let Some(place) = records::place(number, wanted(profile)) else {
         return count(counter::STACKS_NO_SLOT);
-    }
-    let Some(record) = RECORDS.get_ptr_mut(record) else { return };
-    // SAFETY: the value lives as long as the map.
-    let record = unsafe { &mut *record };
-    if record.header.sequence % 2 == 1 {
+    };
+    let Place { header, bytes, capacity } = place;
+    if header.sequence % 2 == 1 {
         // Another thread is recording its request on the same connection right now.
         return count(counter::STACKS_UNREADABLE);
     }
-    let sequence = record.header.sequence + 1;
-    mark(&mut record.header, sequence);
-    record.header.cookie = connection.cookie;
-    record.header.request = connection.requests;
-    copy(&mut record.header, &mut record.bytes, caller, began);
-    mark(&mut record.header, sequence.wrapping_add(1));
+    let sequence = header.sequence + 1;
+    mark(header, sequence);
+    header.cookie = connection.cookie;
+    header.request = connection.requests;
+    copy(Place { header: &mut *header, bytes, capacity }, profile, caller, began);
+    mark(header, sequence.wrapping_add(1));
+}
+
+/// What is known of a process's stacks.
+///
+/// A process often connects before the collector has seen it. It is likely to run the same Python as another
+/// one; whether it does is found out later.
+#[inline(always)]
+pub(crate) fn profile(tgid: u32, connects: bool) -> Option<&'static StackProfile> {
+    let mut profile = PROFILES.get_ptr(tgid);
+    if profile.is_none() && connects {
+        profile = PROFILES.get_ptr(ANY_PROCESS);
+    }
+    // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and whatever is
+    // read is checked where it is used.
+    profile.map(|profile| unsafe { &*profile })
+}
+
+/// How many bytes of its stack are wanted.
+#[inline(always)]
+fn wanted(profile: Option<&StackProfile>) -> u32 {
+    match profile.map_or(0, |profile| profile.stack_bytes) {
+        0 => constant!(CONFIG.stack_bytes),
+        learnt => learnt,
+    }
 }
 
 /// Stores the sequence number, after everything stored before and before everything stored after.
@@ -60,12 +79,8 @@ fn mark(header: &mut StackHeader, sequence: u64) {
 
 /// Copies the caller's registers, Python calls and stack, if the budget allows; otherwise leaves `len` at 0.
 #[inline(always)]
-pub(crate) fn copy(
-    header: &mut StackHeader,
-    bytes: &mut [u8; MAX_STACK],
-    caller: &Caller,
-    began: u64,
-) {
+pub(crate) fn copy(place: Place, profile: Option<&StackProfile>, caller: &Caller, began: u64) {
+    let Place { header, bytes, capacity } = place;
     let is_deep = was_whole(header);
     header.len = 0;
     header.wanted = 0;
@@ -100,28 +115,18 @@ pub(crate) fn copy(
         registers.at(constant!(LAYOUT.regs_r15)),
     ];
     header.image = task.image();
-    let (mut wanted, mut goroutines) = (0, header.request == 0);
-    let mut profile = PROFILES.get_ptr(caller.tgid);
-    if profile.is_none() && header.request == 0 {
-        // A process often connects before the collector has seen it. It is likely to run the same
-        // Python as another one; whether it does is found out later.
-        profile = PROFILES.get_ptr(ANY_PROCESS);
-    }
+    let mut goroutines = header.request == 0;
     if let Some(profile) = profile {
-        // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and
-        // whatever is read is checked where it is used.
-        let profile = unsafe { &*profile };
-        wanted = profile.stack_bytes;
         goroutines |= profile.goroutines != 0;
         if profile.python.present != 0 {
             python::walk(&profile.python, task.thread_register(), header);
         }
     }
-    header.wanted = if wanted == 0 { constant!(CONFIG.stack_bytes) } else { wanted };
+    header.wanted = wanted(profile).min(capacity);
     // The first thread's stack ends where its process's began; to read on would be for nothing.
     let left = header.image.wrapping_sub(header.sp);
-    let wanted = left.min(u64::from(header.wanted)) as u32;
-    header.len = copy_stack(header.sp, wanted, bytes, is_deep);
+    let wanted = left.min(u64::from(header.wanted));
+    header.len = copy_stack(header.sp, wanted, bytes, u64::from(capacity), is_deep);
     if goroutines {
         copy_goroutine(task.thread_register(), &mut header.goroutine);
     }
@@ -136,42 +141,41 @@ fn was_whole(header: &StackHeader) -> bool {
     header.len > 0 && u64::from(header.len) >= left.min(u64::from(header.wanted))
 }
 
-/// Copies up to `wanted` bytes: in one go if all are likely to be there, instead of a call for each
-/// KiB.
+/// Copies up to `wanted` bytes, and no more than `capacity`: in one go if all are likely to be there, instead
+/// of a call for each chunk.
 #[inline(always)]
-fn copy_stack(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK], is_deep: bool) -> u32 {
-    if is_deep {
-        let len = wanted.min(MAX_STACK as u32);
-        // SAFETY: the length is at most that of `bytes`; the helper checks the user's side.
-        if unsafe { read_user(bytes.as_mut_ptr().cast(), len, sp as *const _) } == 0 {
-            return len;
-        }
+fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, is_deep: bool) -> u32 {
+    let wanted = wanted.min(capacity);
+    // SAFETY: the length is at most that of what `bytes` points to; the helper checks the user's side.
+    if is_deep && unsafe { read_user(bytes.cast(), wanted as u32, sp as *const _) } == 0 {
+        return wanted as u32;
     }
-    copy_chunks(sp, wanted, bytes)
+    copy_chunks(sp, wanted, bytes, capacity)
 }
 
 /// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end. A stack
 /// may end with its page, in the middle of the last chunk: then what lies in the page is copied.
 #[inline(always)]
-fn copy_chunks(sp: u64, wanted: u32, bytes: &mut [u8; MAX_STACK]) -> u32 {
+fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let mut offset = 0;
-    while offset < MAX_STACK {
-        if offset as u32 >= wanted {
+    while offset < MAX_STACK as u64 {
+        if offset >= wanted || offset >= capacity {
             break;
         }
-        // SAFETY: the loop's bound keeps the chunk within `bytes`; the helper checks the user's side.
+        let chunk = (capacity - offset).min(STACK_CHUNK as u64);
+        // SAFETY: the chunk ends within the capacity; the helper checks the user's side.
         unsafe {
-            let to = bytes.as_mut_ptr().add(offset).cast();
-            let from = (sp as *const core::ffi::c_void).wrapping_byte_add(offset);
-            if read_user(to, STACK_CHUNK as u32, from) != 0 {
-                let in_page = (PAGE - (from as u64 & (PAGE - 1))) as u32;
-                if in_page < STACK_CHUNK as u32 && read_user(to, in_page, from) == 0 {
-                    return offset as u32 + in_page;
+            let to = bytes.add(offset as usize).cast();
+            let from = sp.wrapping_add(offset);
+            if read_user(to, chunk as u32, from as *const _) != 0 {
+                let in_page = PAGE - (from & (PAGE - 1));
+                if in_page < chunk && read_user(to, in_page as u32, from as *const _) == 0 {
+                    return (offset + in_page) as u32;
                 }
                 break;
             }
         }
-        offset += STACK_CHUNK;
+        offset += chunk;
     }
     offset as u32
 }

@@ -5,7 +5,7 @@ use leak_common::connection::{Caller, Connection, MAX_USES, Use, Uses, phase, st
 use crate::kernel::now;
 use crate::maps::{USES, constant};
 
-/// Takes note of the request that begins now, and says which record its stack belongs into.
+/// Takes note of the request that begins now, and says the number of the record that its stack belongs into.
 ///
 /// A use goes on until the server is idle. Where that cannot be seen, because the dialogue is
 /// encrypted or its beginning was missed, every request is a use of its own. What is sent before the

@@ -245,8 +245,8 @@ pub struct TraceArgs {
     ///
     /// A use begins with a request to an idle server and ends when the server is idle again, so that a
     /// transaction is one use. Where that cannot be seen, under TLS, every request is a use without an
-    /// end. They are in the JSON, as `connections[].uses`. Each use takes another 30 KiB of kernel memory
-    /// for each of --stack-slots, and all together half a KiB for each of --max-connections.
+    /// end. They are in the JSON, as `connections[].uses`. Each use takes as much kernel memory as
+    /// the latest request's stack (--stack-slots), and all together half a KiB for each of --max-connections.
     #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
     pub uses: u32,
@@ -287,9 +287,12 @@ pub struct Resources {
     #[arg(long, value_name = "N", default_value_t = 32_768, env = "PGSOCKTRACE_MAX_CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     pub max_connections: u32,
-    /// Connections whose latest request's stack is kept; each takes 30 KiB of kernel memory.
-    #[arg(long, value_name = "N", default_value_t = 1024, env = "PGSOCKTRACE_STACK_SLOTS")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    /// Connections whose latest request's stack is kept.
+    ///
+    /// Each takes 16 KiB of kernel memory from its first request to its end. Where the program's stacks are
+    /// longer it takes 32 KiB, and half as many can be kept; of the others the innermost 15 KiB are.
+    #[arg(long, value_name = "N", default_value_t = 16_384, env = "PGSOCKTRACE_STACK_SLOTS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub stack_slots: u32,
     /// Time that all processors together may spend each second on copying stacks.
     #[arg(long, value_name = "DUR", default_value = "15ms", env = "PGSOCKTRACE_STACK_BUDGET")]

@@ -77,7 +77,7 @@ fn sent(sock: Sock, result: i32) {
         connection.request_tid = caller.tid;
         let began = exact_time();
         let record = uses::request_begins(index, connection, &caller, began);
-        stack::record(index, record, connection, &caller, began);
+        stack::record(record, connection, &caller, began);
     }
 }
 

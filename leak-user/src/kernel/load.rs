@@ -28,11 +28,9 @@ fn config(settings: &Settings) -> Config {
         filter_pids: u32::from(settings.pids.is_some()),
         stack_bytes: settings.stack_bytes,
         max_connections: settings.max_connections,
-        max_records: settings.max_records,
-        stack_budget_ns: settings.stack_budget_ns,
         drop_one_in: settings.drop_one_in,
         uses: settings.uses,
-        reserved: 0,
+        stack_budget_ns: settings.stack_budget_ns,
     }
 }
 
@@ -42,6 +40,8 @@ pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelE
         return Err(KernelError::NotBuilt);
     }
     let level: u8 = if settings.debug_log { log::LevelFilter::Debug as u8 } else { 0 };
+    // As much memory for the long ones as for the short ones.
+    let records = settings.max_records.saturating_mul(settings.uses + 1);
     EbpfLoader::new()
         .allow_unsupported_maps()
         .override_global("CONFIG", bytes_of(&config(settings)), true)
@@ -52,7 +52,8 @@ pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelE
         .map_max_entries("FIRST_BYTES", settings.max_connections)
         .map_max_entries("FREE_SLOTS", settings.max_connections)
         .map_max_entries("SLOTS", settings.max_connections)
-        .map_max_entries("RECORDS", settings.max_records.saturating_mul(settings.uses + 1))
+        .map_max_entries("SHORT_RECORDS", records)
+        .map_max_entries("LONG_RECORDS", (records / 2).max(1))
         .map_max_entries("USES", if settings.uses > 0 { settings.max_connections } else { 1 })
         .load(OBJECT)
         .map_err(KernelError::from_load)

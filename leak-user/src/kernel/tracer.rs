@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Sta
 use aya::{Btf, Ebpf};
 use leak_common::connection::Uses;
 use leak_common::event::{counter, kind};
-use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile, StackRecord};
+use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile};
 
 use super::attach::{self, Outcome};
 use super::btf;
@@ -15,6 +15,7 @@ use super::hooks::{Flavour, Purpose};
 use super::load::{Value, load, mapped};
 use super::mapped::MappedArray;
 use super::obstacles;
+use super::records::Records;
 use super::sampler::Sampler;
 use super::slots::{Reading, Slots};
 use super::statistics::{self, ProgramRuns};
@@ -26,7 +27,7 @@ use crate::event::{ConnectionId, Timestamp};
 /// [`counter::SLOTS_USED`].
 const SLACK: usize = 64;
 
-/// How often a stack that is being written is read again.
+/// How often what is being written is read again.
 const ATTEMPTS: u32 = 8;
 
 /// What the kernel programs are told.
@@ -42,7 +43,7 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Connections that can be traced at once.
     pub max_connections: u32,
-    /// Connections whose latest request's stack is kept.
+    /// Connections whose latest request's stack is kept; half as many long ones.
     pub max_records: u32,
     /// How many uses of each connection are kept, each with a stack of its own.
     pub uses: u32,
@@ -88,9 +89,7 @@ pub struct Tracer {
     /// Calls that could not be followed before [`Tracer::begin`].
     unseen_before: u64,
     slots: Slots,
-    records: Array<MapData, Value<StackRecord>>,
-    /// Records of one connection.
-    records_each: u32,
+    records: Records,
     /// When uses are kept.
     uses: Option<MappedArray<Uses>>,
     pids: BpfHashMap<MapData, u32, u32>,
@@ -121,7 +120,7 @@ impl Tracer {
             mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?,
             Array::try_from(take(&mut ebpf, "FIRST_BYTES")?)?,
         );
-        let records = Array::try_from(take(&mut ebpf, "RECORDS")?)?;
+        let records = Records::new(settings.uses + 1, |name| take(&mut ebpf, name))?;
         let uses = (settings.uses > 0)
             .then(|| mapped(&mut ebpf, "USES", settings.max_connections))
             .transpose()?;
@@ -140,7 +139,6 @@ impl Tracer {
             .collect();
         let outcomes =
             attach::attach(&mut ebpf, &types_for_aya, &types, &purposes, settings.flavour);
-        let records_each = settings.uses + 1;
         Ok(Self {
             ebpf,
             outcomes,
@@ -149,7 +147,6 @@ impl Tracer {
             unseen_before: 0,
             slots,
             records,
-            records_each,
             uses,
             pids,
             profiles,
@@ -241,28 +238,9 @@ impl Tracer {
 
     /// The flight recorder's stack of this request of a connection; `None` when it has none or the
     /// kernel keeps writing it.
-    ///
-    /// It is copied, not mapped: of the recorder's memory little is ever read, and all of a mapping
-    /// would be this process's.
     #[must_use]
     pub fn recorded_stack(&self, id: ConnectionId, request: u64) -> Option<(StackHeader, Vec<u8>)> {
-        let first = self.slots.place(id)?.checked_mul(self.records_each)?;
-        (first..first.checked_add(self.records_each)?)
-            .filter_map(|index| self.record(index))
-            .find(|(header, _)| header.cookie == id.0 && header.request == request)
-    }
-
-    /// A whole record of the flight recorder.
-    fn record(&self, index: u32) -> Option<(StackHeader, Vec<u8>)> {
-        for _ in 0..ATTEMPTS {
-            let before = self.records.get(&index, 0).ok()?.0;
-            let after = self.records.get(&index, 0).ok()?.0.header.sequence;
-            if before.header.sequence % 2 == 0 && before.header.sequence == after {
-                let len = (before.header.len as usize).min(MAX_STACK);
-                return Some((before.header, before.bytes.get(..len)?.to_vec()));
-            }
-        }
-        None
+        self.records.stack(self.slots.place(id)?, id, request)
     }
 
     /// What is missed from now on is a loss. To be called once every socket has been listed: until then

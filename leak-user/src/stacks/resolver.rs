@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use leak_common::stack::StackProfile;
+use leak_common::stack::{MAX_STACK, SHORT_STACK, StackProfile};
 
 use self::images::{Images, ProcessState};
 use self::shared::SharedStack;
@@ -244,8 +244,8 @@ impl Resolver {
 fn stack_bytes(language: Language) -> u32 {
     match language {
         // libuv keeps 12 KiB of events on the stack of each loop; PHP's command reads its script there.
-        Language::Node | Language::Php => 30 << 10,
-        Language::Java | Language::Ruby => 16 << 10,
+        Language::Node | Language::Php => MAX_STACK as u32,
+        Language::Java | Language::Ruby => SHORT_STACK as u32,
         _ => 0,
     }
 }
