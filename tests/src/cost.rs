@@ -2,6 +2,7 @@
 
 mod empty;
 mod load;
+mod peers;
 mod statistics;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 pub use self::load::{Listener, Storm};
+pub use self::peers::Peer;
 pub use self::statistics::{Cost, Counters, Statistics};
 
 use self::empty::Empty;
