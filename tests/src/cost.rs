@@ -1,15 +1,21 @@
 //! What kernel programs cost, event by event, by the kernel's own count.
 
 mod empty;
+mod figures;
 mod load;
+mod peers;
 mod statistics;
+mod whole;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+pub use self::figures::{Figures, Measured, OURS};
 pub use self::load::{Listener, Storm};
+pub use self::peers::Peer;
 pub use self::statistics::{Cost, Counters, Statistics};
+pub use self::whole::{Timed, WHOLE, Whole, measure_whole};
 
 use self::empty::Empty;
 
@@ -119,6 +125,7 @@ fn is_send(name: &str) -> bool {
     name.contains("send")
 }
 
+/// A program on `tcp_cleanup_rbuf` is one, too, as far as its name is known.
 fn is_receive(name: &str) -> bool {
-    name.contains("rec")
+    name.contains("rec") || name.contains("cleanup_rbu")
 }

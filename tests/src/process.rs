@@ -220,6 +220,18 @@ impl Silent {
         self.0.id()
     }
 
+    /// Makes sure that it is still at work.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            Some(status) => bail!("the process has ended: {status}"),
+            None => Ok(()),
+        }
+    }
+
     /// Its exit status once it has ended by itself.
     ///
     /// # Errors

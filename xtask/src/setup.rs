@@ -12,6 +12,7 @@ use std::{
     time::SystemTime,
 };
 
+use ::tests::cost::Peer;
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub(crate) use self::corpus::Language;
@@ -188,7 +189,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Peers,
-        present: || ["bpftrace", "tcplife", "tcpstates"].iter().all(|tool| which(tool).is_some()),
+        present: || Peer::ALL.iter().all(|peer| which(peer.program()).is_some()),
         packages: &["bpftrace", "libbpf-tools"],
         elsewhere: "Install bpftrace and libbpf-tools.",
     },

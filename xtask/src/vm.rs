@@ -11,12 +11,13 @@ mod page;
 mod plan;
 mod stock;
 
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeSet, fs, path::Path, time::Instant};
 
+use ::tests::cost::{Figures, Peer};
 use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
 
-use self::kernels::Kernels;
+use self::kernels::{Kernels, Unpacked};
 use self::machine::Machine;
 use self::outcome::{Ending, Outcome};
 use self::page::Done;
@@ -42,41 +43,14 @@ pub(crate) fn update(workspace: &Path) -> Result<()> {
 pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<()> {
     setup::run(workspace, NEEDS)?;
     let began = Instant::now();
-    let target = target_directory(workspace);
-    let directory = target.join("vm");
-    fs::create_dir_all(&directory)?;
     let kernels = Kernels::read(workspace)?;
     let all = if quick { plan::quick(&kernels) } else { plan::everything(&kernels) };
     let is_wanted = |run: &Run| filters.iter().all(|filter| run.name.contains(filter.as_str()));
     let runs: Vec<Run> = all.into_iter().filter(is_wanted).collect();
     ensure!(!runs.is_empty(), "No run's name holds {filters:?}.");
 
-    let mut unpacked = Vec::new();
-    for run in &runs {
-        unpacked.push(run.kernel.unpack(&target)?);
-    }
-    let binary = build::run(workspace)?;
-    // Large, and of no use afterwards.
-    let scratch = tempfile::tempdir_in(&directory)?;
-    let image = scratch.path().join("image.cpio");
-    stock::write(workspace, &binary, &unpacked, &runs, &image)?;
-
-    let mut done = Vec::new();
-    for (run, kernel) in runs.iter().zip(&unpacked) {
-        println!("\n== {} on Linux {} ==", run.name, kernel.release);
-        let machine = Machine {
-            name: &run.name,
-            kernel: &kernel.kernel,
-            image: &image,
-            parameters: &run.parameters,
-            counts: run.topic == Topic::Instructions,
-            directory: &directory,
-        };
-        let outcome = boot(&machine)?;
-        conclude(run, &outcome, &directory);
-        let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
-        done.push(Done { run, kernel, outcome, date });
-    }
+    let unpacked = unpack(&runs, &target_directory(workspace))?;
+    let done = carry_out(workspace, &runs, &unpacked, &BTreeSet::new())?;
     println!(
         "\nvirtual machines: {} in {} s",
         page::tally(done.iter().map(|done| &done.outcome)),
@@ -91,6 +65,64 @@ pub(crate) fn run(workspace: &Path, quick: bool, filters: &[String]) -> Result<(
         bail!("These runs failed: {}.", bad.join(", "));
     }
     Ok(())
+}
+
+/// Counts the instructions that an event takes with the tracer, and with what people would use instead, in
+/// one machine. Returns its kernel's release, and the figures of each.
+pub(crate) fn count(workspace: &Path) -> Result<(String, Vec<Figures>)> {
+    setup::run(workspace, NEEDS)?;
+    let kernels = Kernels::read(workspace)?;
+    let runs: Vec<Run> = plan::peers(&kernels).into_iter().collect();
+    let unpacked = unpack(&runs, &target_directory(workspace))?;
+    let mut programs: BTreeSet<&str> = Peer::ALL.map(Peer::program).into();
+    // bpftrace has a shell ask for a compiler, and dies where there is no shell.
+    programs.insert("sh");
+    let done = carry_out(workspace, &runs, &unpacked, &programs)?;
+    let Some(Done { kernel, outcome, .. }) = done.first() else {
+        bail!("No kernel lets the best hooks load.");
+    };
+    ensure!(outcome.is_well(), "The machine that counts instructions failed.");
+    let notes = outcome.steps.iter().flat_map(|step| &step.notes);
+    Ok((kernel.release.clone(), notes.filter_map(|note| Figures::read(note)).collect()))
+}
+
+/// The kernels of these runs, on this machine's disk.
+fn unpack(runs: &[Run<'_>], target: &Path) -> Result<Vec<Unpacked>> {
+    runs.iter().map(|run| run.kernel.unpack(target)).collect()
+}
+
+/// Boots the machines of these runs one after the other, with these programs in them besides.
+fn carry_out<'a>(
+    workspace: &Path,
+    runs: &'a [Run<'a>],
+    unpacked: &'a [Unpacked],
+    programs: &BTreeSet<&str>,
+) -> Result<Vec<Done<'a>>> {
+    let directory = target_directory(workspace).join("vm");
+    fs::create_dir_all(&directory)?;
+    let binary = build::run(workspace)?;
+    // Large, and of no use afterwards.
+    let scratch = tempfile::tempdir_in(&directory)?;
+    let image = scratch.path().join("image.cpio");
+    stock::write(workspace, &binary, unpacked, runs, programs, &image)?;
+
+    let mut done = Vec::new();
+    for (run, kernel) in runs.iter().zip(unpacked) {
+        println!("\n== {} on Linux {} ==", run.name, kernel.release);
+        let machine = Machine {
+            name: &run.name,
+            kernel: &kernel.kernel,
+            image: &image,
+            parameters: &run.parameters,
+            counts: run.topic == Topic::Instructions,
+            directory: &directory,
+        };
+        let outcome = boot(&machine)?;
+        conclude(run, &outcome, &directory);
+        let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
+        done.push(Done { run, kernel, outcome, date });
+    }
+    Ok(done)
 }
 
 /// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what fails

@@ -62,17 +62,30 @@ impl Listener {
     ///
     /// When the connection breaks.
     pub fn converse(&self, requests: u64) -> Result<u64> {
+        self.time(requests)?;
+        Ok(requests + 1)
+    }
+
+    /// The same; returns how long it took from the first request to the last answer.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn time(&self, requests: u64) -> Result<Duration> {
+        let mut took = Duration::ZERO;
         self.talk(
             |mut client| {
+                let start = Instant::now();
                 for _ in 0..requests {
                     client.write_all(REQUEST)?;
                     client.read_exact(&mut [0; READY.len()])?;
                 }
+                took = start.elapsed();
                 Ok(())
             },
             |server| answer(server, requests),
         )?;
-        Ok(requests + 1)
+        Ok(took)
     }
 
     /// The same, but so many a second for so long.
@@ -269,6 +282,7 @@ mod tests {
     fn both_sides_talk_to_the_end() {
         let server = Listener::open().unwrap();
         assert_eq!(server.converse(3).unwrap(), 4);
+        assert!(server.time(3).unwrap() > Duration::ZERO);
         assert_eq!(server.send_many(3).unwrap(), 3);
         assert_eq!(server.receive_many(3).unwrap(), 3);
     }

@@ -4,12 +4,13 @@ mod crowd;
 mod events;
 mod figure;
 mod growth;
+mod instructions;
+
 mod peers;
 mod storms;
 mod throughput;
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader},
@@ -20,7 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::tests::cost::EVENTS;
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
@@ -35,9 +35,6 @@ use crate::{
 
 /// Where the tables go.
 const DOCUMENT: &str = "docs/performance.md";
-
-/// What the virtual machines have counted.
-const INSTRUCTIONS: &str = "tests/instructions.toml";
 
 /// How long the tracer may take to attach.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
@@ -59,15 +56,16 @@ struct Traced {
 }
 
 /// Measures one part.
-type Part = fn(&Bench) -> Result<Section>;
+type Part = fn(&Bench) -> Result<Vec<Section>>;
 
 /// Every part, by the name that chooses it.
-const PARTS: [(&str, Part); 5] = [
-    ("events", events::measure),
-    ("throughput", throughput::measure),
-    ("collector", crowd::measure),
-    ("storms", storms::measure),
-    ("growth", growth::measure),
+const PARTS: [(&str, Part); 6] = [
+    ("events", |bench| Ok(vec![events::measure(bench)?])),
+    ("machine", instructions::measure),
+    ("throughput", |bench| Ok(vec![throughput::measure(bench)?])),
+    ("collector", |bench| Ok(vec![crowd::measure(bench)?])),
+    ("storms", |bench| Ok(vec![storms::measure(bench)?])),
+    ("growth", |bench| Ok(vec![growth::measure(bench)?])),
 ];
 
 /// The parts that `names` choose; all where there are none. `None`: there is no such part.
@@ -88,9 +86,10 @@ pub(super) fn run(workspace: &Path, parts: &[usize]) -> Result<()> {
     process::output(bench.postgres.client("pgbench").args(["-i", "-q", "-s", "10"]))?;
     let mut sections = Vec::new();
     for (_, measure) in parts.iter().filter_map(|part| PARTS.get(*part)) {
-        let section = measure(&bench)?;
-        println!("{}", section.markdown());
-        sections.push(section);
+        for section in measure(&bench)? {
+            println!("{}", section.markdown());
+            sections.push(section);
+        }
     }
     if parts.len() == PARTS.len() {
         write(workspace, &sections)?;
@@ -109,7 +108,6 @@ fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
     for section in sections {
         let _ = write!(page, "\n{}", section.markdown());
     }
-    page.push_str(&instructions(workspace)?);
     let document = workspace.join(DOCUMENT);
     fs::write(&document, page).context("Cannot write the page")?;
     let data = target_directory(workspace).join("performance.json");
@@ -117,22 +115,6 @@ fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
     fs::write(&data, format!("{whole:#}\n")).context("Cannot write the figures")?;
     println!("Written to {} and {}.", document.display(), data.display());
     Ok(())
-}
-
-/// The instructions of each event, as the last measurement left them.
-fn instructions(workspace: &Path) -> Result<String> {
-    let text = fs::read_to_string(workspace.join(INSTRUCTIONS))?;
-    let counts: BTreeMap<String, f64> = toml::from_str(&text)?;
-    let mut section = format!(
-        "\n## Instructions\n\nOf the kernel programs and the helpers that they call, less those of an empty \
-         program, in an emulated machine where a nanosecond is an instruction (`cargo xtask vm instructions`). They \
-         repeat, so every change is compared with `{INSTRUCTIONS}`.\n\n| event | instructions |\n|---|---:|\n"
-    );
-    for event in EVENTS {
-        let count = counts.get(event).with_context(|| format!("{INSTRUCTIONS} lacks {event}."))?;
-        let _ = writeln!(section, "| {event} | {count} |");
-    }
-    Ok(section)
 }
 
 /// Kernel, processor and PostgreSQL.

@@ -14,13 +14,15 @@ pub(super) const APPS: &str = "/apps";
 pub(super) const DATA: &str = "/data";
 
 /// The test targets that tell how the kernel programs behave, whatever attaches them.
-pub(super) const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "uses"];
+const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "uses"];
 /// The target that tells which hooks load.
-pub(super) const HOOKS: &str = "hooks";
+const HOOKS: &str = "hooks";
 /// The target that tells what configurations of a kernel do.
-pub(super) const CONFIGURATIONS: &str = "configurations";
+const CONFIGURATIONS: &str = "configurations";
 /// The target that tells how many instructions the programs take.
-pub(super) const INSTRUCTIONS: &str = "instructions";
+const INSTRUCTIONS: &str = "instructions";
+/// The target that tells the same of what people would use instead.
+const PEERS: &str = "peers";
 
 /// Tests at once. When a program is attached to a function or detached, the kernel skips the fexit
 /// programs of the calls that are under way there, `bpf_tramp_image_put` in its `kernel/bpf/trampoline.c`:
@@ -88,15 +90,25 @@ pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
     runs
 }
 
-/// On the first kernel that lets the best hooks load.
+/// What an event takes with the tracer.
 fn instructions(kernels: &Kernels) -> Option<Run<'_>> {
+    counting(kernels, INSTRUCTIONS)
+}
+
+/// What an event takes with the tracer, and with what people would use instead.
+pub(super) fn peers(kernels: &Kernels) -> Option<Run<'_>> {
+    counting(kernels, PEERS)
+}
+
+/// On the first kernel that lets the best hooks load.
+fn counting<'a>(kernels: &'a Kernels, target: &str) -> Option<Run<'a>> {
     let best = |kernel: &&Kernel| kernel.flavours.iter().any(|flavour| flavour == "a");
     let kernel = kernels.kernel.iter().find(best)?;
     Some(Run {
-        name: format!("{}-{INSTRUCTIONS}", kernel.name),
+        name: format!("{}-{target}", kernel.name),
         kernel,
         parameters: String::new(),
-        plan: Plan { cgroups: Cgroups::Unified, steps: vec![step(INSTRUCTIONS, 1, &[])] },
+        plan: Plan { cgroups: Cgroups::Unified, steps: vec![step(target, 1, &[])] },
         topic: Topic::Instructions,
     })
 }

@@ -1,7 +1,7 @@
 //! What lies in every machine.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use tests::{Apps, vm};
 use super::{
     image::Image,
     kernels::{self, Unpacked},
-    plan::{APPS, BEHAVIOUR, BINARY, CONFIGURATIONS, DATA, HOOKS, INSTRUCTIONS, Run, TESTS},
+    plan::{APPS, BINARY, DATA, Run, TESTS},
 };
 use crate::{
     build,
@@ -25,12 +25,13 @@ const PROGRAMS: [&str; 4] = ["cp", "ip", "setpriv", "prlimit"];
 /// Files of this machine that programs read.
 const FILES: [&str; 3] = ["etc/passwd", "etc/group", "usr/share/zoneinfo/Etc/UTC"];
 
-/// Writes the archive.
+/// Writes the archive, with these programs of this machine besides.
 pub(super) fn write(
     workspace: &Path,
     binary: &Path,
     kernels: &[Unpacked],
     runs: &[Run<'_>],
+    programs: &BTreeSet<&str>,
     to: &Path,
 ) -> Result<()> {
     let mut image = Image::new();
@@ -45,7 +46,7 @@ pub(super) fn write(
         image.bytes(&format!("{}/{}.json", inside(vm::PLANS), run.name), plan);
     }
     image.program(inside(BINARY), binary)?;
-    for (name, path) in compiled_tests(workspace)? {
+    for (name, path) in compiled_tests(workspace, runs)? {
         let place =
             if name == "vm_init" { "init".into() } else { format!("{}/{name}", inside(TESTS)) };
         image.program(place, &path)?;
@@ -56,7 +57,7 @@ pub(super) fn write(
         let name = path.file_name().context("a program has no name")?;
         image.program(Path::new(inside(APPS)).join(name), &path)?;
     }
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().chain(programs) {
         let path = which(program).with_context(|| format!("{program} is missing"))?;
         image.program(format!("usr/bin/{program}"), &path)?;
     }
@@ -92,12 +93,13 @@ fn postgres(image: &mut Image, data: &Path) -> Result<()> {
     image.tree(Path::new(inside(DATA)), data)
 }
 
-/// The test targets and the first process, compiled, by name.
-fn compiled_tests(workspace: &Path) -> Result<HashMap<String, PathBuf>> {
-    let targets = BEHAVIOUR.iter().chain([&HOOKS, &CONFIGURATIONS, &INSTRUCTIONS]);
+/// The test targets of these runs and the first process, compiled, by name.
+fn compiled_tests(workspace: &Path, runs: &[Run<'_>]) -> Result<HashMap<String, PathBuf>> {
+    let steps = runs.iter().flat_map(|run| &run.plan.steps);
+    let targets: BTreeSet<&str> = steps.map(|step| step.name.as_str()).collect();
     let mut cargo = build::cargo(workspace);
     cargo.args(["build", "--locked", "--package", "tests", "--message-format=json", "--bins"]);
-    for target in targets.clone() {
+    for target in &targets {
         cargo.args(["--test", target]);
     }
     let mut found = HashMap::new();
@@ -109,8 +111,8 @@ fn compiled_tests(workspace: &Path) -> Result<HashMap<String, PathBuf>> {
             found.insert(name.to_owned(), PathBuf::from(path));
         }
     }
-    for target in targets.chain([&"vm_init"]) {
-        ensure!(found.contains_key(*target), "cargo did not build {target}");
+    for target in targets.into_iter().chain(["vm_init"]) {
+        ensure!(found.contains_key(target), "cargo did not build {target}");
     }
     Ok(found)
 }

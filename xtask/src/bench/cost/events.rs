@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ::tests::cost::{self, Costs, EVENTS, Load, Statistics};
+use ::tests::cost::{self, Costs, EVENTS, Load, Peer, Statistics};
 use anyhow::Result;
 
 use super::{
     Bench,
     figure::{Row, Section, Spread},
-    peers::Peer,
+    peers,
 };
 use crate::process::Guarded;
 
@@ -29,13 +29,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let statistics = Statistics::on()?;
     let load = Load { events: COUNT, storm: STORM };
     let mut ours: Vec<Costs> = Vec::new();
-    let mut peers: Vec<(Peer, Vec<Costs>)> = Peer::ALL.map(|peer| (peer, Vec::new())).into();
+    let mut others: Vec<(Peer, Vec<Costs>)> =
+        Peer::ON_TRACEPOINTS.map(|peer| (peer, Vec::new())).into();
     for _ in 0..ROUNDS {
         // Recording every stack, however many there are, is what costs most.
         let trace = |port| bench.trace(port, &["--stack-budget", "1s"]).map(|traced| traced.tracer);
         ours.push(cost::measure(load, &statistics, trace, Guarded::pid)?);
-        for (peer, costs) in &mut peers {
-            let watch = |port| peer.start(port);
+        for (peer, costs) in &mut others {
+            let watch = |port| peers::start(*peer, port);
             costs.push(cost::measure(load, &statistics, watch, Guarded::pid)?);
         }
     }
@@ -46,7 +47,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         let mut row = Row::new(*what, "ns", spread(&ours, index)).at_most(target);
         let of_peer =
             |(peer, costs): &(Peer, Vec<Costs>)| Some((peer.name(), spread(costs, index)?));
-        row.peers = peers.iter().filter_map(of_peer).collect();
+        row.peers = others.iter().filter_map(of_peer).collect();
         row
     });
     Ok(Section {

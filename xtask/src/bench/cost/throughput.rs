@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path};
 
+use ::tests::cost::Peer;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use super::{
     Bench,
     figure::{Row, Section, Spread},
-    peers::Peer,
+    peers,
 };
 use crate::process::{self, Guarded};
 
@@ -82,8 +83,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             Row::new(format!("{}: p99 latency added", load.name()), "%", Spread::of(losses.p99))
                 .at_most(2.0);
         if (load.script, load.protocol, load.clients) == ("-S", "simple", 8) {
-            for peer in Peer::ALL {
-                let losses = pairs(bench, load, || peer.start(port))?;
+            for peer in Peer::ON_TRACEPOINTS {
+                let losses = pairs(bench, load, || peers::start(peer, port))?;
                 rate.peers.extend(Spread::of(losses.rate).map(|spread| (peer.name(), spread)));
                 p99.peers.extend(Spread::of(losses.p99).map(|spread| (peer.name(), spread)));
             }

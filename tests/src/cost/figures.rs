@@ -1,0 +1,78 @@
+//! Figures on their way from a virtual machine to what shows them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Costs, Whole};
+
+/// The tracer's name among the watchers.
+pub const OURS: &str = "pgsocktrace";
+
+/// What came of measuring one watcher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The watcher's name.
+    pub watcher: String,
+    /// Its figures, or why there are none.
+    pub measured: Result<Measured, String>,
+}
+
+/// The figures of one watcher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What its programs take.
+    pub programs: Costs,
+    /// What events take in all.
+    pub whole: Whole,
+}
+
+impl Figures {
+    /// As a line of text, without its end.
+    ///
+    /// # Errors
+    ///
+    /// Never, as long as all figures are finite.
+    pub fn line(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads a line; `None` when it is about something else.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_are_written() {
+        let measured = Measured {
+            programs: [Some(41.25), None, Some(0.0), Some(-1.5), Some(1e6), None],
+            whole: Whole {
+                watched: [vec![1.5, 2.0], vec![], vec![3.25]],
+                watcher: [vec![0.0], vec![-0.5], vec![]],
+            },
+        };
+        for measured in [Ok(measured), Err("it says \"no\"\nand ends".to_owned())] {
+            let figures = Figures { watcher: "bpftrace on kprobes".into(), measured };
+            let line = figures.line().unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(Figures::read(&line), Some(figures));
+        }
+    }
+
+    #[test]
+    fn other_lines_are_no_figures() {
+        for line in [
+            "",
+            "hooks: all attached",
+            "{}",
+            "{\"watcher\":\"x\"}",
+            "{\"watcher\":\"x\",\"measured\":{\"Ok\":{}}}",
+        ] {
+            assert_eq!(Figures::read(line), None, "{line}");
+        }
+    }
+}
