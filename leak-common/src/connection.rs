@@ -131,7 +131,7 @@ pub struct Connection {
     pub last_send_ns: u64,
     /// Requests begun: sends after the server had answered, or the first after `connect()`.
     pub requests: u64,
-    /// When the latest request began, ns.
+    /// When the latest request began, ns, exact to a tick.
     pub request_ns: u64,
     /// Process that began it.
     pub request_tgid: u32,

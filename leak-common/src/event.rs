@@ -115,7 +115,7 @@ pub mod counter {
     pub const STACKS: u32 = TABLE_FULL + 1;
     /// Stacks not copied because the budget was used up.
     pub const STACKS_OVER_BUDGET: u32 = STACKS + 1;
-    /// Stacks not copied because the connection has no slot in the flight recorder.
+    /// Stacks not copied because the flight recorder was full, or there was no memory for more of it.
     pub const STACKS_NO_SLOT: u32 = STACKS_OVER_BUDGET + 1;
     /// Stacks of which nothing could be read.
     pub const STACKS_UNREADABLE: u32 = STACKS_NO_SLOT + 1;

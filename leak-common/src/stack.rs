@@ -73,7 +73,8 @@ pub struct StackHeader {
     pub tid: u32,
     /// How many bytes were copied.
     pub len: u32,
-    /// How many bytes were wanted; fewer copied means that the stack ended (or could not be read).
+    /// How many bytes were wanted, as far as the record has room for them; fewer copied means that the stack
+    /// ended (or could not be read).
     pub wanted: u32,
     /// Bytes of the goroutine's descriptor from [`GOROUTINE_WINDOW_START`] on, for a program that is
     /// known to be written in Go and at `connect()`; otherwise zeroes or noise.

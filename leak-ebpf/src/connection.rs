@@ -165,12 +165,26 @@ fn assign(sock: Sock, cookie: u64) -> Option<u32> {
     Some(index)
 }
 
-/// Takes a destroyed socket's slot back.
+/// Gives back what is kept of the requests of a socket that is about to begin another connection.
 #[inline(always)]
-pub(crate) fn release(sock: Sock, slot: Slot) {
+pub(crate) fn forget_requests(sock: Sock) {
+    if let Some(slot) = find_anywhere(sock) {
+        forget_requests_of(&slot);
+    }
+}
+
+/// The same, of a connection.
+#[inline(always)]
+fn forget_requests_of(slot: &Slot) {
     if slot.connection.requests != 0 {
         records::release(slot.index);
     }
+}
+
+/// Takes a destroyed socket's slot back.
+#[inline(always)]
+pub(crate) fn release(sock: Sock, slot: Slot) {
+    forget_requests_of(&slot);
     let _ = SLOTS.remove(slot.connection.cookie);
     publish(slot.connection, 0);
     if let Some(pointer) = sock.for_helpers() {

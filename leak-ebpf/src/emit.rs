@@ -81,13 +81,12 @@ pub(crate) fn opened(connection: &Connection) {
     event.opened.tuple = connection.tuple;
     event.opened.stack.request = 0;
     event.opened.stack.cookie = connection.cookie;
-    let profile = stack::profile(connection.opener.tgid, true);
     let place = Place {
         header: &mut event.opened.stack,
         bytes: event.bytes.as_mut_ptr(),
         capacity: MAX_STACK as u32,
     };
-    stack::copy(place, profile, &connection.opener, connection.opened_ns);
+    stack::take(place, &connection.opener, connection.opened_ns);
     let copied = (event.opened.stack.len as usize).min(MAX_STACK);
     let length = size_of::<Opened>() + copied;
     // SAFETY: the length is within the value, and the helper copies it.

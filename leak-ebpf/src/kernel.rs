@@ -130,8 +130,9 @@ impl Sock {
         if tcp.address.is_null() {
             return 0;
         }
-        let come: u32 = tcp.read(constant!(LAYOUT.tcp_rcv_nxt));
-        come.wrapping_sub(tcp.copied_seq())
+        // In this order: what comes, or is read by another thread, between the two makes it more.
+        let read = tcp.copied_seq();
+        tcp.read::<u32>(constant!(LAYOUT.tcp_rcv_nxt)).wrapping_sub(read)
     }
 
     /// The error that ended it, if one did.

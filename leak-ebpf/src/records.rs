@@ -43,12 +43,15 @@ fn in_map<const N: usize, const M: usize>(
         None => {
             let empty = EMPTY_RECORD.get_ptr(0)?.cast::<StackRecord<N>>();
             // SAFETY: a short record is the beginning of a long one, and nobody writes to the empty one.
-            map.insert(number, unsafe { &*empty }, u64::from(BPF_NOEXIST)).ok()?;
-            let _ = other.remove(number);
+            if map.insert(number, unsafe { &*empty }, u64::from(BPF_NOEXIST)).is_ok() {
+                let _ = other.remove(number);
+            }
+            // Another thread's request may have been first.
             map.get_ptr_mut(number)?
         }
     };
-    // SAFETY: the kernel keeps an entry's memory for as long as a program runs that has found it.
+    // SAFETY: the memory is that of an entry of this map for as long as the program runs: of this one, or when
+    // its connection ends meanwhile perhaps of another one. Readers ask whose stack it is.
     let record = unsafe { &mut *record };
     Some(Place { header: &mut record.header, bytes: record.bytes.as_mut_ptr(), capacity: N as u32 })
 }

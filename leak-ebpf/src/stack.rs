@@ -13,7 +13,7 @@ use leak_common::stack::{
 };
 
 use crate::kernel::{Task, now};
-use crate::maps::{BUDGET, PROFILES, constant, count};
+use crate::maps::{BUDGET, Budget, PROFILES, constant, count};
 use crate::python;
 use crate::records::{self, Place};
 
@@ -24,9 +24,10 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Go keeps the address of the running goroutine's descriptor this far below the thread register.
 const GOROUTINE_SLOT: u64 = 8;
 
-/// Records the stack of the request that begins now, in the record of this number.
+/// Records the stack of the request that begins now, in the record of this number, if the budget allows.
 #[inline(always)]
 pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller, began: u64) {
+    let Some(budget) = budget(began) else { return count(counter::STACKS_OVER_BUDGET) };
     let profile = profile(caller.tgid, false);
     let Some(place) = records::place(number, wanted(profile)) else {
         return count(counter::STACKS_NO_SLOT);
@@ -42,6 +43,32 @@ pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller, bega
     header.request = connection.requests;
     copy(Place { header: &mut *header, bytes, capacity }, profile, caller, began);
     mark(header, sequence.wrapping_add(1));
+    budget.spent_ns += now().wrapping_sub(began);
+}
+
+/// Copies the stack of a caller of `connect()`, if the budget allows; otherwise leaves its length at 0.
+#[inline(always)]
+pub(crate) fn take(place: Place<'_>, caller: &Caller, began: u64) {
+    let Some(budget) = budget(began) else {
+        clear(place.header, caller, began);
+        return count(counter::STACKS_OVER_BUDGET);
+    };
+    copy(place, profile(caller.tgid, true), caller, began);
+    budget.spent_ns += now().wrapping_sub(began);
+}
+
+/// The budget for copying stacks; `None` when that of the current second is spent.
+#[inline(always)]
+fn budget(now: u64) -> Option<&'static mut Budget> {
+    let budget = BUDGET.get_ptr_mut(0)?;
+    // SAFETY: the value lives as long as the map. Processors race for it; what is lost is a few
+    // microseconds of accounting.
+    let budget = unsafe { &mut *budget };
+    if now.wrapping_sub(budget.began_ns) >= SECOND_NS {
+        budget.began_ns = now;
+        budget.spent_ns = 0;
+    }
+    (budget.spent_ns < constant!(CONFIG.stack_budget_ns)).then_some(budget)
 }
 
 /// What is known of a process's stacks.
@@ -77,11 +104,9 @@ fn mark(header: &mut StackHeader, sequence: u64) {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Copies the caller's registers, Python calls and stack, if the budget allows; otherwise leaves `len` at 0.
+/// Says whose stack it is, and that nothing of it was copied.
 #[inline(always)]
-pub(crate) fn copy(place: Place, profile: Option<&StackProfile>, caller: &Caller, began: u64) {
-    let Place { header, bytes, capacity } = place;
-    let is_deep = was_whole(header);
+fn clear(header: &mut StackHeader, caller: &Caller, began: u64) {
     header.len = 0;
     header.wanted = 0;
     header.python_len = 0;
@@ -90,18 +115,14 @@ pub(crate) fn copy(place: Place, profile: Option<&StackProfile>, caller: &Caller
     header.tgid = caller.tgid;
     header.tid = caller.tid;
     header.process_start_ns = caller.process_start_ns;
-    let Some(budget) = BUDGET.get_ptr_mut(0) else { return };
-    // SAFETY: the value lives as long as the map. Processors race for it; what is lost is a few
-    // microseconds of accounting.
-    let budget = unsafe { &mut *budget };
-    if began.wrapping_sub(budget.began_ns) >= SECOND_NS {
-        budget.began_ns = began;
-        budget.spent_ns = 0;
-    }
-    if budget.spent_ns >= constant!(CONFIG.stack_budget_ns) {
-        return count(counter::STACKS_OVER_BUDGET);
-    }
+}
 
+/// Copies the caller's registers, Python calls and stack.
+#[inline(always)]
+fn copy(place: Place<'_>, profile: Option<&StackProfile>, caller: &Caller, began: u64) {
+    let Place { header, bytes, capacity } = place;
+    let is_deep = was_whole(header);
+    clear(header, caller, began);
     let task = Task::current();
     let registers = task.registers();
     header.ip = registers.at(constant!(LAYOUT.regs_ip));
@@ -131,7 +152,6 @@ pub(crate) fn copy(place: Place, profile: Option<&StackProfile>, caller: &Caller
         copy_goroutine(task.thread_register(), &mut header.goroutine);
     }
     count(if header.len == 0 { counter::STACKS_UNREADABLE } else { counter::STACKS });
-    budget.spent_ns += now().wrapping_sub(began);
 }
 
 /// Whether everything that was wanted was there the last time that a stack was copied here.
@@ -145,17 +165,29 @@ fn was_whole(header: &StackHeader) -> bool {
 /// of a call for each chunk.
 #[inline(always)]
 fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, is_deep: bool) -> u32 {
-    let wanted = wanted.min(capacity);
-    // SAFETY: the length is at most that of what `bytes` points to; the helper checks the user's side.
-    if is_deep && unsafe { read_user(bytes.cast(), wanted as u32, sp as *const _) } == 0 {
-        return wanted as u32;
+    if is_deep {
+        let copied = copy_whole(sp, wanted, bytes, capacity);
+        if copied != 0 {
+            return copied;
+        }
     }
     copy_chunks(sp, wanted, bytes, capacity)
 }
 
+/// Copies all or nothing, in one go.
+///
+/// A function of its own, as is the next, with registers enough, and without what the compiler knows of its
+/// caller: before Linux 6.9 the verifier forgets what a comparison said of a value that was put aside.
+#[inline(never)]
+fn copy_whole(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
+    let len = wanted.min(capacity) as u32;
+    // SAFETY: the length is at most that of what `bytes` points to; the helper checks the user's side.
+    if unsafe { read_user(bytes.cast(), len, sp as *const _) } == 0 { len } else { 0 }
+}
+
 /// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end. A stack
 /// may end with its page, in the middle of the last chunk: then what lies in the page is copied.
-#[inline(always)]
+#[inline(never)]
 fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let mut offset = 0;
     while offset < MAX_STACK as u64 {

@@ -28,7 +28,7 @@ const SYNC: u64 = 0x53_0000_0004;
 const FIVE_BYTES: u64 = 0xff_ffff_ffff;
 /// `ReadyForQuery` without its last byte.
 const READY_FOR_QUERY: u64 = 0x5a_0000_0005;
-/// What the server sends unasked, after it was ready, is smaller than this.
+/// What the server sends unasked, after it was ready, is seldom as long as this.
 const MORE_THAN_NOTICES: u32 = 1024;
 /// `BackendKeyData` with a key of four bytes: type, length, PID, key.
 const KEY_DATA_LEN: u32 = 12;
@@ -146,6 +146,7 @@ fn expect_answers(connection: &mut Connection, payload: &Payload, head: &Head) {
 pub(crate) fn passes_over(connection: &mut Connection, unread: impl FnOnce() -> u32) -> bool {
     let is_plain = connection.phase == phase::READY
         && connection.receiving == LOST
+        && connection.expected <= 1
         && connection.answered == connection.requests;
     if !is_plain || unread() < MORE_THAN_NOTICES {
         return false;

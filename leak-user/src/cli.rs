@@ -290,7 +290,8 @@ pub struct Resources {
     /// Connections whose latest request's stack is kept.
     ///
     /// Each takes 16 KiB of kernel memory from its first request to its end. Where the program's stacks are
-    /// longer it takes 32 KiB, and half as many can be kept; of the others the innermost 15 KiB are.
+    /// longer it takes 32 KiB, and half as many can be kept; of the others the innermost 15 KiB are. At most
+    /// that is 32 KiB for each of N; where memory is limited, as in a container, it counts.
     #[arg(long, value_name = "N", default_value_t = 16_384, env = "PGSOCKTRACE_STACK_SLOTS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub stack_slots: u32,

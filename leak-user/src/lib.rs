@@ -15,8 +15,8 @@
 //! ```
 //!
 //! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
-//!    accepts, and reads what they say: rare events through a ring buffer, counters and latest stacks
-//!    of each connection in arrays that both sides map.
+//!    accepts, and reads what they say: rare events through a ring buffer, counters
+//!    of each connection in an array that both sides map, and its latest stack in a map.
 //! 2. [`decode`] turns bytes into [`event::Event`]s, trusting none of them.
 //! 3. [`table`] applies events. It is bounded and never forgets a silent connection.
 //! 4. [`inventory`] lists, each interval, what exists according to the kernel and to procfs: the table

@@ -40,6 +40,7 @@ fn opened(ctx: &BtfTracePointContext, sock: Sock) {
     let opener = caller();
     let tcp_state = TCP_SYN_SENT as u32;
     let birth = Birth { opener: &opener, now: now(), flags: 0, tcp_state, phase: phase::NEW };
+    connection::forget_requests(sock);
     let Some(slot) = connection::create(sock, &birth) else { return };
     emit::opened(slot.connection);
     debug!(ctx, "opened {} by process {}", slot.connection.cookie, opener.tgid);

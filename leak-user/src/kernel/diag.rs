@@ -9,13 +9,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DecodeError, Emitable as _, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, Parseable as _,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::constants::{
+    AF_INET, AF_INET6, INET_DIAG_INFO, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY,
+};
 use netlink_packet_sock_diag::inet::{
-    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
+    ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
@@ -174,22 +176,33 @@ impl Dump {
     fn read(&mut self, mut datagram: &[u8]) -> Result<(), DiagError> {
         let malformed = |error: String| DiagError::Malformed(error);
         while !datagram.is_empty() && !self.done {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
-                .map_err(|error| malformed(error.to_string()))?;
-            self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    self.sockets.extend(DiagSocket::new(&response));
-                }
-                NetlinkPayload::Done(end) if end.code < 0 => return Err(refusal(end.code)),
-                NetlinkPayload::Done(_) => self.done = true,
-                NetlinkPayload::Error(error) => return Err(refusal(error.raw_code())),
-                NetlinkPayload::Noop => {}
-                _ => return Err(malformed("an unexpected message".to_owned())),
+            let unreadable = |error: DecodeError| malformed(error.to_string());
+            let message = NetlinkBuffer::new_checked(datagram).map_err(unreadable)?;
+            self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            if message.message_type() == SOCK_DIAG_BY_FAMILY {
+                let socket = DiagSocket::read(message.payload()).map_err(unreadable)?;
+                self.sockets.extend(socket);
+            } else {
+                self.conclude(datagram)?;
             }
-            // `deserialize` has checked the length; messages are padded to four bytes.
-            let length = message.header.length.next_multiple_of(4) as usize;
+            // The length was checked; messages are padded to four bytes.
+            let length = message.length().next_multiple_of(4) as usize;
             datagram = datagram.get(length..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Reads a message that is about no socket.
+    fn conclude(&mut self, datagram: &[u8]) -> Result<(), DiagError> {
+        let malformed = |error: String| DiagError::Malformed(error);
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
+            .map_err(|error| malformed(error.to_string()))?;
+        match message.payload {
+            NetlinkPayload::Done(end) if end.code < 0 => return Err(refusal(end.code)),
+            NetlinkPayload::Done(_) => self.done = true,
+            NetlinkPayload::Error(error) => return Err(refusal(error.raw_code())),
+            NetlinkPayload::Noop => {}
+            _ => return Err(malformed("an unexpected message".to_owned())),
         }
         Ok(())
     }
@@ -207,16 +220,25 @@ fn refusal(code: i32) -> DiagError {
 impl DiagSocket {
     /// `None` for what is no connection any more: once nobody waits for a closed one, the kernel
     /// destroys the socket and keeps a stub without `tcp_info`, which it lists as `FIN_WAIT2`.
-    fn new(response: &InetResponse) -> Option<Self> {
-        let header = &response.header;
-        let state = TcpState::from_kernel(u32::from(header.state))?;
-        let info = response.nlas.iter().find_map(|attribute| match attribute {
-            Nla::TcpInfo(bytes) => Some(bytes),
-            _ => None,
-        })?;
+    ///
+    /// Reads in place: the library copies every attribute, and for 20,000 sockets that takes as long as the
+    /// kernel's part.
+    fn read(message: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let header = InetResponseHeader::parse(message)?;
+        let attributes = message.get(header.buffer_len()..).unwrap_or_default();
+        let mut info = None;
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute?;
+            if attribute.kind() == INET_DIAG_INFO {
+                info = Some(attribute);
+            }
+        }
+        let (Some(state), Some(info)) = (TcpState::from_kernel(header.state.into()), info) else {
+            return Ok(None);
+        };
         let id = &header.socket_id;
         let end = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
-        Some(Self {
+        Ok(Some(Self {
             id: ConnectionId(u64::from_ne_bytes(id.cookie)),
             inode: u64::from(header.inode),
             endpoints: Endpoints {
@@ -225,8 +247,8 @@ impl DiagSocket {
             },
             state,
             unread_bytes: header.recv_queue.saturating_sub(u32::from(peer_closed(state))),
-            activity: Activity::new(info, state),
-        })
+            activity: Activity::new(info.value(), state),
+        }))
     }
 }
 

@@ -47,13 +47,9 @@ impl Records {
     ) -> Option<(StackHeader, Vec<u8>)> {
         let first = slot.checked_mul(self.each)?;
         (first..first.checked_add(self.each)?)
-            .filter_map(|number| self.record(number))
+            .flat_map(|number| [whole(&self.short, number), whole(&self.long, number)])
+            .flatten()
             .find(|(header, _)| header.cookie == id.0 && header.request == request)
-    }
-
-    /// A number's record, which is in one of the maps.
-    fn record(&self, number: u32) -> Option<(StackHeader, Vec<u8>)> {
-        whole(&self.short, number).or_else(|| whole(&self.long, number))
     }
 }
 
@@ -64,8 +60,9 @@ where
 {
     for _ in 0..ATTEMPTS {
         let before = records.get(&number, 0).ok()?.0;
-        let after = records.get(&number, 0).ok()?.0.header.sequence;
-        if before.header.sequence % 2 == 0 && before.header.sequence == after {
+        let after = records.get(&number, 0).ok()?.0.header;
+        let version = |header: &StackHeader| (header.sequence, header.cookie, header.request);
+        if before.header.sequence % 2 == 0 && version(&before.header) == version(&after) {
             let len = (before.header.len as usize).min(N);
             return Some((before.header, before.bytes.get(..len)?.to_vec()));
         }

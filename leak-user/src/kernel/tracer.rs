@@ -72,7 +72,7 @@ pub struct Counters {
     pub stacks_copied: u64,
     /// Stacks not copied because the budget was used up.
     pub stacks_over_budget: u64,
-    /// Stacks not copied because the connection has no slot in the flight recorder.
+    /// Stacks not copied because the flight recorder was full, or there was no memory for more of it.
     pub stacks_no_slot: u64,
     /// Stacks of which nothing could be read.
     pub stacks_unreadable: u64,

@@ -76,7 +76,7 @@ pub struct StackCopies {
     pub recorded: u64,
     /// Left out because the second's budget was spent.
     pub over_budget: u64,
-    /// Left out because the connection has no slot in the flight recorder.
+    /// Left out because the flight recorder was full, or there was no memory for more of it.
     pub no_slot: u64,
     /// Not readable.
     pub unreadable: u64,

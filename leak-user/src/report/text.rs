@@ -200,7 +200,7 @@ fn write_copies(out: &mut impl io::Write, paint: Paint, copies: &StackCopies) ->
     let Some(share) = copies.share().filter(|share| *share < 1.0) else { return Ok(()) };
     let reasons = [
         (over_budget, "over the budget (--stack-budget)"),
-        (no_slot, "without a slot (--stack-slots)"),
+        (no_slot, "without room (--stack-slots, or memory)"),
         (unreadable, "unreadable"),
     ];
     let reasons = reasons.iter().filter(|(count, _)| *count > 0);

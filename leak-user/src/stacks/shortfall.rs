@@ -36,11 +36,12 @@ pub enum Shortfall {
     TooManyWaiting,
     /// The trace ended before it was resolved.
     NotInTime,
-    /// It was not copied: the budget for copying was spent.
+    /// It was not copied at `connect()`: the budget for copying was spent.
     OverBudget,
     /// It was not copied: the process's stack could not be read.
     UnreadableStack,
-    /// It was not recorded: two threads used the connection at once, or it has no place for stacks.
+    /// It was not recorded: the budget for copying was spent, two threads used the connection at once, or there
+    /// was no room.
     NotRecorded,
 }
 

@@ -111,6 +111,37 @@ impl Listener {
         )
     }
 
+    /// Opens so many connections and makes requests on them in turn, so many a second for so long, each
+    /// answered. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When a connection breaks.
+    pub fn converse_in_turn(
+        &self,
+        connections: usize,
+        pace: u32,
+        duration: Duration,
+    ) -> Result<u64> {
+        let mut pairs = Vec::new();
+        for _ in 0..connections {
+            let (client, server) = self.connect()?;
+            exchange(&client, STARTUP, &server, WELCOME)?;
+            pairs.push((client, server));
+        }
+        let (start, mut requests) = (Instant::now(), 0);
+        while start.elapsed() < duration {
+            for (client, server) in &pairs {
+                let due = start + Duration::from_secs(requests) / pace;
+                // Sleeps last a little longer than they should; what is late is made up for.
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                exchange(client, REQUEST, server, READY)?;
+                requests += 1;
+            }
+        }
+        Ok(requests)
+    }
+
     /// Sends one request in so many pieces.
     ///
     /// # Errors
@@ -209,6 +240,19 @@ impl Listener {
     }
 }
 
+/// Sends a message and has it answered.
+fn exchange(
+    mut client: &TcpStream,
+    message: &[u8],
+    mut server: &TcpStream,
+    answer: &[u8],
+) -> io::Result<()> {
+    client.write_all(message)?;
+    server.read_exact(&mut vec![0; message.len()])?;
+    server.write_all(answer)?;
+    client.read_exact(&mut vec![0; answer.len()])
+}
+
 /// Reads so many requests, and says after each that the server is ready.
 fn answer(mut server: &TcpStream, requests: u64) -> io::Result<()> {
     for _ in 0..requests {
@@ -285,6 +329,7 @@ mod tests {
         assert!(server.time(3).unwrap() > Duration::ZERO);
         assert_eq!(server.send_many(3).unwrap(), 3);
         assert_eq!(server.receive_many(3).unwrap(), 3);
+        assert!(server.converse_in_turn(2, 1000, Duration::from_millis(10)).unwrap() >= 2);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What tracing costs; writes `docs/performance.md`.
 
+mod busy;
+mod collector;
 mod crowd;
 mod events;
 mod figure;
 mod growth;
 mod instructions;
-
 mod peers;
 mod storms;
 mod throughput;
@@ -63,7 +64,7 @@ const PARTS: [(&str, Part); 6] = [
     ("events", |bench| Ok(vec![events::measure(bench)?])),
     ("machine", instructions::measure),
     ("throughput", |bench| Ok(vec![throughput::measure(bench)?])),
-    ("collector", |bench| Ok(vec![crowd::measure(bench)?])),
+    ("collector", |bench| Ok(vec![collector::measure(bench)?])),
     ("storms", |bench| Ok(vec![storms::measure(bench)?])),
     ("growth", |bench| Ok(vec![growth::measure(bench)?])),
 ];

@@ -1,5 +1,5 @@
 /* Opens COUNT connections to PORT, says so, and holds them until its input ends. Of every BACKLOG
-   connections, counted from FIRST on, each goes to a loopback address of its own. */
+   connections, counted from FIRST on, each goes to a loopback address of its own. With TALK each sends a startup message. */
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -10,9 +10,11 @@
 
 int main(int argc, char **argv)
 {
-	if (argc != 5)
+	if (argc != 6)
 		return 2;
 	int port = atoi(argv[1]), first = atoi(argv[2]), count = atoi(argv[3]), backlog = atoi(argv[4]);
+	int talk = atoi(argv[5]);
+	static const char startup[] = "\0\0\0\x11\0\3\0\0user\0u\0\0";
 	struct rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -23,6 +25,10 @@ int main(int argc, char **argv)
 		int connection = socket(AF_INET, SOCK_STREAM, 0);
 		if (connect(connection, (struct sockaddr *)&server, sizeof server) != 0) {
 			perror("connect");
+			return 1;
+		}
+		if (talk && write(connection, startup, 17) != 17) {
+			perror("write");
 			return 1;
 		}
 	}

@@ -76,7 +76,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
 }
 
 /// Ends a trace and reads its report.
-fn report(mut traced: Traced) -> Result<Value> {
+pub(super) fn report(mut traced: Traced) -> Result<Value> {
     traced.tracer.dismiss();
     let stdout = traced.tracer.child().stdout.take().context("The tracer has no output.")?;
     let report = serde_json::from_reader(stdout)?;
@@ -84,7 +84,7 @@ fn report(mut traced: Traced) -> Result<Value> {
     Ok(report)
 }
 
-fn number(report: &Value, pointer: &str) -> Result<f64> {
+pub(super) fn number(report: &Value, pointer: &str) -> Result<f64> {
     let number = report.pointer(pointer).and_then(Value::as_f64);
     number.with_context(|| format!("The report has no {pointer}."))
 }
