@@ -43,7 +43,8 @@ fn in_map<const N: usize, const M: usize>(
         None => {
             let empty = EMPTY_RECORD.get_ptr(0)?.cast::<StackRecord<N>>();
             // SAFETY: a short record is the beginning of a long one, and nobody writes to the empty one.
-            if map.insert(number, unsafe { &*empty }, u64::from(BPF_NOEXIST)).is_ok() {
+            let empty = unsafe { &*empty };
+            if map.insert(number, empty, u64::from(BPF_NOEXIST)).is_ok() {
                 let _ = other.remove(number);
             }
             // Another thread's request may have been first.
