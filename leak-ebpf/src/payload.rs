@@ -68,7 +68,10 @@ impl Head {
 }
 
 /// Copies up to `N` of the `len` bytes at a user address and says how many.
-#[inline(always)]
+///
+/// A function of its own, with registers enough: before Linux 6.9 the verifier forgets what a comparison said of a
+/// value that was put aside.
+#[inline(never)]
 pub(crate) fn copy<const N: usize>(address: u64, len: u64, to: &mut [u8; N]) -> u32 {
     let len = len.min(N as u64) as u32;
     // SAFETY: the length is at most the array's; the helper checks the user's address.

@@ -176,8 +176,7 @@ fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, is_deep: bool
 
 /// Copies all or nothing, in one go.
 ///
-/// A function of its own, as is the next, with registers enough, and without what the compiler knows of its
-/// caller: before Linux 6.9 the verifier forgets what a comparison said of a value that was put aside.
+/// A function of its own, as is the next, for the reason of [`crate::payload::copy`].
 #[inline(never)]
 fn copy_whole(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let len = wanted.min(capacity) as u32;

@@ -37,6 +37,9 @@ use crate::{
 /// Where the tables go.
 const DOCUMENT: &str = "docs/performance.md";
 
+/// What stands at the page's end: of the targets that are missed, what was tried and what the limit is.
+const LIMITS: &str = include_str!("cost/limits.md");
+
 /// How long the tracer may take to attach.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -109,6 +112,7 @@ fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
     for section in sections {
         let _ = write!(page, "\n{}", section.markdown());
     }
+    page.push_str(LIMITS);
     let document = workspace.join(DOCUMENT);
     fs::write(&document, page).context("Cannot write the page")?;
     let data = target_directory(workspace).join("performance.json");
