@@ -17,7 +17,7 @@ use crate::{
 /// What a measurement is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// What tracing costs, in all parts or some; writes `docs/performance.md` if it is all.
+    /// What tracing costs, in all parts or some; writes `docs/performance.md`.
     Cost(Vec<usize>),
     /// How many stacks are complete and right; writes `docs/stacks.md`.
     Stacks,

@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use self::figure::Section;
 use crate::{
@@ -80,7 +80,7 @@ pub(super) fn chosen(names: &[String]) -> Option<Vec<usize>> {
     names.iter().map(|name| PARTS.iter().position(|(part, _)| part == name)).collect()
 }
 
-/// Measures the parts, prints them, and writes the page if it is all of them.
+/// Measures the parts, prints them, and keeps what came out.
 pub(super) fn run(workspace: &Path, parts: &[usize]) -> Result<()> {
     let bench = Bench {
         workspace: workspace.to_owned(),
@@ -88,38 +88,54 @@ pub(super) fn run(workspace: &Path, parts: &[usize]) -> Result<()> {
         postgres: Postgres::start()?,
     };
     process::output(bench.postgres.client("pgbench").args(["-i", "-q", "-s", "10"]))?;
-    let mut sections = Vec::new();
-    for (_, measure) in parts.iter().filter_map(|part| PARTS.get(*part)) {
-        for section in measure(&bench)? {
-            println!("{}", section.markdown());
-            sections.push(section);
-        }
-        // After each part: all of them take three quarters of an hour.
-        if parts.len() == PARTS.len() {
-            write(workspace, &sections)?;
-        }
+    for (name, measure) in parts.iter().filter_map(|part| PARTS.get(*part)) {
+        let sections = measure(&bench)?;
+        let page: Vec<String> = sections.iter().map(Section::markdown).collect();
+        let page = page.join("\n");
+        println!("{page}");
+        keep(workspace, name, &page, &sections)?;
     }
     Ok(())
 }
 
-/// Writes the page, and the same as JSON beside what was built.
-fn write(workspace: &Path, sections: &[Section]) -> Result<()> {
-    let now = Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let machine = machine()?;
-    let mut page = format!(
-        "# What tracing costs\n\nMeasured on {now} by `cargo xtask bench`, on {machine}. The machine is shared and \
-         noisy: compare what stands in one row. Medians, with bounds in brackets.\n"
-    );
-    for section in sections {
-        let _ = write!(page, "\n{}", section.markdown());
-    }
-    page.push_str(LIMITS);
-    let document = workspace.join(DOCUMENT);
-    fs::write(&document, page).context("Cannot write the page")?;
+/// Keeps a part's figures as JSON beside what was built, and once there are some of every part, writes the page:
+/// one part can be measured again without the others, which take three quarters of an hour.
+fn keep(workspace: &Path, part: &str, page: &str, sections: &[Section]) -> Result<()> {
     let data = target_directory(workspace).join("performance.json");
-    let whole = json!({ "measured": now, "machine": machine, "sections": sections });
-    fs::write(&data, format!("{whole:#}\n")).context("Cannot write the figures")?;
-    println!("Written to {} and {}.", document.display(), data.display());
+    let mut all: Map<String, Value> = match fs::read(&data) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is damaged: remove it.", data.display()))?,
+        Err(_) => Map::new(),
+    };
+    let measured = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let machine = machine()?;
+    let figures =
+        json!({ "measured": measured, "machine": machine, "page": page, "sections": sections });
+    all.insert(part.to_owned(), figures);
+    fs::write(&data, format!("{:#}\n", Value::Object(all.clone())))
+        .context("Cannot write the figures")?;
+    println!("Written to {}.", data.display());
+    let text = |name: &str, field: &str| all.get(name)?.get(field)?.as_str();
+    let mut pages = String::new();
+    let mut places = Vec::new();
+    for (name, _) in PARTS {
+        let (Some(page), Some(measured), Some(machine)) =
+            (text(name, "page"), text(name, "measured"), text(name, "machine"))
+        else {
+            return Ok(());
+        };
+        let _ = write!(pages, "\n{page}");
+        places.push(format!("on {measured}, on {machine}"));
+    }
+    places.dedup();
+    let document = workspace.join(DOCUMENT);
+    let places = places.join("; ");
+    let whole = format!(
+        "# What tracing costs\n\nMeasured by `cargo xtask bench` {places}. The machine is shared and noisy: \
+         compare what stands in one row. Medians, with bounds in brackets.\n{pages}{LIMITS}"
+    );
+    fs::write(&document, whole).context("Cannot write the page")?;
+    println!("Written to {}.", document.display());
     Ok(())
 }
 

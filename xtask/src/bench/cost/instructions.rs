@@ -60,7 +60,7 @@ fn sections(release: &str, figures: &[Figures]) -> Result<Vec<Section>> {
                  count: in an emulated machine with Linux {release} and one processor, where a nanosecond is an \
                  instruction. All tools are measured in one boot; `cargo xtask bench machine` does it again. Nothing \
                  where a tool has no program for an event. pgsocktrace records every stack, which its budget \
-                 (`--stack-budget`) would not let it. \"bpftrace\" has the same script as above; \"bpftrace on kprobes\" \
+                 (`--stack-budget`) would not let it. \"bpftrace\" has the same script as in “Per event”; \"bpftrace on kprobes\" \
                  keeps what is open, how often it was used and from where, until it is closed. tcptop and tcptracer \
                  use kprobes too, and cannot choose a port.{missing}"
             ),
