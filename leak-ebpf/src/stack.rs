@@ -76,7 +76,7 @@ fn budget(now: u64) -> Option<&'static mut Budget> {
 /// A process often connects before the collector has seen it. It is likely to run the same Python as another
 /// one; whether it does is found out later.
 #[inline(always)]
-pub(crate) fn profile(tgid: u32, connects: bool) -> Option<&'static StackProfile> {
+fn profile(tgid: u32, connects: bool) -> Option<&'static StackProfile> {
     let mut profile = PROFILES.get_ptr(tgid);
     if profile.is_none() && connects {
         profile = PROFILES.get_ptr(ANY_PROCESS);
