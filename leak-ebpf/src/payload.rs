@@ -229,12 +229,12 @@ impl Payload {
         if self.buffers == 0 {
             return append(before, Buffer { base: self.address, len: self.len });
         }
-        self.tail_of_several(before)
+        tail_of_several(self, before)
     }
 
     /// The same where the bytes lie in several buffers.
-    #[inline(never)]
-    fn tail_of_several(&self, before: u64) -> u64 {
+    #[inline(always)]
+    fn several(&self, before: u64) -> u64 {
         let mut tail = before;
         let mut left = self.len;
         let buffers = forget(self.buffers, self.address);
@@ -264,6 +264,14 @@ impl Payload {
         // SAFETY: the helper checks the user's address.
         unsafe { bpf_probe_read_user(address as *const T) }.ok()
     }
+}
+
+/// [`Payload::several`] as a global function, for the reason of [`crate::python::walk_python`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tail_of_several(payload: *const Payload, before: u64) -> u64 {
+    // SAFETY: callers pass a reference; the verifier has it checked for null all the same.
+    unsafe { payload.as_ref() }.map_or(0, |payload| payload.several(before))
 }
 
 /// Returns `value`, of which the verifier then knows as little as of `unknown`: otherwise it would

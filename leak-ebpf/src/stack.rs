@@ -140,7 +140,7 @@ fn copy(place: Place<'_>, profile: Option<&StackProfile>, caller: &Caller, began
     if let Some(profile) = profile {
         goroutines |= profile.goroutines != 0;
         if profile.python.present != 0 {
-            python::walk(&profile.python, task.thread_register(), header);
+            python::walk_python(&raw const profile.python, task.thread_register(), header);
         }
     }
     header.wanted = wanted(profile).min(capacity);

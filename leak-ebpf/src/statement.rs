@@ -17,25 +17,27 @@ const WORD: usize = 16;
 /// Where a search stands: before the word, or at it.
 mod at {
     /// Nowhere: nothing is searched for.
-    pub(super) const NOTHING: u32 = 0;
+    pub(super) const NOTHING: u8 = 0;
     /// In the name of a prepared statement, which ends in a NUL.
-    pub(super) const NAME: u32 = 1;
+    pub(super) const NAME: u8 = 1;
     /// Between tokens.
-    pub(super) const GAP: u32 = 2;
+    pub(super) const GAP: u8 = 2;
     /// After the first character of `--`.
-    pub(super) const DASH: u32 = 3;
+    pub(super) const DASH: u8 = 3;
     /// After the first character of `/*`.
-    pub(super) const SLASH: u32 = 4;
+    pub(super) const SLASH: u8 = 4;
     /// In a comment to the end of the line.
-    pub(super) const LINE: u32 = 5;
+    pub(super) const LINE: u8 = 5;
     /// In a comment to `*/`.
-    pub(super) const BLOCK: u32 = 6;
+    pub(super) const BLOCK: u8 = 6;
     /// After a star in it.
-    pub(super) const STAR: u32 = 7;
+    pub(super) const STAR: u8 = 7;
     /// Past the first character of something else.
-    pub(super) const OVER: u32 = 8;
-    /// At the word; its place is in the upper half.
-    pub(super) const WORD: u32 = 9;
+    pub(super) const OVER: u8 = 8;
+    /// At the word; in a connection its place is in the upper half.
+    pub(super) const WORD: u8 = 9;
+    /// More than there are, so that a mask keeps one within them.
+    pub(super) const COUNT: usize = 16;
 }
 
 /// Glances at the statement with which a request begins, a simple query or one to be prepared, and
@@ -52,24 +54,24 @@ pub(crate) fn glance(connection: &mut Connection, head: &Head) {
     let first = if is_parse { head.bytes[TEXT as usize + 1] } else { head.bytes[TEXT as usize] };
     let is_named = is_parse && head.bytes[TEXT as usize] != 0;
     if is_named || !first.is_ascii_alphabetic() {
-        connection.search = if is_parse { at::NAME } else { at::GAP };
+        connection.search = u32::from(if is_parse { at::NAME } else { at::GAP });
     } else if matches!(first | 0x20, b'l' | b'u' | b'd') {
-        connection.search = at::WORD | u32::from(is_parse) << 16;
+        connection.search = u32::from(at::WORD) | u32::from(is_parse) << 16;
     }
 }
 
 /// Whether there is anything to look at.
 #[inline(always)]
 pub(crate) fn is_to_be_noticed(connection: &Connection) -> bool {
-    connection.search != at::NOTHING
+    connection.search != u32::from(at::NOTHING)
 }
 
 /// Looks at the first word of a request's statement.
 #[inline(always)]
 pub(crate) fn notice(connection: &mut Connection, payload: &Payload) {
     let Buffer { base, len } = payload.first();
-    let place = search(connection, base, len);
-    connection.search = at::NOTHING;
+    let place = search_statement(connection.search, base, len);
+    connection.search = u32::from(at::NOTHING);
     let mut word = [0u8; WORD];
     payload::copy(base.wrapping_add(place), len.saturating_sub(place), &mut word);
     if begins(&word, b"LISTEN") && !word[6].is_ascii_alphanumeric() {
@@ -79,47 +81,62 @@ pub(crate) fn notice(connection: &mut Connection, payload: &Payload) {
     }
 }
 
-/// Where the first word begins; where nothing is, when it is not within sight.
+/// Where the first word begins, from where [`glance`] has left the search; where nothing is, when the word is not
+/// within sight.
 ///
-/// The state is in a map, for the verifier's sake: it would follow every state that it knows of.
+/// A global function, for the reason of [`crate::python::walk_python`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn search(connection: &mut Connection, base: u64, len: u64) -> u64 {
-    let state = &raw mut connection.search;
-    // SAFETY: the pointer comes from a reference.
-    let mut found = unsafe { state.read_volatile() };
-    if found & 0xffff != at::WORD {
-        let mut window = [0u8; WINDOW];
-        payload::copy(base.wrapping_add(TEXT), len.saturating_sub(TEXT), &mut window);
-        let mut index = 0;
-        while index < WINDOW {
-            // SAFETY: as above.
-            unsafe { state.write_volatile(next(found, window[index], index as u32)) };
-            // SAFETY: as above.
-            found = unsafe { state.read_volatile() };
-            index += 1;
-        }
+extern "C" fn search_statement(found: u32, base: u64, len: u64) -> u64 {
+    let mut state = found as u8;
+    if state == at::WORD {
+        return TEXT + u64::from(found >> 16);
     }
-    if found & 0xffff == at::WORD { TEXT + u64::from(found >> 16) } else { len }
+    let mut window = [0u8; WINDOW];
+    payload::copy(base.wrapping_add(TEXT), len.saturating_sub(TEXT), &mut window);
+    let mut place = TEXT;
+    let mut index = 0;
+    while index < WINDOW {
+        state = NEXT[usize::from(state) % at::COUNT][usize::from(window[index])];
+        // Counts what is neither over nor the word.
+        place += 1 - u64::from(state / at::OVER % 2);
+        index += 1;
+    }
+    if state == at::WORD { place } else { len }
 }
 
-#[inline(always)]
-fn next(state: u32, byte: u8, index: u32) -> u32 {
-    match state {
-        at::NAME => at::NAME + u32::from(byte == 0),
-        at::GAP => match byte {
-            b' ' | b'\t' | b'\n' | b'\r' | b';' => at::GAP,
-            b'-' => at::DASH,
-            b'/' => at::SLASH,
-            _ if byte.is_ascii_alphabetic() => at::WORD | index << 16,
-            _ => at::OVER,
-        },
-        at::DASH if byte == b'-' => at::LINE,
-        at::LINE if byte == b'\n' => at::GAP,
-        at::LINE => at::LINE,
-        at::SLASH if byte == b'*' => at::BLOCK,
-        at::STAR if byte == b'/' => at::GAP,
-        at::BLOCK | at::STAR => at::BLOCK + u32::from(byte == b'*'),
-        found if found & 0xffff == at::WORD => found,
+/// Where a search stands next, by where it stands and the byte that comes. A table, for the verifier's sake: it
+/// would follow each branch at each byte.
+static NEXT: [[u8; 256]; at::COUNT] = {
+    let mut table = [[0; 256]; at::COUNT];
+    let mut state = 0;
+    while state < table.len() {
+        let mut byte = 0;
+        while byte < table[state].len() {
+            table[state][byte] = next(state as u8, byte as u8);
+            byte += 1;
+        }
+        state += 1;
+    }
+    table
+};
+
+const fn next(state: u8, byte: u8) -> u8 {
+    match (state, byte) {
+        (at::NAME, 0) => at::GAP,
+        (at::NAME, _) => at::NAME,
+        (at::GAP, b' ' | b'\t' | b'\n' | b'\r' | b';') => at::GAP,
+        (at::GAP, b'-') => at::DASH,
+        (at::GAP, b'/') => at::SLASH,
+        (at::GAP, b'A'..=b'Z' | b'a'..=b'z') => at::WORD,
+        (at::DASH, b'-') => at::LINE,
+        (at::LINE, b'\n') => at::GAP,
+        (at::LINE, _) => at::LINE,
+        (at::SLASH, b'*') => at::BLOCK,
+        (at::STAR, b'/') => at::GAP,
+        (at::BLOCK | at::STAR, b'*') => at::STAR,
+        (at::BLOCK | at::STAR, _) => at::BLOCK,
+        (at::WORD, _) => at::WORD,
         _ => at::OVER,
     }
 }
