@@ -47,6 +47,20 @@ pub(crate) fn is_legible(connection: &Connection) -> bool {
     !matches!(connection.phase, phase::ENCRYPTED | phase::FOREIGN)
 }
 
+/// Takes note that `len` bytes were sent, if all of them belong to a message that began earlier: there is nothing
+/// in them to look at.
+#[inline(always)]
+pub(crate) fn goes_on(connection: &mut Connection, len: u64) -> bool {
+    let is_within = connection.phase == phase::READY
+        && connection.wire == state::BUSY
+        && connection.sending != LOST
+        && connection.sending >= len;
+    if is_within {
+        connection.sending -= len;
+    }
+    is_within
+}
+
 /// The process has sent something.
 #[inline(always)]
 pub(crate) fn sent(index: u32, connection: &mut Connection, payload: &Payload) {

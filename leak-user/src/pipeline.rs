@@ -32,7 +32,7 @@ use outlets::Outlets;
 use targets::Targets;
 
 /// How often it is looked whether the traced processes still live.
-const LIVENESS: Duration = Duration::from_millis(250);
+const LIVENESS: Duration = Duration::from_millis(500);
 /// How long after events it is looked for more: the kernel programs wake us only after a pause.
 const LINGER: Duration = Duration::from_nanos(LINGER_NS);
 /// How long a judgement waits for stacks that are still being resolved.

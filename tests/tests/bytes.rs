@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         test("many_results_in_one_answer", many_results_in_one_answer),
         test("many_arrivals_in_one_call", many_arrivals_in_one_call),
         test("pipelined_requests", pipelined_requests),
+        test("request_in_parts", request_in_parts),
         test("listening_in_every_form", listening_in_every_form),
         test("refused_by_the_server", refused_by_the_server),
         test("cancelling_is_no_startup", cancelling_is_no_startup),
@@ -237,6 +238,20 @@ fn pipelined_requests(suite: &Suite) -> Result<()> {
     client.ok("ask SELECT pg_sleep(60)")?;
     let reply = client.ok("answer")?;
     check(&trace.stop()?, &reply, id, &["busy", "unknown"])
+}
+
+/// What a request's later parts begin with is nothing that was asked for.
+fn request_in_parts(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    let id = session(suite, &mut client)?;
+    // The second part looks like a message of its own: type, length, statement.
+    let reply = client.ok("query-in-parts 16 SELECT 'abcQ1234LISTEN news'; BEGIN")?;
+
+    let report = trace.stop()?;
+    check(&report, &reply, id, &["in_transaction"])?;
+    assert!(!report.connection(id)?.wire.listens, "it has listened to nothing");
+    Ok(())
 }
 
 fn listening_in_every_form(suite: &Suite) -> Result<()> {

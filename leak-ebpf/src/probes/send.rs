@@ -58,7 +58,7 @@ fn sent(sock: Sock, result: i32) {
     let now = connection::moment(connection);
     connection.bytes_sent += result as u64;
     connection.last_send_ns = now;
-    if wire::is_legible(connection) {
+    if wire::is_legible(connection) && !wire::goes_on(connection, result as u64) {
         wire::sent(index, connection, &Payload::of_current_call(sock, result as u64));
     }
     if statement::is_to_be_noticed(connection) {

@@ -37,7 +37,7 @@ struct Window {
 }
 
 impl Sampler {
-    /// Opens or closes a window when it is time. To be called several times a second.
+    /// Opens or closes a window when it is time. To be called about twice a second.
     pub(super) fn turn(&mut self, ebpf: &Ebpf, now: Timestamp) {
         if self.window.as_ref().is_some_and(|window| now.since(window.began) >= WINDOW) {
             self.sample = self.sample(ebpf, now);

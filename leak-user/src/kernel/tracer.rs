@@ -277,8 +277,8 @@ impl Tracer {
         statistics::program_runs(&self.ebpf)
     }
 
-    /// Has the kernel count what the programs cost, for a moment now and then. To be called several
-    /// times a second.
+    /// Has the kernel count what the programs cost, for a moment now and then. To be called about
+    /// twice a second.
     pub fn sample_cost(&mut self, now: Timestamp) {
         self.sampler.turn(&self.ebpf, now);
     }

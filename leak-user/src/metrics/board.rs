@@ -8,7 +8,7 @@ use super::pages::Pages;
 use crate::clock;
 use crate::event::Timestamp;
 
-/// The event loop turns several times a second; it is given up when it has not for this long, however
+/// The event loop turns twice a second; it is given up when it has not for this long, however
 /// short its interval.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 

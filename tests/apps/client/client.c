@@ -193,6 +193,14 @@ static void do_query(char *rest)
     done(wire_message(&current, 'Q', rest) < 0 ? -1 : wire_answer(&current), "query");
 }
 
+static void do_query_in_parts(char *rest)
+{
+    char *sql = NULL;
+    size_t part = (size_t)strtoul(rest, &sql, 10);
+    int bad = part == 0 || *sql++ != ' ' || wire_message_in_parts(&current, 'Q', sql, part) < 0;
+    done(bad ? -1 : wire_answer(&current), "query-in-parts");
+}
+
 /* Makes a query that many calls deep; each call's frame takes more than 64 bytes. */
 static __attribute__((noinline)) int query_at_depth(int depth)
 {
@@ -282,6 +290,7 @@ static const struct {
     {"startup", do_startup},         /* startup message and its answer */
     {"greet", do_greet},             /* startup message only */
     {"query", do_query},             /* SQL and its answer */
+    {"query-in-parts", do_query_in_parts}, /* BYTES sent at once, SQL, and its answer */
     {"deep", do_deep},               /* CALLS: a query at that depth */
     {"ask", do_ask},                 /* SQL only */
     {"prepare", do_prepare},         /* NAME SQL: Parse and Sync, and the answer; - is no name */

@@ -41,6 +41,11 @@ int wire_startup(struct wire *wire, const char *user, const char *database,
 
 int wire_message(struct wire *wire, char type, const char *text)
 {
+    return wire_message_in_parts(wire, type, text, SIZE_MAX);
+}
+
+int wire_message_in_parts(struct wire *wire, char type, const char *text, size_t part)
+{
     char message[2048];
     size_t length = strlen(text) + 1;
     if (length + 5 > sizeof message) {
@@ -51,7 +56,14 @@ int wire_message(struct wire *wire, char type, const char *text)
     message[0] = type;
     memcpy(message + 1, &number, sizeof number);
     memcpy(message + 5, text, length);
-    return wire_raw(wire, message, length + 5);
+    for (size_t sent = 0; sent < length + 5; sent += part) {
+        size_t left = length + 5 - sent;
+        if (left <= part)
+            return wire_raw(wire, message + sent, left);
+        if (wire_raw(wire, message + sent, part) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 int wire_prepare(struct wire *wire, const char *name, const char *sql)

@@ -23,6 +23,8 @@ int wire_startup(struct wire *wire, const char *user, const char *database,
                  const char *application);
 /* Sends one message of `type` with a NUL-terminated text. */
 int wire_message(struct wire *wire, char type, const char *text);
+/* The same, so many bytes at a time. */
+int wire_message_in_parts(struct wire *wire, char type, const char *text, size_t part);
 /* Parse of a statement, then Sync; the name - stands for none. */
 int wire_prepare(struct wire *wire, const char *name, const char *sql);
 /* Bind of a named statement without parameters, Execute and Sync. */

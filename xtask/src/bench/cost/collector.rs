@@ -154,7 +154,7 @@ fn milliseconds(text: &str) -> Option<f64> {
 }
 
 /// CPU time of all threads of a process.
-fn cpu_time(pid: u32) -> Result<Duration> {
+pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     let mut sum = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // The first number of schedstat, in nanoseconds. A thread may have ended.

@@ -1,26 +1,47 @@
-//! What clients notice: pgbench traced and untraced, in turns.
+//! What clients notice: pgbench at work, while the tracer comes and goes.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ::tests::cost::Peer;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Bench,
+    Bench, Traced,
+    collector::cpu_time,
     figure::{Row, Section, Spread},
     peers,
+    storms::{number, report},
 };
-use crate::process::{self, Guarded};
+use crate::process::{Guarded, pause};
 
-/// Pairs of runs, watched and not.
-const PAIRS: usize = 20;
+/// How long each load lasts.
+const RUN: Duration = Duration::from_secs(90);
 
-/// How long one run lasts, in the seconds that pgbench wants.
-const SECONDS: u32 = 2;
+/// What is left at its end: a turn begins only when it ends before.
+const END: Duration = Duration::from_secs(8);
 
-/// One transaction in so many is logged with its latency.
-const SAMPLING: &str = "0.2";
+/// How long clients are looked at, watched or not.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// After it has attached the tracer is left alone for so long: what it does but once, as reading the clients'
+/// symbols, is not to be counted, nor the second of thirty in which the kernel counts what its programs cost.
+const SETTLING: Duration = Duration::from_millis(1800);
+
+/// How long clients are left alone when nobody watches them any more, or they have just begun.
+const CALMING: Duration = Duration::from_millis(300);
+
+/// How long pgbench may take to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Fewer turns say nothing.
+const FEWEST: usize = 10;
 
 /// What pgbench is told to do.
 #[derive(Clone, Copy, Debug)]
@@ -46,27 +67,71 @@ impl Load {
     }
 }
 
-/// What came of one run.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// Transactions a second.
-    rate: f64,
-    /// 99th percentile of the latency, in microseconds.
-    p99: f64,
+/// A stretch of time, in microseconds since 1970, and the latencies of what was done in it.
+#[derive(Debug, Default)]
+struct Window {
+    begin: u64,
+    end: u64,
+    /// In microseconds.
+    latencies: Vec<f64>,
 }
 
-/// What was lost, in per cent, in each pair.
+impl Window {
+    /// Lets it pass.
+    fn pass() -> Result<Self> {
+        let begin = now()?;
+        pause(WINDOW)?;
+        Ok(Self { begin, end: now()?, latencies: Vec::new() })
+    }
+
+    /// Transactions a second.
+    fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / (self.end - self.begin) as f64 * 1e6
+    }
+
+    /// 99th percentile of the latency, in microseconds.
+    fn p99(&mut self) -> Result<f64> {
+        ensure!(!self.latencies.is_empty(), "pgbench has done nothing for a while.");
+        let place = self.latencies.len() * 99 / 100;
+        let (_, latency, _) = self.latencies.select_nth_unstable_by(place, f64::total_cmp);
+        Ok(*latency)
+    }
+}
+
+/// What watches the clients.
+enum Watcher {
+    Tracer(Traced),
+    Peer(Guarded),
+}
+
+impl Watcher {
+    /// Lets a window pass in which it watches, ends it, and says how many cores it took, where it knows.
+    fn watch(self) -> Result<(Window, Option<f64>)> {
+        match self {
+            Self::Peer(mut peer) => {
+                let window = Window::pass()?;
+                peer.ensure_running()?;
+                Ok((window, None))
+            }
+            Self::Tracer(traced) => {
+                pause(SETTLING)?;
+                let before = cpu_time(traced.tracer.pid())?;
+                let window = Window::pass()?;
+                let collector = cpu_time(traced.tracer.pid())? - before;
+                let kernel = number(&report(traced)?, "/cost/kernel_cores")?;
+                Ok((window, Some(kernel + collector.as_secs_f64() / WINDOW.as_secs_f64())))
+            }
+        }
+    }
+}
+
+/// What was lost, in per cent, in each turn.
 #[derive(Default)]
 struct Losses {
     rate: Vec<f64>,
     p99: Vec<f64>,
-}
-
-impl Losses {
-    fn add(&mut self, without: Run, with: Run) {
-        self.rate.push((1.0 - with.rate / without.rate) * 100.0);
-        self.p99.push((with.p99 / without.p99 - 1.0) * 100.0);
-    }
+    /// Of a core, what the watcher took.
+    cores: Vec<f64>,
 }
 
 /// Measures every load with the tracer, and one with its peers.
@@ -74,99 +139,123 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let port = bench.postgres.port();
     let mut rows = Vec::new();
     for load in Load::all() {
-        let trace = || bench.trace(port, &[]).map(|traced| traced.tracer);
-        let losses = pairs(bench, load, trace)?;
-        let mut rate =
-            Row::new(format!("{}: throughput lost", load.name()), "%", Spread::of(losses.rate))
-                .at_most(1.0);
-        let mut p99 =
-            Row::new(format!("{}: p99 latency added", load.name()), "%", Spread::of(losses.p99))
-                .at_most(2.0);
+        let losses = turns(bench, load, || bench.trace(port, &[]).map(Watcher::Tracer))?;
+        let row =
+            |what: &str, of| Row::new(format!("{}: {what}", load.name()), "%", Spread::of(of));
+        let mut rate = row("throughput lost", losses.rate).at_most(1.0);
+        let mut p99 = row("p99 latency added", losses.p99).at_most(2.0);
+        let cores = row("of a core, by its own count", losses.cores);
         if (load.script, load.protocol, load.clients) == ("-S", "simple", 8) {
             for peer in Peer::ON_TRACEPOINTS {
-                let losses = pairs(bench, load, || peers::start(peer, port))?;
+                let losses = turns(bench, load, || peers::start(peer, port).map(Watcher::Peer))?;
                 rate.peers.extend(Spread::of(losses.rate).map(|spread| (peer.name(), spread)));
                 p99.peers.extend(Spread::of(losses.p99).map(|spread| (peer.name(), spread)));
             }
         }
-        rows.extend([rate, p99]);
+        rows.extend([rate, p99, cores]);
     }
     Ok(Section {
         title: "End to end",
         how: format!(
             "pgbench at scale 10 against PostgreSQL on the same machine, both over loopback, so that client, \
-             server and tracer share its {} processors: on a server that is not saturated less is noticed. \
-             {PAIRS} pairs of runs of {SECONDS} s, each watched and not in turns; median of the pairs' \
-             differences and its 95 % confidence interval. An interval that spans zero means that no difference \
-             was shown.",
-            std::thread::available_parallelism().map_or(1, usize::from)
+             server and tracer share its {} processors, and as fast as it can: a server that is not saturated \
+             notices less. Each load runs for {} s, and meanwhile the tracer comes and goes. Each {} s that it \
+             watches, from {} s after it has attached, are compared with those before it came and those after it \
+             went; median of the differences and its 95 % confidence interval. An interval that spans zero means \
+             that no difference was shown. What the tracer took by its own count is what its programs took in the \
+             kernel and what the collector did.",
+            std::thread::available_parallelism().map_or(1, usize::from),
+            RUN.as_secs(),
+            WINDOW.as_secs(),
+            SETTLING.as_secs_f64(),
         ),
         rows,
     })
 }
 
-/// Runs a load watched and not, in turns; which comes first alternates, so that drift hits both alike.
-fn pairs(bench: &Bench, load: Load, watch: impl Fn() -> Result<Guarded>) -> Result<Losses> {
-    let mut losses = Losses::default();
-    let watched = || -> Result<Run> {
-        let mut watcher = watch()?;
-        let run = run(bench, load)?;
-        watcher.ensure_running()?;
-        Ok(run)
-    };
-    for pair in 0..PAIRS {
-        let (without, with) = if pair % 2 == 0 {
-            (run(bench, load)?, watched()?)
-        } else {
-            let with = watched()?;
-            (run(bench, load)?, with)
-        };
-        losses.add(without, with);
-    }
-    Ok(losses)
-}
-
-fn run(bench: &Bench, load: Load) -> Result<Run> {
+/// Runs a load, watched and not, in turns.
+fn turns(bench: &Bench, load: Load, start: impl Fn() -> Result<Watcher>) -> Result<Losses> {
     let logs = TempDir::with_prefix("pgsocktrace-")?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     fs::set_permissions(logs.path(), open)?;
-    let prefix = logs.path().join("latencies");
+    let mut clients = run(bench, load, logs.path())?;
+    let end = now()? + micros(RUN - END);
+    pause(CALMING)?;
+    let mut windows = vec![Window::pass()?];
+    let mut losses = Losses::default();
+    while now()? < end {
+        let (window, cores) = start()?.watch()?;
+        losses.cores.extend(cores.map(|cores| cores * 100.0));
+        pause(CALMING)?;
+        windows.extend([window, Window::pass()?]);
+    }
+    clients.ensure_running()?;
+    ensure!(clients.wait(PATIENCE)?.success(), "pgbench failed.");
+    read_latencies(logs.path(), &mut windows)?;
+    let mut seen = Vec::new();
+    for window in &mut windows {
+        seen.push((window.rate(), window.p99()?));
+    }
+    for turn in seen.windows(3).step_by(2) {
+        let [before, with, after] = turn else { continue };
+        losses.rate.push((1.0 - with.0 * 2.0 / (before.0 + after.0)) * 100.0);
+        losses.p99.push((with.1 * 2.0 / (before.1 + after.1) - 1.0) * 100.0);
+    }
+    ensure!(losses.rate.len() >= FEWEST, "Only {} turns in {RUN:?}.", losses.rate.len());
+    Ok(losses)
+}
+
+/// Starts the clients. They log every transaction into `logs`.
+fn run(bench: &Bench, load: Load, logs: &Path) -> Result<Guarded> {
     let threads = load.clients.min(2).to_string();
-    let output = process::output(
+    Guarded::spawn(
         bench
             .postgres
             .client("pgbench")
             .args(["-n", load.script, "-M", load.protocol, "-c", &load.clients.to_string()])
-            .args(["-j", &threads, "-T", &SECONDS.to_string()])
-            .args(["--log", "--sampling-rate", SAMPLING])
-            .arg(format!("--log-prefix={}", prefix.display())),
-    )?;
-    let rate = transactions_per_second(&output).context("pgbench did not say how fast it was.")?;
-    Ok(Run { rate, p99: p99(logs.path())? })
+            .args(["-j", &threads, "-T", &RUN.as_secs().to_string(), "--log"])
+            .arg(format!("--log-prefix={}", logs.join("latencies").display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+        libc::SIGTERM,
+    )
 }
 
-/// The 99th percentile of the latencies that pgbench has logged, in microseconds.
-fn p99(logs: &Path) -> Result<f64> {
-    let mut latencies = Vec::new();
+/// Reads the latencies that pgbench has logged into the windows, which are in order.
+fn read_latencies(logs: &Path, windows: &mut [Window]) -> Result<()> {
     for entry in fs::read_dir(logs)? {
-        let log = fs::read_to_string(entry?.path())?;
-        latencies.extend(log.lines().filter_map(latency));
+        for line in BufReader::new(File::open(entry?.path())?).lines() {
+            let line = line?;
+            let (time, latency) = transaction(&line)
+                .with_context(|| format!("pgbench has logged something else: {line}"))?;
+            let place = windows.partition_point(|window| window.end <= time);
+            if let Some(window) = windows.get_mut(place)
+                && window.begin <= time
+            {
+                window.latencies.push(latency);
+            }
+        }
     }
-    ensure!(!latencies.is_empty(), "pgbench has logged no transaction.");
-    let place = latencies.len() * 99 / 100;
-    let (_, latency, _) = latencies.select_nth_unstable_by(place, f64::total_cmp);
-    Ok(*latency)
+    Ok(())
 }
 
-/// The latency of a line of pgbench's log, in microseconds: `client transaction latency …`.
-fn latency(line: &str) -> Option<f64> {
-    line.split(' ').nth(2)?.parse().ok()
+/// When a transaction of pgbench's log ended, in microseconds since 1970, and its latency in microseconds. A line
+/// has client, transaction, latency, script, seconds and microseconds.
+fn transaction(line: &str) -> Option<(u64, f64)> {
+    let mut fields = line.split(' ').skip(2);
+    let latency = fields.next()?.parse().ok()?;
+    let seconds: u64 = fields.nth(1)?.parse().ok()?;
+    let micros: u64 = fields.next()?.parse().ok()?;
+    Some((seconds * 1_000_000 + micros, latency))
 }
 
-/// What pgbench says of its speed.
-fn transactions_per_second(output: &str) -> Option<f64> {
-    let line = output.lines().find_map(|line| line.strip_prefix("tps = "))?;
-    line.split(' ').next()?.parse().ok()
+/// As pgbench tells the time: in microseconds since 1970.
+fn now() -> Result<u64> {
+    Ok(micros(SystemTime::now().duration_since(UNIX_EPOCH)?))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -174,23 +263,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_speed_of_pgbench() {
-        let output =
-            "latency average = 0.1 ms\ntps = 12345.678 (without initial connection time)\n";
-        assert_eq!(transactions_per_second(output), Some(12345.678));
-        assert_eq!(transactions_per_second("tps = fast"), None);
-        assert_eq!(transactions_per_second(""), None);
-    }
-
-    #[test]
-    fn reads_latencies_of_every_thread() {
+    fn puts_every_threads_transactions_into_their_windows() {
         let logs = TempDir::new().unwrap();
-        let line = |latency: u32| format!("0 199 {latency} 0 1175850568 995598\n");
-        fs::write(logs.path().join("latencies.1"), (1..=60).map(line).collect::<String>()).unwrap();
-        fs::write(logs.path().join("latencies.1.1"), (61..=100).map(line).collect::<String>())
-            .unwrap();
-        assert_eq!(p99(logs.path()).unwrap(), 100.0);
-        assert!(p99(TempDir::new().unwrap().path()).is_err());
-        assert_eq!(latency("x"), None);
+        let line = |at: u32, latency: u32| format!("0 199 {latency} 0 1175850568 {at:06}\n");
+        let lines = |latencies: std::ops::RangeInclusive<u32>| -> String {
+            latencies.map(|latency| line(500_000 + latency, latency)).collect()
+        };
+        fs::write(logs.path().join("latencies.1"), lines(1..=60) + &line(999_999, 7)).unwrap();
+        fs::write(logs.path().join("latencies.1.1"), line(0, 9) + &lines(61..=100)).unwrap();
+        let window = |begin: u64, end: u64| Window {
+            begin: 1_175_850_568_000_000 + begin,
+            end: 1_175_850_568_000_000 + end,
+            latencies: Vec::new(),
+        };
+        let mut windows = [window(1, 3), window(500_000, 600_000), window(999_999, 1_000_009)];
+        read_latencies(logs.path(), &mut windows).unwrap();
+        let counts = windows.each_ref().map(|window| window.latencies.len());
+        assert_eq!(counts, [0, 100, 1]);
+        assert_eq!((windows[1].rate(), windows[1].p99().unwrap()), (1000.0, 100.0));
+        assert!(windows[0].p99().is_err());
+        assert_eq!(transaction("x"), None);
     }
 }
