@@ -277,7 +277,7 @@ extern "C" fn tail_of_several(payload: *const Payload, before: u64) -> u64 {
 /// Returns `value`, of which the verifier then knows as little as of `unknown`: otherwise it would
 /// follow whatever comes after for each thing that it knows.
 #[inline(always)]
-fn forget(value: u64, unknown: u64) -> u64 {
+pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
     core::hint::black_box(value ^ unknown) ^ unknown
 }
 

@@ -26,8 +26,12 @@ const GOROUTINE_SLOT: u64 = 8;
 
 /// Records the stack of the request that begins now, in the record of this number, if the budget allows.
 #[inline(always)]
-pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller, began: u64) {
-    let Some(budget) = budget(began) else { return count(counter::STACKS_OVER_BUDGET) };
+pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller) {
+    // To look at the clock costs too much where there is nothing to be spent.
+    let Some(budget) = budget(connection.request_ns) else {
+        return count(counter::STACKS_OVER_BUDGET);
+    };
+    let began = now();
     let profile = profile(caller.tgid, false);
     let Some(place) = records::place(number, wanted(profile)) else {
         return count(counter::STACKS_NO_SLOT);
@@ -64,7 +68,8 @@ fn budget(now: u64) -> Option<&'static mut Budget> {
     // SAFETY: the value lives as long as the map. Processors race for it; what is lost is a few
     // microseconds of accounting.
     let budget = unsafe { &mut *budget };
-    if now.wrapping_sub(budget.began_ns) >= SECOND_NS {
+    // A moment that is exact to a tick only may lie before.
+    if now.saturating_sub(budget.began_ns) >= SECOND_NS {
         budget.began_ns = now;
         budget.spent_ns = 0;
     }

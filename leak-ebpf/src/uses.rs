@@ -11,12 +11,7 @@ use crate::maps::{USES, constant};
 /// encrypted or its beginning was missed, every request is a use of its own. What is sent before the
 /// server is ready for the first time is none.
 #[inline(always)]
-pub(crate) fn request_begins(
-    index: u32,
-    connection: &Connection,
-    caller: &Caller,
-    now: u64,
-) -> u32 {
+pub(crate) fn request_begins(index: u32, connection: &Connection, caller: &Caller) -> u32 {
     let kept = constant!(CONFIG.uses);
     if kept == 0 {
         return index;
@@ -41,7 +36,7 @@ pub(crate) fn request_begins(
     let place = place(uses.begun, kept);
     let Caller { tgid, tid, .. } = *caller;
     uses.uses[place] =
-        Use { request: connection.requests, acquired_ns: now, released_ns: 0, tgid, tid };
+        Use { request: connection.requests, acquired_ns: now(), released_ns: 0, tgid, tid };
     uses.begun += 1;
     latest + 1 + place as u32
 }

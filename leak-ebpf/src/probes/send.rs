@@ -75,9 +75,8 @@ fn sent(sock: Sock, result: i32) {
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;
         connection.request_tid = caller.tid;
-        let began = exact_time();
-        let record = uses::request_begins(index, connection, &caller, began);
-        stack::record(record, connection, &caller, began);
+        let record = uses::request_begins(index, connection, &caller);
+        stack::record(record, connection, &caller);
     }
 }
 

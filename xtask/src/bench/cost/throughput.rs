@@ -22,10 +22,10 @@ use super::{
 use crate::process::{Guarded, pause};
 
 /// How long each load lasts.
-const RUN: Duration = Duration::from_secs(90);
+const RUN: Duration = Duration::from_secs(60);
 
 /// What is left at its end: a turn begins only when it ends before.
-const END: Duration = Duration::from_secs(8);
+const END: Duration = Duration::from_secs(6);
 
 /// How long clients are looked at, watched or not.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -153,6 +153,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
             }
         }
         rows.extend([rate, p99, cores]);
+        println!("{}: done", load.name());
     }
     Ok(Section {
         title: "End to end",
