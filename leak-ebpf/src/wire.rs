@@ -51,10 +51,10 @@ pub(crate) fn is_legible(connection: &Connection) -> bool {
 /// in them to look at.
 #[inline(always)]
 pub(crate) fn goes_on(connection: &mut Connection, len: u64) -> bool {
-    let is_within = connection.phase == phase::READY
-        && connection.wire == state::BUSY
-        && connection.sending != LOST
-        && connection.sending >= len;
+    // Once lost, one more is none.
+    let is_within = connection.sending.wrapping_add(1) > len
+        && connection.phase == phase::READY
+        && connection.wire == state::BUSY;
     if is_within {
         connection.sending -= len;
     }
