@@ -40,8 +40,8 @@ const CALMING: Duration = Duration::from_millis(300);
 /// How long pgbench may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Fewer turns say nothing.
-const FEWEST: usize = 10;
+/// Fewer turns have no interval: one of six values spans all of them.
+const FEWEST: usize = 6;
 
 /// What pgbench is told to do.
 #[derive(Clone, Copy, Debug)]
