@@ -48,7 +48,7 @@ pub(crate) fn walk(payload: &Payload, left: &mut u64, count: &mut u32, wanted: u
 
 /// The same in one buffer. A global function, for the reason of [`crate::python::walk_python`].
 ///
-/// Reads several messages at once where they are short: what a read costs does not depend on how much is read.
+/// Reads several messages at once where they are short: what a read costs hardly depends on how much is read.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_messages(

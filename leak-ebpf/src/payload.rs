@@ -232,26 +232,6 @@ impl Payload {
         tail_of_several(self, before)
     }
 
-    /// The same where the bytes lie in several buffers.
-    #[inline(always)]
-    fn several(&self, before: u64) -> u64 {
-        let mut tail = before;
-        let mut left = self.len;
-        let buffers = forget(self.buffers, self.address);
-        let mut index = 0;
-        while index < MAX_BUFFERS {
-            if index >= buffers || left == 0 {
-                break;
-            }
-            let buffer = self.buffer(index);
-            let len = buffer.len.min(left);
-            tail = forget(append(tail, Buffer { base: buffer.base, len }), buffer.base);
-            left = forget(left - len, buffer.base);
-            index += 1;
-        }
-        if left == 0 { tail } else { 0 }
-    }
-
     /// Reads `T` so that it ends `distance` bytes before the end of the bytes, when they are in one
     /// buffer.
     #[inline(always)]
@@ -266,12 +246,28 @@ impl Payload {
     }
 }
 
-/// [`Payload::several`] as a global function, for the reason of [`crate::python::walk_python`].
+/// [`Payload::tail`] where the bytes lie in several buffers. A global function, for the reason of
+/// [`crate::python::walk_python`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tail_of_several(payload: *const Payload, before: u64) -> u64 {
     // SAFETY: callers pass a reference; the verifier has it checked for null all the same.
-    unsafe { payload.as_ref() }.map_or(0, |payload| payload.several(before))
+    let Some(payload) = (unsafe { payload.as_ref() }) else { return 0 };
+    let mut tail = before;
+    let mut left = payload.len;
+    let buffers = forget(payload.buffers, payload.address);
+    let mut index = 0;
+    while index < MAX_BUFFERS {
+        if index >= buffers || left == 0 {
+            break;
+        }
+        let buffer = payload.buffer(index);
+        let len = buffer.len.min(left);
+        tail = forget(append(tail, Buffer { base: buffer.base, len }), buffer.base);
+        left = forget(left - len, buffer.base);
+        index += 1;
+    }
+    if left == 0 { tail } else { 0 }
 }
 
 /// Returns `value`, of which the verifier then knows as little as of `unknown`: otherwise it would

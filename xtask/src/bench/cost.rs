@@ -182,6 +182,18 @@ impl Bench {
     }
 }
 
+/// CPU time of all threads of a process.
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // The first number of schedstat, in nanoseconds. A thread may have ended.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let nanoseconds = text.split(' ').next().and_then(|number| number.parse().ok());
+        sum += Duration::from_nanos(nanoseconds.context("The kernel does not tell CPU times.")?);
+    }
+    Ok(sum)
+}
+
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> Result<u64> {
     memory(pid, "VmRSS:")

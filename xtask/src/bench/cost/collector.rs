@@ -1,7 +1,6 @@
 //! What the collector takes with many connections.
 
 use std::{
-    fs,
     sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    Bench, Traced, busy,
+    Bench, Traced, busy, cpu_time,
     crowd::{Crowd, EACH, Talk},
     figure::{Row, Section, Spread},
     resident,
@@ -151,18 +150,6 @@ fn milliseconds(text: &str) -> Option<f64> {
         _ => return None,
     };
     Some(number.parse::<f64>().ok()? * scale)
-}
-
-/// CPU time of all threads of a process.
-pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut sum = Duration::ZERO;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // The first number of schedstat, in nanoseconds. A thread may have ended.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let nanoseconds = text.split(' ').next().and_then(|number| number.parse().ok());
-        sum += Duration::from_nanos(nanoseconds.context("The kernel does not tell CPU times.")?);
-    }
-    Ok(sum)
 }
 
 #[cfg(test)]

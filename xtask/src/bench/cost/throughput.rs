@@ -13,8 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Bench, Traced,
-    collector::cpu_time,
+    Bench, Traced, cpu_time,
     figure::{Row, Section, Spread},
     peers,
     storms::{number, report},
@@ -68,7 +67,7 @@ impl Load {
 }
 
 /// A stretch of time, in microseconds since 1970, and the latencies of what was done in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Window {
     begin: u64,
     end: u64,
