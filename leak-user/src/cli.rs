@@ -13,13 +13,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
 
-use crate::flamegraph::By;
-use crate::kernel::hooks::Flavour;
-use crate::kubernetes::Kubernetes;
-use crate::metrics::{Label, ListenAddress};
-use crate::process::name::CommPattern;
-use crate::server::{Dsn, DsnError};
-use crate::stacks::DriverFrames;
+use crate::outputs::flamegraph::By;
+use crate::outputs::prometheus::{Label, ListenAddress};
+use crate::sources::kernel::hooks::Flavour;
+use crate::sources::kubernetes::Kubernetes;
+use crate::sources::postgres::{Dsn, DsnError};
+use crate::sources::procfs::name::CommPattern;
+use leak_stacks::DriverFrames;
 
 const EXIT_STATUSES: &str = "\
 Options that repeat also take several values at once, separated by commas.

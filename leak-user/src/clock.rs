@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::event::Timestamp;
+use crate::model::Timestamp;
 
 /// The present moment of the kernel's `CLOCK_MONOTONIC`, which the kernel programs use too.
 #[must_use]

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::error::KernelError;
-use crate::kernel::{Outcome, Settings, Tracer, obstacles};
+use crate::sources::kernel::{Outcome, Settings, Tracer, obstacles};
 
 /// A capability, what it is for, and its number in `linux/capability.h`.
 struct Capability {

@@ -4,6 +4,11 @@
 //! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only in
 //! who tells it. The same facts give the same output, byte for byte.
 
+pub mod detect;
+pub mod findings;
+pub mod snapshot;
+pub mod table;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -11,14 +16,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{self, Thresholds};
-use crate::event::{Destination, Event, ProcessKey, StackId, Timestamp};
-use crate::findings::{Change, Ledger};
-use crate::process::ProcessInfo;
-use crate::report::output::Output;
-use crate::report::{Clock, EventCounts, RunInfo, Snapshot};
-use crate::stacks::Stack;
-use crate::table::ConnectionTable;
+use crate::engine::detect::Thresholds;
+use crate::engine::findings::{Change, Ledger};
+use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot};
+use crate::engine::table::ConnectionTable;
+use crate::model::clock::Clock;
+use crate::model::process::ProcessInfo;
+use crate::model::{Destination, Event, ProcessKey, StackId, Timestamp};
+use crate::outputs::writer::Output;
+use leak_stacks::Stack;
 
 /// Most stacks kept. What refers to another one has none.
 const MAX_STACKS: usize = 32 * 1024;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::kernel::btf::BtfError;
-use crate::kernel::hooks::{Hook, Purpose};
+use crate::sources::kernel::btf::BtfError;
+use crate::sources::kernel::hooks::{Hook, Purpose};
 
 /// Why the kernel programs cannot run.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,12 @@
 use leak_common::Plain;
 use leak_common::connection::{Connection, FirstBytes};
 
-use crate::kernel::{btf::Btf, diag};
-use crate::process::{self, container};
-use crate::{decode, stacks, startup};
+use crate::sources::inventory::sock_diag;
+use crate::sources::kernel::btf::Btf;
+use crate::sources::kernel::{decode, startup};
+use crate::sources::procfs;
+use crate::sources::procfs::container;
+use leak_stacks;
 
 /// A function that parses any bytes.
 pub type Target = fn(&[u8]);
@@ -17,16 +20,16 @@ pub type Target = fn(&[u8]);
 /// All targets, by the names of their programs in `fuzz/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
-    ("culprit_rules", stacks::fuzzing::culprit_rules),
+    ("culprit_rules", leak_stacks::fuzzing::culprit_rules),
     ("decode", decode),
-    ("elf", stacks::fuzzing::elf),
-    ("maps", stacks::fuzzing::maps),
-    ("pclntab", stacks::fuzzing::pclntab),
-    ("perf_map", stacks::fuzzing::perf_map),
+    ("elf", leak_stacks::fuzzing::elf),
+    ("maps", leak_stacks::fuzzing::maps),
+    ("pclntab", leak_stacks::fuzzing::pclntab),
+    ("perf_map", leak_stacks::fuzzing::perf_map),
     ("procfs", procfs),
-    ("python", stacks::fuzzing::python),
+    ("python", leak_stacks::fuzzing::python),
     ("sock_diag", sock_diag),
-    ("stack", stacks::fuzzing::stack),
+    ("stack", leak_stacks::fuzzing::stack),
     ("startup", startup),
 ];
 
@@ -66,15 +69,15 @@ fn plain<T: Plain>(data: &[u8]) -> Option<T> {
 
 /// What procfs says of processes, whose names are theirs to choose.
 fn procfs(data: &[u8]) {
-    process::Stat::parse(data);
+    procfs::Stat::parse(data);
     let text = String::from_utf8_lossy(data);
     let _ = (container::id(&text), container::pod_uid(&text));
-    process::innermost_pid(&text);
+    procfs::innermost_pid(&text);
 }
 
 /// Answers of the kernel to the question which sockets exist.
 fn sock_diag(data: &[u8]) {
-    diag::fuzz(data);
+    sock_diag::fuzz(data);
 }
 
 /// A client's first message to the server.

@@ -42,29 +42,14 @@
 
 pub mod cli;
 pub mod clock;
-pub mod cost;
-pub mod decode;
-pub mod detect;
 pub mod doctor;
 pub mod engine;
 pub mod error;
-pub mod event;
-pub mod findings;
-pub mod flamegraph;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod inventory;
-pub mod kernel;
-pub mod kubernetes;
-pub mod memory;
-pub mod metrics;
-pub mod pipeline;
-pub mod process;
-pub mod recording;
+pub mod model;
+pub mod outputs;
 pub mod replay;
-pub mod report;
-pub mod server;
-pub mod stacks;
-pub mod startup;
-pub mod table;
+pub mod sources;
+pub mod trace;

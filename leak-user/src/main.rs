@@ -8,9 +8,9 @@ use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
-use leak_user::memory;
-use leak_user::pipeline::{self, Ended};
 use leak_user::replay::replay;
+use leak_user::trace::memory;
+use leak_user::trace::{self, Ended};
 
 /// Exit statuses, as documented.
 mod status {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // Nothing can be done when stderr is closed, too.
-            let _ = writeln!(io::stderr(), "pgsocktrace: {}", pipeline::sentence(&error));
+            let _ = writeln!(io::stderr(), "pgsocktrace: {}", trace::sentence(&error));
             let cannot_run = error.chain().any(|cause| cause.is::<KernelError>());
             ExitCode::from(if cannot_run { status::CANNOT_RUN } else { status::FAILED })
         }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Some(Command::Doctor) => {
-            let settings = pipeline::settings(&cli.trace, cli.verbose);
+            let settings = trace::settings(&cli.trace, cli.verbose);
             let fit = doctor::examine(&settings, &mut io::stdout().lock())?;
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::from(status::CANNOT_RUN) })
         }
@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 .enable_all()
                 .build()
                 .context("the event loop could not be started")?;
-            Ok(verdict(cli, runtime.block_on(pipeline::trace(&cli.trace, cli.verbose))?))
+            Ok(verdict(cli, runtime.block_on(trace::trace(&cli.trace, cli.verbose))?))
         }
     }
 }

@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 
 use crate::cli::ReplayArgs;
+use crate::engine::snapshot::EventCounts;
 use crate::engine::{Beginning, Engine, Fact};
-use crate::flamegraph::{File, Flames};
-use crate::pipeline::Ended;
-use crate::recording::{Recording, RecordingError};
-use crate::report::EventCounts;
-use crate::report::output::Output;
+use crate::outputs::flamegraph::{File, Flames};
+use crate::outputs::recording::{Recording, RecordingError};
+use crate::outputs::writer::Output;
+use crate::trace::Ended;
 
 /// Prints what the recorded run has printed, in the format asked for.
 ///

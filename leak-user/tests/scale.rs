@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use leak_user::cli::Output as Format;
-use leak_user::report::output::Output;
+use leak_user::outputs::writer::Output;
 use simulation::{at_once, is_leaky, month, process_of};
 
 #[test]

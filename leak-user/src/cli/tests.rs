@@ -1,4 +1,4 @@
-use super::*;
+use crate::cli::*;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::read(std::iter::once(&"pgsocktrace").chain(arguments), |_| None)

@@ -5,15 +5,16 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use leak_user::cli::Output as Format;
-use leak_user::detect::Thresholds;
+use leak_user::engine::detect::Thresholds;
+use leak_user::engine::snapshot::{EventCounts, RunInfo};
 use leak_user::engine::{Beginning, Engine, Fact};
-use leak_user::event::{
+use leak_user::model::clock::Clock;
+use leak_user::model::{
     Caller, ConnectionId, Endpoints, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
     Timestamp, Usage, Wire, WireState,
 };
-use leak_user::metrics::{Exporter, Tracing};
-use leak_user::report::output::Output;
-use leak_user::report::{Clock, EventCounts, RunInfo};
+use leak_user::outputs::prometheus::{Exporter, Tracing};
+use leak_user::outputs::writer::Output;
 
 /// Connections of one process.
 pub(crate) const POOL: u64 = 100;

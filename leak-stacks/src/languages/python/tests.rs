@@ -1,0 +1,309 @@
+//! Real interpreters, whose calls are compared with what they say themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonFrame, PythonProfile};
+
+use crate::Timestamp;
+use crate::tests::{NOW, Running, copied, key};
+use crate::{Language, Quality, RawStack, Resolver, Stack};
+
+/// Prints the calls of the calling thread, innermost first, then waits in `recv`.
+const PROGRAM: &str = r#"
+import socket, sys, threading
+ends = socket.socketpair()
+
+def say(frame):
+    lines = [str(threading.get_native_id())]
+    while frame:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        lines.append("%s\t%s\t%d" % (name, code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    print("\n".join(lines) + "\n", flush=True)
+
+def leaks():
+    padding = 1
+    say(sys._getframe()), ends[0].recv(1)
+
+class Shop:
+    def checkout(self, depth):
+        if depth:
+            return self.checkout(depth - 1)
+        return [leaks() for _ in "x"]
+
+    @classmethod
+    def of_class(cls):
+        for _ in cls.generator(): pass
+
+    @staticmethod
+    def generator():
+        for number in range(2):
+
+            yield (lambda: Shop().checkout(DEPTH))()
+
+async def coroutine():
+    def gr\u00fc\u00dfe():
+        sorted([1], key=lambda _: Shop.of_class())
+    gr\u00fc\u00dfe()
+
+def run():
+    import asyncio
+    asyncio.new_event_loop().run_until_complete(coroutine())
+
+if IN_THREAD:
+    threading.Thread(target=run).start()
+else:
+    run()
+"#;
+
+/// The interpreters found on the search path, by their own executables.
+fn interpreters() -> Vec<String> {
+    let names = (8..=13).map(|minor| format!("python3.{minor}")).chain(["python3".to_owned()]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for name in names {
+        for directory in std::env::split_paths(&path) {
+            let mut command = Command::new(directory.join(&name));
+            // The executable itself, not a wrapper or a link that a version manager put in its place.
+            let code = "import sys, os; print(os.path.realpath(sys.executable))";
+            let Ok(output) = command.args(["-c", code]).output() else { continue };
+            if output.status.success() {
+                found.insert(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            }
+        }
+    }
+    assert!(!found.is_empty(), "this needs python3; `cargo xtask setup` installs it");
+    found.into_iter().collect()
+}
+
+/// What the kernel program does, through procfs.
+fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonFrame>, bool) {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        memory.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    };
+    let word = |bytes: &[u8], at: u32| {
+        u64::from_le_bytes(bytes[at as usize / 8 * 8..][..8].try_into().unwrap())
+    };
+    let pointer = |base: u64, at: u32| word(&read(base + u64::from(at), 8), 0);
+    assert!(profile.window_len as usize <= PYTHON_WINDOW);
+    let slots = match profile.slots {
+        ABSENT => thread_register,
+        offset => pointer(thread_register, offset),
+    };
+    let state = pointer(slots, profile.slot);
+    let mut frame = pointer(state, profile.frame);
+    if profile.control_frame != ABSENT {
+        frame = pointer(frame, profile.control_frame);
+    }
+    let mut frames = Vec::new();
+    while frame != 0 && frames.len() < MAX_PYTHON_FRAMES {
+        let bytes = read(frame + u64::from(profile.window), profile.window_len as usize);
+        let is_foreign = u32::from(bytes[profile.owner as usize]) == profile.foreign_owner;
+        if !is_foreign {
+            let code = word(&bytes, profile.code);
+            frames.push(PythonFrame { code, instruction: word(&bytes, profile.instruction) });
+        }
+        frame = word(&bytes, profile.previous);
+    }
+    (frames, frame == 0)
+}
+
+struct Waiting {
+    running: Running,
+    tid: i32,
+    /// Name, file and line of its calls, as the interpreter tells.
+    expected: Vec<(String, String, u32)>,
+}
+
+fn start(python: &str, depth: u32, in_thread: bool) -> (Waiting, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("shop.py");
+    let program = PROGRAM
+        .replace("\\u00fc\\u00df", "üß")
+        .replace("DEPTH", &depth.to_string())
+        .replace("IN_THREAD", if in_thread { "True" } else { "False" });
+    fs::write(&script, program).unwrap();
+    let mut command = Command::new(python);
+    command.env("PYTHONIOENCODING", "utf-8").arg(&script);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(child);
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let tid = lines.next().unwrap().parse().unwrap();
+    let expected = lines
+        .take_while(|line| !line.is_empty())
+        .map(|line| {
+            let mut parts = line.split('\t').map(str::to_owned);
+            let mut part = || parts.next().unwrap();
+            (part(), part(), part().parse().unwrap())
+        })
+        .collect();
+    let until = Instant::now() + Duration::from_secs(20);
+    let call = format!("/proc/{}/task/{tid}/syscall", running.pid());
+    let wanted = format!("{} ", libc::SYS_recvfrom);
+    while !fs::read_to_string(&call).unwrap().starts_with(&wanted) {
+        assert!(Instant::now() < until, "{python} does not wait");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (Waiting { running, tid, expected }, directory)
+}
+
+impl Waiting {
+    fn stack(&self, resolver: &mut Resolver) -> RawStack {
+        let pid = self.running.pid();
+        resolver.first_sight(key(pid), NOW).unwrap();
+        let profile = resolver.profile(key(pid)).expect("Python is recognised").python;
+        assert_eq!(profile.present, 1);
+        self.running.while_stopped(self.tid, |registers| {
+            let mut raw = copied(pid, registers.rip, registers.rsp, registers.rbp);
+            raw.python_tag = profile.tag;
+            (raw.python, raw.python_whole) = walk(&profile, registers.fs_base, pid);
+            raw
+        })
+    }
+}
+
+fn calls(stack: &Stack) -> Vec<(String, String, u32)> {
+    let python = stack.frames.iter().filter(|f| f.file.is_some() && f.file == f.module);
+    python
+        .map(|f| (f.function.clone().unwrap(), f.file.clone().unwrap(), f.line.unwrap_or(0)))
+        .collect()
+}
+
+#[track_caller]
+fn assert_checkout(stack: &Stack, waiting: &Waiting, python: &str) {
+    assert_eq!(calls(stack), waiting.expected, "{python}");
+    assert_eq!((stack.quality, stack.language), (Quality::Complete, Language::Python), "{python}");
+    let culprit = &stack.frames[stack.culprit.unwrap()];
+    assert_eq!(culprit.function.as_deref(), Some("leaks"), "{python}");
+    assert!(culprit.file.as_deref().unwrap().ends_with("/shop.py"));
+    let names: Vec<_> = stack.frames.iter().filter_map(|f| f.function.as_deref()).collect();
+    assert!(names[0].contains("recv"), "{python}: {names:?}");
+    assert!(
+        !names.iter().any(|n| n.starts_with("_PyEval_EvalFrameDefault")),
+        "{python}: {names:?}"
+    );
+}
+
+#[test]
+fn calls_are_those_that_the_interpreter_tells() {
+    for python in interpreters() {
+        for in_thread in [false, true] {
+            let (waiting, _directory) = start(&python, 2, in_thread);
+            assert!(waiting.expected.len() > 12, "{python}: {:?}", waiting.expected);
+            let mut resolver = Resolver::new(std::sync::Arc::default());
+            let raw = waiting.stack(&mut resolver);
+            assert!(raw.python_whole);
+            let resolved = resolver.resolve(&raw, NOW);
+            assert_checkout(&resolved.stack.unwrap(), &waiting, &python);
+            eprintln!("{python}: {} calls", raw.python.len());
+        }
+    }
+}
+
+#[test]
+fn two_runs_and_a_short_copy_have_the_same_identity() {
+    let Some(python) = interpreters().pop() else { return };
+    let mut resolver = Resolver::new(std::sync::Arc::default());
+    let (first, directory) = start(&python, 1, false);
+    let raw = first.stack(&mut resolver);
+    let whole = resolver.resolve(&raw, NOW).stack.unwrap();
+    let mut cut = raw.clone();
+    cut.bytes.truncate(4096);
+    cut.wanted = 4096;
+    let short = resolver.resolve(&cut, NOW);
+    assert!(!short.frames_wanted_more, "the missing frames are the interpreter's");
+    let short = short.stack.unwrap();
+    assert_eq!((&short.id, short.quality), (&whole.id, Quality::Complete));
+    // The next run has the same file at the same place.
+    let script = directory.path().join("shop.py");
+    let child = Command::new(&python).arg(&script).stdout(Stdio::null()).spawn().unwrap();
+    let running = Running(child);
+    let until = Instant::now() + Duration::from_secs(20);
+    let call = format!("/proc/{}/syscall", running.pid());
+    while !fs::read_to_string(&call).unwrap().starts_with(&format!("{} ", libc::SYS_recvfrom)) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let tid = i32::try_from(running.pid()).unwrap();
+    let second = Waiting { running, tid, expected: Vec::new() };
+    let raw = second.stack(&mut resolver);
+    assert_eq!(resolver.resolve(&raw, NOW).stack.unwrap().id, whole.id);
+}
+
+#[test]
+fn more_calls_than_there_is_room_for_are_truncated() {
+    let Some(python) = interpreters().pop() else { return };
+    let (waiting, _directory) = start(&python, 60, false);
+    let mut resolver = Resolver::new(std::sync::Arc::default());
+    let raw = waiting.stack(&mut resolver);
+    assert_eq!((raw.python.len(), raw.python_whole), (MAX_PYTHON_FRAMES, false));
+    let stack = resolver.resolve(&raw, NOW).stack.unwrap();
+    assert_eq!(calls(&stack), waiting.expected[..MAX_PYTHON_FRAMES]);
+    assert_eq!(stack.quality, Quality::Truncated);
+}
+
+#[test]
+fn what_was_read_outlives_the_process() {
+    let Some(python) = interpreters().pop() else { return };
+    let (waiting, _directory) = start(&python, 2, false);
+    let mut resolver = Resolver::new(std::sync::Arc::default());
+    let raw = waiting.stack(&mut resolver);
+    resolver.resolve(&raw, NOW);
+    let Waiting { running, expected, .. } = waiting;
+    drop(running);
+    let stack = resolver.resolve(&raw, Timestamp(60_000_000_000)).stack.unwrap();
+    assert_eq!(calls(&stack), expected);
+}
+
+#[test]
+fn garbage_has_no_name() {
+    let Some(python) = interpreters().pop() else { return };
+    let (waiting, _directory) = start(&python, 2, false);
+    let mut resolver = Resolver::new(std::sync::Arc::default());
+    let good = waiting.stack(&mut resolver);
+    let frames = |change: &dyn Fn(PythonFrame) -> PythonFrame| {
+        let mut raw = good.clone();
+        raw.python = good.python.iter().map(|frame| change(*frame)).collect();
+        raw
+    };
+    let nowhere = [
+        frames(&|f| PythonFrame { code: f.code + 8, ..f }),
+        frames(&|f| PythonFrame { code: f.instruction, ..f }),
+        frames(&|f| PythonFrame { code: 0, ..f }),
+        frames(&|f| PythonFrame { code: u64::MAX, ..f }),
+        frames(&|f| PythonFrame { instruction: f.instruction + (1 << 24), ..f }),
+        frames(&|f| PythonFrame { instruction: f.instruction.wrapping_sub(1 << 24), ..f }),
+    ];
+    for raw in nowhere {
+        let stack = resolver.resolve(&raw, NOW).stack.unwrap();
+        assert_eq!(calls(&stack), []);
+        assert_eq!(stack.culprit, None);
+    }
+    // Through another release's profile, though every address happens to be right.
+    let raw = RawStack { python_tag: good.python_tag ^ 1, ..good.clone() };
+    assert_eq!(calls(&resolver.resolve(&raw, NOW).stack.unwrap()), []);
+    // One call that has lost its code leaves the others in their places.
+    let mut raw = good.clone();
+    raw.python[1].code += 8;
+    let stack = resolver.resolve(&raw, NOW).stack.unwrap();
+    assert_eq!(calls(&stack).len(), waiting.expected.len() - 1);
+    assert_eq!(calls(&stack)[1], waiting.expected[2]);
+}
+
+#[test]
+fn other_programs_are_not_taken_for_python() {
+    let running = Running(Command::new("sleep").arg("60").spawn().unwrap());
+    let mut resolver = Resolver::new(std::sync::Arc::default());
+    std::thread::sleep(Duration::from_millis(100));
+    resolver.first_sight(key(running.pid()), NOW).unwrap();
+    assert_eq!(resolver.profile(key(running.pid())), None);
+}

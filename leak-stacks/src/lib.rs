@@ -1,0 +1,74 @@
+//! From the registers and bytes of a user stack to functions, files and lines.
+//!
+//! [`Resolver`] is the door: it unwinds with the binaries' own rules (`.eh_frame` and
+//! `.debug_frame`, Go's line table for Go, and where there are none the code itself), symbolizes ([blazesym], Go's line table, perf maps),
+//! names the Python calls that the interpreter runs, and picks the culprit. All of it reads files that strangers made, so whatever they claim is
+//! checked, and what fails costs one stack.
+//!
+//! # Limits
+//!
+//! What is read belongs to strangers. Nothing is read through a memory mapping, since whoever truncates
+//! the file would end us, and nothing is allocated because a file says so before it is known that the
+//! file is that long.
+//!
+//! | what | most | beyond it |
+//! |---|---|---|
+//! | processes known | 8,192 | no stacks of further ones: `too_many_processes` |
+//! | programs of one process, executed one after the other | 3 | the oldest is forgotten |
+//! | `/proc/PID/maps` | 16 MiB, 8,192 executable mappings, 1,024 different files | the rest is unknown: `unmapped_address`, `unreadable_file` |
+//! | files held open | 4,096, closed with the last process that runs them | `unreadable_file` |
+//! | sections kept in memory, over all files | 384 MiB | the least recently used are read again |
+//! | ELF headers of one file | 4,096 segments, 4,096 sections, names of 256 bytes | the file is unusable: `unreadable_file` |
+//! | one section, also once decompressed | 128 MiB | it counts as missing |
+//! | file with symbols | 16 GiB; symbols 256 MiB | no symbols |
+//! | debug information | 256 MiB stored, 512 MiB decompressed, 8 MiB of lines for one unit | symbols only |
+//! | unwind rules | those that jump are refused | they count as missing: `no_unwind_information` |
+//! | calls of one stack | 512 | `too_many_calls` |
+//! | Go's tables | 131,072 steps for one function, names of 1,024 bytes, 64 nested inlined calls | no name, or the walk ends |
+//! | perf maps | 32 MiB and 262,144 symbols each, 524,288 symbols over all processes | the rest has no names; those of other processes are read again |
+//! | CPython | names of 512 characters, paths of 1,024, line tables of 256 KiB | the call has no name |
+//! | one request to the resolver | 20 s | the file is left alone for good: `unresponsive_file` |
+//! | threads that never came back from a file | 8 | no more stacks are resolved, and it is said |
+//!
+//! A panic in a parser costs the stack that led to it. What is not bounded but by the time limit is how much
+//! memory other crates' parsers of debug information take for what they unfold from a file within
+//! these sizes.
+
+mod assemble;
+mod binary;
+mod bytes;
+mod culprit;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod languages;
+mod process;
+mod raw;
+mod resolver;
+mod shortfall;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod time;
+mod unwind;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
+pub use self::process::ProcessKey;
+pub use self::process::snapshot::{ModulesError, Pinner, Sighting};
+pub use self::process::watchdog::Watch;
+pub use self::raw::RawStack;
+pub use self::resolver::{Resolved, Resolver};
+pub use self::shortfall::{Shortfall, StackCounts};
+pub use self::stack::{Frame, Language, Quality, Stack, StackId};
+pub use self::time::Timestamp;
+
+/// Runs a parser over a stranger's bytes; `None` when it panics.
+///
+/// The parsers of other crates are good but not infallible, and the tool must outlive them. A panic
+/// costs the one stack that led to it. It does not count against the binary: it may come from the
+/// stack's bytes, and the binary may be shared with processes that have done nothing wrong.
+fn guarded<T>(parse: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(parse)).ok()
+}

@@ -1,0 +1,20 @@
+//! What is read of a process: its identity, its mappings, its memory and the files that it runs.
+
+pub(crate) mod identity;
+pub(crate) mod maps;
+pub(crate) mod memory;
+pub(crate) mod modules;
+pub(crate) mod snapshot;
+pub(crate) mod vdso;
+pub(crate) mod watchdog;
+
+use serde::{Deserialize, Serialize};
+
+/// A process's identity. PIDs are reused; a PID with its start time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessKey {
+    /// PID as the node numbers it.
+    pub pid: u32,
+    /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+}

@@ -1,0 +1,50 @@
+//! The memory of a process, read through procfs.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::ProcessKey;
+use crate::process::identity::start_ticks;
+
+/// A process's memory. It stays that of the same program when the PID passes to another process or
+/// the process executes another program: then nothing can be read any more.
+#[derive(Debug)]
+pub(crate) struct Memory(File);
+
+impl Memory {
+    /// Opens the memory of `process`.
+    pub(crate) fn open(process: ProcessKey) -> io::Result<Self> {
+        let file = File::open(format!("/proc/{}/mem", process.pid))?;
+        // Checked after opening: what is open cannot change hands any more.
+        if start_ticks(process.pid)? != process.start_ticks {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Self(file))
+    }
+
+    /// `length` bytes at `address`; the caller has checked the length.
+    pub(crate) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
+        // procfs takes addresses as signed numbers; user space ends below that.
+        i64::try_from(address.checked_add(length as u64)?).ok()?;
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, address).ok()?;
+        Some(bytes)
+    }
+
+    /// The word at `address`.
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        i64::try_from(address.checked_add(8)?).ok()?;
+        self.0.read_exact_at(&mut bytes, address).ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// The word at `offset` of the structure at `base`, which is not null.
+    pub(crate) fn field(&self, base: u64, offset: u32) -> Option<u64> {
+        if base == 0 {
+            return None;
+        }
+        self.word(base.checked_add(offset.into())?)
+    }
+}

@@ -1,0 +1,270 @@
+//! A connection that its pool has lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::engine::detect::evidence::plural;
+use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::table::{Connection, PoolKey};
+use crate::model::{ConnectionId, Timestamp, WireState};
+
+mod exhausted;
+mod siblings;
+mod warm_up;
+
+use siblings::Habit;
+
+/// How many different amounts of growth make a staircase.
+const STEPS: usize = 3;
+/// A silence means something when it is this many times as long as such pauses.
+const TIMES_A_PAUSE: u32 = 2;
+/// At most this many times the usual silence is waited for.
+const MOST_PATIENCE: u32 = 10;
+
+/// Finds connections that are idle and silent while their group opened more.
+///
+/// A healthy pool would have used the idle connection instead. One such case may still be chance:
+/// two pools that look like one, a replacement under way, a connection held in thought. So it takes
+/// a staircase: connections that were opened after others had fallen silent, fell silent
+/// themselves, and were followed by yet others. An idle pool beside a growing one has no such
+/// steps, because its connections were all there before the first of them fell silent; nor have two
+/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a single
+/// burst opens a staircase, however slowly, nor what a pool opens in advance: see [`warm_up`].
+///
+/// Threads and tasks with connections of their own make one while they start. What tells is that
+/// connections are used again after the same code, although the group has grown: such code is given
+/// longer than its pauses last.
+///
+/// Where a group has a staircase, the connections that saw growth and were last used by the code
+/// that is on its steps are accused. Those that saw none, because the pool has reached its cap, are
+/// accused with them when nothing of the pool is left: all of it silent, and all of it after that
+/// code. Else they may be free.
+///
+/// A pool at its cap cannot grow; [`exhausted`] tells what proves that nothing of it is left. Else
+/// there is no proof without a staircase, but what is unusual is told as a suspicion: see
+/// [`exhausted`] and [`siblings`].
+pub(super) struct Abandoned;
+
+/// A silent, idle connection, how much its group grew since, and the code that used it last.
+struct Candidate<'a> {
+    connection: &'a Connection,
+    growth: i64,
+    path: Option<String>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(view: &View<'_>, connection: &'a Connection) -> Self {
+        let (growth, path) = (view.lasting_growth(connection), view.path(connection));
+        Self { connection, growth, path }
+    }
+}
+
+impl Detector for Abandoned {
+    fn reason(&self) -> Reason {
+        Reason::Abandoned
+    }
+
+    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+        let mut pools: BTreeMap<PoolKey, Vec<Candidate<'_>>> = BTreeMap::new();
+        for connection in view.idle_connections(now) {
+            let candidate = Candidate::new(view, connection);
+            pools.entry(view.table().pool_of(connection).key).or_default().push(candidate);
+        }
+        let (mut lost, mut missed) = (Vec::new(), Vec::new());
+        let (mut emptied, mut exhausted) = (Vec::new(), Vec::new());
+        let groups = if pools.is_empty() { HashMap::new() } else { view.groups() };
+        for (key, pool) in &pools {
+            if exhausted::is_proven(view, pool) {
+                emptied.extend(pool.iter().map(|candidate| candidate.connection));
+                continue;
+            }
+            let accused = accused(view, pool, now);
+            if !accused.is_empty() {
+                lost.extend(accused);
+            } else if exhausted::fell_silent_one_by_one(view, pool) {
+                exhausted.extend(pool.iter().map(|candidate| candidate.connection));
+            } else {
+                let group = groups.get(key).map(Vec::as_slice).unwrap_or_default();
+                missed.extend(siblings::outlived(view, pool, group, now));
+            }
+        }
+        let mut verdicts = view
+            .verdicts(self.reason(), lost, |members| (Severity::Leak, lost_to(view, members, now)));
+        verdicts.extend(view.verdicts(self.reason(), emptied, |members| {
+            (Severity::Leak, exhausted::proof(view, members, now))
+        }));
+        verdicts.extend(view.verdicts(self.reason(), exhausted, |members| {
+            (Severity::Suspect, exhausted::evidence(view, members, now))
+        }));
+        let habits: HashMap<ConnectionId, Habit> =
+            missed.iter().map(|(connection, habit)| (connection.id, habit.clone())).collect();
+        let missed = missed.into_iter().map(|(connection, _)| connection);
+        verdicts.extend(view.verdicts(self.reason(), missed, |members| {
+            let habit = members.first().and_then(|member| habits.get(&member.id));
+            (Severity::Suspect, siblings::evidence(view, members, habit, now))
+        }));
+        verdicts
+    }
+}
+
+/// "3 connections idle and silent for 60-110 s (threshold 60 s), while the pool opened 11 more".
+fn lost_to(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
+    let growth = members.iter().map(|member| view.lasting_growth(member)).max();
+    let opened = match growth {
+        Some(growth) if growth > 0 => format!("the pool opened {growth} more"),
+        _ => "the pool opened others".to_owned(),
+    };
+    let count = |is: fn(&Connection) -> bool, what: &str| {
+        let count = members.iter().filter(|member| is(member)).count();
+        if count > 0 { format!(" ({count} {what})") } else { String::new() }
+    };
+    let copying = count(|member| member.wire.state == WireState::Copy, "with COPY left open");
+    let cut = count(Connection::is_answered_in_part, "in the middle of an answer");
+    let connections = plural(members.len(), "connection");
+    let silence = view.silence(members, now);
+    format!("{connections} idle{copying}{cut} and {silence}, while {opened}")
+}
+
+/// Those of one pool's silent and idle connections that it has lost.
+fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&'a Connection> {
+    let mut accused = staircase(view, pool, now);
+    if accused.is_empty() {
+        return standing(view, pool);
+    }
+    // Code that never gives back is to blame before code that does.
+    let given_back = given_back(view, accused.first().copied());
+    let never_given_back = |candidate: &&Candidate<'_>| {
+        candidate.path.as_ref().is_some_and(|path| !given_back.contains(path))
+    };
+    let worse: Vec<_> = accused.iter().copied().filter(never_given_back).collect();
+    if is_staircase(view, &worse) {
+        accused = worse;
+    }
+    // Only a staircase that stands draws others in: what was accused before does not.
+    let paths: BTreeSet<&String> =
+        accused.iter().filter_map(|candidate| candidate.path.as_ref()).collect();
+    let joins = |candidate: &&Candidate<'_>| {
+        candidate.path.as_ref().is_some_and(|path| paths.contains(path))
+            || view.stands_accused(candidate.connection)
+    };
+    let nothing_left = is_whole_pool(view, pool) && pool.iter().all(|candidate| joins(&candidate));
+    let drawn_in = pool.iter().filter(|candidate| {
+        view.stands_accused(candidate.connection) || (nothing_left && joins(candidate))
+    });
+    let (mut known, mut all) = (BTreeSet::new(), Vec::new());
+    for candidate in accused.iter().copied().chain(drawn_in) {
+        if known.insert(candidate.connection.id) {
+            all.push(candidate.connection);
+        }
+    }
+    all
+}
+
+/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and have
+/// been silent for longer than pauses after that code last. None when they are not one. Where no code is
+/// known, those that came after the first had fallen silent.
+fn staircase<'a, 'b>(
+    view: &View<'_>,
+    pool: &'b [Candidate<'a>],
+    now: Timestamp,
+) -> Vec<&'b Candidate<'a>> {
+    let mut patience: BTreeMap<&Option<String>, Duration> = BTreeMap::new();
+    let mut risen: Vec<&Candidate<'_>> = pool
+        .iter()
+        .filter(|candidate| candidate.growth > 0)
+        .filter(|candidate| {
+            let patience = patience
+                .entry(&candidate.path)
+                .or_insert_with(|| crate::engine::detect::abandoned::patience(view, candidate));
+            candidate.connection.silent_for(now) >= *patience
+        })
+        .collect();
+    let in_advance = warm_up::opened_in_advance(view, &risen);
+    risen.retain(|candidate| !in_advance.contains(&candidate.connection.id));
+    let on_steps = paths_on_steps(view, &risen);
+    risen.retain(|candidate| on_steps.contains(&candidate.path));
+    if !is_staircase(view, &risen) {
+        return Vec::new();
+    }
+    // Without names, what was silent before any of them was opened may be another pool's.
+    let later: BTreeSet<ConnectionId> =
+        later_ones(view, &risen).map(|candidate| candidate.connection.id).collect();
+    risen.retain(|one| one.path.is_some() || later.contains(&one.connection.id));
+    risen
+}
+
+/// The code that came after the first of the `risen` had fallen silent, and more than once: what
+/// fell silent at one moment was a burst.
+fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<String>> {
+    let mut steps: BTreeMap<&Option<String>, BTreeSet<i64>> = BTreeMap::new();
+    for candidate in risen {
+        steps.entry(&candidate.path).or_default().insert(candidate.growth);
+    }
+    later_ones(view, risen)
+        .map(|candidate| &candidate.path)
+        .filter(|path| steps.get(path).is_some_and(|steps| steps.len() > 1))
+        .cloned()
+        .collect()
+}
+
+/// What was accused before stays accused.
+fn standing<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> {
+    let connections = pool.iter().map(|candidate| candidate.connection);
+    connections.filter(|connection| view.stands_accused(connection)).collect()
+}
+
+/// The code after whose uses connections of this one's group were given back.
+fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<String> {
+    let uses = candidate.map(|candidate| view.given_back(candidate.connection)).unwrap_or_default();
+    uses.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Whether the group has no other connections.
+fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
+    let Some(first) = pool.first() else { return false };
+    let open = view.table().pool_of(first.connection).open_now();
+    i64::try_from(pool.len()).is_ok_and(|count| count == open)
+}
+
+/// How long this one must be silent: longer than such silences last in its group, after the same code,
+/// that end by themselves although the group grows, but not for ever.
+fn patience(view: &View<'_>, candidate: &Candidate<'_>) -> Duration {
+    let silent_after = view.thresholds().silent_after;
+    let seen = view.longest_pause(candidate.connection, candidate.path.as_deref());
+    silent_after.max((seen * TIMES_A_PAUSE).min(silent_after * MOST_PATIENCE))
+}
+
+/// Those that were opened when the first of them was silent already.
+fn later_ones<'a: 'b, 'b>(
+    view: &View<'_>,
+    candidates: &[&'b Candidate<'a>],
+) -> impl Iterator<Item = &'b Candidate<'a>> {
+    let first = candidates.iter().map(|candidate| candidate.connection.silent_since()).min();
+    let from = first.map(|first| first.after(view.grace()));
+    candidates.iter().copied().filter(move |candidate| {
+        candidate.connection.opened_at.is_some() && candidate.connection.opened_at > from
+    })
+}
+
+/// Those of some idle connections of one pool that make a staircase; none when they do not.
+pub(super) fn on_a_staircase<'a>(
+    view: &View<'_>,
+    connections: &[&'a Connection],
+    now: Timestamp,
+) -> Vec<&'a Connection> {
+    let candidates: Vec<Candidate<'_>> =
+        connections.iter().map(|connection| Candidate::new(view, connection)).collect();
+    staircase(view, &candidates, now).into_iter().map(|candidate| candidate.connection).collect()
+}
+
+fn is_staircase(view: &View<'_>, candidates: &[&Candidate<'_>]) -> bool {
+    let steps: BTreeSet<i64> = candidates.iter().map(|candidate| candidate.growth).collect();
+    let later: BTreeSet<i64> =
+        later_ones(view, candidates).map(|candidate| candidate.growth).collect();
+    steps.len() >= STEPS
+        && later.len() >= STEPS - 1
+        && exhausted::took(candidates.iter().copied()) >= view.burst()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! A connection that the server has closed and the process has not.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::engine::detect::evidence::{duration, plural, span};
+use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::table::{Connection, PoolKey};
+use crate::model::{TcpState, Timestamp};
+
+/// How many different amounts of growth make a staircase.
+const STEPS: usize = 3;
+
+/// Finds connections that have been in CLOSE_WAIT for long, or reset and held for long.
+///
+/// A process that looks at them sees the end of file. A healthy pool does not look at what lies
+/// deep in it: it takes the top one, finds it dead and replaces it, so that others of its group are
+/// opened and used beside the dead. But it does not grow before it has come upon them all. So a
+/// leak takes growth past what there was when the server closed, the dead counted in: by as many as
+/// are dead, or in several steps, the server closing some before each.
+pub(super) struct CloseWait;
+
+/// A dead connection, and how much its group has grown since it died.
+struct Dead<'a> {
+    connection: &'a Connection,
+    growth: i64,
+}
+
+impl Detector for CloseWait {
+    fn reason(&self) -> Reason {
+        Reason::CloseWait
+    }
+
+    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+        let threshold = view.thresholds().silent_after;
+        let mut pools: BTreeMap<PoolKey, Vec<Dead<'_>>> = BTreeMap::new();
+        for connection in view.connections().filter(|connection| is_dead(connection)) {
+            if now.since(connection.state_changed_at) >= threshold {
+                let pool = view.table().pool_of(connection);
+                let growth = pool.growth_since(connection.state_changed_at);
+                pools.entry(pool.key).or_default().push(Dead { connection, growth });
+            }
+        }
+        if pools.is_empty() {
+            return Vec::new();
+        }
+        let active = last_activity(view);
+        let (mut lost, mut left) = (Vec::new(), Vec::new());
+        for dead in pools.into_values() {
+            let condemned = is_outgrown(&dead);
+            for Dead { connection, growth } in dead {
+                let group = if condemned && growth > 0 { &mut lost } else { &mut left };
+                group.push(connection);
+            }
+        }
+        let mut verdicts = view.verdicts(self.reason(), lost, |members| {
+            let grown = members
+                .iter()
+                .map(|member| view.table().pool_of(member).growth_since(member.state_changed_at));
+            let grown = grown.max().unwrap_or_default();
+            let what = what(members, threshold, now);
+            (Severity::Leak, format!("{what}, while it opened {grown} more"))
+        });
+        verdicts.extend(view.verdicts(self.reason(), left, |members| {
+            let ignored = members.iter().filter(|member| {
+                let key = view.table().pool_of(member).key;
+                active.get(&key).is_some_and(|&at| at > member.state_changed_at)
+            });
+            let what = what(members, threshold, now);
+            let used_others = match ignored.count() {
+                0 => "",
+                _ => ", while it used others",
+            };
+            (Severity::Suspect, format!("{what}{used_others}"))
+        }));
+        verdicts
+    }
+}
+
+/// Whether the server has ended the connection and the process still holds it. What its process
+/// closes is destroyed at once, so CLOSE lasts only where the process has not.
+fn is_dead(connection: &Connection) -> bool {
+    matches!(connection.tcp_state, TcpState::CloseWait | TcpState::Close)
+}
+
+/// Whether one group has grown past its dead connections as a healthy pool does not.
+fn is_outgrown(dead: &[Dead<'_>]) -> bool {
+    let steps: BTreeSet<i64> =
+        dead.iter().map(|dead| dead.growth).filter(|&growth| growth > 0).collect();
+    let most = steps.last().and_then(|&most| usize::try_from(most).ok());
+    most.is_some_and(|most| most >= dead.len() || steps.len() >= STEPS)
+}
+
+/// "the server closed 2 connections 80 s ago (threshold 60 s) and the process did not".
+fn what(members: &[&Connection], threshold: Duration, now: Timestamp) -> String {
+    let reset = members.iter().filter(|member| member.tcp_state == TcpState::Close).count();
+    let ages = span(members.iter().map(|member| now.since(member.state_changed_at)));
+    let connections = plural(members.len(), "connection");
+    let threshold = duration(threshold);
+    if reset == members.len() {
+        let them = if reset == 1 { "it" } else { "them" };
+        format!(
+            "the server reset {connections} {ages} ago (threshold {threshold}); \
+             the process still holds {them}"
+        )
+    } else {
+        let reset = if reset > 0 { format!(" ({reset} by reset)") } else { String::new() };
+        format!(
+            "the server closed {connections}{reset} {ages} ago (threshold {threshold}) \
+             and the process did not"
+        )
+    }
+}
+
+/// When each group last opened a connection, or used one that is not dead itself.
+fn last_activity(view: &View<'_>) -> HashMap<PoolKey, Timestamp> {
+    let mut latest = HashMap::new();
+    for pool in view.table().pools() {
+        if let Some(opened) = pool.last_opened() {
+            latest.insert(pool.key, opened);
+        }
+    }
+    for connection in view.table().connections() {
+        if !is_dead(connection) {
+            let at = latest.entry(view.table().pool_of(connection).key).or_default();
+            *at = connection.silent_since().max(*at);
+        }
+    }
+    latest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::detect::testing::{find, judge};
+    use crate::engine::table::testing::{World, secs};
+    use crate::model::WireState;
+
+    fn end(world: &mut World, number: u64, at: f64, state: TcpState) {
+        world.set(number, |usage| {
+            usage.tcp_state = state;
+            usage.state_changed_at = secs(at);
+        });
+    }
+
+    fn half_closed_at_10(world: &mut World, number: u64) {
+        world.open(number, 1.0);
+        end(world, number, 10.0, TcpState::CloseWait);
+    }
+
+    /// The severities, the heaviest first, with how many connections each has.
+    fn severities(verdicts: &[Verdict]) -> Vec<(Severity, usize)> {
+        let found = find(verdicts, Reason::CloseWait);
+        found.iter().map(|verdict| (verdict.severity, verdict.connections.len())).collect()
+    }
+
+    #[test]
+    fn use_of_others_is_no_proof() {
+        let mut world = World::new();
+        half_closed_at_10(&mut world, 1);
+        world.open(2, 2.0);
+        assert!(judge(&world, 60.0).is_empty());
+        let quiet = &judge(&world, 90.0)[0];
+        assert_eq!((quiet.reason, quiet.severity), (Reason::CloseWait, Severity::Suspect));
+        world.request(2, 85.0, "query", WireState::Idle);
+        let busy = &judge(&world, 90.0)[0];
+        assert_eq!((busy.reason, busy.severity), (Reason::CloseWait, Severity::Suspect));
+        assert_eq!(
+            busy.evidence,
+            "the server closed 1 connection 80 s ago (threshold 60 s) and the process did not, \
+             while it used others"
+        );
+    }
+
+    #[test]
+    fn a_pool_that_replaces_its_top_one_is_healthy() {
+        let mut world = World::new();
+        for number in 1..=4 {
+            half_closed_at_10(&mut world, number);
+        }
+        for round in 0..20 {
+            world.close(4 + round, 20.0 + 10.0 * round as f64);
+            world.open(5 + round, 20.1 + 10.0 * round as f64);
+        }
+        assert_eq!(severities(&judge(&world, 300.0)), [(Severity::Suspect, 3)]);
+    }
+
+    #[test]
+    fn a_pool_whose_idle_ones_the_server_times_out_is_healthy() {
+        let mut world = World::new();
+        for number in 1..=6 {
+            world.open(number, 1.0);
+        }
+        // The top of the stack is replaced after each quiet time; what lies deeper stays dead.
+        for number in 1..=5 {
+            end(&mut world, number, 40.0 * number as f64, TcpState::CloseWait);
+            world.close(5 + number, 40.0 * number as f64 + 1.0);
+            world.open(6 + number, 40.0 * number as f64 + 1.1);
+        }
+        assert_eq!(severities(&judge(&world, 500.0)), [(Severity::Suspect, 5)]);
+    }
+
+    #[test]
+    fn a_pool_that_opens_as_many_as_it_has_lost_leaks() {
+        let mut world = World::new();
+        for number in 1..=3 {
+            half_closed_at_10(&mut world, number);
+        }
+        for number in 4..=6 {
+            world.open(number, 20.0);
+        }
+        let verdicts = judge(&world, 75.0);
+        assert_eq!(severities(&verdicts), [(Severity::Leak, 3)]);
+        assert_eq!(
+            find(&verdicts, Reason::CloseWait)[0].evidence,
+            "the server closed 3 connections 65 s ago (threshold 60 s) and the process did not, \
+             while it opened 3 more"
+        );
+    }
+
+    #[test]
+    fn a_staircase_of_server_closes_leaks_and_the_latest_is_not_lifted() {
+        let mut world = World::new();
+        for number in 1..=12 {
+            world.open(number, 20.0 * number as f64);
+        }
+        for number in 1..=12 {
+            end(&mut world, number, 100.0 + 20.0 * number as f64, TcpState::CloseWait);
+        }
+        // Those that died before the pool stopped to grow have seen growth.
+        assert_eq!(
+            severities(&judge(&world, 500.0)),
+            [(Severity::Leak, 6), (Severity::Suspect, 6)]
+        );
+    }
+
+    #[test]
+    fn reset_connections_are_judged_like_closed_ones() {
+        let mut world = World::new();
+        for number in 1..=2 {
+            world.open(number, 1.0);
+            end(&mut world, number, 10.0, TcpState::Close);
+        }
+        let verdicts = judge(&world, 90.0);
+        assert_eq!(severities(&verdicts), [(Severity::Suspect, 2)]);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(
+            verdicts[0].evidence,
+            "the server reset 2 connections 80 s ago (threshold 60 s); \
+             the process still holds them"
+        );
+        for number in 3..=4 {
+            world.open(number, 20.0);
+        }
+        assert_eq!(severities(&judge(&world, 75.0)), [(Severity::Leak, 2)]);
+    }
+
+    #[test]
+    fn what_the_process_has_closed_is_not_judged() {
+        let mut world = World::new();
+        half_closed_at_10(&mut world, 1);
+        world.set(1, |usage| usage.tcp_state = TcpState::LastAck);
+        assert!(judge(&world, 900.0).is_empty());
+    }
+}

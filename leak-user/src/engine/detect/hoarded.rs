@@ -1,0 +1,184 @@
+//! A pool that holds what its server lacks, and uses none of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::engine::detect::evidence::plural;
+use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::table::{Connection, PoolKey, Server};
+use crate::model::{Timestamp, WireState};
+
+/// Fewer connections than that are no staircase.
+const STEPS: usize = 3;
+/// How many times as long as the longest pause between two openings nothing must have been opened.
+const QUIET: u32 = 3;
+
+/// Finds the pool behind a server that has no connection left, also when all was over before the trace
+/// began: everything is silent then, nothing grows, and only the server knows the past.
+///
+/// An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all of
+/// this, by the server's word: the server is full; more than half of it belongs to the pool; all of the
+/// pool is silent and idle, and was used once; connections were opened while others already lay idle,
+/// one after the other, which a pool does not do that fills up at once or with its load; and it has
+/// stopped, which a pool does not do that replaces its connections by their age.
+pub(super) struct Hoarded;
+
+impl Detector for Hoarded {
+    fn reason(&self) -> Reason {
+        Reason::Abandoned
+    }
+
+    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+        let table = view.table();
+        if !table.servers().values().any(Server::is_full) {
+            return Vec::new();
+        }
+        let mut pools: BTreeMap<PoolKey, Vec<&Connection>> = BTreeMap::new();
+        for connection in table.connections() {
+            pools.entry(table.pool_of(connection).key).or_default().push(connection);
+        }
+        pools.retain(|_, members| is_hoarded(view, members, now));
+        let accused = view
+            .connections()
+            .filter(|connection| pools.contains_key(&table.pool_of(connection).key));
+        view.verdicts(self.reason(), accused, |members| {
+            let usable = members
+                .first()
+                .and_then(|member| usable(view, member))
+                .map_or(0, |(_, usable)| usable);
+            let evidence = format!(
+                "all {} of the pool idle and {}, opened one after the other while earlier ones lay \
+                 idle, and the server has none left of the {usable} that it allows",
+                plural(members.len(), "connection"),
+                view.silence(members, now),
+            );
+            (Severity::Leak, evidence)
+        })
+    }
+}
+
+fn is_hoarded(view: &View<'_>, members: &[&Connection], now: Timestamp) -> bool {
+    let Some((server, usable)) = members.first().and_then(|first| usable(view, first)) else {
+        return false;
+    };
+    server.is_full()
+        && members.len() >= STEPS
+        && 2 * members.len() > usable
+        && members.iter().all(|member| is_out_of_use(view, member, now))
+        && was_opened_in_steps(view, members, now)
+}
+
+/// The server that has told of `connection`, and how many connections it allows.
+fn usable<'a>(view: &View<'a>, connection: &Connection) -> Option<(&'a Server, usize)> {
+    let server = view.table().server_of(connection)?;
+    Some((server, server.settings.as_ref()?.usable() as usize))
+}
+
+/// Whether it is silent, idle by the server's word on this silence, and was used for something before.
+fn is_out_of_use(view: &View<'_>, connection: &Connection, now: Timestamp) -> bool {
+    let Some(side) = &connection.server else { return false };
+    let idle = matches!(
+        side.dialogue(),
+        WireState::Idle | WireState::InTransaction | WireState::FailedTransaction
+    );
+    connection.silent_for(now) >= view.thresholds().silent_after
+        && side.at >= connection.silent_since()
+        && idle
+        && !connection.wire.listens
+        && side.session.query.is_some()
+}
+
+fn was_opened_in_steps(view: &View<'_>, members: &[&Connection], now: Timestamp) -> bool {
+    let Some(first_silent) = members.iter().map(|member| member.silent_since()).min() else {
+        return false;
+    };
+    let Some(mut began) =
+        members.iter().map(|member| member.began()).collect::<Option<Vec<Timestamp>>>()
+    else {
+        return false;
+    };
+    began.sort_unstable();
+    began.retain(|&began| began > first_silent.after(view.grace()));
+    let pauses = |least: Duration| {
+        began
+            .windows(2)
+            .filter_map(|pair| Some(pair.last()?.since(*pair.first()?)))
+            .filter(move |&pause| pause >= least)
+    };
+    let longest = began.first().map(|first| first.since(first_silent));
+    let longest = longest.max(pauses(Duration::ZERO).max()).unwrap_or_default();
+    let quiet = began.last().map(|last| now.since(*last)).unwrap_or_default();
+    // The first that was opened late is a step, and each that came clearly after another.
+    began.len().min(1) + pauses(view.grace()).count() >= STEPS - 1 && quiet >= longest * QUIET
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::detect::testing::{find, judge};
+    use crate::engine::detect::{Reason, Severity, Verdict};
+    use crate::engine::table::testing::{World, listed, server_lists, session};
+    use crate::model::server::SessionState;
+
+    /// Four connections opened before the trace began, each at one second and last used at another; the
+    /// server allows 7 and, where it is full, has two sessions more. Judged at second 300.
+    fn found(opened: [f64; 4], used: [f64; 4], full: bool) -> Vec<Verdict> {
+        let mut world = World::new();
+        let connections: Vec<_> = (1..=4).zip(used).map(|(id, at)| listed(id, at)).collect();
+        world.inventory(280.0, connections);
+        let mut sessions: Vec<_> = (1..=4)
+            .zip(opened)
+            .map(|(id, at)| session(id, 290.0 - at, SessionState::Idle))
+            .collect();
+        if full {
+            sessions.extend([8, 9].map(|id| session(id, 5.0, SessionState::Active)));
+        }
+        world.hear(290.0, server_lists(sessions));
+        let verdicts = judge(&world, 300.0);
+        find(&verdicts, Reason::Abandoned)
+            .into_iter()
+            .filter(|verdict| verdict.severity == Severity::Leak)
+            .cloned()
+            .collect()
+    }
+
+    const STAIRS: [f64; 4] = [10.0, 30.0, 50.0, 70.0];
+
+    #[test]
+    fn a_staircase_that_is_over_fills_the_server() {
+        let found = found(STAIRS, [11.0, 31.0, 51.0, 71.0], true);
+        let [verdict] = found.as_slice() else { panic!("{found:#?}") };
+        assert_eq!(verdict.connections.len(), 4);
+        assert_eq!(
+            verdict.evidence,
+            "all 4 connections of the pool idle and silent for 228-288 s (threshold 60 s), opened \
+             one after the other while earlier ones lay idle, and the server has none left of the 7 \
+             that it allows"
+        );
+    }
+
+    #[test]
+    fn a_server_with_room_is_not_hoarded() {
+        assert!(found(STAIRS, [11.0, 31.0, 51.0, 71.0], false).is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_was_filled_at_once_is_idle() {
+        assert!(found([10.0, 10.1, 10.2, 10.3], [11.0, 31.0, 51.0, 71.0], true).is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_grew_with_its_load_is_idle() {
+        assert!(found(STAIRS, [200.0, 201.0, 202.0, 203.0], true).is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_goes_on_replacing_its_connections_is_idle() {
+        let opened = [10.0, 80.0, 150.0, 220.0];
+        assert!(found(opened, opened.map(|at| at + 1.0), true).is_empty());
+    }
+
+    #[test]
+    fn one_that_is_in_use_acquits_the_pool() {
+        assert!(found(STAIRS, [11.0, 31.0, 51.0, 279.0], true).is_empty());
+    }
+}

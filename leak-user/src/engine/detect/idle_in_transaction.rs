@@ -1,0 +1,109 @@
+//! A transaction that nobody ends.
+
+use crate::engine::detect::evidence::plural;
+use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::table::Connection;
+use crate::model::{Timestamp, WireState};
+
+/// Finds connections whose server last said "in transaction" or "failed transaction" and that have
+/// been silent since. Pools take a connection back only when its transaction is over, and while it
+/// is open it holds locks and keeps dead rows alive.
+pub(super) struct IdleInTransaction;
+
+impl Detector for IdleInTransaction {
+    fn reason(&self) -> Reason {
+        Reason::IdleInTransaction
+    }
+
+    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+        let in_transaction = |connection: &&Connection| {
+            matches!(connection.dialogue(), WireState::InTransaction | WireState::FailedTransaction)
+        };
+        let accused = view.silent_connections(now).filter(in_transaction);
+        view.verdicts(self.reason(), accused, |members| {
+            let failed = members
+                .iter()
+                .filter(|connection| connection.dialogue() == WireState::FailedTransaction)
+                .count();
+            let failed = if failed > 0 { format!(" ({failed} failed)") } else { String::new() };
+            let unseen =
+                members.iter().any(|connection| connection.wire.state == WireState::Unknown);
+            let source = if unseen { " by the server's word" } else { "" };
+            let count = plural(members.len(), "connection");
+            let silence = view.silence(members, now);
+            (Severity::Leak, format!("{count} idle in transaction{failed}{source}, {silence}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::detect::testing::{find, judge};
+    use crate::engine::detect::{Reason, Severity, StackOf};
+    use crate::engine::table::testing::{World, server_lists, session};
+    use crate::model::server::SessionState;
+    use crate::model::{StackId, WireState};
+
+    #[test]
+    fn takes_the_servers_word_where_the_wire_is_encrypted() {
+        let mut world = World::new();
+        for id in 1..=3 {
+            world.open(id, 1.0);
+            world.request(id, 10.0, "pay", WireState::Unknown);
+        }
+        let states = [
+            SessionState::IdleInTransaction,
+            SessionState::IdleInTransactionAborted,
+            SessionState::Idle,
+        ];
+        let word = (1..=3).zip(states).map(|(id, state)| session(id, 89.0, state));
+        world.hear(90.0, server_lists(word.collect()));
+        let verdicts = judge(&world, 100.0);
+        let found = find(&verdicts, Reason::IdleInTransaction);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 2));
+        assert_eq!(
+            found[0].evidence,
+            "2 connections idle in transaction (1 failed) by the server's word, silent for 89 s \
+             (threshold 60 s)"
+        );
+        // What it said is of the silence before.
+        world.request(1, 95.0, "pay", WireState::Unknown);
+        world.request(2, 95.0, "pay", WireState::Unknown);
+        assert!(find(&judge(&world, 200.0), Reason::IdleInTransaction).is_empty());
+    }
+
+    #[test]
+    fn says_for_how_long() {
+        let mut world = World::new();
+        for number in 0..3 {
+            world.open(number, 1.0);
+            world.request(number, 10.0 + number as f64, "pay", WireState::InTransaction);
+        }
+        world.request(2, 20.0, "pay", WireState::FailedTransaction);
+        let verdicts = judge(&world, 100.0);
+        assert_eq!(verdicts.len(), 1);
+        let verdict = &verdicts[0];
+        assert_eq!(verdict.reason, Reason::IdleInTransaction);
+        assert_eq!(verdict.severity, Severity::Leak);
+        assert_eq!(verdict.connections.len(), 3);
+        assert_eq!(
+            (verdict.stack_of, &verdict.stack),
+            (StackOf::LastUsedBy, &Some(StackId("pay".into())))
+        );
+        assert_eq!(
+            verdict.evidence,
+            "3 connections idle in transaction (1 failed), silent for 79-89 s (threshold 60 s)"
+        );
+    }
+
+    #[test]
+    fn a_transaction_at_work_is_none() {
+        let mut world = World::new();
+        world.open(1, 1.0);
+        for second in 0..20 {
+            world.request(1, 5.0 * f64::from(second), "long", WireState::InTransaction);
+        }
+        assert!(find(&judge(&world, 100.0), Reason::IdleInTransaction).is_empty());
+    }
+}

@@ -1,0 +1,301 @@
+//! What is held against connections, from the first verdict to the retraction.
+//!
+//! Detectors judge each interval anew; the ledger makes findings of their verdicts that keep their
+//! name, know since when they stand, and are retracted with a reason. A false accusation that is
+//! never taken back costs more trust than a leak that is found late.
+
+mod fate;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+
+use crate::engine::detect::{Reason, Severity, Standing, Verdict};
+use crate::engine::table::ConnectionTable;
+use crate::model::{ConnectionId, ProcessKey, Timestamp};
+use trouble::{Trouble, by_trouble};
+
+/// Most retracted findings remembered.
+const MAX_RETRACTED: usize = 512;
+
+/// Most findings kept about processes that have exited.
+const MAX_FROZEN: usize = 512;
+
+/// A finding's name, "f1" and up. It is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingId(u64);
+
+impl fmt::Display for FindingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{}", self.0)
+    }
+}
+
+/// A verdict that has lasted since a moment.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Its name.
+    pub id: FindingId,
+    /// The latest verdict; of a retracted finding, the last one.
+    pub verdict: Verdict,
+    /// When it arose.
+    pub since: Timestamp,
+    /// When it stopped being true.
+    pub retracted_at: Option<Timestamp>,
+    /// Its process has exited while it was true: nothing can change it any more.
+    frozen: bool,
+    /// Its connections, and since when each was silent.
+    accused: BTreeMap<ConnectionId, Timestamp>,
+}
+
+impl Finding {
+    /// Whether `verdict`, about the same trouble, is about the same code.
+    fn covers(&self, verdict: &Verdict) -> bool {
+        // The code that a group's newest connections show may change while it grows.
+        verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause
+    }
+
+    /// Whether `verdict`, about the same trouble of a process that is gone, says no more than what is
+    /// known already.
+    fn has_said(&self, verdict: &Verdict) -> bool {
+        let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
+        verdict.reason == Reason::Growing || covered()
+    }
+}
+
+/// How a finding changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It is new.
+    Opened(Finding),
+    /// It weighs more or less, or its connections are others; says what became of those that left,
+    /// when some did.
+    Updated(Finding, Option<String>),
+    /// It is no longer true; says why.
+    Retracted(Finding, String),
+}
+
+impl Change {
+    /// The finding as it is now.
+    #[must_use]
+    pub fn finding(&self) -> &Finding {
+        match self {
+            Self::Opened(finding) | Self::Updated(finding, _) | Self::Retracted(finding, _) => {
+                finding
+            }
+        }
+    }
+}
+
+/// How many findings there have been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Opened.
+    pub found: u64,
+    /// Retracted.
+    pub retracted: u64,
+}
+
+/// All findings.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    open: Vec<Finding>,
+    retracted: VecDeque<Finding>,
+    counts: BTreeMap<Reason, Count>,
+    last_id: u64,
+}
+
+impl Ledger {
+    /// Takes in what [`crate::engine::detect::evaluate`] says of `table` at `now`.
+    pub fn update(
+        &mut self,
+        verdicts: Vec<Verdict>,
+        table: &ConnectionTable,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let judged: HashMap<ConnectionId, Reason> = verdicts
+            .iter()
+            .filter(|verdict| verdict.reason != Reason::Growing)
+            .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
+            .collect();
+        let (frozen, former): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|finding| finding.frozen);
+        self.open = frozen;
+        let frozen = by_trouble(&self.open);
+        let mut former = by_trouble(former);
+        let (known, new): (Vec<_>, Vec<_>) = verdicts
+            .into_iter()
+            .filter(|verdict| {
+                let mut frozen = frozen.get(&Trouble::of(verdict)).into_iter().flatten();
+                !frozen.any(|finding| finding.has_said(verdict))
+            })
+            .partition(|verdict| {
+                let mut former = former.get(&Trouble::of(verdict)).into_iter().flatten();
+                former.any(|finding| finding.covers(verdict))
+            });
+        let mut changes = Vec::new();
+        let mut fates = fate::Fates { table, judged: &judged, now };
+        for verdict in known.into_iter().chain(new) {
+            let silences = silences(&verdict, table, now);
+            let alike = former.get_mut(&Trouble::of(&verdict));
+            let Some(mut finding) = alike.and_then(|alike| take_former(alike, &verdict)) else {
+                changes.push(Change::Opened(self.open_new(verdict, silences, now)));
+                continue;
+            };
+            let left = finding.accused.iter().filter(|(id, _)| !silences.contains_key(id));
+            let left: Vec<_> = left.map(|(&id, &since)| (id, since)).collect();
+            let changed = finding.verdict.severity != verdict.severity
+                || finding.verdict.cause != verdict.cause
+                || finding.verdict.connections != verdict.connections;
+            // A group's newest connections change all the time; what it is accused of does not.
+            let worth_telling = match verdict.reason {
+                Reason::Growing => finding.verdict.severity != verdict.severity,
+                _ => changed,
+            };
+            let sentence = fates.sentence(verdict.reason, &left);
+            finding.verdict = verdict;
+            finding.accused = silences;
+            if worth_telling {
+                changes.push(Change::Updated(finding.clone(), sentence));
+            }
+            self.open.push(finding);
+        }
+        let mut former: Vec<Finding> = former.into_values().flatten().collect();
+        former.sort_unstable_by_key(|finding| finding.id);
+        for mut finding in former {
+            let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
+            let sentence = fates.sentence(finding.verdict.reason, &left);
+            finding.retracted_at = Some(now);
+            self.count(finding.verdict.reason).retracted += 1;
+            self.remember(finding.clone());
+            changes.push(Change::Retracted(finding, sentence.unwrap_or_else(fate::no_longer)));
+        }
+        changes
+    }
+
+    /// Learns that a process has exited, before its connections end with it.
+    ///
+    /// What it had leaked until then it never gave back: its open findings of severity leak stay as
+    /// they are, neither updated nor retracted. Its other findings go their usual way. When very many
+    /// processes have left leaks behind, the oldest of their findings are let go, not retracted.
+    pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for finding in &mut self.open {
+            let verdict = &mut finding.verdict;
+            let is_leak = verdict.process == process && verdict.severity == Severity::Leak;
+            if is_leak && !finding.frozen {
+                finding.frozen = true;
+                verdict.evidence.push_str("; the process then exited");
+                changes.push(Change::Updated(finding.clone(), None));
+            }
+        }
+        let frozen = self.open.iter().filter(|finding| finding.frozen).count();
+        for _ in MAX_FROZEN..frozen {
+            let frozen = self.open.iter().enumerate().filter(|(_, finding)| finding.frozen);
+            if let Some((index, _)) = frozen.min_by_key(|(_, finding)| finding.id) {
+                self.open.remove(index);
+            }
+        }
+        changes
+    }
+
+    /// The findings that are true now, or were when their process exited: the heaviest first, then the biggest.
+    #[must_use]
+    pub fn open(&self) -> Vec<&Finding> {
+        let mut open: Vec<_> = self.open.iter().collect();
+        open.sort_by_key(|finding| {
+            let verdict = &finding.verdict;
+            (std::cmp::Reverse((verdict.severity, verdict.connections.len())), finding.id)
+        });
+        open
+    }
+
+    /// Retracted findings, the latest last; the oldest and lightest are forgotten.
+    pub fn retracted(&self) -> impl Iterator<Item = &Finding> {
+        self.retracted.iter()
+    }
+
+    /// Whether a leak is open.
+    #[must_use]
+    pub fn has_leak(&self) -> bool {
+        self.open.iter().any(|finding| finding.verdict.severity == Severity::Leak)
+    }
+
+    /// How often a reason was found and retracted, for every reason.
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, Count)> {
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
+    }
+
+    /// The connections that stand accused of being abandoned, for the next evaluation.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.open
+            .iter()
+            .filter(|finding| finding.verdict.reason == Reason::Abandoned)
+            // What is only suspected does not become a leak by lasting.
+            .filter(|finding| finding.verdict.severity == Severity::Leak)
+            .flat_map(|finding| finding.accused.iter().map(|(&id, &since)| (id, since)))
+            .collect()
+    }
+
+    fn open_new(
+        &mut self,
+        verdict: Verdict,
+        accused: BTreeMap<ConnectionId, Timestamp>,
+        now: Timestamp,
+    ) -> Finding {
+        self.last_id += 1;
+        self.count(verdict.reason).found += 1;
+        let id = FindingId(self.last_id);
+        let finding =
+            Finding { id, verdict, since: now, retracted_at: None, frozen: false, accused };
+        self.open.push(finding.clone());
+        finding
+    }
+
+    fn count(&mut self, reason: Reason) -> &mut Count {
+        self.counts.entry(reason).or_default()
+    }
+
+    /// Idle pools make and retract light findings all day: those are forgotten first.
+    fn remember(&mut self, finding: Finding) {
+        if self.retracted.len() >= MAX_RETRACTED {
+            let is_light = |old: &Finding| old.verdict.severity == Severity::Info;
+            let light = self.retracted.iter().position(is_light);
+            self.retracted.remove(light.unwrap_or(0));
+        }
+        self.retracted.push_back(finding);
+    }
+}
+
+/// Since when each of the verdict's connections is silent.
+fn silences(
+    verdict: &Verdict,
+    table: &ConnectionTable,
+    now: Timestamp,
+) -> BTreeMap<ConnectionId, Timestamp> {
+    let since = |id| table.get(id).map_or(now, |connection| connection.silent_since());
+    verdict.connections.iter().map(|&id| (id, since(id))).collect()
+}
+
+/// Takes out that one of the findings about the same trouble which `verdict` carries on: the one with
+/// the same code, or else one whose connections have all gone over, because their stack has become known since.
+fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
+    let covering = |severity: Option<Severity>| {
+        former.iter().position(|finding| {
+            finding.covers(verdict)
+                && severity.is_none_or(|severity| finding.verdict.severity == severity)
+        })
+    };
+    let same = covering(Some(verdict.severity)).or_else(|| covering(None));
+    let gone_over = || {
+        let members: BTreeSet<_> = verdict.connections.iter().collect();
+        former.iter().position(|finding| finding.accused.keys().all(|id| members.contains(id)))
+    };
+    same.or_else(gone_over).map(|index| former.remove(index))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! One JSON document at the end.
+
+pub(super) mod model;
+
+use std::io;
+
+use crate::engine::snapshot::Snapshot;
+use crate::outputs::json::model::Report;
+
+/// Writes the whole report as one document.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Report::new(snapshot))?;
+    writeln!(out)
+}

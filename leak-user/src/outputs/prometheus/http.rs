@@ -1,0 +1,200 @@
+//! The server: HTTP/1.1 on a thread of its own, with bounds on everything that a client can take.
+
+use std::convert::Infallible;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::clock;
+use crate::outputs::flamegraph::By;
+use crate::outputs::prometheus::accept::prefers_openmetrics;
+use crate::outputs::prometheus::board::Board;
+use crate::outputs::prometheus::pages::Page;
+
+/// Connections served at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 128;
+/// How long a request may take to arrive, and how long a connection may rest between two.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this long a connection is closed with its next response: none is there for ever.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// How long the last response may take to be read.
+const LAST_RESPONSE: Duration = Duration::from_secs(10);
+/// How long a client may read nothing of a response, before the kernel gives it up.
+const STUCK: Duration = Duration::from_secs(30);
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+/// Threads that make pages.
+const MAKERS: usize = 4;
+
+/// Serves `board` until the process ends.
+pub(super) fn serve(listener: StdListener, board: Arc<Board>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAKERS)
+        .thread_name("metrics-page")
+        .build()?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    std::thread::Builder::new()
+        .name("metrics".into())
+        .spawn(move || runtime.block_on(accept(&listener, &board)))?;
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener, board: &Arc<Board>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(converse(stream, Arc::clone(board), place));
+            }
+            Err(error) => {
+                // For want of descriptors, which come back; never a reason to spin.
+                log::debug!("a client of the metrics cannot be taken: {error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Answers one client's requests.
+async fn converse(stream: TcpStream, board: Arc<Board>, place: OwnedSemaphorePermit) {
+    let stuck = u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(&stream, stuck) {
+        log::debug!("a client of the metrics may get stuck: {error}");
+    }
+    let answer = service_fn(move |request| answer(Arc::clone(&board), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = sleep(LIFETIME) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_RESPONSE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        log::debug!("a client of the metrics: {error}");
+    }
+    drop(place);
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(board: Arc<Board>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let known = ["/", "/metrics", "/healthz", "/readyz", "/flamegraph.svg"];
+    let path = request.uri().path();
+    if !known.contains(&path) {
+        return Ok(say(StatusCode::NOT_FOUND, "there is no such page; see /\n"));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = say(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(refusal);
+    }
+    Ok(match path {
+        "/healthz" if board.is_alive(clock::now()) => say(StatusCode::OK, "ok\n"),
+        "/healthz" => say(StatusCode::SERVICE_UNAVAILABLE, "the event loop stands still\n"),
+        "/readyz" if board.latest().is_some() => say(StatusCode::OK, "ok\n"),
+        "/readyz" => say(StatusCode::SERVICE_UNAVAILABLE, NOT_READY),
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let openmetrics = accept.is_some_and(prefers_openmetrics);
+            show(&board, if openmetrics { Page::OpenMetrics } else { Page::Text }).await
+        }
+        "/flamegraph.svg" => match by(request.uri().query()) {
+            Some(by) => show(&board, Page::FlameGraph(by)).await,
+            None => say(StatusCode::BAD_REQUEST, "by=last_used_by or by=opened_by\n"),
+        },
+        _ => index(),
+    })
+}
+
+const NOT_READY: &str = "no inventory has been taken yet\n";
+
+/// The page of the latest interval. Where it must be made first, a thread for that makes it.
+async fn show(board: &Board, page: Page) -> Answer {
+    let Some(pages) = board.latest() else {
+        return say(StatusCode::SERVICE_UNAVAILABLE, NOT_READY);
+    };
+    let made = match pages.made(page) {
+        Some(made) => Ok(made),
+        None => tokio::task::spawn_blocking(move || pages.make(page)).await,
+    };
+    let body = match made {
+        Ok(body) => body,
+        Err(error) => {
+            log::warn!("a page of the metrics cannot be made: {error}");
+            return say(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made\n");
+        }
+    };
+    let mut answer = with_type(StatusCode::OK, page.content_type(), body);
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+/// Which flame graph a query asks for; `None` when it asks for something else.
+fn by(query: Option<&str>) -> Option<By> {
+    match query.unwrap_or_default() {
+        "" => Some(By::default()),
+        "by=last_used_by" => Some(By::LastUsedBy),
+        "by=opened_by" => Some(By::OpenedBy),
+        _ => None,
+    }
+}
+
+fn index() -> Answer {
+    let page = "<!DOCTYPE html>\n<title>pgsocktrace</title>\n<h1>pgsocktrace</h1>\n<ul>\n\
+        <li><a href=\"/metrics\">metrics</a>\n\
+        <li>open connections by the code that <a href=\"/flamegraph.svg?by=last_used_by\">used them \
+        last</a>, or that <a href=\"/flamegraph.svg?by=opened_by\">opened them</a>\n\
+        <li><a href=\"/healthz\">health</a>, <a href=\"/readyz\">readiness</a>\n</ul>\n";
+    with_type(StatusCode::OK, "text/html; charset=utf-8", Bytes::from_static(page.as_bytes()))
+}
+
+fn say(status: StatusCode, text: &'static str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    // A picture brings its own script and style, and has no need of anybody else's.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+    for (name, value) in [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, policy),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests;

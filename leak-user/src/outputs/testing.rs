@@ -1,0 +1,147 @@
+//! A made-up run for the writers' tests.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::engine::detect::{Thresholds, evaluate};
+use crate::engine::findings::{Change, Ledger};
+use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot, StackCopies};
+use crate::engine::table::testing::{APP, World, secs};
+use crate::model::Pod;
+use crate::model::clock::Clock;
+use crate::model::cost::{Cost, Sample};
+use crate::model::process::ProcessInfo;
+use crate::model::{StackId, Timestamp, WireState};
+use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
+
+/// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
+pub(crate) struct Run {
+    pub(crate) world: World,
+    pub(crate) ledger: Ledger,
+    thresholds: Thresholds,
+    stacks: HashMap<StackId, Arc<Stack>>,
+    pub(crate) processes: HashMap<crate::model::ProcessKey, ProcessInfo>,
+    info: RunInfo,
+    pub(crate) exited: HashSet<crate::model::ProcessKey>,
+    pub(crate) destinations: HashMap<std::net::IpAddr, crate::model::Destination>,
+}
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        let mut world = World::new();
+        world.open(0, 1.0);
+        for number in 1..=12 {
+            let at = 10.0 * number as f64;
+            world.open(number, at);
+            world.request(number, at + 0.1, "leak", WireState::Idle);
+            world.request(0, at + 0.2, "work", WireState::Idle);
+        }
+        let silent_after = Duration::from_secs(60);
+        let interval = Duration::from_secs(10);
+        let process = ProcessInfo {
+            key: APP,
+            comm: "shop\x1b[2J".into(),
+            exe: Some("/srv/shop".into()),
+            container_id: Some("3f4f6c1c0a3f".repeat(5)),
+            container_pid: Some(7),
+            pod_uid: Some("4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01".into()),
+            pod: Some(Pod {
+                namespace: "shop".into(),
+                name: "orders-7d9f".into(),
+                container: "app".into(),
+                labels: BTreeMap::from([("app".into(), "orders".into())]),
+            }),
+            started_at: Some(SystemTime::UNIX_EPOCH),
+        };
+        Self {
+            world,
+            ledger: Ledger::default(),
+            thresholds: Thresholds { silent_after, interval, limit: None },
+            stacks: HashMap::from([(StackId("leak".into()), Arc::new(stack()))]),
+            processes: HashMap::from([(APP, process)]),
+            exited: HashSet::new(),
+            destinations: HashMap::new(),
+            info: RunInfo {
+                version: "0.1.0".into(),
+                host: "db-client".into(),
+                kernel: "6.18.0".into(),
+                hooks: BTreeMap::from([("connect".into(), "tp_btf/inet_sock_set_state".into())]),
+                ports: vec![5432],
+                started_at: SystemTime::UNIX_EPOCH,
+            },
+        }
+    }
+
+    /// Judges at second `at`.
+    pub(crate) fn turn(&mut self, at: f64) -> Vec<Change> {
+        let standing = self.ledger.standing();
+        let verdicts =
+            evaluate(&self.world.table, &self.stacks, &self.thresholds, &standing, secs(at));
+        self.ledger.update(verdicts, &self.world.table, secs(at))
+    }
+
+    pub(crate) fn snapshot(&self, at: f64) -> Snapshot<'_> {
+        Snapshot {
+            table: &self.world.table,
+            ledger: &self.ledger,
+            thresholds: &self.thresholds,
+            stacks: &self.stacks,
+            processes: &self.processes,
+            exited: &self.exited,
+            destinations: &self.destinations,
+            run: &self.info,
+            events: EventCounts {
+                received: 40,
+                lost: 0,
+                stacks_skipped: 1,
+                stacks: counts(),
+                copies: StackCopies { recorded: 99, over_budget: 1, ..StackCopies::default() },
+                skipped_runs: 1,
+                cost: cost(),
+            },
+            now: secs(at),
+            ended: true,
+            clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),
+        }
+    }
+}
+
+fn cost() -> Cost {
+    let kernel = Sample { busy: Duration::from_micros(500), watched: Duration::from_secs(1) };
+    let (lasted, collector) = (Duration::from_secs(60), Duration::from_millis(18));
+    Cost { lasted, collector, kernel: Some(kernel) }
+}
+
+fn counts() -> StackCounts {
+    let mut counts = StackCounts::default();
+    for _ in 0..20 {
+        counts.add(Quality::Complete, None);
+    }
+    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
+    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
+    counts.add(Quality::None, Some(Shortfall::ProcessGone));
+    counts
+}
+
+fn stack() -> Stack {
+    let frame = |function: &str, file: Option<&str>, line| Frame {
+        function: Some(function.into()),
+        module: Some("/srv/shop".into()),
+        file: file.map(str::to_owned),
+        line,
+        address: 0x40_1000,
+    };
+    Stack {
+        id: StackId("leak".into()),
+        quality: Quality::Complete,
+        shortfall: None,
+        language: Language::Go,
+        frames: vec![
+            frame("write", None, None),
+            frame("app::report", Some("src/report.go"), Some(41)),
+            frame("main", Some("src/main.go"), Some(7)),
+        ],
+        culprit: Some(1),
+    }
+}

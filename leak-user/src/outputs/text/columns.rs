@@ -1,0 +1,113 @@
+//! The table of connections by process and server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::engine::detect::duration;
+use crate::engine::snapshot::Snapshot;
+use crate::model::{ProcessKey, WireState};
+use crate::outputs::text::style::{Paint, Tone, printable};
+
+/// Most rows shown.
+const MAX_ROWS: usize = 40;
+/// Over how long growth is shown.
+const GROWTH: Duration = Duration::from_secs(60);
+
+const HEADER: [&str; 10] =
+    ["PID", "COMMAND", "SERVER", "OPEN", "IDLE", "BUSY", "IN TX", "SILENT", "OLDEST", "+1 MIN"];
+/// How many columns are text; the rest are numbers, which are aligned to the right.
+const TEXT_COLUMNS: usize = 3;
+
+#[derive(Default)]
+struct Row {
+    open: u64,
+    idle: u64,
+    busy: u64,
+    in_transaction: u64,
+    silent: u64,
+    oldest: Duration,
+    growth: i64,
+}
+
+pub(super) fn write(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+) -> io::Result<()> {
+    let mut rows: Vec<_> = rows(snapshot).into_iter().filter(|(_, row)| row.open > 0).collect();
+    if rows.is_empty() {
+        return writeln!(out, "no connections");
+    }
+    rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.open), *key));
+    let more = rows.len().saturating_sub(MAX_ROWS);
+    rows.truncate(MAX_ROWS);
+    let cells: Vec<[String; 10]> = rows
+        .iter()
+        .map(|((process, remote), row)| cells(*process, snapshot.comm(*process), *remote, row))
+        .collect();
+    let header = HEADER.map(str::to_owned);
+    let widths: Vec<usize> = (0..HEADER.len())
+        .map(|column| {
+            let column = std::iter::once(&header).chain(&cells).filter_map(|row| row.get(column));
+            column.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    writeln!(out, "{}", paint.tone(Tone::Strong, &aligned(&header, &widths)))?;
+    for row in &cells {
+        writeln!(out, "{}", aligned(row, &widths))?;
+    }
+    if more > 0 {
+        writeln!(out, "… and {more} more")?;
+    }
+    Ok(())
+}
+
+fn rows(snapshot: &Snapshot<'_>) -> BTreeMap<(ProcessKey, SocketAddr), Row> {
+    let mut rows: BTreeMap<(ProcessKey, SocketAddr), Row> = BTreeMap::new();
+    for connection in snapshot.table.connections() {
+        let row = rows.entry((connection.process, connection.endpoints.remote)).or_default();
+        let silence = connection.silent_for(snapshot.now);
+        let in_transaction = matches!(
+            connection.dialogue(),
+            WireState::InTransaction | WireState::FailedTransaction
+        );
+        row.open += 1;
+        row.idle += u64::from(connection.is_idle());
+        row.busy += u64::from(connection.is_busy());
+        row.in_transaction += u64::from(in_transaction);
+        row.silent += u64::from(silence >= snapshot.thresholds.silent_after);
+        row.oldest = row.oldest.max(silence);
+    }
+    let from = snapshot.now.before(GROWTH);
+    for pool in snapshot.table.pools() {
+        if let Some(row) = rows.get_mut(&(pool.key.process, pool.key.remote)) {
+            row.growth += pool.growth_since(from);
+        }
+    }
+    rows
+}
+
+fn cells(process: ProcessKey, comm: Option<&str>, remote: SocketAddr, row: &Row) -> [String; 10] {
+    let Row { open, idle, busy, in_transaction, silent, oldest, growth } = row;
+    [
+        process.pid.to_string(),
+        comm.map_or_else(|| "?".to_owned(), printable),
+        remote.to_string(),
+        open.to_string(),
+        idle.to_string(),
+        busy.to_string(),
+        in_transaction.to_string(),
+        silent.to_string(),
+        duration(*oldest),
+        format!("{growth:+}"),
+    ]
+}
+
+fn aligned(cells: &[String; 10], widths: &[usize]) -> String {
+    let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, &width))| {
+        if column < TEXT_COLUMNS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    });
+    padded.collect::<Vec<_>>().join("  ")
+}

@@ -1,0 +1,192 @@
+//! One finding, with the code that it names.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::engine::detect::{Severity, StackOf, plural};
+use crate::engine::findings::{Finding, FindingId};
+use crate::engine::snapshot::Snapshot;
+use crate::model::Pod;
+use crate::model::{ProcessKey, StackId};
+use crate::outputs::next_step::next_step;
+use crate::outputs::text::style::{Paint, Tone, printable};
+use leak_stacks::{Frame, Quality, Stack};
+
+/// Most frames shown; the JSON report has them all.
+const MAX_FRAMES: usize = 40;
+
+/// How much of a container's id people and their tools use.
+const SHORT_ID: usize = 12;
+
+/// The stacks that were written already, and for which finding.
+pub(super) type Shown = HashMap<StackId, FindingId>;
+
+/// Writes all of it: headline, culprit, evidence and stack, unless that stands above already.
+pub(super) fn write(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+    shown: &mut Shown,
+) -> io::Result<()> {
+    write_headline(out, paint, snapshot, finding)?;
+    write_culprit(out, paint, snapshot, finding)?;
+    write_evidence(out, finding)?;
+    write_next_step(out, snapshot, finding)?;
+    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
+        return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
+    };
+    if let Some(other) = shown.get(&stack.id) {
+        return writeln!(
+            out,
+            "  {}",
+            paint.tone(Tone::Dim, &format!("the stack is that of {other}"))
+        );
+    }
+    shown.insert(stack.id.clone(), finding.id);
+    write_stack(out, paint, stack)
+}
+
+/// `LEAK f3 abandoned: 12 connections of shop (4242) to 127.0.0.1:5432`.
+pub(super) fn write_headline(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let tone = match finding.verdict.severity {
+        Severity::Leak => Tone::Leak,
+        Severity::Suspect => Tone::Suspect,
+        Severity::Info => Tone::Dim,
+    };
+    let severity = paint.tone(tone, &finding.verdict.severity.name().to_uppercase());
+    writeln!(out, "{severity} {}", subject(snapshot, finding))
+}
+
+/// The code that the stack names, when it names any.
+pub(super) fn write_culprit(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else { return Ok(()) };
+    let Some(index) = stack.culprit else { return Ok(()) };
+    let Some(culprit) = stack.frames.get(index) else { return Ok(()) };
+    let did = match finding.verdict.stack_of {
+        StackOf::OpenedBy => "opened by",
+        StackOf::LastUsedBy => "last used by",
+    };
+    // Many programs query through a helper of their own: who called it says more.
+    let caller = stack.frames.get(index + 1).filter(|frame| frame.function.is_some());
+    let caller = caller.map(|frame| format!(", called by {}", place(frame))).unwrap_or_default();
+    writeln!(out, "  {did} {}{caller}", paint.tone(Tone::Strong, &place(culprit)))
+}
+
+/// One line for a finding that is no longer true.
+pub(super) fn write_retracted(
+    out: &mut impl io::Write,
+    paint: Paint,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+    why: Option<&str>,
+) -> io::Result<()> {
+    let retracted = paint.tone(Tone::Good, "retracted");
+    let why = match (why, finding.retracted_at) {
+        (Some(why), _) => why.to_owned(),
+        (None, Some(at)) => format!("at {}", snapshot.clock.rfc3339(at)),
+        (None, None) => String::new(),
+    };
+    writeln!(out, "{retracted} {}: {why}", subject(snapshot, finding))
+}
+
+/// The evidence, on a line of its own.
+pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
+    writeln!(out, "  {}", finding.verdict.evidence)
+}
+
+/// What to do about it, on a line of its own.
+fn write_next_step(
+    out: &mut impl io::Write,
+    snapshot: &Snapshot<'_>,
+    finding: &Finding,
+) -> io::Result<()> {
+    let stack = snapshot.stack(finding.verdict.stack.as_ref());
+    let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+    match next_step(&finding.verdict, culprit) {
+        Some(step) => writeln!(out, "  next: {}", printable(&step)),
+        None => Ok(()),
+    }
+}
+
+fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
+    let verdict = &finding.verdict;
+    let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
+    format!(
+        "{} {}: {} of {comm} ({}{}) to {}{}",
+        finding.id,
+        verdict.reason,
+        plural(verdict.connections.len(), "connection"),
+        verdict.process.pid,
+        inside(snapshot, verdict.process),
+        verdict.remote,
+        snapshot
+            .destination(verdict.remote)
+            .map_or_else(String::new, |name| { printable(&format!(" ({name})")) })
+    )
+}
+
+/// Where a process runs that is not simply on this machine, as those who look from inside know it.
+fn inside(snapshot: &Snapshot<'_>, process: ProcessKey) -> String {
+    let info = snapshot.processes.get(&process);
+    let pod = info.and_then(|info| info.pod.as_ref()).map(|pod| {
+        let Pod { namespace, name, container, labels: _ } = pod;
+        printable(&format!("container {container} of pod {namespace}/{name}"))
+    });
+    let id = info.and_then(|info| info.container_id.as_deref()?.get(..SHORT_ID));
+    let container = pod.or_else(|| Some(format!("container {}", id?)));
+    match (info.and_then(|info| info.container_pid), container) {
+        (Some(pid), Some(container)) => format!(", {pid} in {container}"),
+        (Some(pid), None) => format!(", {pid} in its PID namespace"),
+        (None, Some(container)) => format!(", {container}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Numbered frames; those of drivers and runtimes, inside the culprit, are dimmed.
+fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Result<()> {
+    for (number, frame) in stack.frames.iter().enumerate().take(MAX_FRAMES) {
+        let line = format!("    {number:>2} {}", place(frame));
+        let line = match stack.culprit {
+            Some(culprit) if number == culprit => paint.tone(Tone::Strong, &line),
+            Some(culprit) if number > culprit => line,
+            _ => paint.tone(Tone::Dim, &line),
+        };
+        writeln!(out, "{line}")?;
+    }
+    let more = stack.frames.len().saturating_sub(MAX_FRAMES);
+    if more > 0 {
+        writeln!(out, "       … and {more} more")?;
+    }
+    let missing = match stack.quality {
+        Quality::Complete => return Ok(()),
+        Quality::Truncated => "truncated, outer frames are missing",
+        Quality::None => "no frame could be had",
+    };
+    let why = stack.shortfall.map(|why| format!(": {}", why.describe())).unwrap_or_default();
+    writeln!(out, "       ({missing}{why})")
+}
+
+/// `function at file:line`; without a function, the address in its module.
+fn place(frame: &Frame) -> String {
+    let function = match (&frame.function, &frame.module) {
+        (Some(function), _) => printable(function),
+        (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),
+        (None, None) => format!("{:#x}", frame.address),
+    };
+    match (&frame.file, frame.line) {
+        (Some(file), Some(line)) => format!("{function} at {}:{line}", printable(file)),
+        (Some(file), None) => format!("{function} at {}", printable(file)),
+        (None, _) => function,
+    }
+}
