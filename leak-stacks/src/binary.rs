@@ -3,5 +3,8 @@
 pub(crate) mod debug_file;
 pub(crate) mod duplicates;
 pub(crate) mod elf;
+pub(crate) mod facts;
+pub(crate) mod modules;
 pub(crate) mod store;
+pub(crate) mod symbol_table;
 pub(crate) mod symbols;

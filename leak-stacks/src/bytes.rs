@@ -1,4 +1,4 @@
-//! Little-endian numbers from bytes that nobody vouches for: out of bounds is `None`.
+//! Little-endian numbers and text from untrusted bytes: out of bounds is `None`.
 
 /// `N` bytes at `offset`.
 fn array_at<const N: usize>(data: &[u8], offset: usize) -> Option<[u8; N]> {
@@ -25,4 +25,9 @@ pub(crate) fn text_at(data: &[u8], offset: usize, limit: usize) -> Option<String
     let rest = data.get(offset..)?;
     let length = rest.iter().take(limit).position(|&b| b == 0)?;
     Some(String::from_utf8_lossy(rest.get(..length)?).into_owned())
+}
+
+/// The last part of a path.
+pub(crate) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }

@@ -6,7 +6,8 @@ mod rules;
 pub(crate) use self::rules::matches;
 use self::rules::{Names, PARSED, any};
 use crate::culprit::driver_frames::DriverFrames;
-use crate::{Frame, Language};
+use crate::bytes::base_name;
+use crate::stack::{Frame, Language};
 
 /// Directories into which Python packages are installed.
 const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
@@ -136,11 +137,6 @@ pub(crate) fn language_of<'a>(
         .map(base_name)
         .find_map(|m| PARSED.languages.iter().find(|(_, glob)| matches(glob, m)).map(|(l, _)| *l))
         .unwrap_or(Language::Native)
-}
-
-/// The last part of a path.
-pub(crate) fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// A Go function's name without the path that vendoring puts in front of its package.

@@ -4,17 +4,22 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::{Arc, Once};
 
-use crate::ProcessKey;
-use crate::binary::store::{BinaryStore, FileId};
+use crate::binary::modules::{Mapping, Modules};
+use crate::binary::store::BinaryStore;
+use crate::binary::symbols::Symbols;
 use crate::culprit::{culprit, matches};
+use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
+use crate::languages::runtimes::{Languages, Runtimes};
 use crate::languages::{go, python};
-use crate::process::identity::Identity;
+use crate::process::ProcessKey;
+use crate::process::file_id::FileId;
 use crate::process::maps::Line;
-use crate::process::modules::{Mapping, Modules};
+use crate::process::stat::Identity;
 use crate::raw::RawStack;
+use crate::stack::{Frame, Language};
+use crate::time::Timestamp;
 use crate::unwind::walk::walk;
-use crate::{Frame, Language, guarded};
 
 /// Where mapped files begin in the stacks that are made up here.
 const BASE: u64 = 0x1000;
@@ -41,13 +46,18 @@ pub fn elf(data: &[u8]) {
     let mut store = BinaryStore::new(Arc::default());
     let Ok(metadata) = file.metadata() else { return };
     let Some(binary) = store.pin(FileId::of(&metadata), || Some(file)) else { return };
-    let addresses = binary.loaded().map_or_else(Vec::new, |loaded| {
-        loaded.elf.sections.iter().map(|section| section.address).take(16).collect()
+    let addresses: Vec<_> = binary.elf().map_or_else(Vec::new, |elf| {
+        elf.sections.iter().map(|section| section.address).take(16).collect()
+    });
+    let Some(symbols) = binary.facts::<Symbols>() else { return };
+    with_runtimes(&Modules::made_up(Vec::new()), |runtimes, process| {
+        for &address in &addresses {
+            runtimes.name_code(&Code { address, in_file: Some((&binary, address)) }, process);
+        }
     });
     for address in addresses {
         for step in [0, 1, 16] {
-            // What other crates' parsers cannot bear is caught there, too.
-            guarded(|| binary.symbols_at(address.wrapping_add(step)));
+            symbols.at(address.wrapping_add(step));
         }
     }
 }
@@ -93,19 +103,31 @@ pub fn stack(data: &[u8]) {
         ip: BASE + word(0) % (1 << 20),
         sp,
         bp: sp + word(8) % 512,
-        preserved: [0; leak_common::stack::PRESERVED],
+        preserved: [0; 5],
         wanted: 512,
-        goroutine_window: [0; 64],
-        python: Vec::new(),
-        python_whole: false,
-        python_tag: 0,
+        wanted_most: false,
+        goroutine_window: vec![0; 64],
+        interpreter_frames: Vec::new(),
+        interpreter_whole: false,
+        interpreter_tag: 0,
         bytes: bytes.to_vec(),
     };
-    walk(&raw, &modules);
+    with_runtimes(&modules, |runtimes, process| {
+        walk(&raw, &modules, &mut runtimes.unwinder(process));
+    });
+}
+
+/// The runtimes of a process that does not exist.
+fn with_runtimes(modules: &Modules, look: impl FnOnce(&mut Runtimes, &Process<'_>)) {
+    let (mut runtimes, memory) = (Runtimes::default(), LazyMemory::default());
+    let key = ProcessKey { pid: 0, start_ticks: 0 };
+    let process = Process { key, modules, memory: &memory, now: Timestamp(0) };
+    runtimes.look(&mut Languages::default(), &process);
+    look(&mut runtimes, &process);
 }
 
 fn in_memory(data: &[u8]) -> Option<File> {
-    let mut file = crate::binary::symbols::memory_file()?;
+    let mut file = crate::process::memory_file::memory_file()?;
     file.write_all(data).ok()?;
     Some(file)
 }

@@ -1,6 +1,14 @@
-//! What is particular to languages and their runtimes.
+//! Languages and their runtimes: how their frames are found, left and named.
+//!
+//! A language is a file or folder here and one line in [`registry`]. [`language`] says what it has
+//! to tell; [`runtimes`] asks all of them.
 
+pub(crate) mod call;
 pub(crate) mod go;
+pub(crate) mod language;
 pub(crate) mod perf_map;
 pub(crate) mod python;
-pub(crate) mod rust_async;
+mod recognised;
+mod registry;
+pub(crate) mod runtimes;
+mod rust_async;

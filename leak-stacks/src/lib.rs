@@ -34,41 +34,35 @@
 //! memory other crates' parsers of debug information take for what they unfold from a file within
 //! these sizes.
 
-mod assemble;
 mod binary;
 mod bytes;
 mod culprit;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod guarded;
 mod languages;
 mod process;
+mod processor;
 mod raw;
 mod resolver;
-mod shortfall;
 mod stack;
 #[cfg(test)]
 mod tests;
 mod time;
+mod truncation;
 mod unwind;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
+pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
-pub use self::process::snapshot::{ModulesError, Pinner, Sighting};
-pub use self::process::watchdog::Watch;
-pub use self::raw::RawStack;
+pub use self::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot, SnapshotData};
+pub use self::process::watchdog::ReadWatchdog;
+pub use self::raw::{
+    CopyLength, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, InterpreterFrame, InterpreterProfile,
+    PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, StackProfile, walker,
+};
 pub use self::resolver::{Resolved, Resolver};
-pub use self::shortfall::{Shortfall, StackCounts};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::time::Timestamp;
-
-/// Runs a parser over a stranger's bytes; `None` when it panics.
-///
-/// The parsers of other crates are good but not infallible, and the tool must outlive them. A panic
-/// costs the one stack that led to it. It does not count against the binary: it may come from the
-/// stack's bytes, and the binary may be shared with processes that have done nothing wrong.
-fn guarded<T>(parse: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(parse)).ok()
-}
+pub use self::truncation::{StackCounts, TruncationReason};

@@ -1,10 +1,12 @@
 //! What is read of a process: its identity, its mappings, its memory and the files that it runs.
 
-pub(crate) mod identity;
+pub(crate) mod file_id;
 pub(crate) mod maps;
 pub(crate) mod memory;
-pub(crate) mod modules;
+pub(crate) mod memory_file;
+pub(crate) mod options;
 pub(crate) mod snapshot;
+pub(crate) mod stat;
 pub(crate) mod vdso;
 pub(crate) mod watchdog;
 

@@ -1,30 +1,32 @@
-//! The one door to this room: raw stacks in, symbolized and shared stacks out.
+//! The door: raw stacks in, symbolized and shared stacks out.
 
-mod images;
+mod assembly;
+mod identity;
 mod naming;
+mod programs;
 mod shared;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use leak_common::stack::{MAX_STACK, SHORT_STACK, StackProfile};
+use serde::{Deserialize, Serialize};
 
-use self::images::{Images, ProcessState};
+use self::programs::{Program, Programs};
 use self::shared::SharedStack;
+use crate::binary::modules::Modules;
 use crate::binary::store::BinaryStore;
 use crate::culprit::driver_frames::DriverFrames;
-use crate::culprit::language_of;
-use crate::languages::perf_map::PerfMaps;
-use crate::process::modules::Modules;
-use crate::process::snapshot::{ModulesError, Pinner, Sighting};
-use crate::process::watchdog::Watch;
-use crate::raw::RawStack;
-use crate::shortfall::Shortfall;
-use crate::unwind::walk;
-use crate::unwind::walk::{End, Walk};
-use crate::{Language, Stack};
-use crate::{ProcessKey, Timestamp};
+use crate::languages::runtimes::Languages;
+use crate::process::ProcessKey;
+use crate::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot};
+use crate::process::watchdog::ReadWatchdog;
+use crate::raw::{RawStack, StackProfile};
+use crate::stack::Stack;
+use crate::time::Timestamp;
+use crate::truncation::TruncationReason;
+use crate::unwind::step::End;
+use crate::unwind::walk::{Walk, walk};
 
 /// Most processes whose mappings are kept.
 const MAX_PROCESSES: usize = 8192;
@@ -32,13 +34,13 @@ const MAX_PROCESSES: usize = 8192;
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What became of a raw stack.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Resolved {
     /// The stack; `None` when nothing is known of its process, as when it exited before it was
     /// first seen.
     pub stack: Option<Arc<Stack>>,
     /// Why the stack is not complete; `None` when it is.
-    pub shortfall: Option<Shortfall>,
+    pub truncation: Option<TruncationReason>,
     /// The goroutine that ran, in a Go program.
     pub goroutine: Option<u64>,
     /// The stack is truncated because too few bytes of it were copied: a longer copy would show
@@ -49,8 +51,8 @@ pub struct Resolved {
 impl Resolved {
     /// No stack, and why.
     #[must_use]
-    pub fn without_stack(shortfall: Shortfall) -> Self {
-        Self { shortfall: Some(shortfall), ..Self::default() }
+    pub fn without_stack(reason: TruncationReason) -> Self {
+        Self { truncation: Some(reason), ..Self::default() }
     }
 }
 
@@ -61,25 +63,25 @@ impl Resolved {
 /// some hundred milliseconds, so that thread should not be one that others wait for.
 #[derive(Debug)]
 pub struct Resolver {
-    processes: HashMap<ProcessKey, Images>,
-    pinner: Pinner,
-    watch: Arc<Watch>,
+    processes: HashMap<ProcessKey, Programs>,
+    mapping_reader: MappingReader,
+    watchdog: Arc<ReadWatchdog>,
     binaries: BinaryStore,
-    perf_maps: PerfMaps,
+    languages: Languages,
     driver_frames: Vec<DriverFrames>,
     stacks: HashSet<SharedStack>,
 }
 
 impl Resolver {
-    /// A resolver that knows no process yet. `watch` sees what it reads.
+    /// A resolver that knows no process yet. `watchdog` sees what it reads.
     #[must_use]
-    pub fn new(watch: Arc<Watch>) -> Self {
+    pub fn new(watchdog: Arc<ReadWatchdog>) -> Self {
         Self {
             processes: HashMap::new(),
-            pinner: Pinner::default(),
-            binaries: BinaryStore::new(Arc::clone(&watch)),
-            watch,
-            perf_maps: PerfMaps::default(),
+            mapping_reader: MappingReader::default(),
+            binaries: BinaryStore::new(Arc::clone(&watchdog)),
+            watchdog,
+            languages: Languages::default(),
             driver_frames: Vec::new(),
             stacks: HashSet::new(),
         }
@@ -96,95 +98,86 @@ impl Resolver {
     /// # Errors
     /// When procfs refuses, the PID belongs to another process by now, or there are too many.
     pub fn first_sight(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
-        match self.processes.get_mut(&process).and_then(|images| images.0.last_mut()) {
-            Some(state) => {
-                state.python.look(process, &state.modules, now);
+        match self.processes.get_mut(&process).and_then(Programs::latest_mut) {
+            Some(program) => {
+                program.look_for_runtimes(&mut self.languages, now);
                 Ok(())
             }
             None => self.look(process, now),
         }
     }
 
-    /// Takes in what was seen of a process.
+    /// Takes in a snapshot of a process.
     ///
     /// # Errors
     /// When too many processes are known.
-    pub fn meet(&mut self, sighting: Sighting, now: Timestamp) -> Result<(), ModulesError> {
-        let process = sighting.process;
+    pub fn meet(&mut self, snapshot: ProcessSnapshot, now: Timestamp) -> Result<(), ModulesError> {
+        let process = snapshot.process();
         let is_known = self.processes.contains_key(&process);
         if !is_known && self.processes.len() >= MAX_PROCESSES {
             return Err(ModulesError::TooMany(process.pid));
         }
-        let mut state = ProcessState::new(Modules::new(sighting, &mut self.binaries));
-        state.python.look(process, &state.modules, now);
-        let images = self.processes.entry(process).or_insert_with(|| Images(Vec::new()));
-        if images.0.last().is_some_and(|last| last.modules.image != state.modules.image) {
-            // What another program had compiled.
-            self.perf_maps.forget(process);
+        let mut program = Program::new(process, Modules::new(snapshot, &mut self.binaries));
+        program.look_for_runtimes(&mut self.languages, now);
+        match self.processes.get_mut(&process) {
+            Some(programs) => programs.add(program),
+            None => {
+                self.processes.insert(process, Programs::new(program));
+            }
         }
-        images.add(state);
         Ok(())
     }
 
     fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<(), ModulesError> {
-        if self.watch.has_given_up(process) {
+        if self.watchdog.has_given_up(process) {
             return Err(ModulesError::Unresponsive(process.pid));
         }
-        let sighting = self.pinner.look(process, now)?;
-        self.meet(sighting, now)
+        let snapshot = self.mapping_reader.look(process, now)?;
+        self.meet(snapshot, now)
     }
 
-    /// What the kernel programs should know of a process to copy its stacks well; `None` when there
-    /// is nothing to tell them yet. It may be known later than at first sight, as when an
-    /// interpreter is still starting, and change when the process executes another program: ask
-    /// again after each stack.
+    /// What whoever copies a process's stacks should know of it; `None` for a process that is not
+    /// known. It may become known later than at first sight, as when an interpreter is still
+    /// starting, and change when the process executes another program: ask again after each stack.
     #[must_use]
     pub fn profile(&self, process: ProcessKey) -> Option<StackProfile> {
-        let state = self.processes.get(&process)?.0.last()?;
-        let python = state.python.profile();
-        let executable = state.modules.executable_path.as_deref();
-        let stack_bytes = stack_bytes(language_of(std::iter::empty(), executable));
-        (state.is_go || python.is_some() || stack_bytes != 0).then(|| StackProfile {
-            stack_bytes,
-            goroutines: u32::from(state.is_go),
-            python: python.unwrap_or_default(),
-        })
+        let profile = self.processes.get(&process)?.latest()?.runtimes.profile();
+        (profile != StackProfile::default()).then_some(profile)
     }
 
     /// Unwinds and symbolizes a stack.
     pub fn resolve(&mut self, raw: &RawStack, now: Timestamp) -> Resolved {
-        if let Err(error) = self.find_image(raw, now) {
+        if let Err(error) = self.find_program(raw, now) {
             return Resolved::without_stack(error);
         }
-        let Some(mut walk) = self.walk(raw) else { return Resolved::default() };
+        let Some(mut walk) = self.walk(raw, now) else { return Resolved::default() };
         if walk.end == End::Unmapped && self.refresh(raw, now, |_| true) {
-            walk = self.walk(raw).unwrap_or(walk);
-        }
-        let go = self.processes.get(&raw.process).and_then(|images| {
-            let loaded = images.of(raw.image)?.modules.executable()?.loaded()?;
-            loaded.go.as_ref().map(|go| go.goroutine(&raw.goroutine_window))
-        });
-        if let Some(state) = self.processes.get_mut(&raw.process).and_then(|i| i.of_mut(raw.image))
-        {
-            state.is_go = go.is_some();
+            walk = self.walk(raw, now).unwrap_or(walk);
         }
         let is_cut = walk.end == End::CopyTooShort;
-        let (stack, python_suffices) = self.symbolized(raw, walk, now).unzip();
+        let goroutine = self.light_thread(raw, now);
+        let (stack, noted_suffice) = self.named(raw, walk, now).unzip();
         self.binaries.trim();
-        let frames_wanted_more = is_cut && !python_suffices.unwrap_or(false);
-        let shortfall = stack.as_ref().and_then(|stack| stack.shortfall);
-        Resolved { stack, shortfall, goroutine: go.flatten(), frames_wanted_more }
+        let frames_wanted_more = is_cut && !noted_suffice.unwrap_or(false);
+        let truncation = stack.as_ref().and_then(|stack| stack.truncation);
+        Resolved { stack, truncation, goroutine, frames_wanted_more }
+    }
+
+    fn light_thread(&mut self, raw: &RawStack, now: Timestamp) -> Option<u64> {
+        let program = self.processes.get_mut(&raw.process)?.of_mut(raw.image)?;
+        let (runtimes, process) = program.parts(now);
+        runtimes.light_thread(raw, &process)
     }
 
     /// Makes sure that the program of a stack is known, if that can be.
-    fn find_image(&mut self, raw: &RawStack, now: Timestamp) -> Result<(), Shortfall> {
+    fn find_program(&mut self, raw: &RawStack, now: Timestamp) -> Result<(), TruncationReason> {
         let told = |error| match error {
-            ModulesError::TooMany(_) => Shortfall::TooManyProcesses,
-            ModulesError::Unresponsive(_) => Shortfall::UnresponsiveFile,
+            ModulesError::TooMany(_) => TruncationReason::TooManyProcesses,
+            ModulesError::Unresponsive(_) => TruncationReason::UnresponsiveFile,
             ModulesError::Read { .. }
             | ModulesError::Empty(_)
             | ModulesError::Reused(_)
-            | ModulesError::Executing(_) => Shortfall::ProcessGone,
+            | ModulesError::Executing(_) => TruncationReason::ProcessGone,
         };
         self.first_sight(raw.process, now).map_err(told)?;
         if raw.image == 0 {
@@ -195,24 +188,24 @@ impl Resolver {
             resolver
                 .processes
                 .get(&raw.process)
-                .is_some_and(|images| images.of(raw.image).is_some())
+                .is_some_and(|programs| programs.of(raw.image).is_some())
         };
         if !is_known(self) {
             // It has executed another program since; when it is gone, only the new one could tell.
             self.look(raw.process, now).map_err(told)?;
         }
-        if is_known(self) { Ok(()) } else { Err(Shortfall::ProgramReplaced) }
+        if is_known(self) { Ok(()) } else { Err(TruncationReason::ProgramReplaced) }
     }
 
-    fn walk(&self, raw: &RawStack) -> Option<Walk> {
-        let state = self.processes.get(&raw.process)?.of(raw.image)?;
-        Some(walk::walk(raw, &state.modules))
+    fn walk(&mut self, raw: &RawStack, now: Timestamp) -> Option<Walk> {
+        let program = self.processes.get_mut(&raw.process)?.of_mut(raw.image)?;
+        let (runtimes, process) = program.parts(now);
+        Some(walk(raw, process.modules, &mut runtimes.unwinder(&process)))
     }
 
     /// Forgets a process. Its files are closed when no other process runs them.
     pub fn forget(&mut self, process: ProcessKey) {
         self.processes.remove(&process);
-        self.perf_maps.forget(process);
         self.binaries.close_unused();
     }
 
@@ -230,23 +223,13 @@ impl Resolver {
         now: Timestamp,
         outdated: impl FnOnce(&Modules) -> bool,
     ) -> bool {
-        let latest = self.processes.get_mut(&raw.process).and_then(|images| images.0.last_mut());
-        let Some(state) = latest.filter(|state| state.is_of(raw.image)) else { return false };
-        if now.since(state.modules.read_at) < READ_AGAIN_AFTER || !outdated(&state.modules) {
+        let latest = self.processes.get_mut(&raw.process).and_then(Programs::latest_mut);
+        let Some(program) = latest.filter(|program| program.is_of(raw.image)) else { return false };
+        if now.since(program.modules.read_at) < READ_AGAIN_AFTER || !outdated(&program.modules) {
             return false;
         }
         // A process that has exited keeps the mappings that it had; it is not asked too often.
-        state.modules.read_at = now;
+        program.modules.read_at = now;
         self.look(raw.process, now).is_ok()
-    }
-}
-
-/// How much of a stack is worth copying from the start; 0: what the others get.
-fn stack_bytes(language: Language) -> u32 {
-    match language {
-        // libuv keeps 12 KiB of events on the stack of each loop; PHP's command reads its script there.
-        Language::Node | Language::Php => MAX_STACK as u32,
-        Language::Java | Language::Ruby => SHORT_STACK as u32,
-        _ => 0,
     }
 }

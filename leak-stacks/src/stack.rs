@@ -1,14 +1,38 @@
 //! Stacks with names, as they are handed out.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
 
-use crate::shortfall::Shortfall;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Identity of an interned stack: 16 hex digits, the same for the same code in every process and
-/// every run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct StackId(pub String);
+use crate::truncation::TruncationReason;
+
+/// Identity of an interned stack, the same for the same code in every process and every run. It is
+/// written as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StackId(pub u64);
+
+impl fmt::Display for StackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for StackId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'a> Deserialize<'a> for StackId {
+    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        let text = <Cow<'_, str>>::deserialize(from)?;
+        let is_written_so = text.len() == 16;
+        let id = u64::from_str_radix(&text, 16).ok().filter(|_| is_written_so);
+        id.map(Self).ok_or_else(|| D::Error::custom("a stack's identity is not 16 hex digits"))
+    }
+}
 
 /// How much of a stack is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,7 +88,8 @@ pub struct Stack {
     /// How much of it is known.
     pub quality: Quality,
     /// Why it is not complete; `None` when it is.
-    pub shortfall: Option<Shortfall>,
+    #[serde(rename = "shortfall")]
+    pub truncation: Option<TruncationReason>,
     /// Language of its application frames.
     pub language: Language,
     /// Frames, innermost first; inlined calls are frames of their own.

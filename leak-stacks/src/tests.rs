@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::golang::compiled_go;
 pub(crate) use self::native::C_PROGRAM;
 pub(crate) use self::own::outermost;
-use crate::process::identity::start_ticks;
+use crate::process::stat::start_ticks;
 use crate::{ProcessKey, Timestamp};
 use crate::{RawStack, Resolver, Stack};
 
@@ -73,12 +73,13 @@ pub(crate) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         ip,
         sp,
         bp,
-        preserved: [0; leak_common::stack::PRESERVED],
+        preserved: [0; 5],
         wanted: WANTED as u32,
-        goroutine_window: [0; 64],
-        python: Vec::new(),
-        python_whole: false,
-        python_tag: 0,
+        wanted_most: false,
+        goroutine_window: vec![0; 64],
+        interpreter_frames: Vec::new(),
+        interpreter_whole: false,
+        interpreter_tag: 0,
         bytes,
     }
 }

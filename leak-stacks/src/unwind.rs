@@ -1,8 +1,9 @@
-//! Unwinding: from the registers and the copied bytes of a stack to the calls that led there.
+//! Unwinding: from the registers and the copied bytes of a stack to its frames.
 
 pub(crate) mod cfi;
 pub(crate) mod emulate;
 pub(crate) mod missing_frames;
-pub(crate) mod processor;
 pub(crate) mod registers;
+pub(crate) mod rules;
+pub(crate) mod step;
 pub(crate) mod walk;

@@ -24,12 +24,12 @@ const CHUNK: usize = 1 << 20;
 
 /// The first binary with each build id, as long as some process runs it.
 #[derive(Debug, Default)]
-pub(crate) struct Twins(RefCell<HashMap<Vec<u8>, Weak<Binary>>>);
+pub(crate) struct DuplicateBinaries(RefCell<HashMap<Vec<u8>, Weak<Binary>>>);
 
-impl Twins {
+impl DuplicateBinaries {
     /// Another binary with the same content; without one, `binary` is what later copies find. Binaries
     /// with a debug file keep to themselves: each may have its own.
-    pub(crate) fn of(&self, binary: &Rc<Binary>) -> Option<Rc<Binary>> {
+    pub(crate) fn original_of(&self, binary: &Rc<Binary>) -> Option<Rc<Binary>> {
         if binary.debug_file().is_some() {
             return None;
         }
@@ -84,7 +84,8 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::binary::store::{BinaryStore, FileId};
+    use crate::binary::store::BinaryStore;
+    use crate::process::file_id::FileId;
 
     /// A copy of the running program, changed at one place.
     fn copy(store: &mut BinaryStore, change: Option<u64>) -> Rc<Binary> {
@@ -104,9 +105,9 @@ mod tests {
         let (one, same) = (copy(&mut store, None), copy(&mut store, None));
         let forged = copy(&mut store, Some(last));
         for binary in [&one, &same, &forged] {
-            assert!(binary.loaded().is_some());
+            assert!(binary.elf().is_some());
         }
-        assert!(Rc::ptr_eq(same.owner().unwrap(), &one));
-        assert!(one.owner().is_none() && forged.owner().is_none());
+        assert!(Rc::ptr_eq(same.original().unwrap(), &one));
+        assert!(one.original().is_none() && forged.original().is_none());
     }
 }

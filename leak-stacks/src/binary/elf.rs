@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use object::read::{CompressedData, CompressionFormat};
 
 use crate::bytes::{text_at, u16_at, u32_at, u64_at};
-use crate::unwind::processor::MACHINE;
+use crate::processor::MACHINE;
 
 /// Most program headers and sections that are believed.
 const MAX_HEADERS: usize = 4096;
@@ -304,5 +304,14 @@ mod tests {
         section.size = MAX_SECTION;
         section.offset = u64::MAX - 3;
         assert!(matches!(elf.data(&file, &section), Err(ElfError::Malformed)));
+    }
+
+    #[test]
+    fn the_vdso_is_a_binary_with_rules_and_symbols() {
+        let file = crate::process::vdso::image().unwrap();
+        let elf = Elf::read(&file).unwrap();
+        for section in [".dynsym", ".eh_frame", ".text"] {
+            assert!(elf.section(section).is_some(), "{section}");
+        }
     }
 }

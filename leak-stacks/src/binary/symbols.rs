@@ -1,17 +1,21 @@
 //! From addresses to functions, files and lines, for everything that has ELF symbols or DWARF.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use blazesym::symbolize::source::{Elf as ElfSource, Source};
+use blazesym::symbolize::source::{Elf as ElfSource, Source as SymbolSource};
 use blazesym::symbolize::{CodeInfo, Input, Symbolizer};
 
-use crate::binary::elf::{Elf, SECTION_HEADER_SIZE, read_exact};
+use crate::binary::elf::{Elf, SECTION_HEADER_SIZE, Section, read_exact};
+use crate::binary::facts::{Facts, Source};
 use crate::bytes::u32_at;
+use crate::guarded::guarded;
+use crate::process::memory_file::memory_file;
 
 /// Most bytes of symbols and of compressed debug information that are copied of one file.
 const MAX_COPY: u64 = 256 << 20;
@@ -50,7 +54,7 @@ impl Symbol {
 pub(crate) struct Symbols {
     /// Its debug file and itself, as far as they can be read.
     sources: Vec<Copied>,
-    remembered: HashMap<u64, Rc<[Symbol]>>,
+    remembered: RefCell<HashMap<u64, Rc<[Symbol]>>>,
     /// Whether the file has line numbers.
     pub(crate) has_debug: bool,
     bytes: u64,
@@ -59,9 +63,9 @@ pub(crate) struct Symbols {
 /// The copy of one file.
 struct Copied {
     symbolizer: Symbolizer,
-    source: Source<'static>,
+    source: SymbolSource<'static>,
     /// The same without debug information.
-    plain: Source<'static>,
+    plain: SymbolSource<'static>,
     /// Keeps the copy in memory.
     _file: File,
 }
@@ -72,18 +76,22 @@ impl fmt::Debug for Symbols {
     }
 }
 
-impl Symbols {
+impl Facts for Symbols {
     /// Copies what symbolizing needs of a binary and of its debug file. What cannot be read has no
     /// symbols.
-    pub(crate) fn read(elf: &Elf, file: &File, debug: Option<(&Elf, &File)>) -> Self {
-        let mut symbols =
-            Self { sources: Vec::new(), remembered: HashMap::new(), has_debug: false, bytes: 0 };
+    fn read(&Source { elf, file, debug }: &Source<'_>) -> Self {
+        let mut symbols = Self {
+            sources: Vec::new(),
+            remembered: RefCell::default(),
+            has_debug: false,
+            bytes: 0,
+        };
         for (elf, file) in debug.into_iter().chain([(elf, file)]) {
             let Some((copy, bytes, has_debug)) = hollow_copy(elf, file) else { continue };
             let source = |debug_syms| {
                 let mut source = ElfSource::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
                 source.debug_syms = debug_syms;
-                Source::from(source)
+                SymbolSource::from(source)
             };
             let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
             let (source, plain) = (source(has_debug), source(false));
@@ -94,21 +102,25 @@ impl Symbols {
         symbols
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes + self.remembered.len() as u64 * 256
+    fn bytes(&self) -> u64 {
+        self.bytes + self.remembered.borrow().len() as u64 * 256
     }
+}
 
+impl Symbols {
     /// The functions at `address` of the file, innermost first: inlined ones, then the one that
     /// they were inlined into. Empty when there is no symbol.
-    pub(crate) fn at(&mut self, address: u64) -> Rc<[Symbol]> {
-        if let Some(known) = self.remembered.get(&address) {
+    pub(crate) fn at(&self, address: u64) -> Rc<[Symbol]> {
+        let mut remembered = self.remembered.borrow_mut();
+        if let Some(known) = remembered.get(&address) {
             return Rc::clone(known);
         }
-        let found: Rc<[Symbol]> = self.look_up(address).unwrap_or_default().into();
-        if self.remembered.len() >= MAX_REMEMBERED {
-            self.remembered.clear();
+        let found: Rc<[Symbol]> =
+            guarded(|| self.look_up(address)).flatten().unwrap_or_default().into();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
         }
-        self.remembered.insert(address, Rc::clone(&found));
+        remembered.insert(address, Rc::clone(&found));
         found
     }
 
@@ -117,7 +129,7 @@ impl Symbols {
     /// when only lines are asked for.
     fn whole_name(
         symbolizer: &Symbolizer,
-        plain: &Source<'_>,
+        plain: &SymbolSource<'_>,
         address: u64,
         name: &str,
     ) -> Option<String> {
@@ -182,8 +194,8 @@ fn hollow_copy(elf: &Elf, file: &File) -> Option<(File, u64, bool)> {
     if length > MAX_FILE {
         return None;
     }
-    let kept = |s: &&crate::binary::elf::Section| !s.no_bits && SYMBOLS.contains(&s.name.as_str());
-    let debug = |s: &&crate::binary::elf::Section| !s.no_bits && is_debug(&s.name);
+    let kept = |s: &&Section| !s.no_bits && SYMBOLS.contains(&s.name.as_str());
+    let debug = |s: &&Section| !s.no_bits && is_debug(&s.name);
     let stored: u64 = elf.sections.iter().filter(kept).map(|s| s.size).fold(0, u64::saturating_add);
     if stored > MAX_COPY {
         return None;
@@ -265,12 +277,4 @@ fn copy_range(from: &File, to: &File, offset: u64, size: u64) -> Option<u64> {
         at += length as u64;
     }
     Some(taken)
-}
-
-/// An empty file that only this process has.
-pub(crate) fn memory_file() -> Option<File> {
-    // SAFETY: the name is a zero-terminated literal.
-    let fd = unsafe { libc::memfd_create(c"symbols".as_ptr(), libc::MFD_CLOEXEC) };
-    // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
-    (fd >= 0).then(|| unsafe { File::from_raw_fd(fd) })
 }

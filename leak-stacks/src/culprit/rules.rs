@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::Language;
+use crate::stack::Language;
 
 /// The rules, one a line; the file explains itself.
 const RULES: &str = include_str!("rules.txt");

@@ -1,6 +1,7 @@
-//! What is particular to Go programs: they are recognised by their sections or by what those hold,
-//! unwound and symbolized by their own line table, and their goroutines have numbers.
+//! Go. Its programs are recognised by their sections or by what these hold, unwound and symbolized
+//! by their own line table, and their goroutines have numbers.
 
+mod binary;
 mod goroutine;
 mod header;
 mod inline;
@@ -8,176 +9,112 @@ mod locate;
 mod module;
 mod pclntab;
 
-use std::fs::File;
+use std::rc::Rc;
 
-use leak_common::stack::{GOROUTINE_WINDOW, GOROUTINE_WINDOW_START};
-
-use self::inline::InlinedCalls;
-use self::locate::Place;
-use self::pclntab::{LineTable, Role};
-use crate::binary::elf::{Elf, MAX_SECTION, read_exact};
-use crate::binary::symbols::Symbol;
-use crate::bytes::u64_at;
-use crate::raw::RawStack;
+use self::binary::GoBinary;
+use crate::binary::facts::{Facts, Source};
+use crate::binary::store::Binary;
+use crate::binary::symbols::{Symbol, Symbols};
+use crate::languages::call::Named;
+use crate::languages::language::{Code, Language, Process, Runtime, Unwound};
+use crate::raw::{RawStack, StackProfile};
+use crate::stack;
 use crate::unwind::registers::Registers;
-use crate::unwind::walk::{End, Step};
+use crate::unwind::step::{Position, StackCopy};
 
-/// Goroutine numbers are counted up; one beyond this is not a number but noise.
-const MAX_GOROUTINE: u64 = 1 << 48;
-
-/// What is known of a binary that the Go toolchain built.
+/// The language.
 #[derive(Debug)]
-pub(crate) struct GoBinary {
-    lines: Option<LineTable>,
-    inlined: Option<InlinedCalls>,
-    goroutine_offset: Option<usize>,
+pub(crate) struct Go;
+
+impl Language for Go {
+    /// Any binary may have parts in Go. Which ones have is found out when a stack goes through them.
+    fn find(&mut self, _process: &Process<'_>) -> Option<Box<dyn Runtime>> {
+        Some(Box::new(GoCode { is_executable: false }))
+    }
+
+    fn value(&self) -> Option<stack::Language> {
+        Some(stack::Language::Go)
+    }
 }
 
-impl GoBinary {
-    /// Reads what the Go toolchain put into a binary; `None` when it did not build it.
-    pub(crate) fn read(elf: &Elf, file: &File) -> Option<Self> {
-        if !locate::may_be_go(elf) {
-            return None;
-        }
-        let (lines, inlined) = read_lines(elf, file);
-        // Without sections only the table shows that it is a Go binary.
-        if elf.sections.is_empty() && lines.is_none() {
-            return None;
-        }
-        Some(Self { lines, inlined, goroutine_offset: goroutine::offset(elf, file) })
+/// Go code in a process.
+#[derive(Debug)]
+struct GoCode {
+    /// The executable was seen to be written in Go.
+    is_executable: bool,
+}
+
+/// What the Go toolchain put into a binary, if it built it.
+#[derive(Debug)]
+struct BuiltByGo(Option<GoBinary>);
+
+impl Facts for BuiltByGo {
+    fn read(source: &Source<'_>) -> Self {
+        Self(GoBinary::read(source.elf, source.file))
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.lines.as_ref().map_or(0, LineTable::bytes)
+    fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, GoBinary::bytes)
+    }
+}
+
+impl Runtime for GoCode {
+    fn profile(&self) -> StackProfile {
+        StackProfile { goroutines: self.is_executable, ..StackProfile::default() }
     }
 
-    /// One step outward from the frame at `address` by the line table's frame sizes; `None` when
-    /// the table does not cover the address, as in the C parts of a cgo program.
-    ///
-    /// This is exact where frame pointers are not: the functions that enter the kernel have no
-    /// frame, so that a walk by frame pointer misses their caller.
-    pub(crate) fn step(
-        &self,
-        address: u64,
+    fn step(
+        &mut self,
+        frame: Position,
         registers: &mut Registers,
-        raw: &RawStack,
-    ) -> Option<Step> {
-        let lines = self.lines.as_ref()?;
-        let function = lines.function(address)?;
-        let role = lines.role(&function);
-        match role {
-            Some(Role::First) => return Some(Step::End(End::Root)),
-            // The caller's frames are on another stack, of which there is no copy.
-            Some(Role::Switch) => return Some(Step::End(End::Lost)),
-            Some(Role::CalledBack) | None => {}
-        }
-        let depth = u64::from(lines.frame_size(&function, address)?);
-        let return_at = registers.sp().checked_add(depth)?;
-        let Some(caller) = raw.word(return_at) else {
-            let end = if raw.cut_before(return_at) { End::CopyTooShort } else { End::Lost };
-            return Some(Step::End(end));
-        };
-        // A function with a frame keeps its caller's frame pointer at the top of it.
-        if depth >= 8
-            && let Some(bp) = raw.word(return_at - 8)
-        {
-            registers.set_bp(bp);
-        }
-        registers.set_sp(return_at.checked_add(8)?);
-        registers.set_ip(caller);
-        Some(match (caller, role) {
-            (0, _) => Step::End(End::Root),
-            // Where the goroutine was when it left for C is no return address.
-            (_, Some(Role::CalledBack)) => Step::Suspended(caller),
-            _ => Step::Caller(caller),
-        })
+        stack: &StackCopy<'_>,
+        process: &Process<'_>,
+    ) -> Option<Unwound> {
+        let mapping = process.modules.find(frame.address)?;
+        let built = mapping.binary.as_ref()?.facts::<BuiltByGo>()?;
+        let address = mapping.address_in_file(frame.address)?;
+        let step = built.0.as_ref()?.step(address, registers, stack)?;
+        Some(Unwound { step, frame: None })
     }
 
-    /// The functions at `address` by the line table, innermost first. Where inlined calls cannot be
-    /// told apart, the name is that of the outermost function and the line that of the innermost.
-    pub(crate) fn symbols(&self, file: &File, address: u64) -> Option<Vec<Symbol>> {
-        let lines = self.lines.as_ref()?;
-        let function = lines.function(address)?;
-        let inlined = || self.inlined.as_ref()?.at(file, lines, &function, address);
-        let alone = || {
-            Some(vec![Symbol {
-                function: Some(lines.name(&function)?),
-                file: lines.file(&function, address),
-                line: lines.line(&function, address),
-            }])
-        };
-        inlined().or_else(alone)
+    fn name_code(&mut self, code: &Code<'_>, _process: &Process<'_>) -> Option<Named<Symbol>> {
+        let (binary, address) = code.in_file?;
+        let built = binary.facts::<BuiltByGo>()?;
+        let calls = calls_at(built.0.as_ref()?, binary, address)?;
+        Some(Named { calls, is_lasting: true })
     }
 
-    /// Number of the goroutine whose descriptor `window` was copied from.
-    pub(crate) fn goroutine(&self, window: &[u8; GOROUTINE_WINDOW]) -> Option<u64> {
-        let offset = self.goroutine_offset?.checked_sub(GOROUTINE_WINDOW_START)?;
-        // The scheduler's own goroutines have number 0.
-        u64_at(window, offset).filter(|id| (1..MAX_GOROUTINE).contains(id))
+    fn light_thread(&mut self, raw: &RawStack, process: &Process<'_>) -> Option<u64> {
+        let built = process.modules.executable().and_then(|binary| binary.facts::<BuiltByGo>());
+        let go = built.as_deref().and_then(|built| built.0.as_ref());
+        self.is_executable = go.is_some();
+        go?.goroutine(&raw.goroutine_window)
     }
 
-    /// Whether inlined calls can be told apart.
-    pub(crate) fn tells_inlined(&self) -> bool {
-        self.inlined.is_some()
+    fn is_whole_program(&self) -> bool {
+        self.is_executable
     }
 }
 
-/// The line table, and the inlined calls that it speaks of.
-fn read_lines(elf: &Elf, file: &File) -> (Option<LineTable>, Option<InlinedCalls>) {
-    let Some((place, header, module)) = locate::line_table(elf, file) else { return (None, None) };
-    // What the header declares is 0 in newer releases and where a relocation holds it.
-    let text = match (&module, header.text) {
-        (Some(module), _) => Some(module.text()),
-        (None, 0) => elf.section(".text").map(|text| text.address),
-        (None, declared) => Some(declared),
-    };
-    let lines = text.and_then(|text| LineTable::new(read(file, place)?, header, text));
-    let data = module.and_then(|module| module.function_data(elf, header.format));
-    let inlined =
-        data.and_then(|address| elf.offset_of_address(address)).map(InlinedCalls::at_offset);
-    (lines, inlined)
-}
-
-fn read(file: &File, place: Place) -> Option<Vec<u8>> {
-    let size = usize::try_from(place.size.min(MAX_SECTION)).ok()?;
-    read_exact(file, place.offset, size).ok()
+/// The functions at an address, innermost first; `None` when Go's table tells nothing that the
+/// debug information does not.
+fn calls_at(go: &GoBinary, binary: &Binary, address: u64) -> Option<Vec<Symbol>> {
+    let from_table = || go.symbols(&binary.file, address);
+    // The table knows all that the debug information does, and is much smaller.
+    if go.tells_inlined()
+        && let Some(found) = from_table()
+    {
+        return Some(found);
+    }
+    let symbols: Rc<Symbols> = binary.facts()?;
+    if !symbols.has_debug
+        && let Some(found) = from_table()
+    {
+        return Some(found);
+    }
+    if symbols.at(address).is_empty() { from_table() } else { None }
 }
 
 /// Reads any bytes as a line table.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn fuzz(data: &[u8]) {
-    let Some(header) = header::Header::read(data) else { return };
-    let start = header.text;
-    let Some(table) = LineTable::new(data.to_vec(), header, start) else { return };
-    for offset in (0..256).chain([1 << 12, 1 << 16, 1 << 20]) {
-        let address = start.wrapping_add(offset);
-        let Some(function) = table.function(address) else { continue };
-        table.name(&function);
-        table.file(&function, address);
-        table.line(&function, address);
-        table.frame_size(&function, address);
-        table.role(&function);
-        table.inline_tree(&function);
-        table.inline_index(&function, address);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn goroutine_numbers_only_where_they_are_known_to_lie() {
-        let mut window = [0; GOROUTINE_WINDOW];
-        window[24..32].copy_from_slice(&7u64.to_le_bytes());
-        let of = |goroutine_offset, window| {
-            GoBinary { lines: None, inlined: None, goroutine_offset }.goroutine(window)
-        };
-        assert_eq!(of(Some(152), &window), Some(7));
-        assert_eq!(of(None, &window), None);
-        assert_eq!(of(Some(GOROUTINE_WINDOW_START - 8), &window), None, "before the window");
-        assert_eq!(of(Some(usize::MAX - 3), &window), None, "behind it");
-        assert_eq!(of(Some(152), &[0xff; GOROUTINE_WINDOW]), None, "noise");
-        assert_eq!(of(Some(152), &[0; GOROUTINE_WINDOW]), None, "the scheduler's own");
-    }
-}
+pub(crate) use self::binary::fuzz;

@@ -5,6 +5,7 @@
 
 mod name;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -14,10 +15,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::binary::symbols::Symbol;
+use crate::languages::call::Named;
+use crate::languages::language::{Code, Language, Process, Runtime};
 use crate::languages::perf_map::name::split;
-use crate::process::identity::start_ticks;
+use crate::process::ProcessKey;
 use crate::process::maps::locate_in_root;
-use crate::{ProcessKey, Timestamp};
+use crate::process::stat::start_ticks;
+use crate::stack;
+use crate::time::Timestamp;
 
 /// Most bytes of a map that are read, and most symbols that are kept of it.
 const MAX_MAP: u64 = 32 << 20;
@@ -32,46 +37,98 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const LARGE: u64 = 4 << 20;
 const LOOK_AGAIN_AT_LARGE_AFTER: Duration = Duration::from_secs(10);
 
-/// The maps of all processes.
+/// The maps of all processes, which share a limit.
 #[derive(Debug, Default)]
 pub(crate) struct PerfMaps {
-    maps: HashMap<ProcessKey, PerfMap>,
+    maps: Rc<RefCell<Maps>>,
 }
 
-impl PerfMaps {
-    /// The function that holds `address`.
-    pub(crate) fn at(
-        &mut self,
-        process: ProcessKey,
-        address: u64,
-        now: Timestamp,
-    ) -> Option<Rc<Symbol>> {
-        let map = self.maps.entry(process).or_default();
-        if map.refresh(process, now) {
-            self.make_room(process);
+impl Language for PerfMaps {
+    fn find(&mut self, process: &Process<'_>) -> Option<Box<dyn Runtime>> {
+        let id = (process.key, process.modules.image);
+        let maps = Rc::clone(&self.maps);
+        maps.borrow_mut().hold(id);
+        Some(Box::new(OwnPerfMap { id, maps }))
+    }
+
+    fn value(&self) -> Option<stack::Language> {
+        None
+    }
+}
+
+/// One program of one process.
+type ProgramId = (ProcessKey, u64);
+
+/// The map of one program.
+#[derive(Debug)]
+struct OwnPerfMap {
+    id: ProgramId,
+    maps: Rc<RefCell<Maps>>,
+}
+
+impl Runtime for OwnPerfMap {
+    fn name_code(&mut self, code: &Code<'_>, process: &Process<'_>) -> Option<Named<Symbol>> {
+        if code.in_file.is_some() {
+            return None;
         }
-        self.maps.get(&process)?.find(address).map(Rc::clone)
+        let symbol = self.maps.borrow_mut().at(self.id, code.address, process.now)?;
+        Some(Named { calls: vec![(*symbol).clone()], is_lasting: false })
+    }
+}
+
+impl Drop for OwnPerfMap {
+    fn drop(&mut self) {
+        self.maps.borrow_mut().release(self.id);
+    }
+}
+
+/// The maps, each with the number of its users: when a process's mappings are read anew, the program
+/// stays the same.
+#[derive(Debug, Default)]
+struct Maps(HashMap<ProgramId, (PerfMap, usize)>);
+
+impl Maps {
+    fn hold(&mut self, id: ProgramId) {
+        self.0.entry(id).or_default().1 += 1;
     }
 
-    /// Forgets a process.
-    pub(crate) fn forget(&mut self, process: ProcessKey) {
-        self.maps.remove(&process);
+    fn release(&mut self, id: ProgramId) {
+        if let Some((_, users)) = self.0.get_mut(&id) {
+            *users -= 1;
+            if *users == 0 {
+                self.0.remove(&id);
+            }
+        }
     }
 
-    /// Lets go of the maps that were looked at least lately, but for that of `kept`, until all take
+    /// The function that holds `address`.
+    fn at(&mut self, id: ProgramId, address: u64, now: Timestamp) -> Option<Rc<Symbol>> {
+        let (map, _) = self.0.get_mut(&id)?;
+        if map.refresh(id.0, now) {
+            self.make_room(id);
+        }
+        self.0.get(&id)?.0.find(address).map(Rc::clone)
+    }
+
+    /// Lets go of the maps that were looked at least lately, except that of `kept`, until all take
     /// no more than they may. They are read again when they are needed.
-    fn make_room(&mut self, kept: ProcessKey) {
-        while self.maps.values().map(|map| map.symbols.len()).sum::<usize>() > MAX_ALL_SYMBOLS {
-            let others = self.maps.iter().filter(|(process, _)| **process != kept);
-            let Some((&oldest, _)) = others.min_by_key(|(_, map)| map.looked_at) else { break };
-            self.maps.remove(&oldest);
+    fn make_room(&mut self, kept: ProgramId) {
+        let total = |maps: &Self| maps.0.values().map(|(map, _)| map.symbols.len()).sum::<usize>();
+        while total(self) > MAX_ALL_SYMBOLS {
+            let others = self.0.iter_mut().filter(|(id, (map, _))| {
+                **id != kept && !map.symbols.is_empty()
+            });
+            let Some((_, (oldest, _))) = others.min_by_key(|(_, (map, _))| map.looked_at) else {
+                break;
+            };
+            *oldest = PerfMap::default();
         }
     }
 }
 
 /// The code from an address to `end`.
 #[derive(Debug)]
-struct Code {
+struct Compiled {
     end: u64,
     symbol: Rc<Symbol>,
 }
@@ -83,7 +140,7 @@ type Version = (u64, u64, u64, i64, i64);
 #[derive(Debug, Default)]
 pub(crate) struct PerfMap {
     /// By start; none overlaps another.
-    symbols: BTreeMap<u64, Code>,
+    symbols: BTreeMap<u64, Compiled>,
     version: Option<Version>,
     looked_at: Option<Timestamp>,
 }
@@ -136,7 +193,7 @@ impl PerfMap {
 
     /// Reads a map's lines. Where two overlap the later one is the younger: the runtime has compiled
     /// something else into the memory of what it has thrown away.
-    fn parse(text: &str) -> BTreeMap<u64, Code> {
+    fn parse(text: &str) -> BTreeMap<u64, Compiled> {
         let mut symbols = BTreeMap::new();
         for line in text.lines() {
             if symbols.len() >= MAX_SYMBOLS {
@@ -152,7 +209,7 @@ impl PerfMap {
                 continue;
             };
             cut_out(&mut symbols, start, end);
-            symbols.insert(start, Code { end, symbol: Rc::new(split(name)) });
+            symbols.insert(start, Compiled { end, symbol: Rc::new(split(name)) });
         }
         symbols
     }
@@ -176,11 +233,11 @@ fn version(metadata: &Metadata) -> Version {
 }
 
 /// Cuts everything between `start` and `end` out of what is there.
-fn cut_out(symbols: &mut BTreeMap<u64, Code>, start: u64, end: u64) {
+fn cut_out(symbols: &mut BTreeMap<u64, Compiled>, start: u64, end: u64) {
     if let Some((_, before)) = symbols.range_mut(..start).next_back()
         && before.end > start
     {
-        let rest = Code { end: before.end, symbol: Rc::clone(&before.symbol) };
+        let rest = Compiled { end: before.end, symbol: Rc::clone(&before.symbol) };
         before.end = start;
         if rest.end > end {
             symbols.insert(end, rest);
@@ -260,12 +317,13 @@ mod tests {
         let pid = std::process::id();
         let process = ProcessKey { pid, start_ticks: start_ticks(pid).unwrap() };
         let own = Own::new();
-        let mut maps = PerfMaps::default();
+        let mut maps = Maps::default();
+        maps.hold((process, 0));
         let mut seconds = 0;
         let mut look = |address| {
             seconds += 11;
             let now = Timestamp(0).after(Duration::from_secs(seconds));
-            maps.at(process, address, now).and_then(|symbol| symbol.function.clone())
+            maps.at((process, 0), address, now).and_then(|symbol| symbol.function.clone())
         };
         assert_eq!(look(0x10), None);
         fs::write(&own.0, "10 10 first\n").unwrap();
@@ -297,16 +355,19 @@ mod tests {
 
     #[test]
     fn many_large_maps_make_room_for_one_another() {
-        let key = |pid| ProcessKey { pid, start_ticks: 0 };
-        let mut maps = PerfMaps::default();
+        let key = |pid| (ProcessKey { pid, start_ticks: 0 }, 0);
+        let mut maps = Maps::default();
         for pid in 1..=3 {
             let symbols = (0..MAX_ALL_SYMBOLS as u64 / 2)
-                .map(|at| (at, Code { end: at + 1, symbol: Rc::default() }))
+                .map(|at| (at, Compiled { end: at + 1, symbol: Rc::default() }))
                 .collect();
             let looked_at = Some(Timestamp(pid.into()));
-            maps.maps.insert(key(pid), PerfMap { symbols, version: None, looked_at });
+            maps.0.insert(key(pid), (PerfMap { symbols, version: None, looked_at }, 1));
             maps.make_room(key(pid));
         }
-        assert_eq!((maps.maps.len(), maps.maps.contains_key(&key(1))), (2, false));
+        let held = |pid| maps.0[&key(pid)].0.symbols.len();
+        assert_eq!([held(1) > 0, held(2) > 0, held(3) > 0], [false, true, true]);
+        maps.release(key(1));
+        assert_eq!(maps.0.len(), 2);
     }
 }

@@ -1,36 +1,111 @@
-//! CPython: its native frames only show the interpreter, so the kernel programs follow its own chain
-//! of calls, and what they find is named here.
+//! CPython. Its native frames only show the interpreter, so the kernel programs note the chain of
+//! calls that it keeps in memory, and the calls are named here.
 //!
-//! What a process's memory claims is checked: a code object must be of the interpreter's type for
-//! them, the instruction must lie in it, and every length has a limit. What fails has no name, which
-//! is better than a wrong one.
+//! What a process's memory claims is checked: a code object must have the interpreter's type for
+//! code objects, the instruction must be inside its code, and every length has a limit. What fails
+//! the checks gets no name, which is better than a wrong one.
 //!
-//! One gap is left: a function that was made at run time (`exec`) and dropped before its stack is
-//! asked for may have had its memory taken by another function's code, which is then named.
+//! One gap is left: a function that was made at run time (`exec`) and freed before its stack is
+//! resolved. If another function's code has taken its memory since, that function is named.
 
 mod code;
-mod interpreter;
+mod find;
 mod layout;
 mod lines;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use leak_common::stack::{PythonFrame, PythonProfile};
-
-pub(crate) use self::code::PythonCall;
 use self::code::{Fingerprint, Header};
-use self::interpreter::Interpreter;
+use self::find::Interpreter;
+use crate::languages::call::{Call, Named};
+use crate::languages::language::{Language, Process, Runtime};
 use crate::process::memory::Memory;
-use crate::process::modules::Modules;
-use crate::{ProcessKey, Timestamp};
+use crate::raw::{InterpreterFrame, InterpreterProfile, StackProfile};
+use crate::stack;
 
-/// How often a process is looked at again at most, while its interpreter starts.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Most calls of one process that are remembered.
 const MAX_REMEMBERED: usize = 512;
+/// The interpreter's function that runs Python code; compilers add suffixes for parts of it.
+const EVALUATOR: &str = "_PyEval_EvalFrameDefault";
+
+/// The language.
+#[derive(Debug)]
+pub(crate) struct Python;
+
+impl Language for Python {
+    fn find(&mut self, process: &Process<'_>) -> Option<Box<dyn Runtime>> {
+        let interpreter = Interpreter::find(process)?;
+        let profile = interpreter.profile(process.memory()?);
+        Some(Box::new(CPython { interpreter, profile, remembered: HashMap::new() }))
+    }
+
+    fn value(&self) -> Option<stack::Language> {
+        Some(stack::Language::Python)
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        Some("calls are named in CPython 3.8 to 3.13; newer ones: start it with -X perf")
+    }
+}
+
+/// The interpreter of one process.
+#[derive(Debug)]
+struct CPython {
+    interpreter: Interpreter,
+    /// `None` while the interpreter starts.
+    profile: Option<InterpreterProfile>,
+    remembered: HashMap<InterpreterFrame, (Fingerprint, Call)>,
+}
+
+impl Runtime for CPython {
+    fn look_again(&mut self, process: &Process<'_>) {
+        if self.profile.is_none() {
+            self.profile = process.memory().and_then(|memory| self.interpreter.profile(memory));
+        }
+    }
+
+    fn profile(&self) -> StackProfile {
+        StackProfile { interpreter: self.profile, ..StackProfile::default() }
+    }
+
+    fn name_frame(
+        &mut self,
+        frame: InterpreterFrame,
+        process: &Process<'_>,
+    ) -> Option<Named<Call>> {
+        let call = self.name(frame, process.memory()?)?;
+        Some(Named { calls: vec![call], is_lasting: true })
+    }
+
+    fn is_evaluator(&self, function: &str) -> bool {
+        function.starts_with(EVALUATOR)
+    }
+}
+
+impl CPython {
+    fn name(&mut self, frame: InterpreterFrame, memory: &Memory) -> Option<Call> {
+        let known = self.remembered.get(&frame);
+        if memory.word(frame.pointer).is_none() {
+            // The process has exited; what was read before still holds.
+            return known.map(|(_, call)| call.clone());
+        }
+        let header = Header::read(frame.pointer, &self.interpreter, memory)?;
+        let fingerprint = header.fingerprint(&self.interpreter)?;
+        if let Some((same, call)) = known
+            && *same == fingerprint
+        {
+            return Some(call.clone());
+        }
+        let call = header.call(frame.position, &self.interpreter, memory)?;
+        if self.remembered.len() >= MAX_REMEMBERED {
+            self.remembered.clear();
+        }
+        self.remembered.insert(frame, (fingerprint, call.clone()));
+        Some(call)
+    }
+}
 
 /// Reads any bytes as what CPython keeps in its memory.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -44,70 +119,5 @@ pub(crate) fn fuzz(data: &[u8]) {
     let offset = head.iter().take(3).fold(0, |offset, byte| offset << 8 | u64::from(*byte));
     for format in [LineFormat::Steps, LineFormat::Ranges, LineFormat::Locations] {
         line_at(format, table, head.iter().skip(4).map(|byte| u32::from(*byte)).sum(), offset);
-    }
-}
-
-/// What is known of the Python in one process.
-#[derive(Debug, Default)]
-pub(crate) struct PythonProcess {
-    found: Option<(Interpreter, Memory)>,
-    profile: Option<PythonProfile>,
-    looked_at: Option<Timestamp>,
-    remembered: HashMap<PythonFrame, (Fingerprint, PythonCall)>,
-}
-
-impl PythonProcess {
-    /// Looks for CPython, and for where it keeps its calls, unless that is known or was tried just
-    /// now: a process may be seen before its interpreter is ready.
-    pub(crate) fn look(&mut self, process: ProcessKey, modules: &Modules, now: Timestamp) {
-        if self.profile.is_some()
-            || self.looked_at.is_some_and(|at| now.since(at) < LOOK_AGAIN_AFTER)
-        {
-            return;
-        }
-        self.looked_at = Some(now);
-        if self.found.is_none() {
-            self.found = Memory::open(process)
-                .ok()
-                .and_then(|memory| Some((Interpreter::find(modules, &memory)?, memory)));
-        }
-        self.profile = self.found.as_ref().and_then(|(python, memory)| python.profile(memory));
-    }
-
-    /// What the kernel programs need to follow the process's calls.
-    pub(crate) fn profile(&self) -> Option<PythonProfile> {
-        self.profile
-    }
-
-    /// Names calls that were found through the profile with this tag. One that cannot be named stays
-    /// in its place without a name; when none can be, they were no calls.
-    pub(crate) fn name(&mut self, frames: &[PythonFrame], tag: u32) -> Vec<Option<PythonCall>> {
-        if self.profile.is_none_or(|own| own.tag != tag) {
-            return Vec::new();
-        }
-        let calls: Vec<_> = frames.iter().map(|frame| self.name_one(*frame)).collect();
-        if calls.iter().all(Option::is_none) { Vec::new() } else { calls }
-    }
-
-    fn name_one(&mut self, frame: PythonFrame) -> Option<PythonCall> {
-        let (python, memory) = self.found.as_ref()?;
-        let known = self.remembered.get(&frame);
-        if memory.word(frame.code).is_none() {
-            // The process has exited; what was read before still holds.
-            return known.map(|(_, call)| call.clone());
-        }
-        let header = Header::read(frame.code, python, memory)?;
-        let fingerprint = header.fingerprint(python)?;
-        if let Some((same, call)) = known
-            && *same == fingerprint
-        {
-            return Some(call.clone());
-        }
-        let call = header.call(frame.instruction, python, memory)?;
-        if self.remembered.len() >= MAX_REMEMBERED {
-            self.remembered.clear();
-        }
-        self.remembered.insert(frame, (fingerprint, call.clone()));
-        Some(call)
     }
 }

@@ -5,7 +5,31 @@
 //! `shop::checkout::{{closure}}`), and what only passes the poll on, directly outward of an
 //! application's closure, is left out.
 
-use crate::Frame;
+use crate::languages::language::{Language, Process, Runtime};
+use crate::stack::{self, Frame};
+
+/// Asynchronous Rust. It has no runtime that can be seen from outside: any native code may be it.
+#[derive(Debug)]
+pub(crate) struct RustAsync;
+
+impl Language for RustAsync {
+    fn find(&mut self, _process: &Process<'_>) -> Option<Box<dyn Runtime>> {
+        Some(Box::new(Folded))
+    }
+
+    fn value(&self) -> Option<stack::Language> {
+        None
+    }
+}
+
+#[derive(Debug)]
+struct Folded;
+
+impl Runtime for Folded {
+    fn tidy(&self, frames: &mut Vec<Frame>) {
+        fold(frames);
+    }
+}
 
 /// Beginnings of the names of functions that pass a poll on. Those of a type's trait begin with the type.
 const PASSING_ON: [&str; 13] = [
@@ -29,7 +53,7 @@ const LIBRARIES: [&str; 4] = ["alloc::", "core::", "std::", "tokio::"];
 const POLL: &str = " as core::future::future::Future>::poll";
 
 /// Names closures after their functions, and leaves out what only polls them.
-pub(crate) fn fold(frames: &mut Vec<Frame>) {
+fn fold(frames: &mut Vec<Frame>) {
     let mut outward_of_closure = false;
     frames.retain_mut(|frame| {
         let Some(name) = frame.function.as_mut() else {

@@ -158,7 +158,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::process::identity::executable_identity;
+    use crate::process::stat::executable_identity;
 
     #[test]
     fn reads_lines_with_odd_paths() {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::ProcessKey;
-use crate::process::identity::start_ticks;
+use crate::process::ProcessKey;
+use crate::process::stat::start_ticks;
 
 /// A process's memory. It stays that of the same program when the PID passes to another process or
 /// the process executes another program: then nothing can be read any more.

@@ -1,4 +1,4 @@
-//! What is seen of a process at one moment, with every file held open.
+//! Snapshots of a process's executable mappings, with every file held open.
 //!
 //! Processes exit and binaries are replaced before anybody asks for their stacks; an open file
 //! stays what it was.
@@ -9,10 +9,13 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
 
-use crate::binary::store::FileId;
-use crate::process::identity::{Identity, executable_identity, wall_clock_start};
+use serde::{Deserialize, Serialize};
+
+use crate::process::ProcessKey;
+use crate::process::file_id::FileId;
 use crate::process::maps::{Line, locate_mapped, without_deleted};
-use crate::{ProcessKey, Timestamp};
+use crate::process::stat::{Identity, executable_identity, wall_clock_start};
+use crate::time::Timestamp;
 
 /// Longest `/proc/PID/maps` that is read.
 const MAX_MAPS: u64 = 16 << 20;
@@ -53,40 +56,73 @@ pub enum ModulesError {
 
 /// A process's executable mappings as they were at one moment, with their files held open.
 ///
-/// Unlike `Modules` it can be taken on one thread and used on another: it is taken at once, whatever
-/// the thread that reads binaries is doing, because the process may be about to exit.
+/// It can be taken on one thread and used on another, or in another process that is passed the
+/// descriptors of its files. It is taken at once, whatever the thread that reads binaries is doing,
+/// because the process may be about to exit.
 #[derive(Debug)]
-pub struct Sighting {
+pub struct ProcessSnapshot {
+    pub(crate) data: SnapshotData,
+    /// The files of `data.files`, opened with `O_PATH`.
+    pub(crate) open_files: Vec<Arc<File>>,
+}
+
+/// A snapshot without its descriptors: plain data.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SnapshotData {
     pub(crate) process: ProcessKey,
     pub(crate) image: u64,
     pub(crate) executable: Option<(u64, u64)>,
     pub(crate) executable_path: Option<String>,
-    pub(crate) mappings: Vec<Seen>,
+    pub(crate) mappings: Vec<MappedFile>,
+    pub(crate) files: Vec<FileId>,
     pub(crate) taken_at: Timestamp,
 }
 
 /// A mapping's addresses and file.
-#[derive(Debug)]
-pub(crate) struct Seen {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MappedFile {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) offset: u64,
     pub(crate) path: Option<Box<str>>,
-    pub(crate) file: Option<(FileId, Arc<File>)>,
+    /// Index in [`SnapshotData::files`].
+    pub(crate) file: Option<usize>,
 }
 
-/// Looks at processes, and shares the files that it holds open for them.
+impl ProcessSnapshot {
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> ProcessKey {
+        self.data.process
+    }
+
+    /// The plain data, to be sent as bytes, and the files, to be sent as descriptors in this order.
+    #[must_use]
+    pub fn into_parts(self) -> (SnapshotData, Vec<Arc<File>>) {
+        (self.data, self.open_files)
+    }
+
+    /// A snapshot of what [`Self::into_parts`] gave; `None` when they do not belong together.
+    #[must_use]
+    pub fn from_parts(data: SnapshotData, open_files: Vec<Arc<File>>) -> Option<Self> {
+        let is_known = |mapping: &MappedFile| mapping.file.is_none_or(|at| at < data.files.len());
+        let belong = data.files.len() == open_files.len() && data.mappings.iter().all(is_known);
+        belong.then_some(Self { data, open_files })
+    }
+}
+
+/// Takes snapshots of processes, and shares the open files among them.
 #[derive(Debug, Default)]
-pub struct Pinner {
+pub struct MappingReader {
     held: HashMap<FileId, Weak<File>>,
 }
 
-impl Pinner {
+impl MappingReader {
     /// Reads a process's mappings and opens their files.
     ///
     /// # Errors
     /// When procfs refuses, or the PID belongs to another process by now.
-    pub fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<Sighting, ModulesError> {
+    pub fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<ProcessSnapshot, ModulesError> {
         for _ in 1..ATTEMPTS {
             match self.look_once(process, now) {
                 Err(ModulesError::Executing(_)) => {}
@@ -96,7 +132,7 @@ impl Pinner {
         self.look_once(process, now)
     }
 
-    fn look_once(&mut self, process: ProcessKey, now: Timestamp) -> Result<Sighting, ModulesError> {
+    fn look_once(&mut self, process: ProcessKey, now: Timestamp) -> Result<ProcessSnapshot, ModulesError> {
         let pid = process.pid;
         let failed = |source| ModulesError::Read { pid, source };
         // The PID may pass to another process at any moment, and the process may execute another
@@ -116,8 +152,8 @@ impl Pinner {
             .and_then(|maps| maps.take(MAX_MAPS).read_to_end(&mut text))
             .map_err(failed)?;
         let started = LazyCell::new(|| wall_clock_start(process));
-        let mut files = HashMap::new();
-        let mut mappings: Vec<Seen> = Vec::new();
+        let mut files = Files::default();
+        let mut mappings: Vec<MappedFile> = Vec::new();
         for line in String::from_utf8_lossy(&text).lines().filter_map(Line::parse) {
             if mappings.len() >= MAX_MAPPINGS {
                 break;
@@ -125,7 +161,7 @@ impl Pinner {
             let file = locate_mapped(pid, &line, &started, executable)
                 .and_then(|(place, metadata)| self.hold(&mut files, place, &metadata));
             let Line { start, end, offset, path, .. } = line;
-            mappings.push(Seen { start, end, offset, path: path.map(Box::from), file });
+            mappings.push(MappedFile { start, end, offset, path: path.map(Box::from), file });
         }
         if check()? != image {
             return Err(ModulesError::Executing(pid));
@@ -133,21 +169,28 @@ impl Pinner {
         if mappings.is_empty() {
             return Err(ModulesError::Empty(pid));
         }
-        Ok(Sighting { process, image, executable, executable_path, mappings, taken_at: now })
+        let Files { ids: files, open: open_files } = files;
+        let taken_at = now;
+        let data = SnapshotData {
+            process,
+            image,
+            executable,
+            executable_path,
+            mappings,
+            files,
+            taken_at,
+        };
+        Ok(ProcessSnapshot { data, open_files })
     }
 
-    /// Holds a file open, once however many mappings and processes need it.
-    fn hold(
-        &mut self,
-        files: &mut HashMap<FileId, Arc<File>>,
-        place: File,
-        metadata: &Metadata,
-    ) -> Option<(FileId, Arc<File>)> {
+    /// Holds a file open, once however many mappings and processes need it; gives its index in
+    /// `files`.
+    fn hold(&mut self, files: &mut Files, place: File, metadata: &Metadata) -> Option<usize> {
         let id = FileId::of(metadata);
-        if let Some(file) = files.get(&id) {
-            return Some((id, Arc::clone(file)));
+        if let Some(index) = files.ids.iter().position(|known| *known == id) {
+            return Some(index);
         }
-        if files.len() >= MAX_FILES {
+        if files.ids.len() >= MAX_FILES {
             return None;
         }
         let file = self.held.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -156,7 +199,15 @@ impl Pinner {
             self.held.insert(id, Arc::downgrade(&file));
             file
         });
-        files.insert(id, Arc::clone(&file));
-        Some((id, file))
+        files.ids.push(id);
+        files.open.push(file);
+        Some(files.ids.len() - 1)
     }
+}
+
+/// The different files of one process.
+#[derive(Default)]
+struct Files {
+    ids: Vec<FileId>,
+    open: Vec<Arc<File>>,
 }

@@ -1,18 +1,18 @@
-//! Files and processes that the resolver does not come back from.
+//! Watchdog for reads that hang.
 //!
-//! A read from a dead network file system may take for ever, and nothing can be done from within the
-//! thread that reads. Whoever waits for that thread sees here what holds it up, gives that up, and
-//! starts another thread, which leaves it alone.
+//! A read from a dead network file system may block for ever, and the blocked thread can do nothing
+//! about it. Whoever waits for that thread learns here which file blocks it, gives that file up, and
+//! starts another thread, which does not touch the file again.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::ProcessKey;
-use crate::binary::store::FileId;
+use crate::process::ProcessKey;
+use crate::process::file_id::FileId;
 
 /// What the resolver reads, and what it must leave alone.
 #[derive(Debug, Default)]
-pub struct Watch(Mutex<State>);
+pub struct ReadWatchdog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
     processes: HashSet<ProcessKey>,
 }
 
-impl Watch {
+impl ReadWatchdog {
     /// Gives up the file that is being read or, when none is, the process whose request does not end.
     pub fn give_up(&self, process: ProcessKey) {
         let mut state = self.lock();
@@ -49,7 +49,7 @@ impl Watch {
             return None;
         }
         state.reading = Some(file);
-        Some(Reading { watch: self, file })
+        Some(Reading { watchdog: self, file })
     }
 
     /// Nothing that is done under the lock can leave it half done.
@@ -60,13 +60,13 @@ impl Watch {
 
 /// A file that is being read.
 pub(crate) struct Reading<'a> {
-    watch: &'a Watch,
+    watchdog: &'a ReadWatchdog,
     file: FileId,
 }
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let mut state = self.watch.lock();
+        let mut state = self.watchdog.lock();
         // A thread that was given up may come back after all, while its successor reads another file.
         if state.reading == Some(self.file) {
             state.reading = None;

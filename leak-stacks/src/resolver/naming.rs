@@ -1,28 +1,29 @@
-//! From addresses to a named stack, told once and remembered.
+//! From the frames of a walk to a named stack.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leak_common::stack::MAX_STACK;
-
-use crate::assemble::{Assembled, Assembly, hash_of};
-use crate::binary::store::Binary;
-use crate::binary::symbols::Symbol;
+use crate::binary::modules::{Mapping, Modules};
+use crate::binary::store::{Binary, Usability};
+use crate::binary::symbols::{Symbol, Symbols};
 use crate::culprit::{culprit, language_of};
-use crate::languages::rust_async::fold;
-use crate::process::modules::Modules;
+use crate::guarded::guarded;
+use crate::languages::language::{Code, Process};
+use crate::languages::runtimes::{NotedCalls, Runtimes};
 use crate::raw::RawStack;
 use crate::resolver::Resolver;
-use crate::resolver::images::Known;
+use crate::resolver::assembly::{Assembled, Assembly, NativeCode};
+use crate::resolver::identity::Identity;
+use crate::resolver::programs::{KnownBy, Program};
 use crate::resolver::shared::SharedStack;
-use crate::shortfall::Shortfall;
-use crate::unwind::missing_frames::{keeps_frame_pointers, sure_frames};
-use crate::unwind::walk::{End, MAX_DEPTH, Walk};
-use crate::{Language, Quality, Stack, guarded};
-use crate::{StackId, Timestamp};
+use crate::stack::{Frame, Language, Quality, Stack, StackId};
+use crate::time::Timestamp;
+use crate::truncation::TruncationReason;
+use crate::unwind::missing_frames::certain_frames;
+use crate::unwind::rules::{FrameRules, is_signal_return};
+use crate::unwind::step::End;
+use crate::unwind::walk::{MAX_DEPTH, Walk, WalkedFrame};
 
-/// Most different stacks of one process that are remembered by their addresses.
-const MAX_KNOWN_PER_PROCESS: usize = 2048;
 /// Most stacks that are shared among processes.
 const MAX_STACKS: usize = 32 * 1024;
 /// Functions that have no caller, though they may not say so.
@@ -40,169 +41,270 @@ const ROOTS: [&str; 8] = [
 /// What debuggers call the frame between a signal's handler and the function that it interrupted.
 const SIGNAL_HANDLER_CALLED: &str = "<signal handler called>";
 
+/// A stack with names, before it is judged.
+struct NamedStack {
+    assembled: Assembled,
+    /// Whether every frame means the same for as long as the process runs its program.
+    is_lasting: bool,
+    /// Whether noted calls have taken the place of native frames, so that nothing is missing further
+    /// out.
+    noted_suffice: bool,
+    /// The runtime's language that named frames in it.
+    language: Option<Language>,
+}
+
 impl Resolver {
-    /// The stack with names, and whether its Python calls make up for what the copy lacks.
-    pub(crate) fn symbolized(
+    /// The stack with names, and whether its noted calls make up for what the copy lacks.
+    pub(crate) fn named(
         &mut self,
         raw: &RawStack,
         walk: Walk,
         now: Timestamp,
     ) -> Option<(Arc<Stack>, bool)> {
-        let state = self.processes.get_mut(&raw.process)?.of_mut(raw.image)?;
-        let Walk { mut addresses, mut end } = walk;
-        let sure = sure_of(raw, &addresses, &state.modules);
-        if sure < addresses.len() {
-            addresses.truncate(sure);
-            end = End::Lost;
-        }
-        let calls = state.python.name(&raw.python, raw.python_tag);
-        let python_is_whole = raw.python_whole && !calls.is_empty();
-        let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
-        let key = Known {
-            native: addresses.into_boxed_slice(),
-            python,
-            python_is_whole,
-            end,
-            is_longest: is_longest(raw),
+        let program = self.processes.get_mut(&raw.process)?.of_mut(raw.image)?;
+        let walk = certain(raw, walk, program);
+        let noted = {
+            let (runtimes, process) = program.parts(now);
+            runtimes.name_noted(raw, &process)
         };
-        if let Some(stack) = state.known.get(&key) {
-            return Some((
-                Arc::clone(stack),
-                python_is_whole && stack.quality == Quality::Complete,
-            ));
+        let by = known_by(raw, walk, &noted);
+        if let Some(stack) = program.known_stack(&by) {
+            let noted_suffice = noted.are_whole && stack.quality == Quality::Complete;
+            return Some((stack, noted_suffice));
         }
-        let mut assembly = Assembly::new(calls);
-        for &address in &key.native {
-            let Some(mapping) = state.modules.find(address) else { continue };
-            let module = mapping.path.as_deref();
-            let in_file = mapping.address_in_file(address);
-            let (module, symbols) = match (&mapping.binary, in_file) {
-                (Some(binary), Some(in_file)) => {
-                    self.binaries.touch(binary);
-                    (module, symbols_at(binary, in_file))
-                }
-                // Some runtimes keep what they compile in memory that is a file by its looks.
-                _ => match self.perf_maps.at(raw.process, address, now) {
-                    Some(symbol) => (None, [(*symbol).clone()].into()),
-                    None => (module.filter(|path| !is_memory(path)), [].into()),
-                },
-            };
-            assembly.add_native(module, in_file, &symbols, address);
-        }
-        let is_lasting = assembly.is_lasting;
-        let is_python = assembly.has_python();
-        // What a short copy lacks further out is the interpreter's.
-        let python_suffices = python_is_whole && assembly.has_placed_python();
-        let Assembled { mut frames, identity } = assembly.finish();
-        fold(&mut frames);
-        let named = frames.iter().any(|f| f.function.is_some());
-        let at_root = match end {
-            _ if is_python => python_suffices,
-            End::Root => true,
-            End::MaybeRoot | End::Unmapped | End::Lost | End::CopyTooShort => {
-                let last = frames.last().and_then(|f| f.function.as_deref());
-                last.is_some_and(|name| ROOTS.contains(&name))
+        for frame in &by.frames {
+            if let Some(binary) = program.modules.binary_at(frame.address) {
+                self.binaries.touch(binary);
             }
-        };
-        let quality = match (named || frames.len() > 1, at_root) {
-            (false, _) => Quality::None,
-            (true, true) => Quality::Complete,
-            (true, false) => Quality::Truncated,
-        };
-        let shortfall = (quality != Quality::Complete)
-            .then(|| shortfall(end, &key.native, raw, &state.modules));
-        let language = if state.is_go {
-            Language::Go
-        } else if is_python {
-            Language::Python
-        } else {
-            language_of(
-                frames.iter().filter_map(|f| f.module.as_deref()),
-                state.modules.executable_path.as_deref(),
-            )
-        };
-        let id = StackId(format!("{identity:016x}"));
-        let stack = match self.stacks.get(&id) {
-            Some(shared)
-                if (shared.0.quality, shared.0.shortfall) == (quality, shortfall)
-                    && shared.0.frames == frames =>
-            {
-                Arc::clone(&shared.0)
-            }
-            _ => {
-                let culprit = culprit(&frames, language, &self.driver_frames);
-                let stack = Arc::new(Stack { id, quality, shortfall, language, frames, culprit });
-                if self.stacks.len() < MAX_STACKS {
-                    self.stacks.insert(SharedStack(Arc::clone(&stack)));
-                }
-                stack
-            }
-        };
-        if state.known.len() >= MAX_KNOWN_PER_PROCESS {
-            state.known.clear();
         }
-        // Code that is compiled at run time is moved, and names for it come later.
+        let has_noted = !noted.calls.is_empty();
+        let NamedStack { assembled, is_lasting, noted_suffice, language } = {
+            let (runtimes, process) = program.parts(now);
+            name(&by.frames, noted, runtimes, &process)
+        };
+        let Assembled { mut frames, identity } = assembled;
+        program.runtimes.tidy(&mut frames);
+        let is_whole = if has_noted { noted_suffice } else { is_at_root(by.end, &frames) };
+        let quality = quality_of(&frames, is_whole);
+        let reason = (quality != Quality::Complete)
+            .then(|| truncation_reason(by.end, &by.frames, raw, &program.modules));
+        let language = program
+            .runtimes
+            .language_of_program()
+            .or(language)
+            .unwrap_or_else(|| language_by_modules(&frames, &program.modules));
+        let stack = share(
+            &mut self.stacks,
+            Stack { id: StackId(identity), quality, truncation: reason, language, frames, culprit: None },
+            |stack| culprit(&stack.frames, stack.language, &self.driver_frames),
+        );
         if is_lasting {
-            state.known.insert(key, Arc::clone(&stack));
+            program.remember(by, &stack);
         }
-        Some((stack, python_suffices))
+        Some((stack, noted_suffice))
     }
 }
 
-/// Whether as much of a stack was wanted as is ever copied.
-fn is_longest(raw: &RawStack) -> bool {
-    raw.wanted as usize >= MAX_STACK
+/// The walk up to the first frame after which calls may be missing.
+fn certain(raw: &RawStack, walk: Walk, program: &Program) -> Walk {
+    let Walk { mut frames, mut end } = walk;
+    let modules = &program.modules;
+    let is_compiled = |address| {
+        modules
+            .find(address)
+            .is_some_and(|m| m.binary.as_ref().is_none_or(|binary| binary.elf().is_none()))
+    };
+    let by_frame_pointer =
+        |frame: &WalkedFrame| frame.left_by.is_none() && is_compiled(frame.address);
+    if !frames.iter().any(by_frame_pointer) || program.runtimes.keep_frame_pointers() {
+        return Walk { frames, end };
+    }
+    let certain = certain_frames(raw, &frames, is_compiled);
+    if certain < frames.len() {
+        frames.truncate(certain);
+        end = End::Lost;
+    }
+    Walk { frames, end }
 }
 
-/// Why a stack ended before its thread's first function, by the code where it did.
-fn shortfall(end: End, addresses: &[u64], raw: &RawStack, modules: &Modules) -> Shortfall {
-    match end {
-        End::CopyTooShort if is_longest(raw) => return Shortfall::CopyLimit,
-        End::CopyTooShort => return Shortfall::CopyTooShort,
-        End::Unmapped => return Shortfall::UnmappedAddress,
-        End::Lost if addresses.len() >= MAX_DEPTH => return Shortfall::TooManyCalls,
-        End::Root | End::MaybeRoot | End::Lost => {}
+/// What the resolved stack is remembered by.
+fn known_by(raw: &RawStack, walk: Walk, noted: &NotedCalls) -> KnownBy {
+    let hash = if noted.calls.is_empty() { 0 } else { Identity::of_calls(&noted.calls) };
+    KnownBy {
+        frames: walk.frames.into_boxed_slice(),
+        noted: hash,
+        noted_are_whole: noted.are_whole,
+        end: walk.end,
+        wanted_most: raw.wanted_most,
     }
-    let last = addresses.last().and_then(|address| modules.find(*address));
-    last.map_or(Shortfall::Unfollowable, |mapping| match (&mapping.binary, &mapping.path) {
-        (Some(binary), _) => binary.shortfall(),
-        (None, Some(_)) => Shortfall::UnreadableFile,
-        (None, None) => Shortfall::RuntimeCode,
-    })
+}
+
+/// Names all frames.
+fn name(
+    frames: &[WalkedFrame],
+    mut noted: NotedCalls,
+    runtimes: &mut Runtimes,
+    process: &Process<'_>,
+) -> NamedStack {
+    let mut language = runtimes.language_of_noted(&noted);
+    let mut is_lasting = true;
+    let (are_whole, has_noted) = (noted.are_whole, !noted.calls.is_empty());
+    let mut assembly = Assembly::new(std::mem::take(&mut noted.calls));
+    for frame in frames {
+        let Some(mapping) = process.modules.find(frame.address) else { continue };
+        if let Some(left_by) = frame.left_by
+            && let Some(token) = left_by.frame
+        {
+            language = language.or(runtimes.language_of(left_by.runtime));
+            let named = guarded(|| runtimes.name_frame(left_by.runtime, token, process)).flatten();
+            is_lasting &= named.as_ref().is_some_and(|named| named.is_lasting);
+            assembly.add_calls(named.map_or_else(|| vec![Default::default()], |n| n.calls));
+            continue;
+        }
+        let (code, symbols, lasts) = name_code(frame.address, mapping, runtimes, process);
+        is_lasting &= lasts;
+        let is_evaluator = |s: &Symbol| {
+            s.function.as_ref().is_some_and(|function| runtimes.is_evaluator(&noted, function))
+        };
+        if has_noted && symbols.iter().any(is_evaluator) {
+            assembly.add_evaluator();
+        } else {
+            assembly.add_code(code, &symbols);
+        }
+    }
+    let noted_suffice = are_whole && assembly.has_placed_noted();
+    NamedStack { assembled: assembly.finish(), is_lasting, noted_suffice, language }
+}
+
+/// The symbols of code, innermost first, by the first of: what the binary says of signal handlers, a
+/// runtime, the binary's symbols. Also whether they last.
+fn name_code<'a>(
+    address: u64,
+    mapping: &'a Mapping,
+    runtimes: &mut Runtimes,
+    process: &Process<'_>,
+) -> (NativeCode<'a>, Rc<[Symbol]>, bool) {
+    let module = mapping.path.as_deref();
+    let in_file = mapping.binary.as_deref().zip(mapping.address_in_file(address));
+    let code = NativeCode { module, in_file: in_file.map(|(_, at)| at), address };
+    if let Some((binary, at)) = in_file
+        && guarded(|| is_signal_return(binary, at)) == Some(true)
+    {
+        return (code, signal_handler_called(), true);
+    }
+    let named = guarded(|| runtimes.name_code(&Code { address, in_file }, process)).flatten();
+    match (named, in_file) {
+        (Some(named), in_file) => {
+            let module = module.filter(|_| in_file.is_some());
+            (NativeCode { module, ..code }, named.calls.into(), named.is_lasting)
+        }
+        (None, Some((binary, at))) => (code, symbols_at(binary, at), module.is_some()),
+        (None, None) => {
+            // Some runtimes keep what they compile in memory that looks like a file.
+            let module = module.filter(|path| !is_memory(path));
+            (NativeCode { module, ..code }, Rc::new([]), module.is_some())
+        }
+    }
 }
 
 /// A binary's symbols, innermost first; none when the parser fails.
 fn symbols_at(binary: &Binary, address: u64) -> Rc<[Symbol]> {
-    let symbols = || match binary.is_signal_return(address) {
-        true => compiled_symbol(Some(SIGNAL_HANDLER_CALLED)),
-        false => binary.symbols_at(address),
-    };
-    guarded(symbols).unwrap_or_else(|| Rc::new([]))
+    binary.facts::<Symbols>().map(|symbols| symbols.at(address)).unwrap_or_default()
 }
 
-/// A name that stands for itself.
-fn compiled_symbol(name: Option<&str>) -> Rc<[Symbol]> {
-    let symbol = |name: &str| Symbol { function: Some(name.to_owned()), ..Symbol::default() };
-    name.map(symbol).into_iter().collect()
-}
-
-/// How many of a stack's addresses follow one another without a gap.
-fn sure_of(raw: &RawStack, addresses: &[u64], modules: &Modules) -> usize {
-    let is_compiled = |address| {
-        modules
-            .find(address)
-            .is_some_and(|m| m.binary.as_ref().is_none_or(|b| b.loaded().is_none()))
-    };
-    let language = language_of(std::iter::empty(), modules.executable_path.as_deref());
-    if !addresses.iter().any(|&address| is_compiled(address))
-        || keeps_frame_pointers(raw.process.pid, language)
-    {
-        return addresses.len();
-    }
-    sure_frames(raw, addresses, is_compiled)
+fn signal_handler_called() -> Rc<[Symbol]> {
+    let function = Some(SIGNAL_HANDLER_CALLED.to_owned());
+    Rc::new([Symbol { function, ..Symbol::default() }])
 }
 
 /// Whether a mapping of this path is memory that the kernel shows as a file.
 fn is_memory(path: &str) -> bool {
     ["/dev/zero", "/memfd:", "/SYSV", "/dev/shm/"].iter().any(|start| path.starts_with(start))
+}
+
+/// Whether a walk that ended so has reached the thread's first function.
+fn is_at_root(end: End, frames: &[Frame]) -> bool {
+    match end {
+        End::Root => true,
+        End::MaybeRoot | End::Unmapped | End::Lost | End::CopyTooShort => {
+            let last = frames.last().and_then(|f| f.function.as_deref());
+            last.is_some_and(|name| ROOTS.contains(&name))
+        }
+    }
+}
+
+fn quality_of(frames: &[Frame], is_whole: bool) -> Quality {
+    let is_named = frames.iter().any(|f| f.function.is_some());
+    match (is_named || frames.len() > 1, is_whole) {
+        (false, _) => Quality::None,
+        (true, true) => Quality::Complete,
+        (true, false) => Quality::Truncated,
+    }
+}
+
+/// Why a stack ended before its thread's first function, by the code where it did.
+fn truncation_reason(
+    end: End,
+    frames: &[WalkedFrame],
+    raw: &RawStack,
+    modules: &Modules,
+) -> TruncationReason {
+    match end {
+        End::CopyTooShort if raw.wanted_most => return TruncationReason::CopyLimit,
+        End::CopyTooShort => return TruncationReason::CopyTooShort,
+        End::Unmapped => return TruncationReason::UnmappedAddress,
+        End::Lost if frames.len() >= MAX_DEPTH => return TruncationReason::TooManyCalls,
+        End::Root | End::MaybeRoot | End::Lost => {}
+    }
+    let Some(last) = frames.last() else { return TruncationReason::Unfollowable };
+    let Some(mapping) = modules.find(last.address) else { return TruncationReason::Unfollowable };
+    match (&mapping.binary, &mapping.path) {
+        (Some(binary), _) => reason_in(binary, last.left_by.is_some()),
+        (None, Some(_)) => TruncationReason::UnreadableFile,
+        (None, None) => TruncationReason::RuntimeCode,
+    }
+}
+
+/// Why a stack ended in the code of a binary.
+fn reason_in(binary: &Binary, left_by_runtime: bool) -> TruncationReason {
+    match binary.usability() {
+        Usability::Unresponsive => TruncationReason::UnresponsiveFile,
+        Usability::Unusable => TruncationReason::UnreadableFile,
+        Usability::Usable => {
+            let has_rules = || {
+                let rules = binary.known_facts::<FrameRules>();
+                rules.is_some_and(|rules| rules.is_present())
+            };
+            if left_by_runtime || has_rules() {
+                TruncationReason::Unfollowable
+            } else {
+                TruncationReason::NoUnwindInformation
+            }
+        }
+    }
+}
+
+fn language_by_modules(frames: &[Frame], modules: &Modules) -> Language {
+    let of_frames = frames.iter().filter_map(|f| f.module.as_deref());
+    language_of(of_frames, modules.executable_path.as_deref())
+}
+
+/// The stack as it is shared by all processes that have the same one; its culprit is looked for when
+/// it is new.
+fn share(
+    stacks: &mut std::collections::HashSet<SharedStack>,
+    stack: Stack,
+    culprit: impl FnOnce(&Stack) -> Option<usize>,
+) -> Arc<Stack> {
+    if let Some(SharedStack(known)) = stacks.get(&stack.id)
+        && (known.quality, known.truncation) == (stack.quality, stack.truncation)
+        && known.frames == stack.frames
+    {
+        return Arc::clone(known);
+    }
+    let stack = Arc::new(Stack { culprit: culprit(&stack), ..stack });
+    if stacks.len() < MAX_STACKS {
+        stacks.insert(SharedStack(Arc::clone(&stack)));
+    }
+    stack
 }

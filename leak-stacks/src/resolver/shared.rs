@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Stack;
-use crate::StackId;
+use crate::stack::{Stack, StackId};
 
 /// A stack, compared by its identity.
 #[derive(Debug)]

@@ -55,12 +55,13 @@ impl Mapped {
             ip: self.0 as u64 + 0x1010,
             sp,
             bp: sp + 64,
-            preserved: [0; leak_common::stack::PRESERVED],
+            preserved: [0; 5],
             wanted: 4096,
-            goroutine_window: [0; 64],
-            python: Vec::new(),
-            python_whole: false,
-            python_tag: 0,
+            wanted_most: false,
+            goroutine_window: vec![0; 64],
+            interpreter_frames: Vec::new(),
+            interpreter_whole: false,
+            interpreter_tag: 0,
             bytes: (0..512).flat_map(|i| word(i).to_le_bytes()).collect(),
         }
     }
@@ -158,7 +159,7 @@ fn bombs_do_not_go_off() {
     let path = directory.path().join("bomb");
     for (name, bomb) in bombs::ALL {
         bomb(&path);
-        let name_here = "stacks::broken::bombs_do_not_go_off";
+        let name_here = "tests::broken::bombs_do_not_go_off";
         let began = Instant::now();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name_here, "--nocapture"])

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use crate::binary::store::{BinaryStore, FileId};
-use crate::guarded;
+use crate::binary::store::BinaryStore;
+use crate::binary::symbols::Symbols;
+use crate::process::file_id::FileId;
 use crate::tests::native::compiled_c;
 
 /// Reads everything that is read of a binary, and looks up a few addresses.
@@ -11,8 +12,8 @@ fn read_whole(file: fs::File) -> usize {
     let mut store = BinaryStore::default();
     let id = FileId::of(&file.metadata().unwrap());
     let binary = store.pin(id, || Some(file)).unwrap();
-    let address = |a: &u64| guarded(|| binary.symbols_at(*a).len()).unwrap_or(0);
-    let bias = binary.loaded().and_then(|l| l.elf.section(".text").map(|t| t.address));
+    let address = |a: &u64| binary.facts::<Symbols>().map_or(0, |symbols| symbols.at(*a).len());
+    let bias = binary.elf().and_then(|elf| elf.section(".text").map(|t| t.address));
     (0..64).map(|i| bias.unwrap_or(0x1000) + i * 16).map(|a| address(&a)).sum()
 }
 
@@ -52,14 +53,14 @@ fn a_file_that_is_truncated_after_it_was_pinned_does_not_end_us() {
     let id = FileId::of(&file.metadata().unwrap());
     let binary = store.pin(id, || Some(file)).unwrap();
     let main = {
-        let loaded = binary.loaded().unwrap();
-        loaded.elf.section(".text").unwrap().address
+        let loaded = binary.elf().unwrap();
+        loaded.section(".text").unwrap().address
     };
-    let known = binary.symbols_at(main);
+    let known = binary.facts::<Symbols>().unwrap().at(main);
     assert!(!known.is_empty());
     fs::OpenOptions::new().write(true).open(&program).unwrap().set_len(0).unwrap();
     // From the copy; through a mapping of the file this would be SIGBUS.
     for offset in 1..64 {
-        binary.symbols_at(main + offset);
+        binary.facts::<Symbols>().unwrap().at(main + offset);
     }
 }

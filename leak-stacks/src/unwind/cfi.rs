@@ -11,9 +11,9 @@ use gimli::{
 };
 
 use crate::bytes::u32_at;
-use crate::unwind::processor::{RETURN_ADDRESS, STACK_POINTER};
+use crate::processor::{RETURN_ADDRESS, STACK_POINTER};
 use crate::unwind::registers::Registers;
-use crate::unwind::walk::Bytes;
+use crate::unwind::rules::Bytes;
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 

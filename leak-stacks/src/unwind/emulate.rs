@@ -12,7 +12,7 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
 
-use crate::unwind::processor::FRAME_POINTER;
+use crate::processor::FRAME_POINTER;
 use crate::unwind::registers::Registers;
 
 /// Most instructions of a function that are followed.
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
 }
 
 /// What a function's end is found with.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct CodeReader<'a> {
     /// The code at an address of the file; at least one instruction, or nothing.
     pub(crate) code: &'a dyn Fn(u64) -> Option<Vec<u8>>,
     /// A word of the stack.
@@ -48,7 +48,7 @@ struct Path {
     bp: Option<u64>,
 }
 
-impl Surroundings<'_> {
+impl CodeReader<'_> {
     /// Runs the function from the instruction at `start` of its file to its end. The registers change
     /// only when it returns.
     pub(crate) fn run(&self, start: u64, registers: &mut Registers) -> Option<Ended> {
@@ -220,12 +220,12 @@ mod tests {
         let mut bytes = code.to_vec();
         bytes.resize(code.len() + MAX_LENGTH, 0xcc);
         let mut registers = Registers::new(0x1000, 0x100, bp);
-        let surroundings = Surroundings {
+        let reader = CodeReader {
             code: &|at| Some(bytes.get(usize::try_from(at.checked_sub(0x1000)?).ok()?..)?.to_vec()),
             memory: &|at| (0x100..0x1000).contains(&at).then_some(at + 1),
             follows_call: &|_| true,
         };
-        let ended = surroundings.run(0x1000, &mut registers);
+        let ended = reader.run(0x1000, &mut registers);
         (ended, registers)
     }
 

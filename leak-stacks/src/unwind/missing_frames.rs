@@ -5,33 +5,11 @@
 //! `-XX:+PreserveFramePointer`: it then still points to the frame of a caller's caller, and the walk
 //! goes on there as if nothing were missing. What it has stepped over lies on the stack, though.
 
-use std::fs::File;
-use std::io::Read;
-
-use crate::Language;
 use crate::raw::RawStack;
+use crate::unwind::walk::WalkedFrame;
 
 /// Most bytes of one frame that are searched.
 const MAX_FRAME: u64 = 16 << 10;
-/// Most bytes of a command line, and of an environment, that are read.
-const MAX_OPTIONS: u64 = 1 << 20;
-
-/// Whether the code that a process's runtime compiles is known to keep frame pointers.
-pub(crate) fn keeps_frame_pointers(pid: u32, language: Language) -> bool {
-    const OPTION: &[u8] = b"-XX:+PreserveFramePointer";
-    let is_told = |file: &str| {
-        let mut text = Vec::new();
-        let file = File::open(format!("/proc/{pid}/{file}"));
-        let read = file.and_then(|file| file.take(MAX_OPTIONS).read_to_end(&mut text));
-        read.is_ok() && text.windows(OPTION.len()).any(|window| window == OPTION)
-    };
-    match language {
-        Language::Node | Language::Dotnet => true,
-        // In the environment: JAVA_TOOL_OPTIONS and its likes.
-        Language::Java => is_told("cmdline") || is_told("environ"),
-        _ => false,
-    }
-}
 
 /// How many of a stack's `addresses` (the instruction pointer, then return addresses less one) are
 /// sure to be neighbours: those up to the first after which calls are missing. `is_compiled` says
@@ -40,14 +18,15 @@ pub(crate) fn keeps_frame_pointers(pid: u32, language: Language) -> bool {
 /// A function that leaves the frame pointer alone still saves it beside its return address. So a call
 /// that was stepped over has left the very frame pointer that led over it; a leftover of an earlier
 /// call mostly has another, so what is sure may be said to end early, but not late.
-pub(crate) fn sure_frames(
+pub(crate) fn certain_frames(
     raw: &RawStack,
-    addresses: &[u64],
+    frames: &[WalkedFrame],
     is_compiled: impl Fn(u64) -> bool,
 ) -> usize {
+    let is_known = |address| frames.iter().any(|frame| frame.address == address);
     // Where on the stack the frame of the current address begins.
     let mut frame = raw.sp;
-    for (index, pair) in addresses.windows(2).enumerate() {
+    for (index, pair) in frames.windows(2).enumerate() {
         let &[callee, caller] = pair else { break };
         let words = (0..MAX_FRAME / 8).map_while(|word| {
             let at = frame.checked_add(word * 8)?;
@@ -57,25 +36,25 @@ pub(crate) fn sure_frames(
         let mut before = 0;
         let mut found = None;
         for (at, word) in words {
-            if word == caller.wrapping_add(1) {
+            if word == caller.address.wrapping_add(1) {
                 found = Some(at);
                 break;
             }
             // The walk's own calls may have left a copy further in, which was taken for their frame.
-            let is_other = !addresses.contains(&word.wrapping_sub(1));
-            if is_other && is_compiled(callee) && is_compiled(word) {
+            let is_other = !is_known(word.wrapping_sub(1));
+            if is_other && is_compiled(callee.address) && is_compiled(word) {
                 returns.push(before);
             }
             before = word;
         }
         // A frame larger than that is let pass.
         let Some(place) = found else { continue };
-        if returns.contains(&place.wrapping_sub(8)) {
+        if callee.left_by.is_none() && returns.contains(&place.wrapping_sub(8)) {
             return index + 1;
         }
         frame = place + 8;
     }
-    addresses.len()
+    frames.len()
 }
 
 #[cfg(test)]
@@ -85,7 +64,9 @@ mod tests {
 
     /// Addresses from 0x1000 to 0x2000 are compiled code. The stack begins at 0x7000.
     fn sure(words: &[u64], addresses: &[u64]) -> usize {
-        sure_frames(&copied_words(words), addresses, |at| (0x1000..0x2000).contains(&at))
+        let frame = |&address| WalkedFrame { address, left_by: None };
+        let frames: Vec<_> = addresses.iter().map(frame).collect();
+        certain_frames(&copied_words(words), &frames, |at| (0x1000..0x2000).contains(&at))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use gimli::Register;
 
 use crate::raw::RawStack;
-use crate::unwind::processor::{FRAME_POINTER, GENERAL, PRESERVED, RETURN_ADDRESS, STACK_POINTER};
+use crate::processor::{FRAME_POINTER, GENERAL, PRESERVED, RETURN_ADDRESS, STACK_POINTER};
 
 /// Registers in DWARF's numbering; those that nobody told are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::binary::elf::{Elf, MAX_SECTION, read_exact};
 use crate::bytes::{u32_at, u64_at};
 use crate::languages::go::header::{Format, Header};
 use crate::languages::go::locate::{is_data, scan};
-use crate::unwind::processor::RELATIVE_RELOCATION;
+use crate::processor::RELATIVE_RELOCATION;
 
 /// As many words of the structure as are of use in any release.
 const WORDS: usize = 44;

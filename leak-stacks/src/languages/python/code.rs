@@ -1,7 +1,8 @@
 //! Reads code objects: which function a Python call is of, and on which line it is.
 
 use crate::bytes::{u32_at, u64_at};
-use crate::languages::python::interpreter::Interpreter;
+use crate::languages::call::Call;
+use crate::languages::python::find::Interpreter;
 use crate::languages::python::layout::{BYTES, Instruction, LENGTH, SIZE, STATE, TYPE};
 use crate::languages::python::lines::{UNIT, line_at};
 use crate::process::memory::Memory;
@@ -13,19 +14,6 @@ const MAX_PATH: u64 = 1024;
 const MAX_LINES: u64 = 256 << 10;
 /// Longest bytecode that is believed.
 const MAX_BYTECODE: u64 = 16 << 20;
-
-/// A Python call, named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PythonCall {
-    /// Name of the function, with its classes where the release keeps that.
-    pub(crate) function: String,
-    /// Its source file, as the interpreter names it.
-    pub(crate) file: String,
-    /// Line that is being executed.
-    pub(crate) line: Option<u32>,
-    /// Place in the function's bytecode, in bytes.
-    pub(crate) offset: u64,
-}
 
 /// The part of a code object that tells it from all others of its process: compared before what was
 /// read earlier is used again, because a function's code may be freed and its memory reused.
@@ -68,7 +56,7 @@ impl Header {
         instruction: u64,
         python: &Interpreter,
         memory: &Memory,
-    ) -> Option<PythonCall> {
+    ) -> Option<Call> {
         let layout = &python.layout;
         let offset = self.offset(instruction, python, memory)?;
         let text = |at: u32, most| string(self.word(at)?, most, python, memory);
@@ -83,9 +71,12 @@ impl Header {
                 None => Some(first),
             }
         };
-        Some(PythonCall {
-            function: text(name, MAX_NAME)?,
-            file: text(layout.code.file, MAX_PATH)?,
+        let function = text(name, MAX_NAME)?;
+        let file = text(layout.code.file, MAX_PATH)?;
+        Some(Call {
+            function: Some(function),
+            module: Some(file.clone()),
+            file: Some(file),
             line: line(),
             offset: offset.unwrap_or(0),
         })

@@ -7,13 +7,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use leak_common::stack::{ABSENT, PYTHON_WINDOW, PythonProfile};
-
 use crate::bytes::u64_at;
 use crate::languages::python::lines::LineFormat;
+use crate::raw::{InterpreterProfile, PROFILE_PARAMETERS, walker};
 
 /// A release: 3 and 11 for 3.11.
 pub(crate) type Version = (u8, u8);
+
+/// Bytes of a frame that are read at once, at most: in every release, all fields that are noted lie
+/// within a window of this length.
+pub(crate) const WINDOW: usize = 96;
+/// Marks an offset that a release does not have.
+pub(crate) const ABSENT: u32 = u32::MAX;
 
 /// How a frame notes where in its code it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -216,23 +221,21 @@ impl Layout {
         })
     }
 
-    /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the fields lie too
-    /// far apart for them.
-    pub(crate) fn profile(&self, slots: u32, slot: u32) -> Option<PythonProfile> {
+    /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the
+    /// fields are too far apart for them.
+    pub(crate) fn profile(&self, slots: u32, slot: u32) -> Option<InterpreterProfile> {
         let fields = [self.code_of_frame, self.instruction_of_frame, self.previous];
         let window = *fields.iter().min()?;
         let last = fields.iter().max()?.max(if self.owner == ABSENT { &0 } else { &self.owner });
         let window_len = (last - window) / 8 * 8 + 8;
-        if window_len as usize > PYTHON_WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
+        if window_len as usize > WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
             return None;
         }
         let (owner, foreign_owner) = match self.owner {
             ABSENT => (0, ABSENT),
             owner => (owner.checked_sub(window)?, OWNED_BY_C),
         };
-        let mut profile = PythonProfile {
-            present: 1,
-            tag: 0,
+        let parameters = Parameters {
             slots,
             slot,
             frame: self.frame,
@@ -245,15 +248,91 @@ impl Layout {
             owner,
             foreign_owner,
         };
-        profile.tag = self.tag(&profile);
-        Some(profile)
+        let tag = self.tag(&parameters);
+        Some(InterpreterProfile { kind: walker::CPYTHON, tag, parameters: parameters.raw() })
     }
 
     /// A hash of everything that has a part in finding a call and its place in the code.
-    fn tag(&self, profile: &PythonProfile) -> u32 {
+    fn tag(&self, parameters: &Parameters) -> u32 {
         let mut hasher = DefaultHasher::new();
-        (self, profile).hash(&mut hasher);
+        (self, parameters).hash(&mut hasher);
         let hash = hasher.finish();
         (hash ^ (hash >> 32)) as u32
+    }
+}
+
+/// The parameters of a profile, as the kernel's walker for CPython takes them. All offsets are in
+/// bytes.
+///
+/// The path leads from the thread register to the thread's slot for Python, to its
+/// `PyThreadState`, to its current frame, and from frame to frame outward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Parameters {
+    /// From the thread register, the address of the table of slots; [`ABSENT`]: the slots
+    /// themselves are there.
+    pub(crate) slots: u32,
+    /// From the table or the thread register, the slot with the address of the `PyThreadState`.
+    pub(crate) slot: u32,
+    /// In `PyThreadState`, the pointer that leads to the current frame.
+    pub(crate) frame: u32,
+    /// In the structure that `frame` points to, the address of the current frame; [`ABSENT`]:
+    /// `frame` points to the frame itself.
+    pub(crate) control_frame: u32,
+    /// In a frame, the start of the window that is read.
+    pub(crate) window: u32,
+    /// The window's length, a multiple of 8, at most [`WINDOW`].
+    pub(crate) window_len: u32,
+    /// In the window, the address of the code object; a multiple of 8.
+    pub(crate) code: u32,
+    /// In the window, the instruction; a multiple of 8.
+    pub(crate) instruction: u32,
+    /// In the window, the address of the caller's frame; a multiple of 8.
+    pub(crate) previous: u32,
+    /// In the window, the byte that says who owns the frame.
+    pub(crate) owner: u32,
+    /// The owner of frames that are not function calls; [`ABSENT`], which no byte equals: there are
+    /// no such frames.
+    pub(crate) foreign_owner: u32,
+}
+
+impl Parameters {
+    /// As a profile holds them.
+    fn raw(self) -> [u32; PROFILE_PARAMETERS] {
+        let known = [
+            self.slots,
+            self.slot,
+            self.frame,
+            self.control_frame,
+            self.window,
+            self.window_len,
+            self.code,
+            self.instruction,
+            self.previous,
+            self.owner,
+            self.foreign_owner,
+        ];
+        let mut raw = [0; PROFILE_PARAMETERS];
+        raw[..known.len()].copy_from_slice(&known);
+        raw
+    }
+
+    /// From a profile.
+    #[cfg(test)]
+    pub(crate) fn of(raw: &[u32; PROFILE_PARAMETERS]) -> Self {
+        let [slots, slot, frame, control_frame, window, window_len, rest @ ..] = *raw;
+        let [code, instruction, previous, owner, foreign_owner, ..] = rest;
+        Self {
+            slots,
+            slot,
+            frame,
+            control_frame,
+            window,
+            window_len,
+            code,
+            instruction,
+            previous,
+            owner,
+            foreign_owner,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::{fs, io};
 
-use crate::ProcessKey;
+use crate::process::ProcessKey;
 
 /// `USER_HZ`: what `/proc/PID/stat` counts in, on every x86-64 kernel.
 const TICKS_PER_SECOND: u64 = 100;
@@ -26,7 +26,7 @@ pub(crate) fn wall_clock_start(process: ProcessKey) -> Option<i64> {
 pub(crate) struct Identity {
     /// Clock ticks since boot.
     pub(crate) start_ticks: u64,
-    /// See [`RawStack::image`](crate::RawStack::image).
+    /// See [`RawStack::image`](crate::raw::RawStack::image).
     pub(crate) image: u64,
 }
 

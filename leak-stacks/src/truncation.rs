@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Quality;
+use crate::stack::Quality;
 
 /// Why a stack is truncated or missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Shortfall {
+pub enum TruncationReason {
     /// The copied bytes end before the stack does; later copies of the process are longer.
     CopyTooShort,
     /// The stack is deeper than the most that is ever copied.
@@ -45,7 +45,7 @@ pub enum Shortfall {
     NotRecorded,
 }
 
-impl Shortfall {
+impl TruncationReason {
     /// All of them.
     pub const ALL: [Self; 17] = [
         Self::CopyTooShort,
@@ -102,47 +102,47 @@ pub struct StackCounts {
     /// Without any frame.
     pub none: u64,
     #[serde(default, with = "by_name")]
-    reasons: [u64; Shortfall::ALL.len()],
+    reasons: [u64; TruncationReason::ALL.len()],
 }
 
-/// How often which shortfall was met, as a recording keeps it.
+/// How often which reason was met, as a recording keeps it.
 mod by_name {
     use std::collections::BTreeMap;
 
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    use super::Shortfall;
+    use super::TruncationReason;
 
-    type Reasons = [u64; Shortfall::ALL.len()];
+    type Reasons = [u64; TruncationReason::ALL.len()];
 
     pub(crate) fn serialize<S: Serializer>(reasons: &Reasons, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(Shortfall::ALL.iter().zip(reasons).filter(|(_, count)| **count > 0))
+        to.collect_map(TruncationReason::ALL.iter().zip(reasons).filter(|(_, count)| **count > 0))
     }
 
     pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Reasons, D::Error> {
-        let told = BTreeMap::<Shortfall, u64>::deserialize(from)?;
-        Ok(Shortfall::ALL.map(|shortfall| told.get(&shortfall).copied().unwrap_or(0)))
+        let told = BTreeMap::<TruncationReason, u64>::deserialize(from)?;
+        Ok(TruncationReason::ALL.map(|reason| told.get(&reason).copied().unwrap_or(0)))
     }
 }
 
 impl StackCounts {
     /// Counts one stack.
-    pub fn add(&mut self, quality: Quality, shortfall: Option<Shortfall>) {
+    pub fn add(&mut self, quality: Quality, reason: Option<TruncationReason>) {
         match quality {
             Quality::Complete => self.complete += 1,
             Quality::Truncated => self.truncated += 1,
             Quality::None => self.none += 1,
         }
-        if let Some(shortfall) = shortfall
-            && let Some(count) = self.reasons.get_mut(shortfall as usize)
+        if let Some(reason) = reason
+            && let Some(count) = self.reasons.get_mut(reason as usize)
         {
             *count += 1;
         }
     }
 
-    /// How often which shortfall was met, those that were.
-    pub fn shortfalls(&self) -> impl Iterator<Item = (Shortfall, u64)> {
-        Shortfall::ALL.into_iter().zip(self.reasons).filter(|(_, count)| *count > 0)
+    /// How often which reason was met, those that were.
+    pub fn reasons(&self) -> impl Iterator<Item = (TruncationReason, u64)> {
+        TruncationReason::ALL.into_iter().zip(self.reasons).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -151,12 +151,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shortfall_has_its_own_place() {
+    fn every_reason_has_its_own_place() {
         let mut counts = StackCounts::default();
-        for shortfall in Shortfall::ALL {
-            counts.add(Quality::Truncated, Some(shortfall));
+        for reason in TruncationReason::ALL {
+            counts.add(Quality::Truncated, Some(reason));
         }
-        assert!(counts.shortfalls().eq(Shortfall::ALL.map(|shortfall| (shortfall, 1))));
+        assert!(counts.reasons().eq(TruncationReason::ALL.map(|reason| (reason, 1))));
         counts.add(Quality::Complete, None);
         assert_eq!((counts.complete, counts.truncated, counts.none), (1, 17, 0));
     }

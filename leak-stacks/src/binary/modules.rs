@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::Timestamp;
 use crate::binary::debug_file;
 use crate::binary::store::{Binary, BinaryStore};
-use crate::process::identity::executable_identity;
+use crate::process::stat::executable_identity;
 use crate::process::maps::{locate, locate_in_root, opened};
-use crate::process::snapshot::{Seen, Sighting};
+use crate::process::snapshot::{MappedFile, ProcessSnapshot, SnapshotData};
 use crate::process::vdso;
+use crate::time::Timestamp;
 
 /// An executable mapping.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Mapping {
 
     /// `address` in the binary's own numbering.
     pub(crate) fn address_in_file(&self, address: u64) -> Option<u64> {
-        self.binary.as_ref()?.loaded()?.elf.address_of_offset(self.offset_of(address)?)
+        self.binary.as_ref()?.elf()?.address_of_offset(self.offset_of(address)?)
     }
 }
 
@@ -39,7 +39,7 @@ impl Mapping {
 pub(crate) struct Modules {
     /// Sorted by address.
     mappings: Vec<Mapping>,
-    /// Which of the programs that the process executes: [`RawStack::image`](crate::RawStack::image).
+    /// Which of the programs that the process executes: [`RawStack::image`](crate::raw::RawStack::image).
     pub(crate) image: u64,
     /// Device and inode behind `/proc/PID/exe`: they change when the process executes another
     /// program.
@@ -51,24 +51,29 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    /// The mappings that were seen, with their files.
-    pub(crate) fn new(sighting: Sighting, store: &mut BinaryStore) -> Self {
-        let Sighting { process, image, executable, executable_path, mappings, taken_at } = sighting;
-        let mut mappings: Vec<_> = mappings
+    /// The mappings of a snapshot, with their binaries.
+    pub(crate) fn new(snapshot: ProcessSnapshot, store: &mut BinaryStore) -> Self {
+        let ProcessSnapshot { data, open_files } = snapshot;
+        let SnapshotData { process, image, executable, executable_path, files, taken_at, .. } =
+            data;
+        let files: Vec<_> = files.into_iter().zip(open_files).collect();
+        let binary_of = |path: Option<&str>, file: Option<usize>, store: &mut BinaryStore| {
+            if path == Some(vdso::NAME) {
+                return store.vdso();
+            }
+            let (id, place) = files.get(file?)?;
+            let binary = store.pin(*id, || opened(place))?;
+            if let Some(path) = path {
+                pin_debug_file(&binary, process.pid, path);
+            }
+            Some(binary)
+        };
+        let mut mappings: Vec<_> = data
+            .mappings
             .into_iter()
-            .map(|Seen { start, end, offset, path, file }| {
+            .map(|MappedFile { start, end, offset, path, file }| {
                 let path: Option<Rc<str>> = path.map(Rc::from);
-                let binary = match (file, path.as_deref()) {
-                    (_, Some(vdso::NAME)) => store.vdso(),
-                    (Some((id, place)), path) => {
-                        let binary = store.pin(id, || opened(&place));
-                        if let (Some(binary), Some(path)) = (&binary, path) {
-                            pin_debug_file(binary, process.pid, path);
-                        }
-                        binary
-                    }
-                    (None, _) => None,
-                };
+                let binary = binary_of(path.as_deref(), file, store);
                 Mapping { start, end, offset, path, binary }
             })
             .collect();
@@ -87,6 +92,11 @@ impl Modules {
     pub(crate) fn find(&self, address: u64) -> Option<&Mapping> {
         let after = self.mappings.partition_point(|m| m.start <= address);
         self.mappings.get(after.checked_sub(1)?).filter(|m| address < m.end)
+    }
+
+    /// The binary that is mapped at `address`.
+    pub(crate) fn binary_at(&self, address: u64) -> Option<&Rc<Binary>> {
+        self.find(address)?.binary.as_ref()
     }
 
     /// All mappings, by address.
@@ -124,9 +134,9 @@ fn pin_debug_file(binary: &Binary, pid: u32, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ProcessKey;
-    use crate::process::identity::start_ticks;
-    use crate::{ModulesError, Pinner};
+    use crate::process::ProcessKey;
+    use crate::process::snapshot::{MappingReader, ModulesError};
+    use crate::process::stat::start_ticks;
 
     fn own_key() -> ProcessKey {
         let pid = std::process::id();
@@ -136,18 +146,18 @@ mod tests {
     #[test]
     fn finds_own_code_by_address_and_refuses_another_start_time() {
         let mut store = BinaryStore::default();
-        let sighting = Pinner::default().look(own_key(), Timestamp(0)).unwrap();
-        let modules = Modules::new(sighting, &mut store);
+        let snapshot = MappingReader::default().look(own_key(), Timestamp(0)).unwrap();
+        let modules = Modules::new(snapshot, &mut store);
         let here = finds_own_code_by_address_and_refuses_another_start_time as fn() as usize as u64;
         let mapping = modules.find(here).unwrap();
-        assert!(mapping.path.as_deref().unwrap().contains("leak_user"));
+        assert!(mapping.path.as_deref().unwrap().contains("leak_stacks"));
         assert!(mapping.address_in_file(here).is_some());
         assert!(modules.executable().is_some());
         assert!(modules.find(0).is_none());
         assert!(!modules.is_replaced(std::process::id()));
 
         let other = ProcessKey { start_ticks: own_key().start_ticks + 1, ..own_key() };
-        let refused = Pinner::default().look(other, Timestamp(0));
+        let refused = MappingReader::default().look(other, Timestamp(0));
         assert!(matches!(refused, Err(ModulesError::Reused(_))));
     }
 }

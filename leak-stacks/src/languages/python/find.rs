@@ -1,16 +1,13 @@
 //! Finds CPython in a process, and where its threads keep their Python calls.
 
-use std::fs::File;
-
-use leak_common::stack::{ABSENT, PythonProfile};
-
-use crate::binary::elf::Elf;
-use crate::binary::store::Binary;
-use crate::bytes::{text_at, u16_at, u32_at, u64_at};
-use crate::culprit::base_name;
-use crate::languages::python::layout::{Layout, Version};
+use crate::binary::facts::{Facts, Source};
+use crate::binary::modules::Mapping;
+use crate::binary::symbol_table::addresses_of;
+use crate::bytes::{base_name, u64_at};
+use crate::languages::language::Process;
+use crate::languages::python::layout::{ABSENT, Layout, Version};
 use crate::process::memory::Memory;
-use crate::process::modules::{Mapping, Modules};
+use crate::raw::InterpreterProfile;
 
 /// Most threads that are asked for their slot.
 const MAX_THREADS: usize = 64;
@@ -35,11 +32,6 @@ const C_LIBRARIES: [Slots; 2] = [
     Slots { table: 128, first: 0, step: 8 },
 ];
 
-/// Size of an ELF symbol, and where its value lies.
-const SYMBOL_SIZE: usize = 24;
-const SYMBOL_VALUE: usize = 8;
-const SYMBOL_SECTION: usize = 6;
-
 /// CPython in a process: what holds as long as the process runs its program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interpreter {
@@ -52,18 +44,19 @@ pub(crate) struct Interpreter {
 
 impl Interpreter {
     /// Looks for CPython among the files that are mapped.
-    pub(crate) fn find(modules: &Modules, memory: &Memory) -> Option<Self> {
-        modules
+    pub(crate) fn find(process: &Process<'_>) -> Option<Self> {
+        process
+            .modules
             .iter()
             .filter_map(|mapping| Some((mapping, version_in(mapping.path.as_deref()?)?)))
-            .find_map(|(mapping, version)| Self::of(mapping, version, memory))
+            .find_map(|(mapping, version)| Self::of(mapping, version, process))
     }
 
-    fn of(mapping: &Mapping, by_name: Option<Version>, memory: &Memory) -> Option<Self> {
+    fn of(mapping: &Mapping, by_name: Option<Version>, process: &Process<'_>) -> Option<Self> {
         let binary = mapping.binary.as_deref()?;
         let bias = mapping.start.wrapping_sub(mapping.address_in_file(mapping.start)?);
-        let [runtime, code_type, version] =
-            crate::guarded(|| symbols(binary, ["_PyRuntime", "PyCode_Type", "Py_Version"]))??;
+        let Symbols { runtime, code_type, version } = *binary.facts()?;
+        let memory = process.memory()?;
         let in_memory = |symbol: Option<u64>| symbol.map(|at| at.wrapping_add(bias));
         let (runtime, code_type) = (in_memory(runtime)?, in_memory(code_type)?);
         let version = match in_memory(version) {
@@ -85,7 +78,7 @@ impl Interpreter {
     /// The interpreter's list of threads tells which thread has which `PyThreadState`; the slot that
     /// holds the one in the other is the interpreter's, in all threads. So nothing has to be assumed
     /// of how the slot was allocated, and which C library it is shows by itself.
-    pub(crate) fn profile(&self, memory: &Memory) -> Option<PythonProfile> {
+    pub(crate) fn profile(&self, memory: &Memory) -> Option<InterpreterProfile> {
         let layout = &self.layout;
         let interpreter = memory.field(self.runtime, layout.interpreters)?;
         let mut state = memory.field(interpreter, layout.threads)?;
@@ -136,48 +129,31 @@ fn version_in(path: &str) -> Option<Option<Version>> {
     Some(minor.map(|minor| (3, minor)))
 }
 
-/// The values of these symbols.
-fn symbols<const N: usize>(binary: &Binary, names: [&str; N]) -> Option<[Option<u64>; N]> {
-    let loaded = binary.loaded()?;
-    let mut found = [None; N];
-    for (table, strings) in [(".dynsym", ".dynstr"), (".symtab", ".strtab")] {
-        look_up(&loaded.elf, &binary.file, (table, strings), &names, &mut found);
-    }
-    Some(found)
+/// Addresses of what is looked for, in the binary's own numbering.
+#[derive(Clone, Copy, Debug)]
+struct Symbols {
+    runtime: Option<u64>,
+    code_type: Option<u64>,
+    version: Option<u64>,
 }
 
-fn look_up(
-    elf: &Elf,
-    file: &File,
-    tables: (&str, &str),
-    names: &[&str],
-    found: &mut [Option<u64>],
-) {
-    let data = |name| elf.data(file, elf.section(name)?).ok();
-    let (Some(table), Some(strings)) = (data(tables.0), data(tables.1)) else { return };
-    let longest = names.iter().map(|n| n.len()).max().unwrap_or(0) + 1;
-    for symbol in table.chunks_exact(SYMBOL_SIZE) {
-        if found.iter().all(Option::is_some) {
-            break;
-        }
-        // Section 0: the symbol is another file's.
-        let is_defined = u16_at(symbol, SYMBOL_SECTION).is_some_and(|section| section != 0);
-        let name = u32_at(symbol, 0).and_then(|at| text_at(&strings, at as usize, longest));
-        let (Some(name), true) = (name, is_defined) else { continue };
-        if let Some(index) = names.iter().position(|wanted| *wanted == name)
-            && let Some(place) = found.get_mut(index)
-            && place.is_none()
-        {
-            *place = u64_at(symbol, SYMBOL_VALUE);
-        }
+impl Facts for Symbols {
+    fn read(source: &Source<'_>) -> Self {
+        let [runtime, code_type, version] =
+            addresses_of(source, ["_PyRuntime", "PyCode_Type", "Py_Version"]);
+        Self { runtime, code_type, version }
+    }
+
+    fn bytes(&self) -> u64 {
+        0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ProcessKey;
-    use crate::process::identity::start_ticks;
+    use crate::process::ProcessKey;
+    use crate::process::stat::start_ticks;
 
     #[test]
     fn slots_of_both_c_libraries() {

@@ -1,0 +1,24 @@
+//! The languages, one line each.
+
+use crate::languages::go::Go;
+use crate::languages::language::Language;
+use crate::languages::perf_map::PerfMaps;
+use crate::languages::python::Python;
+use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::rust_async::RustAsync;
+
+/// All languages, for one resolver. Where several know a frame, the first one counts.
+pub(crate) fn languages() -> Vec<Box<dyn Language>> {
+    vec![
+        Box::new(Go),
+        Box::new(Python),
+        Box::new(JAVA),
+        Box::new(NODE),
+        Box::new(RUBY),
+        Box::new(PHP),
+        Box::new(DOTNET),
+        Box::new(BEAM),
+        Box::new(RustAsync),
+        Box::new(PerfMaps::default()),
+    ]
+}

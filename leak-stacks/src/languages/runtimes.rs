@@ -1,0 +1,206 @@
+//! The runtimes of one program of a process.
+
+use std::time::Duration;
+
+use crate::binary::symbols::Symbol;
+use crate::languages::call::{Call, Named};
+use crate::languages::language::{Code, Language, Process, Runtime};
+use crate::languages::registry::languages;
+use crate::raw::{InterpreterFrame, RawStack, StackProfile};
+use crate::stack::{self, Frame};
+use crate::time::Timestamp;
+use crate::unwind::registers::Registers;
+use crate::unwind::step::{Position, RuntimeStep, RuntimeUnwinder, StackCopy};
+
+/// How often runtimes are looked for again at most, in a process that may be starting one.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// All languages that are known.
+#[derive(Debug)]
+pub(crate) struct Languages(Vec<Box<dyn Language>>);
+
+impl Default for Languages {
+    fn default() -> Self {
+        Self(languages())
+    }
+}
+
+/// What was found of each language in one program of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Runtimes {
+    /// In the order of the languages.
+    found: Vec<Found>,
+    looked_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Found {
+    language: Option<stack::Language>,
+    runtime: Option<Box<dyn Runtime>>,
+}
+
+/// The calls that were noted of a stack.
+#[derive(Debug, Default)]
+pub(crate) struct NotedCalls {
+    /// Innermost first; what cannot be named is `None`.
+    pub(crate) calls: Vec<Option<Call>>,
+    /// Whether they are all that the thread has.
+    pub(crate) are_whole: bool,
+    /// Which runtime has named them.
+    runtime: Option<usize>,
+}
+
+impl Runtimes {
+    /// Looks for runtimes that were not found yet, and again at those that were, unless that was
+    /// done just now.
+    pub(crate) fn look(&mut self, languages: &mut Languages, process: &Process<'_>) {
+        if self.looked_at.is_some_and(|at| process.now.since(at) < LOOK_AGAIN_AFTER) {
+            return;
+        }
+        self.looked_at = Some(process.now);
+        if self.found.is_empty() {
+            let nothing = |language: &Box<dyn Language>| Found {
+                language: language.value(),
+                runtime: None,
+            };
+            self.found = languages.0.iter().map(nothing).collect();
+        }
+        for (language, Found { runtime, .. }) in languages.0.iter_mut().zip(&mut self.found) {
+            match runtime {
+                Some(runtime) => runtime.look_again(process),
+                None => *runtime = language.find(process),
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &Found, &dyn Runtime)> {
+        let indexed = self.found.iter().enumerate();
+        indexed.filter_map(|(index, found)| Some((index, found, found.runtime.as_deref()?)))
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Box<dyn Runtime>)> {
+        let indexed = self.found.iter_mut().enumerate();
+        indexed.filter_map(|(index, found)| Some((index, found.runtime.as_mut()?)))
+    }
+
+    fn get_mut(&mut self, index: usize) -> Option<&mut Box<dyn Runtime>> {
+        self.found.get_mut(index)?.runtime.as_mut()
+    }
+
+    /// What whoever copies the process's stacks should know.
+    pub(crate) fn profile(&self) -> StackProfile {
+        let profiles = self.iter().map(|(_, _, runtime)| runtime.profile());
+        profiles.fold(StackProfile::default(), StackProfile::and)
+    }
+
+    /// Steps through the runtimes' frames.
+    pub(crate) fn unwinder<'a>(&'a mut self, process: &'a Process<'a>) -> impl RuntimeUnwinder + 'a {
+        Unwinder { runtimes: self, process }
+    }
+
+    /// Names the calls that were noted of a stack. When none of them can be named, they were no
+    /// calls.
+    pub(crate) fn name_noted(&mut self, raw: &RawStack, process: &Process<'_>) -> NotedCalls {
+        let tag = raw.interpreter_tag;
+        let is_its = |runtime: &dyn Runtime| {
+            runtime.profile().interpreter.is_some_and(|profile| profile.tag == tag)
+        };
+        let noting = self.iter().find(|(_, _, runtime)| is_its(*runtime)).map(|(index, ..)| index);
+        let Some((index, runtime)) = noting.and_then(|at| Some((at, self.get_mut(at)?))) else {
+            return NotedCalls::default();
+        };
+        let mut calls = Vec::new();
+        for &frame in &raw.interpreter_frames {
+            match runtime.name_frame(frame, process) {
+                Some(named) => calls.extend(named.calls.into_iter().map(Some)),
+                None => calls.push(None),
+            }
+        }
+        if calls.iter().all(Option::is_none) {
+            return NotedCalls::default();
+        }
+        NotedCalls { calls, are_whole: raw.interpreter_whole, runtime: Some(index) }
+    }
+
+    /// Whether a native function is one that noted calls stand for.
+    pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: &str) -> bool {
+        let runtime = noted.runtime.and_then(|index| self.found.get(index)?.runtime.as_deref());
+        runtime.is_some_and(|runtime| runtime.is_evaluator(function))
+    }
+
+    /// Names code, by the first runtime that knows it.
+    pub(crate) fn name_code(
+        &mut self,
+        code: &Code<'_>,
+        process: &Process<'_>,
+    ) -> Option<Named<Symbol>> {
+        self.iter_mut().find_map(|(_, runtime)| runtime.name_code(code, process))
+    }
+
+    /// Names a frame that the step of this runtime has found.
+    pub(crate) fn name_frame(
+        &mut self,
+        runtime: usize,
+        frame: InterpreterFrame,
+        process: &Process<'_>,
+    ) -> Option<Named<Call>> {
+        self.get_mut(runtime)?.name_frame(frame, process)
+    }
+
+    /// The number of the lightweight thread that ran.
+    pub(crate) fn light_thread(&mut self, raw: &RawStack, process: &Process<'_>) -> Option<u64> {
+        self.iter_mut().find_map(|(_, runtime)| runtime.light_thread(raw, process))
+    }
+
+    /// The language of the whole program, if it is written in one.
+    pub(crate) fn language_of_program(&self) -> Option<stack::Language> {
+        self.iter()
+            .find(|(_, _, runtime)| runtime.is_whole_program())
+            .and_then(|(_, found, _)| found.language)
+    }
+
+    /// The language of a runtime.
+    pub(crate) fn language_of(&self, runtime: usize) -> Option<stack::Language> {
+        self.found.get(runtime)?.language
+    }
+
+    /// The language of noted calls.
+    pub(crate) fn language_of_noted(&self, noted: &NotedCalls) -> Option<stack::Language> {
+        self.language_of(noted.runtime?)
+    }
+
+    /// Whether code that was compiled at run time is known to keep frame pointers.
+    pub(crate) fn keep_frame_pointers(&self) -> bool {
+        self.iter().any(|(_, _, runtime)| runtime.keeps_frame_pointers() == Some(true))
+    }
+
+    /// Makes the named frames of a stack more readable.
+    pub(crate) fn tidy(&self, frames: &mut Vec<Frame>) {
+        self.iter().for_each(|(_, _, runtime)| runtime.tidy(frames));
+    }
+}
+
+struct Unwinder<'a> {
+    runtimes: &'a mut Runtimes,
+    process: &'a Process<'a>,
+}
+
+impl RuntimeUnwinder for Unwinder<'_> {
+    fn step(
+        &mut self,
+        position: Position,
+        registers: &mut Registers,
+        stack: &StackCopy<'_>,
+    ) -> Option<RuntimeStep> {
+        self.runtimes.iter_mut().find_map(|(index, runtime)| {
+            let unwound = runtime.step(position, registers, stack, self.process)?;
+            Some(RuntimeStep { step: unwound.step, runtime: index, frame: unwound.frame })
+        })
+    }
+}
+
+/// What a user can do when the names of a language's calls cannot be had, in one line.
+#[must_use]
+pub fn advice(language: stack::Language) -> Option<&'static str> {
+    languages().iter().find(|known| known.value() == Some(language))?.advice()
+}
