@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::Thresholds;
@@ -56,7 +57,7 @@ pub struct EventCounts {
 }
 
 /// Stacks of connects and requests, by what the kernel programs did with each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StackCopies {
     /// Copied.
     pub recorded: u64,
