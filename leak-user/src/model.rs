@@ -69,7 +69,7 @@ impl Endpoints {
     }
 }
 
-/// State of the PostgreSQL dialogue; the names are those of the JSON report.
+/// State of the PostgreSQL dialogue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WireState {

@@ -63,7 +63,7 @@ pub struct StackCopies {
     pub recorded: u64,
     /// Left out because the second's budget was spent.
     pub over_budget: u64,
-    /// Left out because the flight recorder was full, or there was no memory for more of it.
+    /// Left out because there was no room for it: all of `--stack-slots` taken, or no memory.
     pub no_slot: u64,
     /// Not readable.
     pub unreadable: u64,

@@ -14,8 +14,8 @@ use crate::model::{Event, Usage};
 use crate::outputs::json::model::{FindingModel, Report, ServerState, Time};
 use crate::outputs::json::schema;
 
-/// A line of `pgsocktrace -o ndjson`. Kinds of lines and fields may be added; what is there keeps its
-/// meaning.
+/// A line of `pgsocktrace -o ndjson`. Kinds of lines and fields may be added; what is there keeps
+/// its meaning.
 #[derive(Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[schemars(title = "pgsocktrace.ndjson")]
@@ -115,13 +115,13 @@ struct Asked<'a> {
 struct Found<'a> {
     #[serde(flatten)]
     finding: FindingModel<'a>,
-    /// Why it was retracted, or what became of connections that are no longer part of it. Absent when
-    /// there is nothing to be said.
+    /// Why it was retracted, or what became of connections that are no longer part of it. Absent
+    /// when there is nothing to be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "&str")]
     why: Option<&'a str>,
-    /// The calls of `stack`, innermost first: the stack itself comes with the report. Null when there
-    /// is no stack.
+    /// The calls of `stack`, innermost first: the stack itself comes with the report. Null when
+    /// there is no stack.
     frames: Option<&'a [Frame]>,
 }
 
@@ -138,7 +138,8 @@ fn write_line(out: &mut impl io::Write, line: &Line<'_>) -> io::Result<()> {
     writeln!(out)
 }
 
-/// Writes what happened to one connection, or what a server answered; nothing for events that are the collector's own.
+/// Writes what happened to one connection, or what a server answered; nothing for events that are
+/// the collector's own.
 ///
 /// # Errors
 /// What `out` returns.

@@ -43,7 +43,7 @@ pub(in crate::outputs) struct Report<'a> {
     host: &'a str,
     /// Release of its kernel, as `uname -r` prints it.
     kernel: &'a str,
-    /// What was attached to the kernel, by purpose, as in `"send": "fentry/tcp_sendmsg"`.
+    /// What was attached to the kernel, by purpose, as in `"send": "tp_btf/sock_send_length"`.
     hooks: &'a BTreeMap<String, String>,
     /// When tracing began.
     started_at: Time,

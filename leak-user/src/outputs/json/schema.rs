@@ -20,7 +20,8 @@ fn of<T: JsonSchema>() -> Schema {
     schema
 }
 
-/// Comments are broken into lines where the source is; descriptions are broken where they are shown.
+/// Comments are broken into lines where the source is; descriptions are broken where they are
+/// shown.
 fn join_lines(schema: &mut Schema) {
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");

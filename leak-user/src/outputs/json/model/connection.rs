@@ -16,8 +16,8 @@ use crate::model::{Destination, TcpState, Use, Wire, WireState};
 pub(super) struct ConnectionModel<'a> {
     /// The kernel's socket cookie: unique for as long as the machine runs.
     id: u64,
-    /// PID of the process that opened it; of a connection older than the trace, the first process that
-    /// was seen with it.
+    /// PID of the process that opened it; of a connection older than the trace, the first process
+    /// that was seen with it.
     pid: u32,
     /// Thread that opened it. Null when its `connect()` was not seen.
     tid: Option<u32>,
@@ -25,13 +25,13 @@ pub(super) struct ConnectionModel<'a> {
     goroutine: Option<u64>,
     /// PIDs of the processes that have it among their file descriptors.
     held_by: Vec<u32>,
-    /// The process's end, as in `127.0.0.1:41234` or `[::1]:41234`. Null before the kernel has chosen
-    /// a port.
+    /// The process's end, as in `127.0.0.1:41234` or `[::1]:41234`. Null before the kernel has
+    /// chosen a port.
     local: Option<String>,
     /// The server's end.
     remote: String,
-    /// The Kubernetes service or pod that has the server's address. Null when there is none, and when
-    /// no API server was asked.
+    /// The Kubernetes service or pod that has the server's address. Null when there is none, and
+    /// when no API server was asked.
     destination: Option<&'a Destination>,
     /// The kernel's state of the connection.
     tcp_state: TcpState,
@@ -60,8 +60,8 @@ pub(super) struct ConnectionModel<'a> {
     last_used_by: Option<&'a StackId>,
     /// Goroutine that sent the latest request. Null outside of Go, and when it is unknown.
     last_used_goroutine: Option<u64>,
-    /// What its server said of it. Null when no `--pg-dsn` names the server, or it does not know the
-    /// connection.
+    /// What its server said of it. Null when no `--pg-dsn` names the server, or it does not know
+    /// the connection.
     server: Option<SessionModel<'a>>,
     /// Its latest uses, the oldest first. Absent without `--uses`.
     #[serde(skip_serializing_if = "Option::is_none")]

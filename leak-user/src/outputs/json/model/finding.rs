@@ -34,8 +34,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     evidence: &'a str,
     /// Which stack of the connections `stack` is.
     stack_of: StackOf,
-    /// Id of the stack that all or most of the connections have in common, among `stacks`. Null when
-    /// they have none, or it is unknown.
+    /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
+    /// when they have none, or it is unknown.
     stack: Option<&'a StackId>,
     /// The innermost call of `stack` that belongs to the application, not to libc, a runtime or a
     /// driver. Null when there is none.

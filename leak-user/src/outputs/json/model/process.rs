@@ -21,7 +21,8 @@ pub(super) struct ProcessModel<'a> {
     container_pid: Option<u32>,
     /// When it started. Null when it ended before that could be read.
     started_at: Option<Time>,
-    /// Name of its main thread, at most 15 bytes, as `ps -o comm` shows it. Null when it was not seen.
+    /// Name of its main thread, at most 15 bytes, as `ps -o comm` shows it. Null when it was not
+    /// seen.
     comm: Option<&'a str>,
     /// Path of its program, in its own mount namespace. Null when it could not be read.
     exe: Option<&'a str>,

@@ -14,7 +14,7 @@ use crate::model::server::SessionState;
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Server")]
 pub(super) struct ServerModel<'a> {
-    /// Name of the server, as `--pg-dsn` gives it.
+    /// Name of the server: host, port and database that `--pg-dsn` gives, as in `db:5432/postgres`.
     server: &'a str,
     /// How it answered last.
     status: ServerState,
@@ -75,8 +75,8 @@ struct ApplicationModel<'a> {
     count: usize,
     /// How many of them are connections of traced processes.
     traced: usize,
-    /// How many there are in each of the server's states, as in `"idle in transaction": 3`; `unknown`
-    /// where the server does not say.
+    /// How many there are in each of the server's states, as in `"idle in transaction": 3`;
+    /// `unknown` where the server does not say.
     states: BTreeMap<&'static str, usize>,
 }
 
@@ -123,7 +123,8 @@ pub(super) struct SessionModel<'a> {
     wait_event_type: Option<&'a str>,
     /// `wait_event`, as in `ClientRead`. Null when it does not wait, and when it is hidden.
     wait_event: Option<&'a str>,
-    /// The first 1,024 characters of the latest statement, without its literals. Null when there was none, and when it is hidden.
+    /// The first 1,024 characters of the latest statement, without its literals. Null when there
+    /// was none, and when it is hidden.
     query: Option<&'a str>,
 }
 
