@@ -11,6 +11,7 @@ use crate::truncation::TruncationReason;
 /// Identity of an interned stack, the same for the same code in every process and every run. It is
 /// written as 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, with = "String"))]
 pub struct StackId(pub u64);
 
 impl fmt::Display for StackId {
@@ -44,6 +45,7 @@ impl<'a> Deserialize<'a> for StackId {
 
 /// How much of a stack is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Quality {
     /// Down to the thread's first function.
@@ -56,6 +58,7 @@ pub enum Quality {
 
 /// What the innermost application frame is written in, or runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Language {
@@ -73,13 +76,14 @@ pub enum Language {
 
 /// One function call of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Frame {
-    /// Demangled name; `None` when the module has no symbol there.
+    /// Demangled name; unknown when the module has no symbol there.
     pub function: Option<String>,
-    /// Path of the binary as the process sees it; for Python, of the source file; `None` for code that
-    /// was compiled at run time.
+    /// Path of the binary as the process sees it; for Python, of the source file; unknown for code
+    /// that was compiled at run time.
     pub module: Option<String>,
-    /// Source file.
+    /// Source file; unknown without debug information.
     pub file: Option<String>,
     /// Line in `file`, from 1; of a function that a perf map names, the one where it begins.
     pub line: Option<u32>,

@@ -6,6 +6,7 @@ use crate::stack::Quality;
 
 /// Why a stack is truncated or missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TruncationReason {
     /// The copied bytes end before the stack does; later copies of the process are longer.

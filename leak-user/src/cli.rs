@@ -144,6 +144,12 @@ pub enum Command {
     },
     /// Print the manual page, in roff.
     Man,
+    /// Print the JSON schema of the report.
+    Schema {
+        /// Of a line of `-o ndjson` instead.
+        #[arg(long)]
+        ndjson: bool,
+    },
 }
 
 /// What to replay, and how.

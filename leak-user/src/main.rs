@@ -8,6 +8,7 @@ use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::KernelError;
+use leak_user::outputs::{json, ndjson};
 use leak_user::replay::replay;
 use leak_user::trace::memory;
 use leak_user::trace::{self, Ended};
@@ -61,6 +62,15 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Man) => {
             clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Schema { ndjson }) => {
+            let out = &mut io::stdout();
+            if *ndjson {
+                ndjson::write_schema(out)?
+            } else {
+                json::write_schema(out)?
+            }
             Ok(ExitCode::SUCCESS)
         }
         None => {

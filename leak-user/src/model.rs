@@ -13,6 +13,7 @@ mod tcp_state;
 use std::net::SocketAddr;
 
 use leak_common::connection::{AF_INET, AF_INET6, Tuple};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use leak_stacks::{ProcessKey, StackId, Timestamp};
@@ -68,8 +69,8 @@ impl Endpoints {
     }
 }
 
-/// State of the PostgreSQL dialogue; the names are those of the JSON report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// State of the PostgreSQL dialogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WireState {
     /// The startup message is not answered yet.

@@ -51,7 +51,6 @@ pub mod program;
 pub mod prometheus;
 pub mod report;
 pub mod runtimes;
-pub mod schema;
 pub mod server;
 pub mod shop;
 pub mod suite;

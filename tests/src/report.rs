@@ -1,18 +1,35 @@
-//! The report and the events as the contract (schema `pgsocktrace.report/1`) has them.
+//! What the tests read of reports and of events: a part of what docs/report.schema.json and
+//! docs/ndjson.schema.json describe. What they read is checked against the whole of these schemas.
+
+#![expect(missing_docs, reason = "docs/report.schema.json describes the fields")]
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use jsonschema::Validator;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::schema;
+/// Of a document of `-o json`.
+static REPORT: LazyLock<Validator> =
+    LazyLock::new(|| validator(include_str!("../../docs/report.schema.json")));
+
+/// Of a line of `-o ndjson`.
+static LINE: LazyLock<Validator> =
+    LazyLock::new(|| validator(include_str!("../../docs/ndjson.schema.json")));
+
+fn validator(schema: &str) -> Validator {
+    let schema = serde_json::from_str(schema).expect("docs/ holds JSON");
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .expect("docs/ holds a JSON schema")
+}
 
 /// The final document.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Report {
-    pub schema: String,
     pub hooks: BTreeMap<String, String>,
     pub ports: Vec<u16>,
     pub events: Counts,
@@ -27,9 +44,7 @@ pub struct Report {
 
 /// A server that was asked for its sessions.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Server {
-    pub server: String,
     pub status: String,
     pub message: Option<String>,
     pub max_connections: Option<u64>,
@@ -37,7 +52,6 @@ pub struct Server {
     pub traced: Option<u64>,
     pub full: bool,
     pub hidden: u64,
-    pub answers: u64,
     pub refusals: u64,
     pub failures: u64,
     pub applications: Vec<Sessions>,
@@ -46,7 +60,6 @@ pub struct Server {
 
 /// Sessions that have something in common.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Sessions {
     pub client_addr: Option<String>,
     pub application_name: Option<String>,
@@ -58,11 +71,9 @@ pub struct Sessions {
 
 /// What a connection's server says of it.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Session {
     pub server: String,
     pub pid: u64,
-    pub user: Option<String>,
     pub application_name: Option<String>,
     pub state: Option<String>,
     pub xact_ms: Option<u64>,
@@ -72,7 +83,6 @@ pub struct Session {
 
 /// What became of the kernel's events.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Counts {
     pub received: u64,
     pub lost: u64,
@@ -81,7 +91,6 @@ pub struct Counts {
 
 /// How the stacks that were wanted came out.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct StackQuality {
     pub complete: u64,
     pub truncated: u64,
@@ -91,7 +100,6 @@ pub struct StackQuality {
 
 /// A traced process.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Process {
     pub pid: u32,
     pub container_pid: Option<u32>,
@@ -108,7 +116,6 @@ pub struct Process {
 
 /// A process's pod.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
@@ -118,7 +125,6 @@ pub struct Pod {
 
 /// An open connection.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Connection {
     pub id: u64,
     pub pid: Option<u32>,
@@ -135,7 +141,6 @@ pub struct Connection {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     pub unread_bytes: Option<u64>,
-    pub opened_since_silent: i64,
     pub opened_by: Option<String>,
     pub last_used_by: Option<String>,
     pub last_used_goroutine: Option<u64>,
@@ -145,7 +150,6 @@ pub struct Connection {
 
 /// Whoever has a server's address.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[expect(missing_docs, reason = "the names are the schema's")]
 pub struct Destination {
     pub kind: String,
     pub namespace: String,
@@ -154,7 +158,6 @@ pub struct Destination {
 
 /// A use of a connection.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the names are the schema's")]
 pub struct Use {
     pub acquired_at: String,
     pub released_at: Option<String>,
@@ -165,7 +168,6 @@ pub struct Use {
 
 /// What the wire tells of a connection.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Wire {
     pub state: String,
     pub tls: bool,
@@ -178,7 +180,6 @@ pub struct Wire {
 
 /// A stack, innermost frame first.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Stack {
     pub quality: String,
     pub quality_reason: Option<String>,
@@ -188,7 +189,6 @@ pub struct Stack {
 
 /// A frame of a stack.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Frame {
     pub function: Option<String>,
     pub module: Option<String>,
@@ -199,7 +199,6 @@ pub struct Frame {
 
 /// A verdict.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Finding {
     pub reason: String,
     pub severity: String,
@@ -214,7 +213,6 @@ pub struct Finding {
 
 /// The innermost frame that belongs to the application.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of the documented schema")]
 pub struct Culprit {
     pub function: Option<String>,
     pub file: Option<String>,
@@ -229,10 +227,6 @@ impl Stack {
     }
 
     /// The frame of this function.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, with those that there are.
     pub fn frame(&self, function: &str) -> Result<&Frame> {
         let found = self.frames.iter().find(|frame| frame.function.as_deref() == Some(function));
         found.with_context(|| {
@@ -262,32 +256,36 @@ impl Finding {
 }
 
 impl Report {
-    /// Reads a document of `-o json`, or the last event of `-o ndjson`.
-    ///
-    /// # Errors
-    ///
-    /// Names the field that is missing or of another type.
+    /// Reads what a trace with `-o json` or `-o ndjson` has printed.
+    pub fn printed(stdout: &str) -> Result<Self> {
+        let mut last = None;
+        for document in serde_json::Deserializer::from_str(stdout).into_iter::<Value>() {
+            let document = document.with_context(|| format!("no JSON: {stdout}"))?;
+            if document.get("event").is_some() {
+                follows(&LINE, &document)?;
+            }
+            last = Some(document);
+        }
+        Self::read(&last.context("nothing was printed")?)
+    }
+
+    /// Reads a document of `-o json`, or the last line of `-o ndjson`.
     pub fn read(document: &Value) -> Result<Self> {
-        let document = report_of(document);
-        schema::check(document).context("the report breaks its schema")?;
-        Self::deserialize(document).context("the report breaks its schema")
+        follows(&REPORT, document)?;
+        let report = Self::deserialize(document).context("not what the tests read")?;
+        for stack in report.findings.iter().filter_map(|finding| finding.stack.as_ref()) {
+            ensure!(report.stacks.contains_key(stack), "a finding's stack {stack} is missing");
+        }
+        Ok(report)
     }
 
     /// The connection with this id.
-    ///
-    /// # Errors
-    ///
-    /// When the report has no such connection.
     pub fn connection(&self, id: u64) -> Result<&Connection> {
         let found = self.connections.iter().find(|connection| connection.id == id);
         found.with_context(|| format!("no connection {id} among {:#?}", self.connections))
     }
 
     /// The only connection.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or more than one.
     pub fn only_connection(&self) -> Result<&Connection> {
         match self.connections.as_slice() {
             [connection] => Ok(connection),
@@ -296,10 +294,6 @@ impl Report {
     }
 
     /// The only server.
-    ///
-    /// # Errors
-    ///
-    /// When none was asked, or more than one.
     pub fn only_server(&self) -> Result<&Server> {
         match self.servers.as_slice() {
             [server] => Ok(server),
@@ -308,20 +302,12 @@ impl Report {
     }
 
     /// The process with this PID.
-    ///
-    /// # Errors
-    ///
-    /// When the report has no such process.
     pub fn process(&self, pid: u32) -> Result<&Process> {
         let found = self.processes.iter().find(|process| process.pid == pid);
         found.with_context(|| format!("no process {pid} among {:?}", self.processes))
     }
 
     /// The stack with this id.
-    ///
-    /// # Errors
-    ///
-    /// When there is no id, or no such stack.
     pub fn stack(&self, id: Option<&String>) -> Result<&Stack> {
         let id = id.context("there is no stack")?;
         self.stacks.get(id).with_context(|| format!("no stack {id} in the report"))
@@ -335,10 +321,11 @@ impl Report {
     }
 }
 
-/// Where an event of `-o ndjson` keeps the document; a document of `-o json` is its own.
-#[must_use]
-pub fn report_of(document: &Value) -> &Value {
-    document.get("report").unwrap_or(document)
+/// Compares what was printed with its schema.
+fn follows(schema: &Validator, printed: &Value) -> Result<()> {
+    schema
+        .validate(printed)
+        .map_err(|error| anyhow!("the schema is broken at {}: {error}", error.instance_path()))
 }
 
 /// A line of `-o ndjson`.
@@ -358,13 +345,10 @@ impl Event {
         Some(Self { kind: value.get("event")?.as_str()?.to_owned(), value })
     }
 
-    /// A field of the connection that the event is about.
+    /// A field of it.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
-        self.value
-            .get("connection")
-            .and_then(|connection| connection.get(name))
-            .or_else(|| self.value.get(name))
+        self.value.get(name)
     }
 
     /// The id of the connection that the event is about.
@@ -376,6 +360,6 @@ impl Event {
     /// The finding that the event is about.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
-        Finding::deserialize(self.value.get("finding").unwrap_or(&self.value)).ok()
+        Finding::deserialize(&self.value).ok()
     }
 }

@@ -115,11 +115,7 @@ impl Outcome {
     ///
     /// When there is none or it breaks its schema.
     pub fn report(&self) -> Result<Report> {
-        let last = self.stdout.lines().last().context("nothing was printed")?;
-        let document = serde_json::from_str(last)
-            .or_else(|_| serde_json::from_str(&self.stdout))
-            .context("the report is no JSON")?;
-        Report::read(&document)
+        Report::printed(&self.stdout)
     }
 }
 

@@ -29,6 +29,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use code::Stacks;
@@ -39,7 +40,7 @@ use crate::engine::table::{ConnectionTable, Identity};
 use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp};
 
 /// What is wrong with a connection. The names are those of the JSON report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The group's open connections rise without bound.
@@ -96,7 +97,7 @@ impl fmt::Display for Reason {
 }
 
 /// How much a finding weighs, the lightest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing; healthy programs do it.
@@ -120,7 +121,7 @@ impl Severity {
 }
 
 /// Which of a connection's stacks a finding shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StackOf {
     /// The one that called `connect()`.

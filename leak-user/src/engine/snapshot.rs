@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::Thresholds;
@@ -56,13 +57,13 @@ pub struct EventCounts {
 }
 
 /// Stacks of connects and requests, by what the kernel programs did with each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StackCopies {
     /// Copied.
     pub recorded: u64,
     /// Left out because the second's budget was spent.
     pub over_budget: u64,
-    /// Left out because the flight recorder was full, or there was no memory for more of it.
+    /// Left out because there was no room for it: all of `--stack-slots` taken, or no memory.
     pub no_slot: u64,
     /// Not readable.
     pub unreadable: u64,

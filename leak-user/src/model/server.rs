@@ -125,19 +125,21 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Active,
+        Self::Idle,
+        Self::IdleInTransaction,
+        Self::IdleInTransactionAborted,
+        Self::FastpathFunctionCall,
+        Self::Disabled,
+        Self::Starting,
+    ];
+
     /// Reads the server's name.
     #[must_use]
     pub fn from_server(name: &str) -> Option<Self> {
-        Some(match name {
-            "active" => Self::Active,
-            "idle" => Self::Idle,
-            "idle in transaction" => Self::IdleInTransaction,
-            "idle in transaction (aborted)" => Self::IdleInTransactionAborted,
-            "fastpath function call" => Self::FastpathFunctionCall,
-            "disabled" => Self::Disabled,
-            "starting" => Self::Starting,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
     /// The server's name.
@@ -161,19 +163,7 @@ mod tests {
 
     #[test]
     fn states_are_read_by_the_names_they_have() {
-        use SessionState::{
-            Active, Disabled, FastpathFunctionCall, Idle, IdleInTransaction,
-            IdleInTransactionAborted, Starting,
-        };
-        for state in [
-            Active,
-            Disabled,
-            FastpathFunctionCall,
-            Idle,
-            IdleInTransaction,
-            IdleInTransactionAborted,
-            Starting,
-        ] {
+        for state in SessionState::ALL {
             assert_eq!(SessionState::from_server(state.name()), Some(state));
         }
         assert_eq!(SessionState::from_server("dreaming"), None);

@@ -1,6 +1,7 @@
 //! One JSON document at the end.
 
 pub(super) mod model;
+pub(super) mod schema;
 
 use std::io;
 
@@ -14,4 +15,12 @@ use crate::outputs::json::model::Report;
 pub fn write(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, &Report::new(snapshot))?;
     writeln!(out)
+}
+
+/// Writes the report's JSON schema.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_schema(out: &mut impl io::Write) -> io::Result<()> {
+    schema::write::<Report<'_>>(out)
 }

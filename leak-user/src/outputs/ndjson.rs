@@ -2,143 +2,219 @@
 
 use std::io;
 
+use leak_stacks::Frame;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::model::Event;
 use crate::model::clock::Clock;
-use crate::model::server::ServerAnswer;
-use crate::outputs::json::model::{FindingModel, Report};
-use leak_stacks::Frame;
+use crate::model::server::{Listing, ServerAnswer};
+use crate::model::{Event, Usage};
+use crate::outputs::json::model::{FindingModel, Report, ServerState, Time};
+use crate::outputs::json::schema;
 
-/// A line: what kind of thing, when, and what there is to say about it.
-#[derive(Serialize)]
-struct Line<T> {
-    event: &'static str,
-    time: String,
+/// A line of `pgsocktrace -o ndjson`. Kinds of lines and fields may be added; what is there keeps
+/// its meaning.
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[schemars(title = "pgsocktrace.ndjson")]
+enum Line<'a> {
+    /// A process called `connect()`.
+    ConnectionOpened(Timed<Opened<'a>>),
+    /// The handshake of a connection is done.
+    ConnectionEstablished(Timed<Established>),
+    /// A connection could not be established.
+    ConnectionFailed(Timed<Failed>),
+    /// A connection has ended.
+    ConnectionClosed(Timed<Closed>),
+    /// A server that `--pg-dsn` names was asked for its sessions.
+    Server(Timed<Asked<'a>>),
+    /// A finding is new, or has changed: its `id` tells.
+    Finding(Timed<Found<'a>>),
+    /// A finding is no longer true.
+    FindingRetracted(Timed<Found<'a>>),
+    /// The last line: the report, as `-o json` prints it.
+    Report(Timed<Box<Report<'a>>>),
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Timed<T> {
+    /// When it happened; of findings and the report, when they were made.
+    time: Time,
     #[serde(flatten)]
     body: T,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Opened<'a> {
+    /// Id of the connection, as in the report.
     id: u64,
+    /// PID of the process that opened it.
     pid: u32,
+    /// Thread that opened it.
     tid: u32,
+    /// Name of the thread.
     comm: &'a str,
+    /// The server's end.
     remote: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Established {
+    /// Id of the connection.
     id: u64,
+    /// The process's end.
     local: String,
+    /// The server's end.
     remote: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Failed {
+    /// Id of the connection.
     id: u64,
+    /// The kernel's error number, as in 111 for a connection refused. Null when it was given up.
     errno: Option<i32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Closed {
+    /// Id of the connection.
     id: u64,
+    /// PID of the process that opened it.
     pid: u32,
+    /// The process's end. Null when it never had a port.
     local: Option<String>,
+    /// The server's end.
     remote: String,
-    opened_at: Option<String>,
+    /// When it was opened. Null when that was not seen.
+    opened_at: Option<Time>,
+    /// Payload bytes sent by the process.
     bytes_sent: u64,
+    /// Payload bytes received by the process.
     bytes_received: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Asked<'a> {
+    /// Name of the server, as in the report.
     server: &'a str,
-    status: &'static str,
+    /// How it answers.
+    status: ServerState,
+    /// What it said instead of listing its sessions. Null when it listed them.
     message: Option<&'a str>,
+    /// `max_connections`. Null when it did not list its sessions.
     max_connections: Option<u32>,
+    /// Sessions that count against `max_connections`. Null when it did not list its sessions.
     used: Option<usize>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Found<'a> {
     #[serde(flatten)]
     finding: FindingModel<'a>,
-    /// Why it was retracted, or what became of connections that are no longer part of it.
+    /// Why it was retracted, or what became of connections that are no longer part of it. Absent
+    /// when there is nothing to be said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "&str")]
     why: Option<&'a str>,
-    /// Of its stack, so that a line can be understood before the report comes.
+    /// The calls of `stack`, innermost first: the stack itself comes with the report. Null when
+    /// there is no stack.
     frames: Option<&'a [Frame]>,
 }
 
-fn line(
-    out: &mut impl io::Write,
-    event: &'static str,
-    time: String,
-    body: impl Serialize,
-) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Line { event, time, body })?;
+/// Writes the JSON schema of a line.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_schema(out: &mut impl io::Write) -> io::Result<()> {
+    schema::write::<Line<'_>>(out)
+}
+
+fn write_line(out: &mut impl io::Write, line: &Line<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
     writeln!(out)
 }
 
-/// Writes what happened to one connection, or what a server answered; nothing for events that are the collector's own.
+/// Writes what happened to one connection, or what a server answered; nothing for events that are
+/// the collector's own.
 ///
 /// # Errors
 /// What `out` returns.
 pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io::Result<()> {
-    match event {
-        Event::Opened { id, at, caller, endpoints } => {
-            let body = Opened {
+    let time = |at| Time(clock.rfc3339(at));
+    let line = match event {
+        Event::Opened { id, at, caller, endpoints } => Line::ConnectionOpened(Timed {
+            time: time(*at),
+            body: Opened {
                 id: id.0,
                 pid: caller.process.pid,
                 tid: caller.tid,
                 comm: &caller.comm,
                 remote: endpoints.remote.to_string(),
-            };
-            line(out, "connection_opened", clock.rfc3339(*at), body)
-        }
-        Event::Established { id, at, endpoints } => {
-            let local = endpoints.local.to_string();
-            let body = Established { id: id.0, local, remote: endpoints.remote.to_string() };
-            line(out, "connection_established", clock.rfc3339(*at), body)
-        }
-        Event::Failed { id, at, errno } => {
-            let body = Failed { id: id.0, errno: *errno };
-            line(out, "connection_failed", clock.rfc3339(*at), body)
-        }
-        Event::Closed { id, at, usage } => {
-            let local = usage.endpoints.local;
-            let body = Closed {
+            },
+        }),
+        Event::Established { id, at, endpoints } => Line::ConnectionEstablished(Timed {
+            time: time(*at),
+            body: Established {
                 id: id.0,
-                pid: usage.opener.process.pid,
-                local: (local.port() != 0).then(|| local.to_string()),
-                remote: usage.endpoints.remote.to_string(),
-                opened_at: (!usage.adopted).then(|| clock.rfc3339(usage.opened_at)),
-                bytes_sent: usage.bytes_sent,
-                bytes_received: usage.bytes_received,
-            };
-            line(out, "connection_closed", clock.rfc3339(*at), body)
+                local: endpoints.local.to_string(),
+                remote: endpoints.remote.to_string(),
+            },
+        }),
+        Event::Failed { id, at, errno } => Line::ConnectionFailed(Timed {
+            time: time(*at),
+            body: Failed { id: id.0, errno: *errno },
+        }),
+        Event::Closed { id, at, usage } => {
+            Line::ConnectionClosed(Timed { time: time(*at), body: Closed::new(id.0, usage, clock) })
         }
         Event::ServerSessions { server, at, answer } => {
-            let (status, message, listing) = match answer.as_ref() {
-                ServerAnswer::Listed(listing) => ("answering", None, Some(listing)),
-                ServerAnswer::Refused { why } => ("refusing", Some(why.as_str()), None),
-                ServerAnswer::Unreachable { why } => ("unreachable", Some(why.as_str()), None),
-            };
-            let max_connections = listing.map(|listing| listing.settings.max_connections);
-            let used = listing.map(|listing| listing.used());
-            let body = Asked { server, status, message, max_connections, used };
-            line(out, "server", clock.rfc3339(*at), body)
+            Line::Server(Timed { time: time(*at), body: Asked::new(server, answer) })
         }
         Event::Used { .. }
         | Event::Unchanged { .. }
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }
-        | Event::UserGone { .. } => Ok(()),
+        | Event::UserGone { .. } => return Ok(()),
+    };
+    write_line(out, &line)
+}
+
+impl Closed {
+    fn new(id: u64, usage: &Usage, clock: &Clock) -> Self {
+        let local = usage.endpoints.local;
+        Self {
+            id,
+            pid: usage.opener.process.pid,
+            local: (local.port() != 0).then(|| local.to_string()),
+            remote: usage.endpoints.remote.to_string(),
+            opened_at: (!usage.adopted).then(|| Time(clock.rfc3339(usage.opened_at))),
+            bytes_sent: usage.bytes_sent,
+            bytes_received: usage.bytes_received,
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn new(server: &'a str, answer: &'a ServerAnswer) -> Self {
+        let (status, message, listing) = match answer {
+            ServerAnswer::Listed(listing) => (ServerState::Answering, None, Some(listing)),
+            ServerAnswer::Refused { why } => (ServerState::Refusing, Some(why.as_str()), None),
+            ServerAnswer::Unreachable { why } => {
+                (ServerState::Unreachable, Some(why.as_str()), None)
+            }
+        };
+        Self {
+            server,
+            status,
+            message,
+            max_connections: listing.map(|listing| listing.settings.max_connections),
+            used: listing.map(Listing::used),
+        }
     }
 }
 
@@ -152,19 +228,22 @@ pub fn write_change(
     change: &Change,
     snapshot: &Snapshot<'_>,
 ) -> io::Result<()> {
-    let (event, why) = match change {
-        Change::Opened(_) => ("finding", None),
-        Change::Updated(_, why) => ("finding", why.as_deref()),
-        Change::Retracted(_, why) => ("finding_retracted", Some(why.as_str())),
-    };
     let finding = change.finding();
     let stack = snapshot.stack(finding.verdict.stack.as_ref());
-    let body = Found {
-        finding: FindingModel::new(snapshot, finding),
-        why,
-        frames: stack.map(|stack| stack.frames.as_slice()),
+    let found = |why| Timed {
+        time: Time(snapshot.clock.rfc3339(snapshot.now)),
+        body: Found {
+            finding: FindingModel::new(snapshot, finding),
+            why,
+            frames: stack.map(|stack| stack.frames.as_slice()),
+        },
     };
-    line(out, event, snapshot.clock.rfc3339(snapshot.now), body)
+    let line = match change {
+        Change::Opened(_) => Line::Finding(found(None)),
+        Change::Updated(_, why) => Line::Finding(found(why.as_deref())),
+        Change::Retracted(_, why) => Line::FindingRetracted(found(Some(why))),
+    };
+    write_line(out, &line)
 }
 
 /// Writes the last line.
@@ -172,7 +251,9 @@ pub fn write_change(
 /// # Errors
 /// What `out` returns.
 pub fn write_report(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Result<()> {
-    line(out, "report", snapshot.clock.rfc3339(snapshot.now), Report::new(snapshot))
+    let time = Time(snapshot.clock.rfc3339(snapshot.now));
+    let body = Box::new(Report::new(snapshot));
+    write_line(out, &Line::Report(Timed { time, body }))
 }
 
 #[cfg(test)]
@@ -187,11 +268,14 @@ mod tests {
     };
     use crate::model::server::SessionState;
     use crate::model::{ConnectionId, Timestamp};
+    use crate::outputs::json::schema::tests::assert_are_lines;
     use crate::outputs::testing::Run;
 
     fn lines(bytes: &[u8]) -> Vec<Value> {
         let text = std::str::from_utf8(bytes).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines: Vec<_> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_are_lines(&lines);
+        lines
     }
 
     #[test]

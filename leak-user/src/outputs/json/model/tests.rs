@@ -1,67 +1,60 @@
 use serde_json::Value;
 
+use super::*;
+use crate::engine::table::testing::{APP, endpoints, secs, server_lists, session};
+use crate::model::server::SessionState;
+use crate::model::{ConnectionId, Destination, DestinationKind, Event, Use};
 use crate::outputs::json;
+use crate::outputs::json::schema::tests::assert_is_report;
 use crate::outputs::testing::Run;
 
 fn report() -> Value {
     let mut run = Run::new();
     run.turn(200.0);
+    written(&run)
+}
+
+fn written(run: &Run) -> Value {
     let mut out = Vec::new();
     json::write(&mut out, &run.snapshot(200.0)).unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 
-/// The keys of the object at `pointer`, sorted as the JSON reader keeps them.
-fn keys(report: &Value, pointer: &str) -> Vec<String> {
-    let value = report.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is missing"));
-    value.as_object().unwrap().keys().cloned().collect()
-}
-
-fn sorted(keys: &str) -> Vec<String> {
-    let mut keys: Vec<_> = keys.split_whitespace().map(str::to_owned).collect();
-    keys.sort();
-    keys
+#[test]
+fn follows_its_schema() {
+    assert_is_report(&report());
 }
 
 #[test]
-fn has_the_keys_of_its_schema_and_no_others() {
-    let report = report();
-    let schema = [
-        (
-            "",
-            "schema version host kernel hooks started_at ended_at ports events stack_quality \
-             stack_copies skipped_runs cost processes connections stacks findings servers",
-        ),
-        ("/events", "received lost reconciled"),
-        ("/stack_quality", "complete truncated none reasons"),
-        ("/stack_copies", "recorded over_budget no_slot unreadable"),
-        ("/cost", "kernel_cores collector_cores"),
-        (
-            "/processes/0",
-            "pid container_pid started_at comm exe container_id pod_uid pod open opened_total \
-             closed_total peak_open refused",
-        ),
-        ("/processes/0/pod", "namespace name container labels"),
-        (
-            "/connections/0",
-            "id pid tid goroutine held_by local remote destination tcp_state wire opened_at \
-             opened_before_trace silent_ms bytes_sent bytes_received unread_bytes \
-             opened_since_silent opened_by last_used_by last_used_goroutine server",
-        ),
-        ("/connections/0/wire", "state tls listens user database application_name backend_pid"),
-        ("/stacks/leak", "quality quality_reason language frames"),
-        ("/stacks/leak/frames/0", "function module file line address"),
-        (
-            "/findings/0",
-            "id reason severity since process remote connections count evidence stack_of stack \
-             culprit next_step retracted_at",
-        ),
-        ("/findings/0/process", "pid comm"),
-        ("/findings/0/culprit", "function file line"),
-    ];
-    for (pointer, wanted) in schema {
-        assert_eq!(keys(&report, pointer), sorted(wanted), "at {pointer:?}");
-    }
+fn follows_its_schema_with_all_that_can_be_known() {
+    let mut run = Run::new();
+    run.turn(200.0);
+    let destination =
+        Destination { kind: DestinationKind::Service, namespace: "db".into(), name: "main".into() };
+    run.destinations.insert(endpoints(1).remote.ip(), destination);
+    let one = Use {
+        request: 1,
+        acquired_at: secs(10.0),
+        released_at: Some(secs(10.5)),
+        pid: APP.pid,
+        tid: APP.pid,
+        goroutine: Some(1),
+        stack: Some("leak".into()),
+    };
+    let table = &mut run.world.table;
+    table.apply(&Event::Uses { id: ConnectionId(1), uses: vec![one] }, secs(200.0));
+    let sessions = [SessionState::Idle, SessionState::IdleInTransaction].into_iter().zip(1..);
+    let sessions = sessions.map(|(state, id)| session(id, 100.0, state)).collect();
+    run.world.hear(200.0, server_lists(sessions));
+
+    let report = written(&run);
+    assert_is_report(&report);
+    let connection = &report["connections"][1];
+    assert_eq!(connection["uses"][0]["released_at"], "1970-01-01T00:00:10.500Z");
+    assert_eq!(connection["destination"]["kind"], "service");
+    assert_eq!(connection["server"]["state"], "idle");
+    assert_eq!(report["servers"][0]["applications"][0]["states"]["idle in transaction"], 1);
+    assert_eq!(report["servers"][0]["status"], "answering");
 }
 
 #[test]

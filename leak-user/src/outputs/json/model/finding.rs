@@ -1,0 +1,101 @@
+//! Findings.
+
+use leak_stacks::{Frame, StackId};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Time;
+use crate::engine::detect::{Reason, Severity, StackOf};
+use crate::engine::findings::Finding;
+use crate::engine::snapshot::Snapshot;
+use crate::outputs::next_step::next_step;
+
+/// A verdict about one or more connections of a process, with its evidence.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Finding")]
+pub(in crate::outputs) struct FindingModel<'a> {
+    /// Name of the finding, unique in the run: `f1`, `f2` and so on.
+    id: String,
+    /// What is wrong.
+    reason: Reason,
+    /// How much it weighs.
+    severity: Severity,
+    /// When it was found.
+    since: Time,
+    /// The process that opened the connections.
+    process: FindingProcess<'a>,
+    /// The server's address, as in `10.0.0.7:5432`.
+    remote: String,
+    /// Ids of the connections. One that has ended since is not among the report's `connections`.
+    connections: Vec<u64>,
+    /// How many connections there are.
+    count: usize,
+    /// Why, in one sentence with its numbers.
+    evidence: &'a str,
+    /// Which stack of the connections `stack` is.
+    stack_of: StackOf,
+    /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
+    /// when they have none, or it is unknown.
+    stack: Option<&'a StackId>,
+    /// The innermost call of `stack` that belongs to the application, not to libc, a runtime or a
+    /// driver. Null when there is none.
+    culprit: Option<CulpritModel<'a>>,
+    /// Where to look, and for what. Null when there is nothing to be done.
+    next_step: Option<String>,
+    /// When it stopped being true. Null while it stands.
+    retracted_at: Option<Time>,
+}
+
+/// The process that a finding is about.
+#[derive(Serialize, JsonSchema)]
+struct FindingProcess<'a> {
+    /// PID as the machine numbers it.
+    pid: u32,
+    /// Name of its main thread. Null when it was not seen.
+    comm: Option<&'a str>,
+}
+
+/// The call that a finding blames.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Culprit")]
+struct CulpritModel<'a> {
+    /// Demangled name of the function. Null when it is unknown.
+    function: Option<&'a str>,
+    /// Source file. Null without debug information.
+    file: Option<&'a str>,
+    /// Line in `file`, from 1. Null without debug information.
+    line: Option<u32>,
+}
+
+impl<'a> FindingModel<'a> {
+    pub(in crate::outputs) fn new(snapshot: &Snapshot<'a>, finding: &'a Finding) -> Self {
+        let verdict = &finding.verdict;
+        let stack = snapshot.stack(verdict.stack.as_ref());
+        let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+        Self {
+            id: finding.id.to_string(),
+            reason: verdict.reason,
+            severity: verdict.severity,
+            since: Time(snapshot.clock.rfc3339(finding.since)),
+            process: FindingProcess {
+                pid: verdict.process.pid,
+                comm: snapshot.comm(verdict.process),
+            },
+            remote: verdict.remote.to_string(),
+            connections: verdict.connections.iter().map(|id| id.0).collect(),
+            count: verdict.connections.len(),
+            evidence: &verdict.evidence,
+            stack_of: verdict.stack_of,
+            stack: stack.map(|stack| &stack.id),
+            culprit: culprit.map(CulpritModel::new),
+            next_step: next_step(verdict, culprit),
+            retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+        }
+    }
+}
+
+impl<'a> CulpritModel<'a> {
+    fn new(frame: &'a Frame) -> Self {
+        Self { function: frame.function.as_deref(), file: frame.file.as_deref(), line: frame.line }
+    }
+}

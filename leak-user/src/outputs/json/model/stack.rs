@@ -1,0 +1,50 @@
+//! Stacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leak_stacks::{Frame, Language, Quality, Stack, StackId, TruncationReason};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::engine::findings::Finding;
+use crate::engine::snapshot::Snapshot;
+use crate::engine::table::Connection;
+
+/// The calls of a thread at one moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Stack")]
+pub(super) struct StackModel<'a> {
+    /// How much of it is known.
+    quality: Quality,
+    /// Why it is not complete. Null when it is.
+    quality_reason: Option<TruncationReason>,
+    /// What its innermost application frame is written in, or runs on.
+    language: Language,
+    /// Its calls, innermost first; inlined calls are frames of their own.
+    frames: &'a [Frame],
+}
+
+/// The stacks that connections and findings refer to.
+pub(super) fn referred_to<'a>(
+    snapshot: &Snapshot<'a>,
+    connections: &[&'a Connection],
+    findings: &[&'a Finding],
+) -> BTreeMap<&'a StackId, StackModel<'a>> {
+    let of_connections = connections
+        .iter()
+        .flat_map(|connection| [connection.opened_by.as_ref(), connection.last_used_by.as_ref()]);
+    let of_uses = connections
+        .iter()
+        .flat_map(|connection| connection.uses.iter().flatten().map(|one| one.stack.as_ref()));
+    let of_findings = findings.iter().map(|finding| finding.verdict.stack.as_ref());
+    let ids: BTreeSet<&StackId> =
+        of_connections.chain(of_uses).chain(of_findings).flatten().collect();
+    ids.into_iter()
+        .filter_map(|id| {
+            let Stack { id: _, quality, truncation, language, frames, culprit: _ } =
+                snapshot.stack(Some(id))?;
+            let (quality, quality_reason, language) = (*quality, *truncation, *language);
+            Some((id, StackModel { quality, quality_reason, language, frames }))
+        })
+        .collect()
+}
