@@ -1,4 +1,4 @@
-//! The command line: what users and scripts rely on.
+//! The command line. Users and scripts rely on it: options keep their meaning.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
@@ -22,54 +22,54 @@ use crate::sources::procfs::name::CommPattern;
 use leak_stacks::DriverFrames;
 
 const EXIT_STATUSES: &str = "\
-Options that repeat also take several values at once, separated by commas.
+Repeatable options also take several values separated by commas.
 
-Exit status: 0 done; 1 failed while running; 2 bad usage; 3 a leak, with --fail-on-leak; \
-4 this kernel or these privileges cannot run it, see `pgsocktrace doctor`.";
+Exit status: 0 success; 1 an error while running; 2 bad usage; 3 a leak, with --fail-on-leak; \
+4 tracing is impossible on this kernel or with these privileges, see `sudo pgsocktrace doctor`.";
 
-/// Watches every TCP connection to PostgreSQL from the kernel and names the code that leaks them.
+/// Finds PostgreSQL connection leaks in running programs and names the code that causes them.
 ///
-/// Needs nothing of the traced program: no restart, no configuration, no library. Without --pid it
-/// traces every process on the node. Findings are printed as they arise; Ctrl-C ends the trace with
-/// a report.
+/// It traces TCP connections in the kernel with eBPF. The traced program needs no restart, no
+/// configuration and no library. Without --pid, every process on the machine is traced. Findings
+/// are printed as they arise; Ctrl-C stops the trace and prints the report.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pgsocktrace", version, args_conflicts_with_subcommands = true)]
 #[command(after_long_help = EXIT_STATUSES)]
 pub struct Cli {
-    /// What to do instead of tracing.
+    /// A command other than tracing.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What to trace, and how.
+    /// The options for tracing.
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// More of the tool's own log, on stderr; given twice, the kernel programs' log, too.
+    /// Log more to stderr; -vv adds the log of the kernel programs.
     #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_VERBOSE")]
     #[arg(help_heading = None::<&str>)]
     pub verbose: u8,
-    /// Less of the tool's own log.
+    /// Log only errors.
     #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
     #[arg(value_parser = BoolishValueParser::new(), help_heading = None::<&str>)]
     pub quiet: bool,
 }
 
 impl Cli {
-    /// Reads the arguments and the environment. Prints what is wrong, or the help that was asked for,
-    /// and ends the process then.
+    /// Parses the arguments and the environment. On an error, and for `--help`, it prints the
+    /// message and exits.
     #[must_use]
     pub fn from_command_line() -> Self {
         Self::read(std::env::args_os(), |name| std::env::var_os(name))
             .unwrap_or_else(|error| error.exit())
     }
 
-    /// The same for the given arguments. Of `environment` only the variables that say nothing are
-    /// taken note of; clap itself reads what the others say.
+    /// The same for the given arguments. `environment` is only used to find the variables that are
+    /// as good as unset; clap itself reads the others.
     fn read(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         environment: impl Fn(&OsStr) -> Option<OsString>,
     ) -> Result<Self, clap::Error> {
         let mut command = Self::command().mut_args(|option| {
             let value = option.get_env().and_then(&environment);
-            if value.is_some_and(|value| says_nothing(&option, &value)) {
+            if value.is_some_and(|value| is_as_good_as_unset(&option, &value)) {
                 option.env(Resettable::Reset)
             } else {
                 option
@@ -96,8 +96,7 @@ impl Cli {
     }
 }
 
-/// Reads connection strings, one a line, and repeats nothing of them when they are wrong: they hold
-/// passwords.
+/// Parses connection strings, one per line. Errors do not quote them: they may hold passwords.
 #[derive(Clone)]
 struct DsnParser;
 
@@ -122,27 +121,30 @@ impl TypedValueParser for DsnParser {
     }
 }
 
-/// Whether a variable says no more than one that is not set: templates of pods and services set all of
-/// them. A switch that is off must not count as given, or it would conflict with others.
-fn says_nothing(option: &clap::Arg, value: &OsStr) -> bool {
+/// Whether a variable means the same as if it were unset: it is empty, as templates of pods and
+/// services leave it, or a switch that is off, which must not conflict with other options.
+fn is_as_good_as_unset(option: &clap::Arg, value: &OsStr) -> bool {
     let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
     let off = ["0", "false", "no", "off", "n", "f"];
     value.is_empty() || (is_switch && off.iter().any(|off| value.eq_ignore_ascii_case(off)))
 }
 
-/// What to do instead of tracing.
+/// Commands other than tracing.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Say what this kernel and these privileges allow, hook by hook, and what to do about the rest.
+    /// Check whether tracing works here, hook by hook, and say what to do where it does not.
+    ///
+    /// Run it with the privileges that the trace will have: `sudo pgsocktrace doctor`.
     Doctor,
-    /// Print what a recorded run has printed, in any format: without privileges, on any machine.
+    /// Print the report of a recorded run, in any format. Needs no privileges and works on any
+    /// machine.
     Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, in roff.
+    /// Print the manual page in roff format.
     Man,
     /// Print the JSON schema of the report.
     Schema {
@@ -152,18 +154,18 @@ pub enum Command {
     },
 }
 
-/// What to replay, and how.
+/// The options for replaying.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// A file that `--record` has written. One that breaks off is read up to there.
+    /// A file that `--record` has written. A truncated file is read as far as it goes.
     pub file: PathBuf,
-    /// How long a connection must carry no payload to count as silent, instead of what was recorded.
+    /// Time without payload after which a connection is silent [default: as recorded].
     ///
-    /// Stacks of last uses were resolved only where the recorded run needed them, so with a shorter
-    /// time than its own some are unknown.
+    /// With a shorter time than the recorded one, some stacks of last uses are unknown: they were
+    /// resolved only for connections that were silent then.
     #[arg(long, value_name = "DUR", env = "PGSOCKTRACE_SILENT_AFTER", value_parser = period)]
     pub silent_after: Option<Duration>,
-    /// How many connections the pool or the server allows, instead of what was recorded.
+    /// Maximum number of connections of the pool or server [default: as recorded].
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
     /// Format of the report.
@@ -172,18 +174,18 @@ pub struct ReplayArgs {
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
-    /// A picture of the open connections.
+    /// The flame graph.
     #[command(flatten)]
     pub picture: PictureArgs,
 }
 
-/// A picture of the open connections at the end.
+/// A flame graph of the connections that are open at the end.
 #[derive(Clone, Debug, Args)]
 pub struct PictureArgs {
-    /// Draw a flame graph of the connections that are open at the end into this SVG file. It is
-    /// overwritten.
+    /// Write a flame graph of the connections that are open at the end to this SVG file. An
+    /// existing file is overwritten.
     ///
-    /// The wider a function, the more connections. It opens in any browser.
+    /// The width of a function is its number of connections. Open the file in a browser.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_FLAMEGRAPH")]
     pub flamegraph: Option<PathBuf>,
     /// Which stack of each connection the flame graph shows.
@@ -197,84 +199,92 @@ pub struct PictureArgs {
     pub flamegraph_by: By,
 }
 
-/// What to trace, and how.
+/// The options for tracing.
 #[derive(Clone, Debug, Args)]
 pub struct TraceArgs {
     /// Trace only this process (repeatable).
     #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub pid: Vec<u32>,
-    /// With --pid: trace the children of these processes, too, those they have and those to come.
+    /// With --pid: also trace the children of these processes, present and future.
     #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
-    /// Trace only processes whose name, as `ps -o comm` shows it, matches this pattern (repeatable).
+    /// Trace only processes whose name matches this pattern (repeatable). `ps -o comm` shows the
+    /// names.
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
     pub comm: Vec<CommPattern>,
     /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
     #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
-    /// How often connections are evaluated, and findings and the live table printed.
+    /// How often to judge connections and print findings and the live table.
     #[arg(short, long, value_name = "DUR", default_value = "10s", env = "PGSOCKTRACE_INTERVAL")]
     #[arg(value_parser = period)]
     pub interval: Duration,
-    /// Stop by itself after this long, then print the report.
+    /// Stop after this time and print the report [default: until Ctrl-C].
     #[arg(short, long, value_name = "DUR", env = "PGSOCKTRACE_DURATION")]
     #[arg(value_parser = duration_of_trace)]
     pub duration: Option<Duration>,
-    /// How long a connection must carry no payload to count as silent.
+    /// Time without payload after which a connection is silent.
     #[arg(long, value_name = "DUR", default_value = "60s", env = "PGSOCKTRACE_SILENT_AFTER")]
     #[arg(value_parser = period)]
     pub silent_after: Duration,
-    /// How many connections the pool or the server allows, for forecasts such as "reaches N in 4 m".
+    /// Maximum number of connections of the pool or server, for forecasts such as
+    /// "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
-    /// Never name code as the culprit whose function, module or source file matches this pattern: a
-    /// driver's or framework's of your own, as in `*/dbkit/*` (repeatable).
+    /// Never blame code whose function, module or source file matches this pattern (repeatable).
+    ///
+    /// For your own drivers and frameworks, for example `*/dbkit/*`. Common ones are known.
     #[arg(long, value_name = "GLOB", env = "PGSOCKTRACE_DRIVER_FRAMES", value_delimiter = ',')]
     pub driver_frames: Vec<DriverFrames>,
-    /// Ask this server for its sessions, too (repeatable; a line each in the variable).
+    /// Also ask this PostgreSQL server for its sessions (repeatable; one per line in the variable).
     ///
-    /// As libpq takes it: `postgres://watch@db:5432/postgres` or `host=db user=watch`, with sslmode,
-    /// sslrootcert and passfile. The role pg_monitor suffices. A password on the command line can be
-    /// seen by everyone in `ps`: put it into ~/.pgpass, a passfile or the variable.
+    /// A connection string as for libpq: `postgres://watch@db:5432/postgres` or `host=db
+    /// user=watch`, with sslmode, sslrootcert and passfile. The role pg_monitor is sufficient. Do
+    /// not put a password on the command line, where everyone can see it in `ps`: use ~/.pgpass, a
+    /// passfile or the variable.
     #[arg(long, value_name = "DSN", env = "PGSOCKTRACE_PG_DSN", hide_env_values = true)]
     #[arg(value_parser = DsnParser)]
     pub pg_dsn: Vec<Vec<Dsn>>,
-    /// A password stands on the command line.
+    /// Whether there is a password on the command line.
     #[arg(skip)]
     pub shows_password: bool,
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
-    /// Report the last N uses of each connection, at most 16: who took it, when, and for how long.
+    /// Report the last N uses of each connection, at most 16: by which code, when, and for how
+    /// long.
     ///
-    /// A use begins with a request to an idle server and ends when the server is idle again, so that a
-    /// transaction is one use. Where that cannot be seen, under TLS, every request is a use without an
-    /// end. They are in the JSON, as `connections[].uses`. Each use takes as much kernel memory as
-    /// the latest request's stack (--stack-slots), and all together half a KiB for each of --max-connections.
+    /// A use begins with a request to an idle server and ends when the server is idle again, so a
+    /// transaction is one use. Under TLS this cannot be seen: every request is a use without an
+    /// end. They are in the JSON report, as `connections[].uses`. Each use takes as much kernel
+    /// memory as the latest request's stack (see --stack-slots), plus half a KiB for each of
+    /// --max-connections.
     #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
     pub uses: u32,
-    /// Serve metrics for Prometheus at this address: /metrics, /healthz, /readyz, /flamegraph.svg.
+    /// Serve /metrics (Prometheus), /healthz, /readyz and /flamegraph.svg at this address, such as
+    /// 9738.
     ///
-    /// A bare port means the loopback; 0.0.0.0:PORT is open to everybody who can reach this machine. With
-    /// port 0 the system chooses one, and the log says which.
+    /// A port alone binds to the loopback address; 0.0.0.0:9738 is open to everyone who can reach
+    /// this machine. With port 0 the system chooses a port, which the log names.
     #[arg(long, value_name = "ADDR", env = "PGSOCKTRACE_METRICS_ADDR")]
     pub metrics_addr: Option<ListenAddress>,
-    /// Put this label on every metric (repeatable), as in `service=orders`.
+    /// Add this label to every metric, for example `service=orders` (repeatable).
     #[arg(long, value_name = "NAME=VALUE", env = "PGSOCKTRACE_LABEL", value_delimiter = ',')]
     pub label: Vec<Label>,
-    /// A picture of the open connections.
+    /// The flame graph.
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// Keep what was seen in this file, for `pgsocktrace replay FILE`. It is overwritten.
+    /// Record the events in this file, for `pgsocktrace replay FILE`. An existing file is
+    /// overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
     pub record: Option<PathBuf>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
-    /// Who is asked for the names of pods.
+    /// The names of pods.
     #[command(flatten, next_help_heading = "Kubernetes")]
     pub kubernetes: Kubernetes,
     /// Resources that the tracer may use.
@@ -285,30 +295,31 @@ pub struct TraceArgs {
 /// Resources that the tracer may use.
 #[derive(Clone, Debug, Args)]
 pub struct Resources {
-    /// MiB of the ring buffer between kernel and collector, a power of two.
+    /// Size in MiB of the ring buffer between kernel and collector; a power of two.
     #[arg(long, value_name = "MIB", default_value_t = 8, env = "PGSOCKTRACE_RING_SIZE")]
     #[arg(value_parser = power_of_two)]
     pub ring_size: u32,
-    /// Connections that can be traced at once.
+    /// Maximum number of connections to trace at once.
     #[arg(long, value_name = "N", default_value_t = 32_768, env = "PGSOCKTRACE_MAX_CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     pub max_connections: u32,
-    /// Connections whose latest request's stack is kept.
+    /// Maximum number of connections for which the stack of the latest request is kept.
     ///
-    /// Each takes 16 KiB of kernel memory from its first request to its end. Where the program's stacks are
-    /// longer it takes 32 KiB, and half as many can be kept; of the others the innermost 15 KiB are. At most
-    /// that is 32 KiB for each of N; where memory is limited, as in a container, it counts.
+    /// Each takes 16 KiB of kernel memory from its first request until it is closed, or 32 KiB if
+    /// the program's stacks are longer. Half as many long ones can be kept; for the rest, the
+    /// innermost 15 KiB are. The total is at most 32 KiB times N, and counts against a container's
+    /// memory limit.
     #[arg(long, value_name = "N", default_value_t = 16_384, env = "PGSOCKTRACE_STACK_SLOTS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub stack_slots: u32,
-    /// Time that all processors together may spend each second on copying stacks.
+    /// Time per second that all processors together may spend on copying stacks.
     #[arg(long, value_name = "DUR", default_value = "15ms", env = "PGSOCKTRACE_STACK_BUDGET")]
     #[arg(value_parser = budget)]
     pub stack_budget: Duration,
-    /// Throw away one event in N, to see that the loss is healed.
+    /// Drop every Nth event (tests reconciliation).
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     pub drop_one_in: u32,
-    /// Use only hooks of this flavour where there is a choice.
+    /// Use only hooks of this kind where there is a choice (tests the fallbacks).
     #[arg(long, value_enum, hide = true)]
     pub hooks: Option<Flavour>,
 }
@@ -316,23 +327,23 @@ pub struct Resources {
 /// Format of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people: a live table, findings as they arise, a report at the end.
+    /// For people: a live table, findings as they arise, and a report at the end.
     #[default]
     Text,
-    /// One document at the end.
+    /// One JSON document at the end.
     Json,
-    /// One event a line, live, and the report as the last line.
+    /// One JSON event per line, live; the last line is the report.
     Ndjson,
 }
 
-/// Most connections that can be traced at once.
+/// Upper limit of `--max-connections`.
 pub(crate) const MAX_CONNECTIONS: u32 = 4_000_000;
-/// Nothing is judged more often.
+/// The shortest interval.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
-/// Clocks that are added to and thresholds that are multiplied stay far from any overflow.
+/// The longest duration, short enough that sums and multiples of it never overflow.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is done again and again, or compared with what is measured then.
+/// An interval, or a threshold that is checked at each interval.
 fn period(text: &str) -> Result<Duration, String> {
     duration(text, SHORTEST..=LONGEST)
 }

@@ -1,72 +1,19 @@
-//! What this kernel and these privileges allow, hook by hook, and what to do about the rest.
+//! `pgsocktrace doctor`: checks whether tracing works on this machine, hook by hook, and says what
+//! to do where it does not.
 
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt as _;
 
-use crate::error::KernelError;
-use crate::sources::kernel::{Outcome, Settings, Tracer, obstacles};
+use crate::sources::kernel::capabilities::CAPABILITIES;
+use crate::sources::kernel::{
+    HookOutcome, KernelError, Tracer, TracerSettings, capabilities, check_pid_namespace, obstacles,
+};
 
-/// A capability, what it is for, and its number in `linux/capability.h`.
-struct Capability {
-    name: &'static str,
-    number: u32,
-    purpose: &'static str,
-    without: &'static str,
-}
-
-const CAPABILITIES: &[Capability] = &[
-    Capability {
-        name: "CAP_BPF",
-        number: 39,
-        purpose: "load the kernel programs",
-        without: "nothing can be traced",
-    },
-    Capability {
-        name: "CAP_PERFMON",
-        number: 38,
-        purpose: "attach them to tracepoints and read user stacks",
-        without: "nothing can be traced",
-    },
-    Capability {
-        name: "CAP_SYS_PTRACE",
-        number: 19,
-        purpose: "read the memory maps and file descriptors of other users' processes",
-        without: "stacks of other users' processes have no names, and who holds a connection is unknown",
-    },
-    Capability {
-        name: "CAP_DAC_READ_SEARCH",
-        number: 2,
-        purpose: "read the binaries of other users' processes",
-        without: "stacks of binaries that this user cannot read have no names",
-    },
-    Capability {
-        name: "CAP_SYS_ADMIN",
-        number: 21,
-        purpose: "enter other network namespaces, say what the kernel programs cost, and kprobes on some distributions",
-        without: "connections in containers that existed before the trace are not listed",
-    },
-];
-
-/// Inode of the initial PID namespace: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-
-/// Whether PIDs mean the same here as in the kernel programs. A `/proc` of another namespace does not
-/// deceive it: `/proc/self` there either leads to this process or nowhere.
-///
-/// # Errors
-///
-/// When they do not, or that cannot be found out.
-pub fn check_pid_namespace() -> Result<(), KernelError> {
-    let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(KernelError::ForeignProc)?;
-    if namespace.ino() == INITIAL_PID_NAMESPACE { Ok(()) } else { Err(KernelError::PidNamespace) }
-}
-
-/// Prints the examination to `out` and says whether the main job can run.
+/// Prints the checks to `out`. Returns whether tracing works.
 ///
 /// # Errors
 ///
 /// When `out` cannot be written.
-pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+pub fn examine(settings: &TracerSettings, out: &mut impl Write) -> io::Result<bool> {
     writeln!(out, "kernel       {}", release())?;
     writeln!(out, "lockdown     {}", lockdown())?;
     let pids = check_pid_namespace();
@@ -79,8 +26,8 @@ pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     privileges(out)?;
     writeln!(out)?;
     writeln!(out, "Hooks")?;
-    // All purposes are tried, on the real thing; the programs are gone again when this returns.
-    let settings = Settings { children: true, ..settings.clone() };
+    // Every purpose is tried for real; the programs are detached when this returns.
+    let settings = TracerSettings { children: true, ..settings.clone() };
     let verdict = match Tracer::start(&settings) {
         Ok(tracer) => {
             for outcome in tracer.outcomes() {
@@ -89,7 +36,7 @@ pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
             tracer.require_main_job()
         }
         Err(error) => {
-            writeln!(out, "  none could be tried")?;
+            writeln!(out, "  no hook could be tried")?;
             Err(error)
         }
     };
@@ -101,17 +48,17 @@ pub fn examine(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
 
 fn conclude(verdict: &Result<(), KernelError>, out: &mut impl Write) -> io::Result<()> {
     match verdict {
-        Ok(()) => writeln!(out, "pgsocktrace can do its work here."),
-        Err(error) => writeln!(out, "pgsocktrace cannot do its work here: {error}."),
+        Ok(()) => writeln!(out, "pgsocktrace can trace here."),
+        Err(error) => writeln!(out, "pgsocktrace cannot trace here: {error}."),
     }
 }
 
-fn hook(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+fn hook(outcome: &HookOutcome, out: &mut impl Write) -> io::Result<()> {
     let chosen = outcome.chosen.map_or("none", |hook| hook.label);
     writeln!(out, "  {:<9} {chosen:<28} {}", outcome.purpose.name(), outcome.purpose.tells())?;
     for (hook, why) in &outcome.refused {
         writeln!(out, "            {} was refused: {why}", hook.label)?;
-        writeln!(out, "            it asks for {}", hook.requirement)?;
+        writeln!(out, "            it requires {}", hook.requirement)?;
     }
     if outcome.chosen.is_none() {
         writeln!(out, "            without it, {}", outcome.purpose.without())?;
@@ -120,12 +67,12 @@ fn hook(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn privileges(out: &mut impl Write) -> io::Result<()> {
-    let Some(effective) = obstacles::effective_capabilities() else {
-        return writeln!(out, "  unknown: /proc/self/status cannot be read");
+    let Some(effective) = capabilities::effective() else {
+        return writeln!(out, "  unknown: the kernel does not tell this process its capabilities");
     };
     for capability in CAPABILITIES {
-        let name = capability.name;
-        if obstacles::holds(effective, capability.number) {
+        let name = format!("CAP_{}", capability.name);
+        if capability.is_in(effective) {
             writeln!(out, "  {name:<20} held: {}", capability.purpose)?;
         } else {
             writeln!(out, "  {name:<20} MISSING: {}", capability.without)?;
@@ -143,9 +90,9 @@ fn lockdown() -> String {
     match obstacles::lockdown() {
         None => "unknown (securityfs is not mounted)".into(),
         Some(mode) if mode == "confidentiality" => {
-            format!("{mode}: the kernel lets no program read memory; boot without it")
+            format!("{mode}: BPF programs cannot read memory; boot without it")
         }
-        Some(mode) if mode == "integrity" => format!("{mode}: does not stand in the way"),
+        Some(mode) if mode == "integrity" => format!("{mode}: not an obstacle"),
         Some(mode) => mode,
     }
 }

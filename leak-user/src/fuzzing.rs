@@ -9,7 +9,8 @@ use leak_common::connection::{Connection, FirstBytes};
 
 use crate::sources::inventory::sock_diag;
 use crate::sources::kernel::btf::Btf;
-use crate::sources::kernel::{decode, startup};
+use crate::sources::kernel::decode;
+use crate::sources::kernel::decode::postgres::startup;
 use crate::sources::procfs;
 use crate::sources::procfs::container;
 use leak_stacks;

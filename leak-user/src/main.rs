@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
-use leak_user::error::KernelError;
 use leak_user::outputs::{json, ndjson};
 use leak_user::replay::replay;
+use leak_user::sources::kernel::KernelError;
 use leak_user::trace::memory;
 use leak_user::trace::{self, Ended};
 

@@ -1,7 +1,7 @@
 //! Where facts come from: the kernel, procfs, PostgreSQL servers and Kubernetes.
 //!
-//! Sources make facts of what others say, trusting none of it. They know the [model](crate::model), and
-//! never the engine.
+//! A source turns untrusted input into types of the [model](crate::model). It never imports the
+//! engine, the outputs or the trace.
 
 pub mod inventory;
 pub mod kernel;

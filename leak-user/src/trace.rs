@@ -23,11 +23,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cli::TraceArgs;
-use crate::doctor::check_pid_namespace;
 use crate::sources::inventory::{Inventory, InventoryError};
-use crate::sources::kernel::{Settings, Tracer};
+use crate::sources::kernel::{Tracer, TracerSettings, check_pid_namespace};
 use crate::sources::kubernetes::Pods;
-use crate::sources::postgres::Watch;
+use crate::sources::postgres::SessionPoller;
 use collector::{BATCH, Collector};
 use outlets::Outlets;
 use targets::Targets;
@@ -50,9 +49,9 @@ pub struct Ended {
 
 /// What the command line asks of the kernel programs.
 #[must_use]
-pub fn settings(args: &TraceArgs, verbose: u8) -> Settings {
+pub fn settings(args: &TraceArgs, verbose: u8) -> TracerSettings {
     let resources = &args.resources;
-    Settings {
+    TracerSettings {
         ports: args.port.clone(),
         pids: (!args.pid.is_empty()).then(|| args.pid.clone()),
         children: args.children,
@@ -87,7 +86,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     }
     let mut targets = Targets::find(args)?;
     let outlets = Outlets::open(args)?;
-    let mut tracer = Tracer::start(&Settings { pids: targets.pids(), ..settings(args, verbose) })?;
+    let mut tracer =
+        Tracer::start(&TracerSettings { pids: targets.pids(), ..settings(args, verbose) })?;
     tracer.require_main_job()?;
     // What was forked while the hooks were being attached.
     for child in targets.late_children() {
@@ -97,7 +97,8 @@ pub async fn trace(args: &TraceArgs, verbose: u8) -> anyhow::Result<Ended> {
     let ring = watch(tracer.ring_fd())?;
     let mut pods = Pods::start(&args.kubernetes).context("Kubernetes cannot be asked")?;
     let mut collector = Collector::new(args, tracer, targets, pods.clone(), outlets)?;
-    let mut servers = Watch::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
+    let mut servers =
+        SessionPoller::start(&args.pg_dsn.concat()).context("the servers cannot be asked")?;
     servers.ask();
     collector.take_first_inventory().await?;
     // What is learnt of the processes at first sight makes their first stacks better.
@@ -185,7 +186,7 @@ fn raise_file_limit() {
 async fn finish(
     mut collector: Collector,
     taking: Option<JoinHandle<Result<Inventory, InventoryError>>>,
-    mut servers: Watch,
+    mut servers: SessionPoller,
 ) -> anyhow::Result<Ended> {
     servers.ask();
     if let Some(taking) = taking {

@@ -48,7 +48,7 @@ fn bad_values_are_refused() {
         ["--driver-frames", "*"],
         ["--driver-frames", "[a"],
         ["--metrics-addr", "127.0.0.1"],
-        ["--metrics-addr", "example.org:9187"],
+        ["--metrics-addr", "example.org:9738"],
         ["--label", "service"],
         ["--label", "1a=b"],
         ["--label", "pod=b"],
@@ -86,7 +86,7 @@ fn more_ports_than_the_kernel_programs_know_are_refused() {
 }
 
 #[test]
-fn a_connection_string_is_never_repeated() {
+fn a_connection_string_is_never_quoted() {
     for text in ["host=db password='SECRET", "postgres://u:SECRET@host:x/db", "SECRET"] {
         let error = parse(&["--pg-dsn", text]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
@@ -100,7 +100,7 @@ fn a_connection_string_is_never_repeated() {
 }
 
 #[test]
-fn servers_stand_one_a_line() {
+fn servers_are_one_per_line() {
     let trace = parse(&["--pg-dsn", "host=a,b user=x\n\npostgres://c/d\n", "--pg-dsn", "host=e"]);
     let servers = trace.unwrap().trace.pg_dsn.concat();
     let names: Vec<_> = servers.iter().map(Dsn::name).collect();
@@ -108,13 +108,13 @@ fn servers_stand_one_a_line() {
 }
 
 #[test]
-fn variables_that_say_nothing_are_as_good_as_not_set() {
+fn empty_variables_and_switches_that_are_off_count_as_unset() {
     let command = Cli::command();
     let option = |name: &str| {
         let mut options = command.get_arguments();
         options.find(|option| option.get_id() == name).unwrap()
     };
-    let nothing = |name, value: &str| says_nothing(option(name), OsStr::new(value));
+    let nothing = |name, value: &str| is_as_good_as_unset(option(name), OsStr::new(value));
     assert!(nothing("pid", "") && nothing("interval", "") && nothing("verbose", ""));
     assert!(nothing("children", "") && nothing("quiet", "0") && nothing("quiet", "No"));
     assert!(!nothing("children", "1") && !nothing("children", "maybe"));

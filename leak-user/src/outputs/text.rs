@@ -152,7 +152,7 @@ fn write_summary(
     write_copies(out, paint, &events.copies)?;
     if events.skipped_runs > 0 {
         let runs = plural_of(events.skipped_runs, "run");
-        let note = format!("the kernel skipped {runs} of its programs, whatever they were about");
+        let note = format!("the kernel skipped {runs} of the tracing programs, for any socket");
         writeln!(out, "{}", paint.tone(Tone::Dim, &note))?;
     }
     write_cost(out, paint, &events.cost)?;
@@ -165,7 +165,7 @@ fn write_summary(
     }
     if losses.folded > 0 {
         let note = format!(
-            "too many servers to tell apart: no growth was looked for among {}",
+            "too many servers to tell apart: growth was not checked for {}",
             plural_of(losses.folded, "connection")
         );
         writeln!(out, "{}", paint.tone(Tone::Suspect, &note))?;
@@ -198,13 +198,13 @@ fn write_copies(out: &mut impl io::Write, paint: Paint, copies: &StackCopies) ->
     let Some(share) = copies.share().filter(|share| *share < 1.0) else { return Ok(()) };
     let reasons = [
         (over_budget, "over the budget (--stack-budget)"),
-        (no_slot, "without room (--stack-slots, or memory)"),
+        (no_slot, "no room left (--stack-slots, or memory)"),
         (unreadable, "unreadable"),
     ];
     let reasons = reasons.iter().filter(|(count, _)| *count > 0);
     let reasons: Vec<_> = reasons.map(|(count, why)| format!("{count} {why}")).collect();
     let share = share * 100.0;
-    let note = format!("{share:.1} % of stacks recorded, not {}", reasons.join("; "));
+    let note = format!("{share:.1} % of stacks recorded; missed: {}", reasons.join("; "));
     writeln!(out, "{}", paint.tone(Tone::Dim, &note))
 }
 
@@ -220,7 +220,7 @@ fn write_cost(out: &mut impl io::Write, paint: Paint, cost: &Cost) -> io::Result
             percent(collector)
         ),
         None => format!(
-            "cost: {} of a core in the collector; what the kernel programs take is told with CAP_SYS_ADMIN",
+            "cost: {} of a core in the collector; measuring the kernel programs needs CAP_SYS_ADMIN",
             percent(collector)
         ),
     };

@@ -1,6 +1,9 @@
-//! What connections there are, whoever opened them and whether or not anything was missed: the
-//! kernel's own list in every network namespace, and who holds each socket.
+//! The inventory: every connection that exists now, whether or not its events were seen.
+//!
+//! It joins the kernel's list of sockets in each network namespace with the processes that hold
+//! them.
 
+mod holders;
 mod namespaces;
 pub mod sock_diag;
 
@@ -9,16 +12,16 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::model::{ConnectionId, Event, ListedSocket, ProcessKey, Timestamp};
+use crate::sources::inventory::holders::holders;
+use crate::sources::inventory::namespaces::{Dumped, dump_all};
 use crate::sources::inventory::sock_diag::{Activity, DiagError, DiagSocket};
 use crate::sources::procfs;
 use crate::sources::procfs::ProcessError;
-use crate::sources::procfs::holders::holders;
-use namespaces::Dumped;
 
-/// Whose connections are wanted.
+/// Whose connections to list.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Only what these processes hold; `None` for every process.
+    /// Only those that these processes hold; `None` for every process.
     pub pids: Option<HashSet<u32>>,
 }
 
@@ -33,7 +36,7 @@ pub enum InventoryError {
     Process(#[from] ProcessError),
 }
 
-/// The live connections to the traced ports, as they were at one moment.
+/// The live connections to the traced ports at one moment.
 #[derive(Debug)]
 pub struct Inventory {
     /// When the first dump began.
@@ -42,29 +45,28 @@ pub struct Inventory {
     pub sockets: Vec<ListedSocket>,
     /// Network namespaces that could not be read.
     pub unread_namespaces: usize,
-    /// Why the first of them could not be read, and what to do about it.
+    /// Why the first of them could not be read, and what to do.
     pub unread_reason: Option<String>,
     /// Processes whose file descriptors could not be read: `held_by` may lack them.
     pub unread_processes: usize,
-    /// CPU time that the kernel's list and its reading took.
+    /// CPU time of dumping the kernel's list.
     pub listing: Duration,
-    /// CPU time that it took to find out who holds the sockets.
+    /// CPU time of finding the holders of the sockets.
     pub holding: Duration,
 }
 
 impl Inventory {
-    /// Lists the connections to `ports`: those that processes of `scope` hold, and those in
-    /// `known` whoever holds them, be it nobody.
+    /// Lists the connections to `ports`: those that processes in `scope` hold, and those in `known`
+    /// even if no process holds them.
     ///
-    /// It blocks for milliseconds to, on a large node, some hundred of them: procfs is read for
-    /// every process in scope. The caller's network namespace never changes, since other ones are
-    /// entered by a thread that ends with the call. A namespace in which no process lives is not
-    /// found.
+    /// This blocks for milliseconds, on a large node for some hundred milliseconds: it reads procfs
+    /// for every process in scope. The caller's network namespace does not change: a short-lived
+    /// thread enters the others. Namespaces without a process are not found.
     ///
     /// # Errors
     ///
-    /// When no namespace could be listed or `/proc` cannot be read. A namespace that cannot be read
-    /// among others is counted instead.
+    /// When no namespace could be listed or `/proc` cannot be read. If only some namespaces cannot
+    /// be read, they are counted.
     pub fn take(
         ports: &[u16],
         scope: &Scope,
@@ -73,7 +75,7 @@ impl Inventory {
         let (began, begun) = (clock::now(), clock::thread_cpu_time());
         let everyone = procfs::all()?;
         let Dumped { sockets, unread, reason } =
-            namespaces::dump_all(ports, scope.pids.as_ref(), &everyone, !known.is_empty())?;
+            dump_all(ports, scope.pids.as_ref(), &everyone, !known.is_empty())?;
         let dumped = clock::thread_cpu_time();
         let held = Held::find(&sockets, scope.pids.as_ref(), known, &everyone)?;
         let sockets = sockets
@@ -102,7 +104,7 @@ impl Inventory {
         self.unread_namespaces == 0
     }
 
-    /// The event that corrects the table.
+    /// The event from which the table is corrected.
     #[must_use]
     pub fn into_event(self) -> Event {
         let complete = self.complete();
@@ -110,18 +112,18 @@ impl Inventory {
     }
 }
 
-/// Who holds the sockets of a dump.
+/// The holders of the sockets of a dump.
 #[derive(Debug, Default)]
 struct Held {
     by_inode: HashMap<u64, Vec<ProcessKey>>,
-    /// Inodes that processes in scope hold.
+    /// Inodes of the sockets that processes in scope hold.
     in_scope: HashSet<u64>,
     unreadable: usize,
 }
 
 impl Held {
-    /// Looks where holders are most likely first: every descriptor of every process of the node is
-    /// read only when there is no scope, or for known connections that have left it.
+    /// Searches the processes in scope first, then their descendants. All processes of the node are
+    /// searched only without a scope, or for known connections that left it.
     fn find(
         sockets: &[(DiagSocket, Timestamp)],
         scope: Option<&HashSet<u32>>,
@@ -151,10 +153,10 @@ impl Held {
             held.add(&wanted, family.difference(scope).copied());
             searched = family;
         }
-        let strayed: HashSet<u64> =
+        let elsewhere: HashSet<u64> =
             wanted.into_iter().filter(|inode| !held.by_inode.contains_key(inode)).collect();
         let others = everyone.iter().copied().filter(|pid| !searched.contains(pid));
-        held.add(&strayed, others);
+        held.add(&elsewhere, others);
         Ok(held)
     }
 
@@ -170,8 +172,8 @@ impl Held {
 fn listed(socket: DiagSocket, at: Timestamp, held: &Held) -> ListedSocket {
     let DiagSocket { id, inode, endpoints, state, unread_bytes, activity } = socket;
     let Activity { bytes_sent, bytes_received, since_send, since_receive } = activity;
-    // Before the handshake is done there is no silence: the dump's own time stands for it.
-    let moment = |since: Option<Duration>| at.before(since.unwrap_or_default());
+    // During the handshake there is no last transfer yet: take the time of the dump.
+    let transfer_time = |since: Option<Duration>| at.before(since.unwrap_or_default());
     let mut held_by = held.by_inode.get(&inode).cloned().unwrap_or_default();
     held_by.sort_unstable();
     ListedSocket {
@@ -181,8 +183,8 @@ fn listed(socket: DiagSocket, at: Timestamp, held: &Held) -> ListedSocket {
         unread_bytes,
         bytes_sent,
         bytes_received,
-        last_send: moment(since_send),
-        last_receive: moment(since_receive),
+        last_send: transfer_time(since_send),
+        last_receive: transfer_time(since_receive),
         held_by,
     }
 }

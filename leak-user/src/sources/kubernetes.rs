@@ -1,24 +1,26 @@
-//! What Kubernetes calls the processes of this node, namespace, pod, container, labels, and the service
-//! or pod that they connect to.
+//! Kubernetes as a source: names the pods of the traced processes, and the services and pods that
+//! they connect to.
 //!
-//! A process's cgroup tells its container's id and its pod's UID, [`crate::sources::procfs::container`]. Their
-//! names are with the API server, or with the node's kubelet. [`Pods`] asks one of them, on a thread of
-//! its own, and keeps what it says of this node's pods; the event loop looks a process up there when it
-//! meets it, and once more when the list has changed: a pod's containers are known to the kubelet
-//! before they are to those who ask.
+//! A process's cgroup has its container's id and its pod's UID, see
+//! [`crate::sources::procfs::container`]. The API server or the node's kubelet has their names.
+//! [`Pods`] asks one of them on a background thread and caches this node's pods. The event loop
+//! looks a process up when it first sees it and again when the list has changed: a new container is
+//! visible to the kubelet before it is visible to its clients.
 //!
-//! The API server also tells whose an address is that a process connects to.
+//! Only the API server can name the addresses that processes connect to.
 //!
-//! Nothing here is needed for tracing. When nobody answers, that is said once, and asked again later.
+//! Tracing works without any of this. A failure is logged once, and the server is asked again
+//! later.
 
+mod answers;
 mod api;
 mod destinations;
 mod directory;
+mod error;
 mod kubelet;
+mod pods;
 mod services;
 mod settings;
-mod watch;
 
-use directory::Directory;
+pub use pods::Pods;
 pub use settings::{Asked, Kubernetes, LabelKey, NodeName};
-pub use watch::Pods;

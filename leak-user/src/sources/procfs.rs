@@ -1,9 +1,8 @@
-//! Processes as procfs shows them: identity, name, container, descendants, and who holds a socket.
+//! procfs as a source: the identity, name, container and descendants of processes.
 //!
-//! Everything here can vanish while it is being read; that is [`ProcessError::Gone`], not a fault.
+//! A process can exit while it is being read. That is [`ProcessError::Gone`], which is normal.
 
 pub mod container;
-pub mod holders;
 pub mod name;
 
 use std::collections::{HashMap, HashSet};
@@ -15,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::model::ProcessKey;
 use crate::model::process::ProcessInfo;
 
-/// Why nothing can be said of a process.
+/// Why a process cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// It exited, or its PID now belongs to another process.
@@ -24,16 +23,16 @@ pub enum ProcessError {
         /// Its PID.
         pid: u32,
     },
-    /// procfs refuses it.
+    /// procfs refuses access.
     #[error("cannot read {path}: {source}; run as root, with /proc mounted without hidepid")]
     Unreadable {
-        /// The file that was refused.
+        /// The file.
         path: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// procfs holds something else than proc_pid_stat(5) promises.
-    #[error("/proc/{pid}/stat does not look as proc_pid_stat(5) says; please report this kernel")]
+    /// The file does not have the format of proc_pid_stat(5).
+    #[error("/proc/{pid}/stat does not have the expected format; please report this kernel")]
     Malformed {
         /// The process's PID.
         pid: u32,
@@ -46,13 +45,13 @@ impl ProcessError {
     }
 }
 
-/// Whether procfs answered so because the process has exited.
+/// Whether procfs returned this error because the process has exited.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 impl ProcessInfo {
-    /// What can still be said of a process that is gone.
+    /// Describes a process that has exited.
     #[must_use]
     pub fn gone(key: ProcessKey, comm: &str) -> Self {
         let started_at = started_at(key);
@@ -69,20 +68,20 @@ impl ProcessInfo {
     }
 }
 
-/// The fields that are wanted of `/proc/PID/stat`, proc_pid_stat(5).
+/// The fields needed from `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Field 3: it has exited, and only its parent has not noticed yet.
+    /// Field 3: it is a zombie.
     pub(crate) has_exited: bool,
-    /// Field 4.
+    /// Field 4: the parent's PID.
     pub(crate) parent: u32,
-    /// Field 22.
+    /// Field 22: the start time.
     pub(crate) start_ticks: u64,
 }
 
 impl Stat {
-    /// Reads the line. The name, field 2, may hold anything, `) ` and broken UTF-8 included, so
-    /// counting begins after the last parenthesis.
+    /// Parses the line. The name, field 2, may contain anything, even `) ` and invalid UTF-8, so
+    /// fields are counted from the last parenthesis.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let name_end = line.iter().rposition(|&byte| byte == b')')?;
         let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
@@ -109,21 +108,20 @@ pub fn identify(pid: u32) -> Result<ProcessKey, ProcessError> {
     Stat::read(pid).map(|stat| ProcessKey { pid, start_ticks: stat.start_ticks })
 }
 
-/// Whether exactly this process, not one that got its PID, still runs. One that has exited and was not
-/// waited for does not.
+/// Whether this very process still runs, not another one that reuses its PID. Zombies do not run.
 #[must_use]
 pub fn is_running(process: ProcessKey) -> bool {
     Stat::read(process.pid)
         .is_ok_and(|stat| stat.start_ticks == process.start_ticks && !stat.has_exited)
 }
 
-/// Whether a process has this thread.
+/// Whether a process has this thread; true if that cannot be found out.
 #[must_use]
 pub fn has_thread(pid: u32, tid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
 }
 
-/// Describes a process. What needs more privileges than there are is `None`.
+/// Describes a process. Fields that need more privileges are `None`.
 ///
 /// # Errors
 ///
@@ -150,22 +148,22 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
         pod: None,
         started_at: started_at(key),
     };
-    // Asked last: whatever was read above is this process's only if it still has the PID now.
+    // Checked last: if the PID was reused meanwhile, the fields above are of another process.
     if identify(pid)? == key { Ok(info) } else { Err(ProcessError::Gone { pid }) }
 }
 
-/// The PID in the innermost of several PID namespaces: the last number of `NSpid` in
-/// `/proc/PID/status`, proc_pid_status(5), which begins with the one in procfs's own.
+/// The PID in the innermost PID namespace, if there are several: the last number of `NSpid` in
+/// `/proc/PID/status`, proc_pid_status(5). The first is the one in the namespace of this procfs.
 pub(crate) fn innermost_pid(status: &str) -> Option<u32> {
     let mut pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace();
     pids.next()?;
     pids.next_back()?.parse().ok()
 }
 
-/// Clock ticks that procfs counts start times in for a kernel time since boot, as
-/// `nsec_to_clock_t` in the kernel's `kernel/time/time.c` does.
+/// Converts nanoseconds since boot to the clock ticks in which procfs shows start times, like
+/// `nsec_to_clock_t` in `kernel/time/time.c`.
 ///
-/// `task_struct.start_boottime` thus becomes [`ProcessKey::start_ticks`].
+/// So `task_struct.start_boottime` becomes [`ProcessKey::start_ticks`].
 #[must_use]
 pub fn ticks_from_boottime(nanoseconds: u64) -> u64 {
     nanoseconds / nanoseconds_per_tick()
@@ -197,8 +195,8 @@ pub fn all() -> Result<Vec<u32>, ProcessError> {
     Ok(pids)
 }
 
-/// `roots` and what they have forked that still runs. A descendant whose parent has exited has
-/// been adopted by another process and is not found.
+/// `roots` and their running descendants. A descendant whose parent has exited was adopted by
+/// another process and is not found.
 ///
 /// # Errors
 ///

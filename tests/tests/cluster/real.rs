@@ -77,7 +77,8 @@ fn api_server(suite: &Suite) -> Result<()> {
         program.ok("startup")?;
     }
     tracer.says(&format!("{SERVICE} is service shop/postgres"))?;
-    let refused = tracer.log().into_iter().find(|line| line.contains("whose the servers'"));
+    let refused =
+        tracer.log().into_iter().find(|line| line.contains("names of servers' addresses"));
     ensure!(refused.is_none(), "{refused:?}");
     let report = tracer.stop()?;
     check_stacks(&report)?;

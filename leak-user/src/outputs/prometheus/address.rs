@@ -10,7 +10,7 @@ pub struct ListenAddress(pub SocketAddr);
 /// Text that is no such address.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it must be a port, for the loopback, or an address with a port: 9187, 0.0.0.0:9187, [::]:9187"
+    "give a port, for the loopback address, or an address with a port: 9738, 0.0.0.0:9738, [::]:9738"
 )]
 pub struct AddressError;
 
@@ -34,16 +34,16 @@ mod tests {
     #[test]
     fn a_bare_port_is_the_loopback() {
         for (text, address) in [
-            ("9187", "127.0.0.1:9187"),
+            ("9738", "127.0.0.1:9738"),
             ("0", "127.0.0.1:0"),
             ("localhost:1", "127.0.0.1:1"),
-            ("0.0.0.0:9187", "0.0.0.0:9187"),
-            ("[::1]:9187", "[::1]:9187"),
+            ("0.0.0.0:9738", "0.0.0.0:9738"),
+            ("[::1]:9738", "[::1]:9738"),
         ] {
             let ListenAddress(read) = text.parse().unwrap();
             assert_eq!(read.to_string(), address);
         }
-        for bad in ["", ":9187", "70000", "-1", "127.0.0.1", "::1", "example.org:9187", "1:2:3"] {
+        for bad in ["", ":9738", "70000", "-1", "127.0.0.1", "::1", "example.org:9738", "1:2:3"] {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
         }
     }

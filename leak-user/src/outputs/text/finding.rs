@@ -37,11 +37,7 @@ pub(super) fn write(
         return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
     };
     if let Some(other) = shown.get(&stack.id) {
-        return writeln!(
-            out,
-            "  {}",
-            paint.tone(Tone::Dim, &format!("the stack is that of {other}"))
-        );
+        return writeln!(out, "  {}", paint.tone(Tone::Dim, &format!("same stack as {other}")));
     }
     shown.insert(stack.id, finding.id);
     write_stack(out, paint, stack)
@@ -171,7 +167,7 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
     let missing = match stack.quality {
         Quality::Complete => return Ok(()),
         Quality::Truncated => "truncated, outer frames are missing",
-        Quality::None => "no frame could be had",
+        Quality::None => "no frames",
     };
     let why = stack.truncation.map(|why| format!(": {}", why.describe())).unwrap_or_default();
     writeln!(out, "       ({missing}{why})")

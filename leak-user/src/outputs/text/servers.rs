@@ -28,7 +28,7 @@ pub(super) fn write(
             writeln!(out, "{}", paint.tone(Tone::Suspect, &note))?;
         }
         if server.cut {
-            writeln!(out, "  it has more sessions than were looked at")?;
+            writeln!(out, "  it has more sessions than were read")?;
         }
         write_applications(out, server)?;
         write_unowned(out, server)?;
@@ -93,7 +93,7 @@ fn write_unowned(out: &mut impl io::Write, server: &Server) -> io::Result<()> {
     if server.unowned.is_empty() {
         return Ok(());
     }
-    writeln!(out, "  owned by no traced process:")?;
+    writeln!(out, "  not owned by a traced process:")?;
     let mut unowned: Vec<_> = server.unowned.iter().collect();
     unowned.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
     for (stranger, group) in unowned.iter().take(MAX_LINES) {
@@ -107,7 +107,7 @@ fn described(stranger: &Stranger) -> String {
     let user = stranger.user.as_deref().map_or_else(|| "?".to_owned(), printable);
     match stranger.client {
         Some(address) => format!("{name} as {user} from {address}"),
-        None => format!("{name} as {user} from a Unix socket or unknown"),
+        None => format!("{name} as {user} from a Unix socket or an unknown address"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Network namespaces: finding those that processes live in, and listing the sockets of each.
+//! Finds the network namespaces of processes and lists the sockets in each.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -27,14 +27,14 @@ pub(super) struct Dumped {
 /// Device and inode of a namespace's file in nsfs.
 type NamespaceKey = (u64, u64);
 
-/// Lists the sockets of the namespaces that the processes in scope live in.
+/// Lists the sockets in the namespaces of the processes in scope.
 ///
-/// With `search_widely`, a process of the scope that is gone makes it list those of every process:
-/// what it left behind may be in any.
+/// With `search_widely`, if a process in scope has exited, the namespaces of all processes are
+/// listed: another process may have taken over its sockets.
 ///
 /// # Errors
 ///
-/// When not one namespace could be listed, the reason of the first.
+/// When no namespace could be listed, with the reason for the first.
 pub(super) fn dump_all(
     ports: &[u16],
     scope: Option<&HashSet<u32>>,
@@ -46,7 +46,7 @@ pub(super) fn dump_all(
         found = Found::among(everyone.iter().copied());
     }
     let mut dumped = Dumped { unread: found.unreadable, reason: found.reason, ..Dumped::default() };
-    // Where this process lives no privileges are needed, so that comes along unless out of scope.
+    // This process's own namespace needs no privileges. It is listed unless it is out of scope.
     let own = namespace_key(OWN).ok();
     let own_members = own.and_then(|own| found.members.remove(&own));
     let mut failure = None;
@@ -96,7 +96,7 @@ struct Found {
     members: HashMap<NamespaceKey, Vec<u32>>,
     /// Processes that no longer exist.
     gone: usize,
-    /// Namespaces that only processes are in whose namespace cannot be opened.
+    /// Namespaces that cannot be opened through any of their processes.
     unreadable: usize,
     reason: Option<String>,
 }
@@ -112,13 +112,13 @@ impl Found {
                 Err(error) => closed.push((pid, error)),
             }
         }
-        found.judge(closed);
+        found.sort_out(closed);
         found
     }
 
-    /// Sorts out the processes whose namespace may not be opened. Some are closed even to root,
-    /// and nearly always live in a namespace that is read through others.
-    fn judge(&mut self, closed: Vec<(u32, io::Error)>) {
+    /// Sorts out the processes whose namespace may not be opened. Some are closed even to root, but
+    /// nearly always share a namespace with others that can be opened.
+    fn sort_out(&mut self, closed: Vec<(u32, io::Error)>) {
         if closed.is_empty() {
             return;
         }
@@ -159,26 +159,26 @@ fn namespace_key(path: &str) -> io::Result<NamespaceKey> {
     std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// What tells two namespaces apart without opening either: procfs makes each its own `net/tcp`,
-/// and lets everybody stat it.
+/// Identifies a namespace without opening it: procfs has a `net/tcp` for each, which everyone may
+/// stat.
 fn table(process: &str) -> Option<u64> {
     std::fs::metadata(format!("/proc/{process}/net/tcp")).ok().map(|metadata| metadata.ino())
 }
 
 fn dump_here(ports: &[u16]) -> Result<Vec<(DiagSocket, Timestamp)>, DiagError> {
-    // Read before the dump: a time that is a little early never feigns a use that was not.
+    // Read before the dump: a time that is slightly too early never looks like a newer use.
     let at = clock::now();
     Ok(sock_diag::dump(ports)?.into_iter().map(|socket| (socket, at)).collect())
 }
 
-/// Why a namespace other than the own one could not be read.
+/// Why another network namespace could not be read.
 #[derive(Debug, thiserror::Error)]
 enum ElsewhereError {
     #[error("cannot start a thread to enter other network namespaces: {0}")]
     Thread(io::Error),
-    #[error("the thread that enters other network namespaces stopped; please report this")]
+    #[error("the thread that enters other network namespaces panicked; please report this")]
     Stopped,
-    #[error("a network namespace vanished, with its processes, while the connections were listed")]
+    #[error("the last process of a network namespace exited before its connections were listed")]
     Vanished,
     #[error(
         "cannot enter the network namespace of process {pid}: {source}; run as root or with \
@@ -189,10 +189,10 @@ enum ElsewhereError {
     Diag(#[from] DiagError),
 }
 
-type Outcome = Result<Vec<(DiagSocket, Timestamp)>, ElsewhereError>;
+type DumpResult = Result<Vec<(DiagSocket, Timestamp)>, ElsewhereError>;
 
-/// Enters one namespace after the other on a thread of its own, which ends in the last of them.
-fn dump_elsewhere(ports: &[u16], members: &HashMap<NamespaceKey, Vec<u32>>) -> Vec<Outcome> {
+/// Enters the namespaces one after the other, on a thread that exists only for this.
+fn dump_elsewhere(ports: &[u16], members: &HashMap<NamespaceKey, Vec<u32>>) -> Vec<DumpResult> {
     if members.is_empty() {
         return Vec::new();
     }
@@ -213,8 +213,8 @@ fn dump_elsewhere(ports: &[u16], members: &HashMap<NamespaceKey, Vec<u32>>) -> V
     })
 }
 
-/// Moves the calling thread into the namespace, through the first of its processes that is left.
-fn dump_inside(ports: &[u16], key: NamespaceKey, pids: &[u32]) -> Outcome {
+/// Moves the calling thread into the namespace, through the first process that still runs.
+fn dump_inside(ports: &[u16], key: NamespaceKey, pids: &[u32]) -> DumpResult {
     for &pid in pids {
         let refused = |source| ElsewhereError::Refused { pid, source };
         let file = match File::open(path(pid)) {
@@ -222,7 +222,7 @@ fn dump_inside(ports: &[u16], key: NamespaceKey, pids: &[u32]) -> Outcome {
             file => file.map_err(refused)?,
         };
         let metadata = file.metadata().map_err(refused)?;
-        // The process may have moved on, or its PID belong to another one by now.
+        // The process may have changed its namespace, or its PID may have been reused.
         if (metadata.dev(), metadata.ino()) != key {
             continue;
         }
@@ -241,12 +241,12 @@ mod tests {
     fn closed_processes_are_told_apart_by_their_tables() {
         let closed = |pid| (pid, io::Error::from_raw_os_error(libc::EACCES));
         let mut found = Found::default();
-        found.judge(vec![closed(std::process::id())]);
+        found.sort_out(vec![closed(std::process::id())]);
         let own = namespace_key(OWN).unwrap();
         assert_eq!(found.members, HashMap::from([(own, vec![std::process::id()])]));
         assert_eq!((found.unreadable, &found.reason), (0, &None));
-        // Nothing at all is known of this one.
-        found.judge(vec![closed(u32::MAX)]);
+        // Nothing is known about this process.
+        found.sort_out(vec![closed(u32::MAX)]);
         assert_eq!(found.unreadable, 1);
         assert!(found.reason.unwrap().contains("4294967295"));
     }

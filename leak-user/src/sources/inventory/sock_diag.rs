@@ -1,8 +1,8 @@
-//! The kernel's own list of TCP sockets: sock_diag(7), in the network namespace of the caller's
-//! thread.
+//! Dumps the kernel's list of TCP sockets with sock_diag(7), in the calling thread's network
+//! namespace.
 //!
-//! The ports are compared in the kernel. A dump also gives every socket its cookie, so that the
-//! kernel programs find it from then on.
+//! The kernel filters by port. A dump also makes the kernel assign a cookie to each socket, by
+//! which the kernel programs can find it from then on.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,14 +25,14 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::model::{ConnectionId, Endpoints, TcpState};
 
-/// Longer than any datagram of a dump: the kernel fills at most 32 KiB at a time.
+/// Larger than any datagram of a dump: the kernel fills at most 32 KiB at a time.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How often a dump is begun anew when the kernel says that it changed under way.
+/// Attempts to dump a list that changes during the dump.
 const ATTEMPTS: usize = 4;
-/// No answer for so long means that there will be none.
+/// Time limit for each datagram.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// States in which the connection exists for a client; `TIME_WAIT` belongs to no process.
+/// States in which a client has the connection; `TIME_WAIT` belongs to no process.
 const STATES: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::SYN_SENT)
     .union(StateFlags::FIN_WAIT1)
@@ -53,11 +53,11 @@ pub enum DiagError {
     /// The kernel refused the request.
     #[error("the kernel refused to list TCP sockets: {0}")]
     Refused(io::Error),
-    /// The answer does not keep to the protocol.
+    /// The answer violates the protocol.
     #[error("cannot read the kernel's list of TCP sockets: {0}; please report this kernel")]
     Malformed(String),
-    /// Sockets came and went faster than they could be listed.
-    #[error("the list of TCP sockets changed each of the {ATTEMPTS} times that it was read")]
+    /// Sockets came and went faster than they could be dumped.
+    #[error("the list of TCP sockets changed during each of {ATTEMPTS} attempts to read it")]
     Unsteady,
 }
 
@@ -66,7 +66,7 @@ pub enum DiagError {
 pub struct DiagSocket {
     /// Cookie.
     pub id: ConnectionId,
-    /// Inode; 0 when no process has the socket any more.
+    /// Inode; 0 when no process holds the socket any more.
     pub inode: u64,
     /// Both ends.
     pub endpoints: Endpoints,
@@ -74,7 +74,7 @@ pub struct DiagSocket {
     pub state: TcpState,
     /// Payload bytes that the process has not read.
     pub unread_bytes: u32,
-    /// What `struct tcp_info` tells.
+    /// Counters and times from `struct tcp_info`.
     pub activity: Activity,
 }
 
@@ -85,18 +85,19 @@ pub struct Activity {
     pub bytes_sent: u64,
     /// Payload bytes received.
     pub bytes_received: u64,
-    /// How long ago payload was sent, or else the connection established; `None` before that.
+    /// Time since payload was last sent, or since the connection was established; `None` before
+    /// that.
     pub since_send: Option<Duration>,
-    /// How long ago payload was received, or else the connection established; `None` before that.
+    /// Time since payload was last received, likewise.
     pub since_receive: Option<Duration>,
 }
 
-/// Lists the TCP sockets whose remote port is one of `ports`, in the network namespace that the
-/// calling thread is in. Every process may do so.
+/// Lists the TCP sockets whose remote port is one of `ports`, in the calling thread's network
+/// namespace. This needs no privileges.
 ///
 /// # Errors
 ///
-/// When the kernel cannot be asked or answers nonsense.
+/// When the kernel cannot be asked, refuses, or its answer is malformed.
 pub fn dump(ports: &[u16]) -> Result<Vec<DiagSocket>, DiagError> {
     let mut sockets = Vec::new();
     // Port 0 would mean every port.
@@ -121,7 +122,8 @@ fn dump_steadily(family: u8, port: u16) -> Result<Vec<DiagSocket>, DiagError> {
 
 /// `None` when the list changed while it was read.
 fn dump_once(family: u8, port: u16) -> Result<Option<Vec<DiagSocket>>, DiagError> {
-    // A socket of its own for each dump: nothing of an abandoned one can be taken for this one's.
+    // A new socket for each dump, so that leftovers of an aborted dump cannot be mistaken for this
+    // one.
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -163,7 +165,7 @@ fn request(family: u8, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// A dump as far as it has been read.
+/// The part of a dump that has been read.
 #[derive(Debug, Default)]
 struct Dump {
     sockets: Vec<DiagSocket>,
@@ -192,7 +194,7 @@ impl Dump {
         Ok(())
     }
 
-    /// Reads a message that is about no socket.
+    /// Reads a message that is not a socket.
     fn conclude(&mut self, datagram: &[u8]) -> Result<(), DiagError> {
         let malformed = |error: String| DiagError::Malformed(error);
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
@@ -218,11 +220,11 @@ fn refusal(code: i32) -> DiagError {
 }
 
 impl DiagSocket {
-    /// `None` for what is no connection any more: once nobody waits for a closed one, the kernel
-    /// destroys the socket and keeps a stub without `tcp_info`, which it lists as `FIN_WAIT2`.
+    /// Reads a socket; `None` for the stub without `tcp_info` that the kernel keeps of a destroyed
+    /// socket and lists as `FIN_WAIT2`.
     ///
-    /// Reads in place: the library copies every attribute, and for 20,000 sockets that takes as long as the
-    /// kernel's part.
+    /// Reads in place: the library would copy every attribute, which for 20,000 sockets takes as
+    /// long as the kernel's part of the dump.
     fn read(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = InetResponseHeader::parse(message)?;
         let attributes = message.get(header.buffer_len()..).unwrap_or_default();
@@ -262,7 +264,7 @@ impl Activity {
         if state == TcpState::SynSent {
             return Self::default();
         }
-        // SYN and FIN take a sequence number each, and the kernel counts those.
+        // SYN and FIN take one sequence number each, which the kernel counts as a byte.
         let sent_signals = 1 + u64::from(state == TcpState::FinWait2);
         let since = |at| field(info, at).map(|bytes| u32::from_ne_bytes(bytes).into());
         let count = |at| field(info, at).map_or(0, u64::from_ne_bytes);
@@ -275,8 +277,8 @@ impl Activity {
     }
 }
 
-/// Whether the peer's FIN has come: it takes a sequence number, which the kernel counts as a byte
-/// received and, until the process has read the end of the stream, as a byte unread.
+/// Whether the peer's FIN has arrived. The kernel counts its sequence number as a byte received
+/// and, until the process has read the end of the stream, as an unread byte.
 fn peer_closed(state: TcpState) -> bool {
     matches!(state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing)
 }
@@ -288,7 +290,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 /// Reads any bytes as the kernel's answer.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(data: &[u8]) {
-    // As every outcome is, an error is fine.
+    // An error is as good as a result.
     let _ = Dump::default().read(data);
 }
 

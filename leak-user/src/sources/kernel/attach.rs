@@ -1,32 +1,34 @@
-//! Which hook serves which purpose on this kernel: decided by trying, never by version.
+//! Attaches the best hook for each purpose: chosen by trying, never by the kernel's version.
 
 use aya::programs::{Program as AyaProgram, ProgramError};
 use aya::{Btf, Ebpf};
 
+use crate::error::with_causes;
 use crate::sources::kernel::btf;
 use crate::sources::kernel::hooks::{Attachment, Flavour, HOOKS, Hook, Program, Purpose};
 
-/// How one purpose fared.
+/// The hook that was attached for a purpose, and those that were refused.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// What for.
+pub struct HookOutcome {
+    /// The purpose.
     pub purpose: Purpose,
-    /// The hook that was attached, if any would.
+    /// The attached hook; `None` if all were refused.
     pub chosen: Option<&'static Hook>,
-    /// The better ones that this kernel refused, and what it said.
+    /// Better hooks that were refused, and why.
     pub refused: Vec<(&'static Hook, String)>,
 }
 
-/// Attaches the best hook that loads, for each of `purposes`. With `only`, the purposes that have a
-/// hook of that flavour use it or nothing: that is how the tests reach the lesser ones. `types` tells
-/// what this kernel has at all; `btf` is the same in aya's form.
+/// Attaches the best hook that loads, for each of `purposes`.
+///
+/// With `only`, purposes that have a hook of that flavour use it or none: tests reach the fallbacks
+/// that way. `types` and `btf` are both the kernel's BTF; aya needs its own form of it.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     types: &btf::Btf<'_>,
     purposes: &[Purpose],
     only: Option<Flavour>,
-) -> Vec<Outcome> {
+) -> Vec<HookOutcome> {
     purposes.iter().map(|&purpose| attach_best(ebpf, btf, types, purpose, only)).collect()
 }
 
@@ -36,7 +38,7 @@ fn attach_best(
     types: &btf::Btf<'_>,
     purpose: Purpose,
     only: Option<Flavour>,
-) -> Outcome {
+) -> HookOutcome {
     let mut hooks: Vec<_> = HOOKS.iter().filter(|hook| hook.purpose == purpose).collect();
     if let Some(only) = only
         && hooks.iter().any(|hook| hook.flavour == only)
@@ -51,31 +53,31 @@ fn attach_best(
             None => attach_hook(ebpf, btf, hook).map_err(|error| reason(&error)),
         };
         match attached {
-            Ok(()) => return Outcome { purpose, chosen: Some(hook), refused },
+            Ok(()) => return HookOutcome { purpose, chosen: Some(hook), refused },
             Err(why) => {
                 log::debug!("{} was refused: {why}", hook.label);
                 refused.push((hook, why));
             }
         }
     }
-    Outcome { purpose, chosen: None, refused }
+    HookOutcome { purpose, chosen: None, refused }
 }
 
-/// What a hook needs and this kernel does not have.
+/// The first function or tracepoint of a hook that this kernel lacks.
 fn missing(hook: &Hook, types: &btf::Btf<'_>) -> Option<String> {
     hook.programs.iter().find_map(|program| {
         let (what, is_there) = match program.attachment {
             Attachment::Tracepoint => ("tracepoint", types.has_tracepoint(program.target)),
             Attachment::FunctionExit => ("function", types.has_function(program.target)),
-            // A kprobe needs no type, and BTF leaves some functions out.
+            // A kprobe needs no type, and BTF does not list every function.
             Attachment::Kprobe => return None,
         };
         (!is_there).then(|| format!("this kernel has no {what} {}", program.target))
     })
 }
 
-/// Whether the hooked functions have the parameters that the hook's programs expect. One that this
-/// kernel's BTF does not know is left for the kernel to judge.
+/// Whether the hooked functions have as many parameters as the hook's programs expect. If BTF does
+/// not list a function, the kernel decides when the hook is attached.
 fn fits(hook: &Hook, types: &btf::Btf<'_>) -> bool {
     let fits = |count| hook.parameters.contains(&count);
     hook.parameters.is_empty()
@@ -132,10 +134,10 @@ fn unload(ebpf: &mut Ebpf, program: &Program) {
     }
 }
 
-/// How lines of a verifier's log begin that tell of its work, not of its verdict.
+/// How lines of the verifier's log begin that are statistics, not the verdict.
 const SUMMARY: [&str; 3] = ["processed ", "stack depth ", "verification time "];
 
-/// What the kernel said, in one line: of a verifier's log, the last line that says something.
+/// The kernel's reason in one line: of the verifier's log, the last line that is not statistics.
 fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -150,17 +152,6 @@ fn reason(error: &ProgramError) -> String {
                 None => io_error.to_string(),
             }
         }
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text = format!("{text}: {cause_text}");
-                }
-                source = cause.source();
-            }
-            text
-        }
+        other => with_causes(other),
     }
 }

@@ -1,9 +1,9 @@
-//! A reader of BTF, the kernel's description of its own types, made for one question: where do the
-//! fields lie that the kernel programs read?
+//! Parses BTF, the kernel's type information, to find the offsets of the fields that the kernel
+//! programs read.
 //!
-//! The format is that of the kernel's Documentation/bpf/btf.rst. Every read is checked against the
-//! input's length, so that damaged input gives an error or no answer. Reading the whole of a
-//! kernel's BTF takes milliseconds; nothing is copied but one offset for each type.
+//! The format is described in the kernel's Documentation/bpf/btf.rst. Every read is checked against
+//! the input's length, so damaged input gives an error or no answer. Parsing a whole kernel's BTF
+//! takes milliseconds; nothing is copied but one offset per type.
 
 mod layout;
 
@@ -15,29 +15,29 @@ const MIN_HEADER_LENGTH: usize = 24;
 const TYPE_LENGTH: usize = 12;
 const MEMBER_LENGTH: usize = 12;
 const PARAMETER_LENGTH: usize = 8;
-/// How many typedefs and qualifiers, and how many nameless members, may nest.
+/// Deepest nesting of typedefs and qualifiers, and of anonymous members.
 const MAX_DEPTH: usize = 16;
-/// How many members are looked at in the search for one; `task_struct` has some 300.
+/// Most members to visit in the search for one; `task_struct` has some 300.
 const MAX_MEMBERS: usize = 100_000;
 
-/// Why the BTF cannot be used.
+/// Why BTF cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
-    /// The kernel does not offer it.
+    /// The file cannot be read.
     #[error("cannot read {KERNEL_BTF}: {0}; this needs a kernel built with CONFIG_DEBUG_INFO_BTF")]
     Unreadable(std::io::Error),
     /// It is not BTF, or BTF for another byte order.
-    #[error("the kernel's type information does not begin as BTF does")]
+    #[error("the kernel's type information is not BTF")]
     NotBtf,
-    /// It ends too early, or its parts do not fit each other.
+    /// It is truncated or inconsistent.
     #[error("the kernel's type information is damaged at byte {offset}")]
     Damaged {
         /// Where.
         offset: usize,
     },
-    /// It holds a kind of type that is newer than this program.
+    /// It has a kind of type that this program does not know.
     #[error(
-        "the kernel's type information holds kind {kind}, unknown here; a newer release may know it"
+        "the kernel's type information has the unknown kind {kind}; a newer release may know it"
     )]
     UnknownKind {
         /// The kind's number.
@@ -48,23 +48,23 @@ pub enum BtfError {
     Missing {
         /// The structure.
         structure: &'static str,
-        /// The field, with its outer fields.
+        /// The path of the field.
         field: String,
     },
 }
 
-/// Parsed BTF, borrowed from its bytes.
+/// Parsed BTF, borrowing the bytes.
 #[derive(Debug)]
 pub struct Btf<'a> {
-    /// The section of types.
+    /// The type section.
     types: &'a [u8],
-    /// The section of names.
+    /// The string section.
     strings: &'a [u8],
-    /// Where each type begins in `types`; the first has the id 1, since 0 is `void`.
+    /// Offset of each type in `types`. The first has id 1, since 0 is `void`.
     offsets: Vec<u32>,
 }
 
-/// The kinds that are looked into.
+/// The kinds of types that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum Kind {
@@ -79,17 +79,17 @@ enum Kind {
     TypeTag = 18,
 }
 
-/// One type's fixed part.
+/// The fixed part of a type.
 #[derive(Clone, Copy, Debug)]
 struct Type {
     name: u32,
     kind: u32,
-    /// Members hold a bit field's size in the upper byte of their offset.
+    /// The upper byte of members' offsets is the size of a bit field.
     kind_flag: bool,
     count: usize,
-    /// The size in bytes, or the id of the type referred to.
+    /// The size in bytes, or the id of the type that it refers to.
     size_or_type: u32,
-    /// Where its members or parameters begin.
+    /// Offset of its members or parameters.
     body: usize,
 }
 
@@ -103,11 +103,11 @@ pub fn read_kernel() -> Result<Vec<u8>, BtfError> {
 }
 
 impl<'a> Btf<'a> {
-    /// Finds the types in raw BTF, such as [`KERNEL_BTF`] holds.
+    /// Parses raw BTF, such as [`KERNEL_BTF`].
     ///
     /// # Errors
     ///
-    /// When the input is no BTF, is damaged, or holds a kind of type that is not known.
+    /// When the input is not BTF, is damaged, or has an unknown kind of type.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
         if u16_at(bytes, 0) != Some(MAGIC) {
             return Err(BtfError::NotBtf);
@@ -141,14 +141,14 @@ impl<'a> Btf<'a> {
         self.named(Kind::Func, name).next().is_some()
     }
 
-    /// Whether the kernel has this tracepoint for programs that use BTF (`tp_btf`).
+    /// Whether the kernel has this tracepoint for BTF programs (`tp_btf`).
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.named(Kind::Typedef, &format!("btf_trace_{name}")).next().is_some()
     }
 
-    /// How many parameters a kernel function has; an fexit program finds the return value in the
-    /// argument of this index.
+    /// The number of parameters of a kernel function. For an fexit program it is also the index of
+    /// the return value among the arguments.
     #[must_use]
     pub fn function_arity(&self, function: &str) -> Option<usize> {
         self.prototype(function).map(|prototype| prototype.count)
@@ -160,8 +160,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Byte offset of a field, looked for in the structure and its nameless members, and the
-    /// field's type.
+    /// Byte offset and type of a field of the structure or of its anonymous members.
     fn field(&self, structure: &Type, name: &str) -> Option<(u32, u32)> {
         let mut budget = MAX_MEMBERS;
         self.field_within(structure, name, 0, &mut budget)
@@ -197,7 +196,7 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// The structure or union that a type is, under its other names and qualifiers.
+    /// Resolves typedefs and qualifiers to a structure or union.
     fn structure(&self, id: u32) -> Option<Type> {
         const IS_ONE: [u32; 2] = [Kind::Struct as u32, Kind::Union as u32];
         const REFERS: [u32; 5] = [
@@ -252,7 +251,7 @@ fn type_at(types: &[u8], at: usize) -> Option<Type> {
     })
 }
 
-/// How many bytes follow a type's fixed part; the kinds are numbered in
+/// How many bytes follow the fixed part of a type. The numbers of the kinds are in
 /// include/uapi/linux/btf.h.
 fn body_length(found: &Type) -> Result<usize, BtfError> {
     Ok(match found.kind {

@@ -1,4 +1,4 @@
-//! Which hook can serve which purpose: the one table of them.
+//! The table of hooks: which kernel functions and tracepoints can serve which purpose.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// All of them, in the order in which they are attached: what ends a connection before what
-    /// begins one, so that none that began is left over.
+    /// All purposes in the order of attachment: the end of connections before their beginning, so
+    /// that no connection is seen to begin whose end is missed.
     pub const ALL: [Self; 5] =
         [Self::Children, Self::Close, Self::Receive, Self::Send, Self::Connect];
 
@@ -35,31 +35,31 @@ impl Purpose {
         }
     }
 
-    /// What it tells.
+    /// What it shows, as `doctor` prints it.
     #[must_use]
     pub fn tells(self) -> &'static str {
         match self {
-            Self::Connect => "connections opened, established, failures; who opened them",
+            Self::Connect => "connections opened, established and failed, and who opened them",
             Self::Close => "connections destroyed",
             Self::Send => "bytes sent, requests and their stacks",
             Self::Receive => "bytes received, PostgreSQL's state",
-            Self::Children => "processes that traced ones fork (--children)",
+            Self::Children => "children of traced processes (--children)",
         }
     }
 
-    /// What is lost without it.
+    /// What is lost without it, as errors say it.
     #[must_use]
     pub fn without(self) -> &'static str {
         match self {
             Self::Connect => "new connections would not be seen",
-            Self::Close => "closed connections would be reported as open until the next inventory",
+            Self::Close => "closed connections would count as open until the next inventory",
             Self::Send => "requests, their stacks and bytes sent would not be seen",
             Self::Receive => "bytes received and PostgreSQL's state would not be seen",
             Self::Children => "--children has no effect: only the given processes are traced",
         }
     }
 
-    /// Whether the main job can run without it.
+    /// Whether tracing is impossible without it.
     #[must_use]
     pub fn is_needed(self) -> bool {
         self != Self::Children
@@ -72,15 +72,18 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A way of hooking, best first.
+/// A way of hooking, best first. Users of the command line know them as a, b and c.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Flavour {
     /// BTF tracepoints.
-    A,
-    /// fentry and fexit.
-    B,
+    #[value(name = "a")]
+    BtfTracepoint,
+    /// fexit programs, at the return of a function.
+    #[value(name = "b")]
+    Fexit,
     /// kprobes and kretprobes.
-    C,
+    #[value(name = "c")]
+    Kprobe,
 }
 
 /// How one kernel program is attached.
@@ -90,8 +93,7 @@ pub enum Attachment {
     Tracepoint,
     /// To a function's return, by BTF.
     FunctionExit,
-    /// To a function, by breakpoint or ftrace. aya decides from the program between its entry and
-    /// its return.
+    /// To a function, by breakpoint or ftrace. The program says whether at its entry or its return.
     Kprobe,
 }
 
@@ -109,18 +111,18 @@ pub struct Program {
 /// A set of programs that together serve a purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// What for.
+    /// Its purpose.
     pub purpose: Purpose,
-    /// Which way.
+    /// Its way of hooking.
     pub flavour: Flavour,
     /// Its name in reports.
     pub label: &'static str,
-    /// The programs; all or none are attached.
+    /// Its programs: all of them are attached, or none.
     pub programs: &'static [Program],
-    /// How many parameters the hooked function must have for the programs to find their arguments;
-    /// empty: that does not matter.
+    /// The numbers of parameters of the hooked function that the programs can handle; empty if it
+    /// does not matter.
     pub parameters: &'static [usize],
-    /// What it asks of the kernel.
+    /// What it requires, as `doctor` prints it.
     pub requirement: &'static str,
 }
 
@@ -139,7 +141,7 @@ const fn kprobe(name: &'static str, target: &'static str) -> Program {
 const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usize]) -> Hook {
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::B,
+        flavour: Flavour::Fexit,
         label: "fexit/tcp_recvmsg",
         programs: program,
         parameters,
@@ -151,7 +153,7 @@ const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usi
 pub const HOOKS: &[Hook] = &[
     Hook {
         purpose: Purpose::Connect,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/inet_sock_set_state",
         programs: &[tracepoint("state_change", "inet_sock_set_state")],
         parameters: &[],
@@ -159,7 +161,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Close,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/tcp_destroy_sock",
         programs: &[tracepoint("destroy", "tcp_destroy_sock")],
         parameters: &[],
@@ -167,7 +169,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sock_send_length",
         programs: &[tracepoint("send_tracepoint", "sock_send_length")],
         parameters: &[],
@@ -175,7 +177,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::B,
+        flavour: Flavour::Fexit,
         label: "fexit/tcp_sendmsg",
         programs: &[function_exit("send_fexit", "tcp_sendmsg")],
         parameters: &[],
@@ -183,15 +185,15 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::C,
+        flavour: Flavour::Kprobe,
         label: "kprobe/tcp_sendmsg",
         programs: &[kprobe("send_kretprobe", "tcp_sendmsg"), kprobe("send_kprobe", "tcp_sendmsg")],
         parameters: &[],
-        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
+        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid demands it",
     },
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sock_recv_length",
         programs: &[tracepoint("receive_tracepoint", "sock_recv_length")],
         parameters: &[],
@@ -202,18 +204,18 @@ pub const HOOKS: &[Hook] = &[
     receive_fexit(&[function_exit("receive_fexit_6", "tcp_recvmsg")], &[6]),
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::C,
+        flavour: Flavour::Kprobe,
         label: "kprobe/tcp_recvmsg",
         programs: &[
             tracepoint("receive_copied", "tcp_rcv_space_adjust"),
             kprobe("receive_kprobe", "tcp_recvmsg"),
         ],
         parameters: &[],
-        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid asks for it",
+        requirement: "kprobes, and CAP_SYS_ADMIN where perf_event_paranoid demands it",
     },
     Hook {
         purpose: Purpose::Children,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sched_process_fork",
         programs: &[
             tracepoint("fork", "sched_process_fork"),

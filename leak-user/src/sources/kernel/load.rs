@@ -1,21 +1,21 @@
-//! The kernel programs on their way into the kernel.
+//! Loads the kernel programs.
 
 use std::os::fd::AsFd as _;
 
 use aya::{Ebpf, EbpfLoader};
-use leak_common::Plain;
 use leak_common::config::{Config, MAX_PORTS};
 use leak_common::layout::Layout;
 
-use crate::error::KernelError;
-use crate::sources::kernel::mapped::MappedArray;
-use crate::sources::kernel::tracer::Settings;
+use crate::sources::kernel::error::KernelError;
+use crate::sources::kernel::mapped_slots::{MappedSlots, Slot};
+use crate::sources::kernel::plain::bytes_of;
+use crate::sources::kernel::settings::TracerSettings;
 
-/// The kernel programs; empty when they could not be built where this binary was.
+/// The object file of the kernel programs; empty if the BPF toolchain was missing at build time.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leak-ebpf"));
 
-/// What the programs are told, frozen at load.
-fn config(settings: &Settings) -> Config {
+/// The programs' read-only configuration.
+fn config(settings: &TracerSettings) -> Config {
     let mut ports = [0; MAX_PORTS];
     let mut port_count = 0;
     for (to, port) in ports.iter_mut().zip(&settings.ports) {
@@ -34,13 +34,13 @@ fn config(settings: &Settings) -> Config {
     }
 }
 
-/// Loads the programs, with maps as large as `settings` ask for.
-pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelError> {
+/// Loads the programs, with maps of the sizes that `settings` asks for.
+pub(super) fn load(settings: &TracerSettings, layout: &Layout) -> Result<Ebpf, KernelError> {
     if OBJECT.is_empty() {
         return Err(KernelError::NotBuilt);
     }
     let level: u8 = if settings.debug_log { log::LevelFilter::Debug as u8 } else { 0 };
-    // As much memory for the long ones as for the short ones.
+    // Short and long records may take the same amount of memory.
     let records = settings.max_records.saturating_mul(settings.uses + 1);
     EbpfLoader::new()
         .allow_unsupported_maps()
@@ -59,28 +59,14 @@ pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelE
         .map_err(KernelError::from_load)
 }
 
-/// The array of this name, mapped into memory.
-pub(super) fn mapped<T: Plain>(
+/// Maps the array of this name into memory.
+pub(super) fn mapped<T: Slot>(
     ebpf: &mut Ebpf,
     name: &'static str,
     len: u32,
-) -> Result<MappedArray<T>, KernelError> {
+) -> Result<MappedSlots<T>, KernelError> {
     let map = ebpf.map(name).ok_or(KernelError::MissingMap { name })?;
     let aya::maps::Map::Array(data) = map else { return Err(KernelError::MissingMap { name }) };
-    MappedArray::new(data.fd().as_fd(), len)
+    MappedSlots::new(data.fd().as_fd(), len)
         .map_err(|source| KernelError::Unmapped { name, source })
-}
-
-/// A plain value in a map.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(super) struct Value<T>(pub(super) T);
-
-// SAFETY: a Plain value has no padding, and any bytes are a valid one.
-unsafe impl<T: Plain> aya::Pod for Value<T> {}
-
-/// The bytes of a plain value.
-pub(super) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: a Plain value has no padding, so all its bytes are initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }

@@ -1,31 +1,31 @@
-//! Reading the flight recorder: the stacks that the kernel programs keep of connections' latest requests.
+//! Reads the flight recorder: the stack of each connection's latest request.
 //!
-//! Records are copied, not mapped: little of the recorder's memory is ever read, and all of a mapping would be
-//! this process's.
+//! Records are copied, not mapped: little of the recorder is ever read, and the whole of a mapping
+//! would count as this process's memory.
 
 use aya::maps::{HashMap, Map, MapData};
 use leak_common::stack::{MAX_STACK, SHORT_STACK, StackHeader, StackRecord};
 
-use crate::error::KernelError;
 use crate::model::ConnectionId;
-use crate::sources::kernel::load::Value;
+use crate::sources::kernel::error::KernelError;
+use crate::sources::kernel::plain::MapValue;
 
-/// How often a record that is being written is read again.
+/// Attempts to read a record that is being written.
 const ATTEMPTS: u32 = 8;
 
-/// The records of one length, by number.
-type OfLength<const N: usize> = HashMap<MapData, u32, Value<StackRecord<N>>>;
+/// Records of one length, by number.
+type OfLength<const N: usize> = HashMap<MapData, u32, MapValue<StackRecord<N>>>;
 
 /// All records.
 pub(super) struct Records {
     short: OfLength<SHORT_STACK>,
     long: OfLength<MAX_STACK>,
-    /// How many a connection may have.
+    /// Records per connection.
     each: u32,
 }
 
 impl Records {
-    /// The records of the maps that `take` finds, `each` of every connection.
+    /// Reads the maps that `take` returns, with `each` records per connection.
     pub(super) fn new(
         each: u32,
         mut take: impl FnMut(&'static str) -> Result<Map, KernelError>,
@@ -37,8 +37,8 @@ impl Records {
         })
     }
 
-    /// The stack of this request of the connection with this slot; `None` when there is none or the kernel
-    /// keeps writing it.
+    /// The stack of this request of the connection in this slot; `None` when there is none or the
+    /// kernel is busy writing it.
     pub(super) fn stack(
         &self,
         slot: u32,
@@ -47,14 +47,14 @@ impl Records {
     ) -> Option<(StackHeader, Vec<u8>)> {
         let first = slot.checked_mul(self.each)?;
         (first..first.checked_add(self.each)?)
-            .flat_map(|number| [whole(&self.short, number), whole(&self.long, number)])
+            .flat_map(|number| [consistent(&self.short, number), consistent(&self.long, number)])
             .flatten()
             .find(|(header, _)| header.cookie == id.0 && header.request == request)
     }
 }
 
-/// A record that was not written to while it was read.
-fn whole<const N: usize>(records: &OfLength<N>, number: u32) -> Option<(StackHeader, Vec<u8>)>
+/// Reads a record; `None` if the kernel writes it each time that it is tried.
+fn consistent<const N: usize>(records: &OfLength<N>, number: u32) -> Option<(StackHeader, Vec<u8>)>
 where
     StackRecord<N>: leak_common::Plain,
 {

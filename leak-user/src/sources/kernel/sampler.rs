@@ -1,5 +1,7 @@
-//! What the kernel programs cost, from a second now and then: the kernel's own count costs every
-//! program on the machine some 50 ns a run, too much to leave it on.
+//! Samples the CPU time of the kernel programs, one second in thirty.
+//!
+//! The kernel's run-time statistics cost every BPF program on the machine some 50 ns a run: too
+//! much to leave them on.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -11,34 +13,34 @@ use crate::model::Timestamp;
 use crate::model::cost::Sample;
 use crate::sources::kernel::statistics;
 
-/// How long the kernel counts at a time.
+/// How long statistics are on.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// From the beginning of one window to that of the next.
+/// From the start of one window to the start of the next.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Has the kernel count for one [`WINDOW`] in each [`PERIOD`].
+/// Turns statistics on for one [`WINDOW`] in each [`PERIOD`].
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     window: Option<Window>,
-    /// When the next window is due; at once at first.
+    /// When the next window starts; the first one starts at once.
     due: Timestamp,
-    /// All past windows together.
+    /// The sum of all past windows.
     sample: Option<Sample>,
 }
 
-/// The kernel counts until this is dropped.
+/// Statistics are on until this is dropped.
 #[derive(Debug)]
 struct Window {
     began: Timestamp,
-    /// Run time of all programs until it began.
+    /// Run time of all programs before the window.
     before: Duration,
     _counting: OwnedFd,
 }
 
 impl Sampler {
-    /// Opens or closes a window when it is time. To be called about twice a second.
-    pub(super) fn turn(&mut self, ebpf: &Ebpf, now: Timestamp) {
+    /// Opens or closes a window when it is due. Call this about twice a second.
+    pub(super) fn tick(&mut self, ebpf: &Ebpf, now: Timestamp) {
         if self.window.as_ref().is_some_and(|window| now.since(window.began) >= WINDOW) {
             self.sample = self.sample(ebpf, now);
             self.window = None;
@@ -50,13 +52,13 @@ impl Sampler {
                     self.window = Some(Window { began: now, before, _counting: counting });
                 }
                 Err(error) => {
-                    log::debug!("the kernel does not say what its programs cost: {error}");
+                    log::debug!("the cost of the kernel programs cannot be sampled: {error}");
                 }
             }
         }
     }
 
-    /// What was counted so far, in the present window too.
+    /// The sum of all windows, including the open one.
     pub(super) fn sample(&self, ebpf: &Ebpf, now: Timestamp) -> Option<Sample> {
         let Some(window) = &self.window else { return self.sample };
         let Sample { busy, watched } = self.sample.unwrap_or_default();

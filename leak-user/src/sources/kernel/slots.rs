@@ -1,4 +1,4 @@
-//! Reading the kernel programs' table of connections, of which most have not changed since.
+//! Reads the kernel programs' table of connections and tells which entries have changed.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -7,15 +7,15 @@ use aya::maps::{Array, MapData};
 use leak_common::connection::{Connection, FirstBytes};
 
 use crate::model::ConnectionId;
-use crate::sources::kernel::load::{Value, bytes_of};
-use crate::sources::kernel::mapped::MappedArray;
+use crate::sources::kernel::mapped_slots::MappedSlots;
+use crate::sources::kernel::plain::{MapValue, bytes_of};
 
-/// The live connections, as they were just read.
+/// One reading of the live connections.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// Of these nothing has changed since they were last read.
+    /// Connections that have not changed since the last reading.
     pub unchanged: Vec<ConnectionId>,
-    /// The others, and how the dialogue began where something of that was kept.
+    /// The others, with the first bytes of the dialogue if they were kept.
     pub changed: Vec<(Connection, Option<Box<FirstBytes>>)>,
 }
 
@@ -27,49 +27,49 @@ impl Reading {
     }
 }
 
-/// What a slot held when it was last read.
+/// A slot at its last reading.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    /// 0: nothing.
+struct LastSeen {
+    /// 0 if the slot was free.
     cookie: u64,
-    /// Differs when anything of it differs.
+    /// A hash of the whole slot.
     fingerprint: u64,
 }
 
-/// The table, and what was seen of it.
+/// The table, and its state at the last reading.
 pub(super) struct Slots {
-    connections: MappedArray<Connection>,
-    first_bytes: Array<MapData, Value<FirstBytes>>,
-    seen: Vec<Seen>,
-    /// Which slot each connection has. Slots change hands, so it is good only for reading right away.
+    connections: MappedSlots<Connection>,
+    first_bytes: Array<MapData, MapValue<FirstBytes>>,
+    seen: Vec<LastSeen>,
+    /// The slot of each connection. Slots are reused, so this holds only until the next reading.
     places: HashMap<u64, u32>,
     fingerprints: RandomState,
 }
 
 impl Slots {
     pub(super) fn new(
-        connections: MappedArray<Connection>,
-        first_bytes: Array<MapData, Value<FirstBytes>>,
+        connections: MappedSlots<Connection>,
+        first_bytes: Array<MapData, MapValue<FirstBytes>>,
     ) -> Self {
         let (seen, places, fingerprints) = Default::default();
         Self { connections, first_bytes, seen, places, fingerprints }
     }
 
-    /// Has the first `end` slots within reach, or all if there are fewer.
+    /// Makes the first `end` slots readable, or all if there are fewer.
     pub(super) fn reach(&mut self, end: usize) -> std::io::Result<()> {
         let reached = self.connections.reach(end);
         let end = end.min(self.connections.mapped()).max(self.seen.len());
-        self.seen.resize(end, Seen::default());
+        self.seen.resize(end, LastSeen::default());
         reached
     }
 
-    /// Reads all slots within reach.
+    /// Reads all readable slots.
     pub(super) fn read(&mut self) -> Reading {
         let Self { connections, first_bytes, seen, places, fingerprints } = self;
         let mut reading = Reading::default();
         for (place, seen) in (0..).zip(seen) {
-            let connection = connections.connection(place);
-            let now = connection.as_ref().map_or(Seen::default(), |connection| Seen {
+            let connection = connections.snapshot(place);
+            let now = connection.as_ref().map_or(LastSeen::default(), |connection| LastSeen {
                 cookie: connection.cookie,
                 fingerprint: fingerprints.hash_one(bytes_of(connection)),
             });
@@ -82,9 +82,9 @@ impl Slots {
                 reading.unchanged.push(ConnectionId(now.cookie));
             } else {
                 places.insert(now.cookie, place);
-                // What was read of a slot that has changed hands meanwhile is another connection's.
+                // If the slot was reused meanwhile, these bytes belong to another connection.
                 let kept = kept(first_bytes, place, &connection).filter(|_| {
-                    let after = connections.connection(place);
+                    let after = connections.snapshot(place);
                     after.is_some_and(|after| is_same(&after, &connection))
                 });
                 reading.changed.push((connection, kept));
@@ -98,7 +98,7 @@ impl Slots {
         self.places.get(&id.0).copied()
     }
 
-    /// Has a connection count as changed when it is next read.
+    /// Marks a connection dirty: the next reading lists it as changed.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         let place = self.place(id).and_then(|place| usize::try_from(place).ok());
         if let Some(seen) = place.and_then(|place| self.seen.get_mut(place)) {
@@ -107,9 +107,9 @@ impl Slots {
     }
 }
 
-/// How a connection's dialogue began; `None` when nothing of that is kept.
+/// The first bytes of a connection's dialogue; `None` if there are none.
 fn kept(
-    first_bytes: &Array<MapData, Value<FirstBytes>>,
+    first_bytes: &Array<MapData, MapValue<FirstBytes>>,
     place: u32,
     connection: &Connection,
 ) -> Option<Box<FirstBytes>> {

@@ -1,4 +1,4 @@
-//! What the kernel programs cost, by the kernel's own count.
+//! The kernel's own statistics about its programs: runs, run time and skipped runs.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::programs::Program;
 
-/// Where the skipped runs stand.
+/// The line of `fdinfo` with the skipped runs.
 const SKIPPED: &str = "recursion_misses:";
 
 /// How often a program ran, and for how long.
@@ -15,46 +15,48 @@ const SKIPPED: &str = "recursion_misses:";
 pub struct ProgramRuns {
     /// The program's name.
     pub program: String,
-    /// All of its runs together.
+    /// Total time of its runs.
     pub time: Duration,
-    /// Its runs.
+    /// Number of its runs.
     pub count: u64,
 }
 
-/// The runs of each loaded program while `kernel.bpf_stats_enabled` is set; nothing when it is not.
+/// The runs of each loaded program; empty unless `kernel.bpf_stats_enabled` is set.
 pub(super) fn program_runs(ebpf: &Ebpf) -> Vec<ProgramRuns> {
     if is_enabled() { counted(ebpf).collect() } else { Vec::new() }
 }
 
-/// The time of all runs together that the kernel has counted.
+/// Total time of all runs that the kernel has counted.
 pub(super) fn run_time(ebpf: &Ebpf) -> Duration {
     counted(ebpf).map(|runs| runs.time).sum()
 }
 
-/// What the kernel has counted so far, whenever it did.
+/// What the kernel has counted so far, whoever turned statistics on.
 ///
-/// The counters are in the `fdinfo` of a program's descriptor, `bpf_prog_show_fdinfo` in the kernel's
+/// The counters are in the `fdinfo` of a program's file descriptor, see `bpf_prog_show_fdinfo` in
 /// `kernel/bpf/syscall.c`.
 fn counted(ebpf: &Ebpf) -> impl Iterator<Item = ProgramRuns> {
     let runs = |(name, program): (&str, &Program)| {
-        let (time, count) = parse(&told(program)?)?;
+        let (time, count) = parse(&fdinfo(program)?)?;
         Some(ProgramRuns { program: name.to_owned(), time, count })
     };
     ebpf.programs().filter_map(runs)
 }
 
-/// How many runs of each loaded program the kernel has skipped, whatever socket they were about: on a
-/// processor where the program is at work, or for kprobes any kprobe's or a system call on a map, it
-/// starts no second one. Counted for BTF tracepoints and functions since Linux 5.12, for kprobes since 6.7.
+/// How many runs of each loaded program the kernel skipped, for traced sockets and others.
+///
+/// The kernel does not start a program on a processor that is already running it, nor a kprobe
+/// program during another kprobe or a system call on a map. It has counted such runs since Linux
+/// 5.12 for BTF tracepoints and functions, and since 6.7 for kprobes.
 pub(super) fn skipped_runs(ebpf: &Ebpf) -> Vec<(String, u64)> {
     let skipped = |(name, program): (&str, &Program)| {
-        Some((name.to_owned(), field(&told(program)?, SKIPPED)?))
+        Some((name.to_owned(), field(&fdinfo(program)?, SKIPPED)?))
     };
     ebpf.programs().filter_map(skipped).collect()
 }
 
-/// What the kernel tells of a loaded program.
-fn told(program: &Program) -> Option<String> {
+/// The `fdinfo` of a loaded program.
+fn fdinfo(program: &Program) -> Option<String> {
     let fd = program.fd().ok()?.as_fd().as_raw_fd();
     fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
 }

@@ -1,4 +1,4 @@
-//! The kernel programs at work: loaded, attached, read.
+//! Loads and attaches the kernel programs, and reads their maps.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,94 +9,66 @@ use leak_common::connection::Uses;
 use leak_common::event::{counter, kind};
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile};
 
-use crate::error::KernelError;
 use crate::model::cost::Sample;
 use crate::model::{ConnectionId, Timestamp};
 use crate::sources::kernel::attach;
-use crate::sources::kernel::attach::Outcome;
+use crate::sources::kernel::attach::HookOutcome;
 use crate::sources::kernel::btf;
-use crate::sources::kernel::hooks::{Flavour, Purpose};
-use crate::sources::kernel::load::{Value, load, mapped};
-use crate::sources::kernel::mapped::MappedArray;
+use crate::sources::kernel::error::KernelError;
+use crate::sources::kernel::hooks::Purpose;
+use crate::sources::kernel::load::{load, mapped};
+use crate::sources::kernel::mapped_slots::MappedSlots;
 use crate::sources::kernel::obstacles;
+use crate::sources::kernel::plain::MapValue;
 use crate::sources::kernel::profile::for_kernel;
 use crate::sources::kernel::records::Records;
 use crate::sources::kernel::sampler::Sampler;
+use crate::sources::kernel::settings::TracerSettings;
 use crate::sources::kernel::slots::{Reading, Slots};
 use crate::sources::kernel::statistics;
 use crate::sources::kernel::statistics::ProgramRuns;
 
-/// Slots beyond the highest one known to be used that are read all the same: see
-/// [`counter::SLOTS_USED`].
+/// How far beyond the highest used slot to read: [`counter::SLOTS_USED`] may lag behind.
 const SLACK: usize = 64;
 
-/// How often what is being written is read again.
+/// Attempts to read a slot that is being written.
 const ATTEMPTS: u32 = 8;
-
-/// What the kernel programs are told.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Server ports, at least one.
-    pub ports: Vec<u16>,
-    /// Processes to trace; `None`: all.
-    pub pids: Option<Vec<u32>>,
-    /// Trace what traced processes fork.
-    pub children: bool,
-    /// Bytes of the ring buffer.
-    pub ring_bytes: u32,
-    /// Connections that can be traced at once.
-    pub max_connections: u32,
-    /// Connections whose latest request's stack is kept; half as many long ones.
-    pub max_records: u32,
-    /// How many uses of each connection are kept, each with a stack of its own.
-    pub uses: u32,
-    /// Bytes of stack copied at first.
-    pub stack_bytes: u32,
-    /// Nanoseconds a second that may be spent on copying stacks.
-    pub stack_budget_ns: u64,
-    /// Throw away one event in this many; 0: none. For tests.
-    pub drop_one_in: u32,
-    /// Use only hooks of this flavour where there is a choice. For tests.
-    pub flavour: Option<Flavour>,
-    /// Compile in the kernel programs' debug log.
-    pub debug_log: bool,
-}
 
 /// What the kernel programs have counted since they were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Events sent, by kind.
     pub sent: [u64; kind::COUNT],
-    /// Events lost for want of room in the ring buffer, by kind.
+    /// Events lost because the ring buffer was full, by kind.
     pub lost: [u64; kind::COUNT],
     /// Connections not traced because the table was full.
     pub table_full: u64,
     /// Stacks copied.
     pub stacks_copied: u64,
-    /// Stacks not copied because the budget was used up.
+    /// Stacks not copied because the time budget was used up.
     pub stacks_over_budget: u64,
-    /// Stacks not copied because the flight recorder was full, or there was no memory for more of it.
+    /// Stacks not copied because the flight recorder was full or could not get more memory.
     pub stacks_no_slot: u64,
-    /// Stacks of which nothing could be read.
+    /// Stacks that could not be read at all.
     pub stacks_unreadable: u64,
-    /// Calls that sent or received something and could not be followed.
+    /// Sends and receives that could not be followed.
     pub unseen_calls: u64,
 }
 
 /// The attached kernel programs. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<HookOutcome>,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
-    /// Calls that could not be followed before [`Tracer::begin`].
+    /// [`Counters::unseen_calls`] before [`Tracer::begin`].
     unseen_before: u64,
     slots: Slots,
     records: Records,
-    /// When uses are kept.
-    uses: Option<MappedArray<Uses>>,
+    /// `None` unless uses are kept.
+    uses: Option<MappedSlots<Uses>>,
     pids: BpfHashMap<MapData, u32, u32>,
-    profiles: BpfHashMap<MapData, u32, Value<StackProfile>>,
+    profiles: BpfHashMap<MapData, u32, MapValue<StackProfile>>,
     sampler: Sampler,
 }
 
@@ -106,7 +78,7 @@ impl Tracer {
     /// # Errors
     ///
     /// When this kernel or these privileges cannot run the main job; the error says what to do.
-    pub fn start(settings: &Settings) -> Result<Self, KernelError> {
+    pub fn start(settings: &TracerSettings) -> Result<Self, KernelError> {
         let types = btf::read_kernel()?;
         let types = btf::Btf::parse(&types)?;
         let layout = types.layout()?;
@@ -157,9 +129,9 @@ impl Tracer {
         })
     }
 
-    /// How each purpose fared.
+    /// For each purpose, the hook that was attached and those that were refused.
     #[must_use]
-    pub fn outcomes(&self) -> &[Outcome] {
+    pub fn outcomes(&self) -> &[HookOutcome] {
         &self.outcomes
     }
 
@@ -167,7 +139,7 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// Names the first purpose without one and what the kernel said.
+    /// Names the first purpose without one, and why the kernel refused its hooks.
     pub fn require_main_job(&self) -> Result<(), KernelError> {
         for outcome in &self.outcomes {
             if outcome.chosen.is_none() && outcome.purpose.is_needed() {
@@ -184,11 +156,11 @@ impl Tracer {
     /// The attached hook of each purpose.
     #[must_use]
     pub fn hooks(&self) -> BTreeMap<String, String> {
-        let chosen = |o: &Outcome| Some((o.purpose.name().into(), o.chosen?.label.into()));
+        let chosen = |o: &HookOutcome| Some((o.purpose.name().into(), o.chosen?.label.into()));
         self.outcomes.iter().filter_map(chosen).collect()
     }
 
-    /// The programs' debug log, if it was compiled in: to be polled for readiness and flushed.
+    /// The programs' debug log, if it is on. The caller polls it and flushes it when readable.
     pub fn debug_log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
         match aya_log::EbpfLogger::init(&mut self.ebpf) {
             Ok(logger) => Some(logger),
@@ -199,13 +171,13 @@ impl Tracer {
         }
     }
 
-    /// Becomes readable when there are events.
+    /// Readable when there are events.
     #[must_use]
     pub fn ring_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }
 
-    /// Hands over the events that have come, at most `limit`, oldest first, and says how many.
+    /// Passes at most `limit` events to `receive`, oldest first, and returns how many there were.
     pub fn drain(&mut self, limit: usize, mut receive: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while count < limit {
@@ -216,43 +188,43 @@ impl Tracer {
         count
     }
 
-    /// The live connections.
+    /// Reads the live connections.
     pub fn connections(&mut self) -> Reading {
         let used = self.per_cpu(counter::SLOTS_USED).into_iter().max().unwrap_or(0);
         let end = usize::try_from(used).unwrap_or(usize::MAX).saturating_add(SLACK);
         let uses = self.uses.as_mut().map_or(Ok(()), |uses| uses.reach(end));
         if let Err(error) = self.slots.reach(end).and(uses) {
-            log::warn!("of {used} connections only the first can be read: {error}");
+            log::warn!("not all of the {used} connections can be read: {error}");
         }
         self.slots.read()
     }
 
-    /// Has a connection count as changed when they are next read.
+    /// Marks a connection dirty: the next reading lists it as changed.
     pub fn forget_connection(&mut self, id: ConnectionId) {
         self.slots.forget(id);
     }
 
-    /// A connection's latest uses, as far as they are kept.
+    /// A connection's latest uses, as many as are kept.
     #[must_use]
     pub fn uses(&self, id: ConnectionId) -> Option<Uses> {
         let (uses, place) = (self.uses.as_ref()?, self.slots.place(id)?);
-        (0..ATTEMPTS).find_map(|_| uses.uses(place)).filter(|uses| uses.cookie == id.0)
+        (0..ATTEMPTS).find_map(|_| uses.snapshot(place)).filter(|uses| uses.cookie == id.0)
     }
 
-    /// The flight recorder's stack of this request of a connection; `None` when it has none or the
-    /// kernel keeps writing it.
+    /// The stack that the flight recorder has for this request of a connection; `None` when there
+    /// is none or the kernel is busy writing it.
     #[must_use]
     pub fn recorded_stack(&self, id: ConnectionId, request: u64) -> Option<(StackHeader, Vec<u8>)> {
         self.records.stack(self.slots.place(id)?, id, request)
     }
 
-    /// What is missed from now on is a loss. To be called once every socket has been listed: until then
-    /// kprobes cannot tell one that was opened before from others.
+    /// Counts calls that cannot be followed as losses from now on. Call this once every socket has
+    /// been listed: until then kprobes cannot tell sockets opened before the trace from others.
     pub fn begin(&mut self) {
         self.unseen_before = self.sum(counter::UNSEEN_CALLS);
     }
 
-    /// What was counted so far, over all processors.
+    /// The counters, summed over all processors.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let by_kind = |first: u32| {
@@ -274,25 +246,25 @@ impl Tracer {
         }
     }
 
-    /// What the programs cost so far, where the kernel counts it.
+    /// How often and how long each program ran, if the kernel counts that.
     #[must_use]
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         statistics::program_runs(&self.ebpf)
     }
 
-    /// Has the kernel count what the programs cost, for a moment now and then. To be called about
-    /// twice a second.
+    /// Turns the kernel's run-time statistics on and off, to sample the programs' cost. Call this
+    /// about twice a second.
     pub fn sample_cost(&mut self, now: Timestamp) {
-        self.sampler.turn(&self.ebpf, now);
+        self.sampler.tick(&self.ebpf, now);
     }
 
-    /// What the programs cost while the kernel counted; `None` when it does not tell.
+    /// The sampled cost of the programs; `None` where the kernel does not count it.
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Option<Sample> {
         self.sampler.sample(&self.ebpf, now)
     }
 
-    /// How many runs of each program the kernel has skipped, whatever socket they were about.
+    /// How many runs of each program the kernel skipped, for traced sockets and others.
     #[must_use]
     pub fn skipped_runs(&self) -> Vec<(String, u64)> {
         statistics::skipped_runs(&self.ebpf)
@@ -312,28 +284,28 @@ impl Tracer {
         }
     }
 
-    /// Traces one more process.
+    /// Starts tracing a process.
     pub fn add_pid(&mut self, pid: u32) {
         if let Err(error) = self.pids.insert(pid, 1, 0) {
             log::warn!("process {pid} cannot be traced: {error}");
         }
     }
 
-    /// The processes traced, when only some are: those given and what they forked.
+    /// The traced processes, if only some are: those given, and with children what they forked.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         self.pids.keys().filter_map(Result::ok).collect()
     }
 
-    /// Forgets what was kept of a process that is gone, so that its number can be used again.
+    /// Forgets a process that has exited: its PID may be reused.
     pub fn forget_process(&mut self, pid: u32) {
-        // Absent is as good as removed.
+        // It is fine if there was nothing to remove.
         let _ = self.pids.remove(&pid);
         let _ = self.profiles.remove(&pid);
     }
 
-    /// Tells the programs what was learnt about a process. What `profile` leaves open stays as it
-    /// was. Its Python is also tried in processes about which nothing is known.
+    /// Tells the programs what was learnt about a process. Fields of `profile` that are zero keep
+    /// their value. Its Python is also tried in processes without a profile.
     pub fn set_profile(&mut self, pid: u32, profile: leak_stacks::StackProfile) {
         let profile = for_kernel(profile);
         self.merge_profile(pid, profile);
@@ -355,13 +327,13 @@ impl Tracer {
             known.python = profile.python;
         }
         if known != before
-            && let Err(error) = self.profiles.insert(pid, Value(known), 0)
+            && let Err(error) = self.profiles.insert(pid, MapValue(known), 0)
         {
-            log::debug!("process {pid} keeps its profile: {error}");
+            log::debug!("the profile of process {pid} cannot be updated: {error}");
         }
     }
 
-    /// From now on copies `bytes` of the process's stacks, as far as the maximum allows.
+    /// Sets how many bytes to copy of the process's stacks, up to the maximum.
     pub fn set_stack_bytes(&mut self, pid: u32, bytes: u32) {
         self.merge_profile(pid, StackProfile { stack_bytes: bytes, ..StackProfile::default() });
     }

@@ -1,8 +1,7 @@
-//! The API server tells of this node's pods and of their changes.
+//! Lists and watches this node's pods at the API server.
 //!
-//! Asked are lists and watches of pods with `spec.nodeName` this node's, which the server keeps an index
-//! for. The token and the authority that signed the server's certificate are read anew once a minute:
-//! both are replaced while a pod runs.
+//! The field selector `spec.nodeName` is cheap: the server keeps an index for it. The token and the
+//! CA certificate are read again once a minute: both are replaced while a pod runs.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -12,11 +11,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config};
 
-use crate::sources::kubernetes::Directory;
+use crate::sources::kubernetes::answers::Answers;
+use crate::sources::kubernetes::directory::Directory;
+use crate::sources::kubernetes::error::AskError;
 use crate::sources::kubernetes::settings::{Kubernetes, NodeName};
-use crate::sources::kubernetes::watch::{Answers, AskError};
 
-/// Follows the changes until something fails.
+/// Follows changes until something fails.
 pub(super) async fn ask(
     settings: &Kubernetes,
     answers: &mut Answers<'_>,
@@ -27,7 +27,7 @@ pub(super) async fn ask(
     let pods: Api<Pod> = Api::all(Client::try_from(config)?);
     let of_node = watcher::Config::default().fields(&format!("spec.nodeName={}", node.as_str()));
     let mut events = pin!(watcher(pods, of_node));
-    // What a list says counts when it is whole: until then the old one stands.
+    // A new list replaces the old one only once it is complete.
     let mut listed = Directory::default();
     while let Some(event) = events.try_next().await? {
         match event {

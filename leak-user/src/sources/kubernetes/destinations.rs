@@ -1,7 +1,8 @@
-//! The API server tells which service or pod has an address that processes connect to.
+//! Names the addresses that processes connect to: asks the API server which service or pod has
+//! them.
 //!
-//! Services are listed and watched, like kube-proxy does, once there is an address to name. A pod is
-//! asked for by its address: of the cluster's pods only these few matter here.
+//! Services are listed and watched, as kube-proxy does, once there is an address to name. Pods are
+//! looked up one by one, by address: of all the cluster's pods only a few matter here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -18,20 +19,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::{Destination, DestinationKind};
+use crate::sources::kubernetes::error::AskError;
 use crate::sources::kubernetes::services::Services;
-use crate::sources::kubernetes::watch::AskError;
 
-/// How long it is believed which pod has an address: pods come and go, and so do their addresses.
-const BELIEVED_FOR: Duration = Duration::from_secs(60);
-/// Pods that share one address and are looked at: those on the node's own network do.
+/// How long a lookup of a pod is cached: pods come and go, and so do their addresses.
+const CACHED_FOR: Duration = Duration::from_secs(60);
+/// Most pods with the same address to look at: those on the node's own network share one.
 const MAX_SHARING: u32 = 8;
 
-/// Addresses that are to be named.
+/// Addresses to name.
 pub(super) type Wanted = BTreeSet<IpAddr>;
-/// Those that have a name.
+/// Addresses and their names.
 pub(super) type Names = HashMap<IpAddr, Destination>;
 
-/// Names what is wanted until something fails.
+/// Names the wanted addresses until something fails.
 pub(super) async fn ask(
     wanted: &mut watch::Receiver<Wanted>,
     names: &watch::Sender<Names>,
@@ -42,29 +43,29 @@ pub(super) async fn ask(
     let config = Config::infer().await.map_err(|error| AskError::Credentials(error.into()))?;
     let client = Client::try_from(config)?;
     let mut events = pin!(watcher(Api::<Service>::all(client.clone()), watcher::Config::default()));
-    let mut known = Known { client, services: Services::default(), pods: HashMap::new() };
+    let mut namer = Namer { client, services: Services::default(), pods: HashMap::new() };
     let mut listed = None;
     loop {
         tokio::select! {
             event = events.try_next() => match event?.ok_or(AskError::Ended)? {
-                // What a list says counts when it is whole.
+                // A new list replaces the old one only once it is complete.
                 Event::Init => listed = Some(Services::default()),
                 Event::InitApply(service) => listed.get_or_insert_default().put(&service),
                 Event::InitDone => {
-                    known.services = listed.take().unwrap_or_default();
+                    namer.services = listed.take().unwrap_or_default();
                     answered();
                 }
-                Event::Apply(service) => known.services.put(&service),
+                Event::Apply(service) => namer.services.put(&service),
                 Event::Delete(service) => {
-                    known.services.remove(&service.metadata.uid.unwrap_or_default());
+                    namer.services.remove(&service.metadata.uid.unwrap_or_default());
                 }
             },
             changed = wanted.changed() => changed.map_err(gone)?,
-            () = sleep_until(Instant::now() + BELIEVED_FOR) => {}
+            () = sleep_until(Instant::now() + CACHED_FOR) => {}
         }
         if listed.is_none() {
             let wanted = wanted.borrow_and_update().clone();
-            let named = known.name(&wanted).await?;
+            let named = namer.name(&wanted).await?;
             names.send_if_modified(|names| {
                 let differ = *names != named;
                 *names = named;
@@ -74,17 +75,17 @@ pub(super) async fn ask(
     }
 }
 
-struct Known {
+/// Looks names up.
+struct Namer {
     client: Client,
     services: Services,
-    /// The pods that were asked for, and when.
+    /// Lookups of pods, each with its time.
     pods: HashMap<IpAddr, (Instant, Option<Destination>)>,
 }
 
-impl Known {
+impl Namer {
     async fn name(&mut self, wanted: &Wanted) -> Result<Names, AskError> {
-        self.pods
-            .retain(|address, (at, _)| wanted.contains(address) && at.elapsed() < BELIEVED_FOR);
+        self.pods.retain(|address, (at, _)| wanted.contains(address) && at.elapsed() < CACHED_FOR);
         let mut names = Names::new();
         for address in wanted {
             let name = match (self.services.find(*address), self.pods.get(address)) {
@@ -102,7 +103,7 @@ impl Known {
     }
 }
 
-/// The pod with an address of its own.
+/// The pod that alone has this address.
 async fn pod_at(client: &Client, address: IpAddr) -> Result<Option<Destination>, AskError> {
     let at = ListParams::default()
         .match_any()
@@ -112,7 +113,7 @@ async fn pod_at(client: &Client, address: IpAddr) -> Result<Option<Destination>,
     Ok(pods.items.iter().find_map(name_of))
 }
 
-/// `None` for a pod on its node's network: the address is the node's, and may be anybody's there.
+/// `None` for a pod on its node's network: the address is the node's, shared with other processes.
 fn name_of(pod: &Pod) -> Option<Destination> {
     if pod.spec.as_ref()?.host_network == Some(true) {
         return None;

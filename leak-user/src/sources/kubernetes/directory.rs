@@ -5,23 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec, PodStatus};
 
 use crate::model::Pod;
-use crate::sources::kubernetes::LabelKey;
+use crate::sources::kubernetes::settings::LabelKey;
 
 /// Most pods kept. Kubernetes itself is made for 110 on a node.
 const MAX_PODS: usize = 8192;
-/// Most containers of one pod kept, those that have been restarted included.
+/// Most containers kept of one pod, counting those before a restart.
 const MAX_CONTAINERS: usize = 256;
 
-/// The kubelet reads static pods from files and gives them UIDs of its own, which their cgroups bear.
-/// To the API server it shows copies with other UIDs, and the original one in this annotation.
+/// The annotation with the UID that the kubelet gave to a static pod. Its cgroup has that UID,
+/// while its mirror pod at the API server has another one.
 const STATIC_UID: &str = "kubernetes.io/config.hash";
 
-/// What is known of this node's pods.
+/// The known pods of this node.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     /// By UID.
-    pods: HashMap<String, Known>,
-    /// UIDs by those in cgroups, where they differ.
+    pods: HashMap<String, KnownPod>,
+    /// UIDs by the UID in the cgroup, where the two differ.
     statics: HashMap<String, String>,
     /// UIDs by container id.
     containers: HashMap<String, String>,
@@ -29,22 +29,22 @@ pub(super) struct Directory {
 
 /// A pod.
 #[derive(Debug)]
-struct Known {
+struct KnownPod {
     namespace: String,
     name: String,
     labels: BTreeMap<String, String>,
-    /// Names by container id.
+    /// Container names by container id.
     names: BTreeMap<String, String>,
-    /// The name of its only container, when it has but one.
+    /// The name of its only container, if it has just one.
     only: Option<String>,
     static_uid: Option<String>,
 }
 
 impl Directory {
-    /// The pod in which a process runs, by what its cgroup says.
+    /// The pod in which a process runs, by the ids in its cgroup.
     ///
-    /// A container that the pod does not tell of yet is one that it will: if it can only have one, it
-    /// is that.
+    /// A new container is missing from the pod's status for a while; if the pod has just one
+    /// container, it must be that.
     pub(super) fn find(&self, container_id: Option<&str>, pod_uid: Option<&str>) -> Option<Pod> {
         let by_container = container_id.and_then(|id| self.containers.get(id));
         let uid = by_container.map(String::as_str).or_else(|| {
@@ -63,7 +63,7 @@ impl Directory {
         self.pods.len()
     }
 
-    /// Learns of a pod, or what has become of it. `labels` are those to keep.
+    /// Adds or updates a pod, with those of its labels that are in `labels`.
     pub(super) fn put(&mut self, pod: &ApiPod, labels: &[LabelKey]) {
         let metadata = &pod.metadata;
         let (Some(uid), Some(namespace), Some(name)) =
@@ -81,7 +81,7 @@ impl Directory {
             Some((key.as_str().to_owned(), value.clone()))
         };
         let annotation = metadata.annotations.as_ref().and_then(|all| all.get(STATIC_UID));
-        let known = Known {
+        let known = KnownPod {
             namespace: namespace.clone(),
             name: name.clone(),
             labels: labels.iter().filter_map(kept).collect(),
@@ -110,7 +110,7 @@ impl Directory {
     }
 }
 
-/// Names of containers by id, those that run and those that ran before.
+/// Container names by id, for running containers and those before a restart.
 fn names_of_containers(status: &PodStatus) -> BTreeMap<String, String> {
     let all = [
         &status.container_statuses,
@@ -124,7 +124,7 @@ fn names_of_containers(status: &PodStatus) -> BTreeMap<String, String> {
     named.take(MAX_CONTAINERS).collect()
 }
 
-/// The ids of a container: now, and before it was restarted. `containerd://<id>`, `cri-o://<id>`, ….
+/// The ids of a container, now and before its last restart. They look like `containerd://<id>`.
 fn ids_of_container(status: &ContainerStatus) -> impl Iterator<Item = &str> {
     let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     let urls = [
@@ -159,7 +159,7 @@ mod tests {
         directory.put(&serde_json::from_value(pod).unwrap(), &labels());
     }
 
-    /// As the API server tells it, with what is not looked at left out.
+    /// A pod as the API server sends it, reduced to the fields that are read.
     fn pod(containers: &[&str], statuses: &Value) -> Value {
         let containers: Vec<_> = containers.iter().map(|name| json!({"name": name})).collect();
         json!({
@@ -197,7 +197,7 @@ mod tests {
         }
         assert_eq!(directory.find(Some("other"), None), None);
         assert_eq!(directory.find(None, None), None);
-        // Which of the two a container is that has no status yet, nobody can say.
+        // A container without a status yet could be either of the two.
         assert_eq!(directory.find(Some("other"), Some(UID)), None);
     }
 

@@ -1,4 +1,4 @@
-//! This node's kubelet lists its pods, static ones included, without the API server.
+//! Lists this node's pods at its kubelet, static pods included, without the API server.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,26 +11,27 @@ use kube::client::Body;
 use kube::{Client, Config};
 use tokio::time::{sleep, timeout};
 
-use crate::sources::kubernetes::Directory;
+use crate::sources::kubernetes::answers::Answers;
+use crate::sources::kubernetes::directory::Directory;
+use crate::sources::kubernetes::error::AskError;
 use crate::sources::kubernetes::settings::Kubernetes;
-use crate::sources::kubernetes::watch::{Answers, AskError};
 
-/// Between two questions: the kubelet tells of no changes.
+/// Pause between two requests: the kubelet has no watches.
 const PERIOD: Duration = Duration::from_secs(10);
-/// From the question to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for an answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of an answer. 110 pods take about 1 MB.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Asks again and again until something fails.
+/// Asks every [`PERIOD`] until something fails.
 pub(super) async fn ask(
     settings: &Kubernetes,
     answers: &mut Answers<'_>,
 ) -> Result<Infallible, AskError> {
     let client = Client::try_from(config(settings)?)?;
     loop {
-        let answer = timeout(PATIENCE, list(&client)).await;
-        let pods = answer.map_err(|_| AskError::TooSlow(PATIENCE))??;
+        let answer = timeout(TIMEOUT, list(&client)).await;
+        let pods = answer.map_err(|_| AskError::TooSlow(TIMEOUT))??;
         let mut known = Directory::default();
         for pod in &pods.items {
             known.put(pod, &settings.pod_label);
@@ -40,13 +41,13 @@ pub(super) async fn ask(
     }
 }
 
-/// With `http`, nobody is told the token.
+/// With `http`, the token is not sent.
 fn config(settings: &Kubernetes) -> Result<Config, AskError> {
     let url = settings.kubelet_url.clone();
     if url.scheme_str() == Some("http") {
         return Ok(Config::new(url));
     }
-    // The token and the cluster's authority, wherever the API server may be.
+    // Only for the token and the cluster's CA; the URL is replaced.
     let pod = Config::incluster_dns();
     let mut config = pod.map_err(|error| AskError::Credentials(error.into()))?;
     config.cluster_url = url;
@@ -55,8 +56,8 @@ fn config(settings: &Kubernetes) -> Result<Config, AskError> {
 }
 
 async fn list(client: &Client) -> Result<List<Pod>, AskError> {
-    let question = Request::get("/pods").body(Body::empty()).map_err(kube::Error::HttpError)?;
-    let answer = client.send(question).await?;
+    let request = Request::get("/pods").body(Body::empty()).map_err(kube::Error::HttpError)?;
+    let answer = client.send(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER);
     let body = body.collect().await.map_err(AskError::Unreadable)?.to_bytes();

@@ -1,4 +1,4 @@
-//! The services of the cluster, found by address.
+//! The cluster's services, by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,20 +9,20 @@ use crate::model::{Destination, DestinationKind};
 
 /// Most services kept. Kubernetes itself is made for 10,000.
 const MAX_SERVICES: usize = 32 * 1024;
-/// Most addresses of one service kept.
+/// Most addresses kept of one service.
 const MAX_ADDRESSES: usize = 32;
 
-/// What is known of services.
+/// The known services.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     /// UIDs by address.
     by_address: HashMap<IpAddr, String>,
     /// By UID.
-    services: HashMap<String, Known>,
+    services: HashMap<String, KnownService>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownService {
     destination: Destination,
     addresses: Vec<IpAddr>,
 }
@@ -34,7 +34,7 @@ impl Services {
         self.services.get(uid).map(|known| &known.destination)
     }
 
-    /// Learns of a service, or what has become of it.
+    /// Adds or updates a service.
     pub(super) fn put(&mut self, service: &Service) {
         let metadata = &service.metadata;
         let (Some(uid), Some(namespace), Some(name)) =
@@ -52,14 +52,14 @@ impl Services {
         }
         let kind = DestinationKind::Service;
         let destination = Destination { kind, namespace: namespace.clone(), name: name.clone() };
-        self.services.insert(uid.clone(), Known { destination, addresses });
+        self.services.insert(uid.clone(), KnownService { destination, addresses });
     }
 
     /// Forgets a service.
     pub(super) fn remove(&mut self, uid: &str) {
         let Some(known) = self.services.remove(uid) else { return };
         for address in known.addresses {
-            // Another service may have it by now.
+            // Another service may have taken the address over.
             if self.by_address.get(&address).is_some_and(|owner| owner == uid) {
                 self.by_address.remove(&address);
             }
@@ -67,7 +67,7 @@ impl Services {
     }
 }
 
-/// Every address that clients may connect to. A service without one of its own has "None" for it.
+/// Every address that clients may connect to. Headless services have the cluster IP "None".
 fn addresses(service: &Service) -> Vec<IpAddr> {
     let spec = service.spec.as_ref();
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());

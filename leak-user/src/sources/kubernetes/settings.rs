@@ -1,4 +1,4 @@
-//! Who is asked for the names of pods, and for which.
+//! Options for the names of pods: whom to ask, and for which pods.
 
 use std::env;
 use std::path::Path;
@@ -8,56 +8,56 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use http::Uri;
 
-/// Where the kubelet puts what a pod may show to the API server.
+/// The token with which a pod identifies itself to the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-/// Tells every container where the API server is.
+/// The environment variable with the address of the API server.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 /// Longest name of a node, and longest prefix of a label's key: a DNS subdomain.
 const MAX_SUBDOMAIN: usize = 253;
 /// Longest name of a label without the prefix.
 const MAX_LABEL: usize = 63;
 
-/// Who is asked for the names of pods, and for which.
+/// Options for the names of pods.
 #[derive(Clone, Debug, Args)]
 pub struct Kubernetes {
-    /// Whom to ask which pods the traced processes belong to.
-    #[arg(long = "kubernetes", value_name = "WHOM", value_enum, default_value_t)]
+    /// Which server to ask for the pods of the traced processes.
+    #[arg(long = "kubernetes", value_name = "SERVER", value_enum, default_value_t)]
     #[arg(env = "PGSOCKTRACE_KUBERNETES")]
     pub asked: Asked,
-    /// This node's name, as `kubectl get nodes` shows it; by default the host's name.
+    /// This node's name, as `kubectl get nodes` shows it [default: the host's name].
     #[arg(long, value_name = "NAME", env = "PGSOCKTRACE_NODE_NAME")]
     pub node_name: Option<NodeName>,
-    /// Keep this label of pods, such as `app.kubernetes.io/name` (repeatable).
+    /// Report this label of pods, for example `app.kubernetes.io/name` (repeatable).
     #[arg(long, value_name = "KEY", env = "PGSOCKTRACE_POD_LABEL", value_delimiter = ',')]
     pub pod_label: Vec<LabelKey>,
-    /// Where the kubelet answers; with `http` its read-only port.
+    /// The kubelet's address; use `http` for its read-only port.
     #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:10250")]
     #[arg(env = "PGSOCKTRACE_KUBELET_URL", value_parser = kubelet_url)]
     pub kubelet_url: Uri,
-    /// Take any certificate for the kubelet's: many sign their own.
+    /// Accept any certificate from the kubelet; many kubelets use a self-signed one.
     ///
-    /// Whoever can pose as the kubelet then gets this pod's token, so that the URL had better not
-    /// leave the node. Without this, the cluster's authority must have signed it.
+    /// Anyone who can pose as the kubelet then receives this pod's token, so keep the URL on this
+    /// node. Without this option the certificate must be signed by the cluster's CA.
     #[arg(long, env = "PGSOCKTRACE_KUBELET_INSECURE_TLS", value_parser = BoolishValueParser::new())]
     pub kubelet_insecure_tls: bool,
 }
 
-/// Who is asked for the names of pods.
+/// Which server to ask for the names of pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Asked {
-    /// The API server when this runs in a pod, else nobody.
+    /// The API server when this runs in a pod, else none.
     #[default]
     Auto,
-    /// The API server, as the kubeconfig or this pod's service account says.
+    /// The API server, by the kubeconfig or this pod's service account.
     Api,
     /// This node's kubelet.
     Kubelet,
-    /// Nobody.
+    /// None.
     Off,
 }
 
 impl Asked {
-    /// The same with `auto` decided.
+    /// Resolves `auto`.
     pub(super) fn decided(self) -> Self {
         match self {
             Self::Auto
@@ -71,12 +71,12 @@ impl Asked {
     }
 }
 
-/// The name of a node: what is asked for must not be able to widen the question.
+/// The name of a node: checked, so that it cannot change the meaning of a selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(String);
 
 impl NodeName {
-    /// The host's name, where that can be a node's.
+    /// The host's name, if it can be a node's name.
     pub(super) fn of_host() -> Result<Self, String> {
         rustix::system::uname().nodename().to_string_lossy().to_lowercase().parse()
     }
@@ -93,7 +93,7 @@ impl FromStr for NodeName {
         if is_subdomain(text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a node's name has small letters, digits, `-` and `.` only".into())
+            Err("a node's name has only lower-case letters, digits, `-` and `.`".into())
         }
     }
 }
@@ -120,12 +120,12 @@ impl FromStr for LabelKey {
         if good {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a label's key looks like `app` or `app.kubernetes.io/name`".into())
+            Err("a label key looks like `app` or `app.kubernetes.io/name`".into())
         }
     }
 }
 
-/// RFC 1123, as Kubernetes takes it.
+/// Whether it is a DNS subdomain as Kubernetes defines it, RFC 1123.
 fn is_subdomain(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     (1..=MAX_SUBDOMAIN).contains(&text.len()) && text.bytes().all(allowed)
@@ -135,7 +135,7 @@ fn kubelet_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("https" | "http"), Some(_)) => Ok(uri),
-        _ => Err("it looks like https://10.0.0.7:10250".into()),
+        _ => Err("it must look like https://10.0.0.7:10250".into()),
     }
 }
 

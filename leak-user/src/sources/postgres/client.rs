@@ -1,6 +1,5 @@
-//! One server, asked again and again.
+//! A client of one server, which keeps its session and reconnects after failures.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -8,23 +7,24 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
+use crate::error::with_causes;
 use crate::model::server::{Listing, ServerAnswer, Session, Settings};
 use crate::sources::postgres::dsn::Dsn;
 use crate::sources::postgres::{query, tls};
 
-/// How long the server may take to let somebody in, and to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The server gives up before that. Nothing of the database's own is found by these names.
+/// Time limit for connecting and for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The statement timeout is shorter than [`TIMEOUT`], and names refer to the system catalogue only.
 const OPTIONS: &str = "-c statement_timeout=4000 -c search_path=pg_catalog \
                        -c default_transaction_read_only=on";
 const APPLICATION_NAME: &str = "pgsocktrace";
 
-/// Pause after the first failure; it doubles with each further one.
+/// Pause after the first failure; it doubles with each further failure.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A server and the session with it, when there is one.
-pub(super) struct Asker {
+/// A server and, while it is connected, the session.
+pub(super) struct ServerClient {
     dsn: Dsn,
     session: Option<Open>,
     failures: u32,
@@ -40,22 +40,22 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // A server that hangs would keep it for ever; one that does not notices the end either way.
+        // If the server hangs, the task would never end by itself.
         self.driver.abort();
     }
 }
 
-impl Asker {
+impl ServerClient {
     pub(super) fn new(dsn: Dsn) -> Self {
         Self { dsn, session: None, failures: 0, not_before: None }
     }
 
-    /// Asks for the sessions; `None` while it pauses after a failure.
-    pub(super) async fn ask(&mut self) -> Option<ServerAnswer> {
+    /// Lists the sessions of the server; `None` while it pauses after a failure.
+    pub(super) async fn sessions(&mut self) -> Option<ServerAnswer> {
         if let Some(open) = &self.session {
-            match timeout(PATIENCE, list(open)).await {
+            match timeout(TIMEOUT, list(open)).await {
                 Ok(Ok(listing)) => return Some(ServerAnswer::Listed(listing)),
-                // It was restarted, or ended the session: one that is well lets in again at once.
+                // It was restarted or ended the session, so reconnect at once.
                 Ok(Err(error)) if open.client.is_closed() => {
                     log::debug!("{}: {}", self.dsn.name(), sentence(&error));
                     self.session = None;
@@ -66,19 +66,19 @@ impl Asker {
                 }
                 Err(_) => {
                     self.session = None;
-                    return Some(self.failed(silence()));
+                    return Some(self.failed(timed_out()));
                 }
             }
         }
         if self.not_before.is_some_and(|moment| Instant::now() < moment) {
             return None;
         }
-        let asked = timeout(PATIENCE, async {
+        let asked = timeout(TIMEOUT, async {
             let open = self.open().await?;
             let listing = list(&open).await?;
             Ok::<_, Failure>((open, listing))
         });
-        match asked.await.unwrap_or_else(|_| Err(silence())) {
+        match asked.await.unwrap_or_else(|_| Err(timed_out())) {
             Ok((open, listing)) => {
                 self.session = Some(open);
                 (self.failures, self.not_before) = (0, None);
@@ -100,7 +100,7 @@ impl Asker {
         dsn.add_password().map_err(Failure::unreachable)?;
         let tls = tls::connector(&dsn).map_err(Failure::unreachable)?;
         let config = &mut dsn.config;
-        config.connect_timeout(PATIENCE);
+        config.connect_timeout(TIMEOUT);
         if config.get_application_name().is_none() {
             config.application_name(APPLICATION_NAME);
         }
@@ -118,8 +118,9 @@ impl Asker {
         });
         let mut open = Open { client, settings: Settings::default(), driver };
         let rows = rows(&open.client, query::SETTINGS).await?;
-        let row =
-            rows.first().ok_or_else(|| Failure::unreachable("it has no settings".to_owned()))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Failure::unreachable("it returned no settings".to_owned()))?;
         let settings = query::settings(column(row), &dsn.ports());
         open.settings = settings.map_err(Failure::unreachable)?;
         Ok(open)
@@ -135,8 +136,8 @@ async fn list(open: &Open) -> Result<Listing, Error> {
     Ok(Listing { settings: open.settings.clone(), sessions, cut })
 }
 
-/// The rows of one statement, as text: one message there, and no prepared statement that a pooler on
-/// the way could lose.
+/// Runs one statement with the simple protocol: rows come as text, and there is no prepared
+/// statement that a pooler on the way could lose.
 async fn rows(client: &Client, statement: &str) -> Result<Vec<SimpleQueryRow>, Error> {
     let messages = client.simple_query(statement).await?;
     let row = |message| match message {
@@ -146,7 +147,7 @@ async fn rows(client: &Client, statement: &str) -> Result<Vec<SimpleQueryRow>, E
     Ok(messages.into_iter().filter_map(row).collect())
 }
 
-/// What stands in a column; `None` also when there is no such column.
+/// The value of a column; `None` also if there is no such column.
 fn column<'a>(row: &'a SimpleQueryRow) -> impl Fn(usize) -> Option<&'a str> {
     |index| row.try_get(index).ok().flatten()
 }
@@ -171,28 +172,17 @@ impl From<Error> for Failure {
     }
 }
 
-fn silence() -> Failure {
-    Failure::unreachable(format!("no answer within {} s", PATIENCE.as_secs()))
+fn timed_out() -> Failure {
+    Failure::unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))
 }
 
-/// What the server said, or else the error and its causes, each said once.
+/// The server's error message, or the client's error with its causes.
 fn sentence(error: &Error) -> String {
-    /// Servers say what they like.
+    /// Servers can send messages of any length.
     const LONGEST: usize = 300;
     let text = match error.as_db_error() {
         Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
-        None => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                let said = error.to_string();
-                if !text.contains(&said) {
-                    text = format!("{text}: {said}");
-                }
-                cause = error.source();
-            }
-            text
-        }
+        None => with_causes(error),
     };
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }

@@ -1,7 +1,7 @@
-//! The connection string of `--pg-dsn`.
+//! Parses the connection strings of `--pg-dsn`.
 //!
-//! The client library reads most of it; what libpq knows besides is taken out before. A connection
-//! string holds a password, so nothing of it is ever shown but its hosts, ports and database.
+//! The client library parses most settings; those that only libpq knows are taken out before. A
+//! connection string may hold a password, so only its hosts, ports and database are ever shown.
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use crate::sources::postgres::passfile::Wanted;
 
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 const DEFAULT_PORT: u16 = 5432;
-/// What the client library knows and is left to it.
-const KNOWN: [&str; 18] = [
+/// Settings that are passed on to the client library.
+const PASSED_ON: [&str; 18] = [
     "user",
     "password",
     "dbname",
@@ -38,7 +38,7 @@ const KNOWN: [&str; 18] = [
     "load_balance_hosts",
 ];
 
-/// How the server is asked for its sessions.
+/// How to connect to a server.
 #[derive(Clone)]
 pub struct Dsn {
     pub(super) config: Config,
@@ -49,17 +49,17 @@ pub struct Dsn {
     name: String,
 }
 
-/// What of the server's certificate is checked.
+/// Which checks the server's certificate must pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verify {
     Nothing,
-    /// Who issued it.
+    /// A trusted CA issued it.
     Issuer,
-    /// And that it is the server's.
+    /// And it is issued for the server's name.
     Name,
 }
 
-/// Why a connection string cannot be used. Nothing of the string is repeated: it may hold a password.
+/// Why a connection string is refused. Errors never quote the string: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DsnError {
     /// It is neither a URL nor a list of settings.
@@ -71,23 +71,23 @@ pub enum DsnError {
     /// An `@` among the hosts.
     #[error("write an @ in the user's name or the password as %40")]
     At,
-    /// A setting that nobody knows.
-    #[error("its setting number {0} is not known")]
+    /// An unknown setting.
+    #[error("setting number {0} is unknown")]
     Unknown(usize),
-    /// A setting that says something it cannot.
-    #[error("{0} cannot be what is given")]
+    /// A setting with an invalid value.
+    #[error("the value of {0} is invalid")]
     Value(&'static str),
     /// No server is named.
     #[error("it names no host")]
     NoHost,
-    /// Certificates are to be checked, and nothing says against what.
+    /// Certificates are to be checked, but no root certificates are given.
     #[error(
         "sslmode=verify-ca and verify-full need sslrootcert=FILE, the certificates to trust; \
-         Debian's own are in /etc/ssl/certs/ca-certificates.crt"
+         Debian's are in /etc/ssl/certs/ca-certificates.crt"
     )]
     NoRoot,
     /// The client library does not accept it.
-    #[error("the settings do not fit together, or a value is not of its kind")]
+    #[error("the settings contradict each other, or a value is malformed")]
     Rejected,
 }
 
@@ -100,13 +100,13 @@ impl Dsn {
     pub fn parse(text: &str) -> Result<Self, DsnError> {
         let is_url = SCHEMES.iter().any(|scheme| text.starts_with(scheme));
         let (rest, settings) = if is_url { split_url(text)? } else { split_settings(text)? };
-        let mut own = Own::default();
+        let mut own = LibpqOnly::default();
         let mut left = rest;
         for (index, (name, value)) in settings.into_iter().enumerate() {
             if own.take(&name, &value)? {
                 continue;
             }
-            if !KNOWN.contains(&name.as_str()) {
+            if !PASSED_ON.contains(&name.as_str()) {
                 return Err(DsnError::Unknown(index + 1));
             }
             append(&mut left, is_url, &name, &value);
@@ -129,19 +129,19 @@ impl Dsn {
         })
     }
 
-    /// Hosts, ports and database: what the server is called in reports.
+    /// The server's name in reports: hosts, ports and database.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it holds a password, which `ps` shows when it stands on the command line.
+    /// Whether it holds a password. On the command line, everyone can see that in `ps`.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.has_password
     }
 
-    /// The ports that it asks for.
+    /// The ports to connect to.
     pub(super) fn ports(&self) -> Vec<u16> {
         match self.config.get_ports() {
             [] => vec![DEFAULT_PORT],
@@ -149,11 +149,11 @@ impl Dsn {
         }
     }
 
-    /// Adds the password from the password file when the connection string has none.
+    /// Adds the password from the password file if the connection string has none.
     ///
     /// # Errors
     ///
-    /// When a file that was asked for cannot be used.
+    /// When the password file that the string names cannot be used.
     pub(super) fn add_password(&mut self) -> Result<(), String> {
         if self.config.get_password().is_some() {
             return Ok(());
@@ -172,7 +172,7 @@ impl Dsn {
             }
         };
         let Some((host, port)) = endpoints(&self.config).into_iter().next() else { return Ok(()) };
-        // Who traces is root, and whoever gives no user means the one that runs this.
+        // Without a user, libpq takes the name of the current user, which is root here.
         let user = self.config.get_user().unwrap_or("root").to_owned();
         let database = self.config.get_dbname().unwrap_or(&user).to_owned();
         let wanted =
@@ -195,16 +195,16 @@ fn default_passfile() -> Option<PathBuf> {
     named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".pgpass")))
 }
 
-/// The settings that the client library does not know, or does not know enough of.
+/// Settings that the client library does not support, or not fully.
 #[derive(Default)]
-struct Own {
+struct LibpqOnly {
     mode: Option<String>,
     root_certificate: Option<PathBuf>,
     passfile: Option<PathBuf>,
 }
 
-impl Own {
-    /// Takes a setting that is its own.
+impl LibpqOnly {
+    /// Takes a setting if it is one of these.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, DsnError> {
         match name {
             "sslmode" => self.mode = Some(value.to_owned()),
@@ -217,7 +217,7 @@ impl Own {
         Ok(true)
     }
 
-    /// As libpq has it: a root certificate makes `require` check the issuer.
+    /// As in libpq, `require` with a root certificate checks the issuer.
     fn modes(&self) -> Result<(SslMode, Verify), DsnError> {
         let rooted = self.root_certificate.is_some();
         let modes = match self.mode.as_deref() {
@@ -235,10 +235,10 @@ impl Own {
     }
 }
 
-type Settings = Vec<(String, String)>;
+type Parameters = Vec<(String, String)>;
 
-/// A URL without its parameters, and those.
-fn split_url(text: &str) -> Result<(String, Settings), DsnError> {
+/// Splits a URL into the part before its parameters and the parameters.
+fn split_url(text: &str) -> Result<(String, Parameters), DsnError> {
     let (_, after_scheme) = text.split_once("://").ok_or(DsnError::Form)?;
     if let Some((_, after_user)) = after_scheme.split_once('@') {
         let hosts = after_user.split(['/', '?']).next().unwrap_or_default();
@@ -261,9 +261,8 @@ fn split_url(text: &str) -> Result<(String, Settings), DsnError> {
     Ok((rest.to_owned(), settings))
 }
 
-/// `name = value` again and again; a value may stand in single quotes, and a backslash takes the next
-/// character as it is.
-fn split_settings(text: &str) -> Result<(String, Settings), DsnError> {
+/// Splits `name = value` pairs. A value may be in single quotes; a backslash quotes one character.
+fn split_settings(text: &str) -> Result<(String, Parameters), DsnError> {
     let mut settings = Vec::new();
     let mut characters = text.trim().chars().peekable();
     while characters.peek().is_some() {
@@ -298,7 +297,7 @@ fn split_settings(text: &str) -> Result<(String, Settings), DsnError> {
     Ok((String::new(), settings))
 }
 
-/// Adds a setting in the form that the connection string has.
+/// Appends a setting in the syntax of the connection string.
 fn append(text: &mut String, is_url: bool, name: &str, value: &str) {
     // Writing to a String cannot fail.
     let _ = if is_url {

@@ -1,7 +1,7 @@
-//! SQL without its literals.
+//! Masks the literals of SQL statements.
 //!
-//! Source: PostgreSQL's documentation, "Lexical Structure". Statements come cut off at
-//! `track_activity_query_size`, so a literal may have no end: then it ends with the text.
+//! Source: PostgreSQL's documentation, "Lexical Structure". The server cuts statements off at
+//! `track_activity_query_size`, so a literal may be unterminated: it then ends with the text.
 
 use std::iter::Peekable;
 use std::str::CharIndices;
@@ -9,14 +9,14 @@ use std::str::CharIndices;
 /// Most characters of a masked statement.
 const LONGEST: usize = 500;
 
-/// What stands for a literal.
+/// Replaces a literal.
 const MASK: char = '?';
 
-/// `statement` with every literal replaced by `?`, without comments, its white space evened out, and
-/// cut to 500 characters.
+/// Replaces every literal by `?`, removes comments, collapses white space, and cuts the statement
+/// to 500 characters.
 ///
-/// Whether a backslash escapes a quote depends on a setting of the session that nobody sees: where it
-/// would make a difference, everything from there on is masked.
+/// Whether a backslash escapes a quote depends on a session setting that is not visible here: where
+/// it would make a difference, the rest of the statement is masked.
 #[must_use]
 pub fn mask(statement: &str) -> String {
     let mut masker = Masker {
@@ -42,7 +42,7 @@ struct Masker<'a> {
     length: usize,
     /// White space or a comment comes before what is written next.
     gap: bool,
-    /// There was more than `masked` may hold.
+    /// The statement is longer than `masked` may be.
     cut: bool,
 }
 
@@ -128,7 +128,7 @@ impl Masker<'_> {
         self.gap = true;
     }
 
-    /// `'…'`, at its first quote.
+    /// `'…'`, from its first quote.
     fn literal(&mut self, escapes: bool) {
         self.characters.next();
         self.put(MASK);
@@ -140,14 +140,14 @@ impl Masker<'_> {
                 '\\' if self.characters.peek().is_some_and(|&(_, next)| next == '\'') => {
                     return self.skip_to_end();
                 }
-                // A doubled quote stands for itself.
+                // A doubled quote is a quote within the literal.
                 '\'' if self.characters.next_if(|&(_, next)| next == '\'').is_none() => return,
                 _ => {}
             }
         }
     }
 
-    /// `"…"`, which is a name.
+    /// `"…"`: a name.
     fn quoted_name(&mut self) {
         self.characters.next();
         self.put('"');
@@ -165,7 +165,7 @@ impl Masker<'_> {
         }
     }
 
-    /// Names may hold line ends; reports are read line by line.
+    /// Names may contain line breaks, which would break reports that are read line by line.
     fn put_in_name(&mut self, character: char) {
         self.put(if character.is_control() { ' ' } else { character });
     }
@@ -194,7 +194,7 @@ impl Masker<'_> {
         self.skip(2 * delimiters + length);
     }
 
-    /// Everything that begins like a number and goes on like one or like a name.
+    /// Anything that begins like a number and continues like one or like a name.
     fn number(&mut self) {
         self.put(MASK);
         let mut last = '0';
@@ -205,7 +205,7 @@ impl Masker<'_> {
         }
     }
 
-    /// A name or key word, or the prefix of a literal.
+    /// A name or keyword, or the prefix of a literal.
     fn word(&mut self, at: usize) {
         let rest = self.rest(at);
         let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
@@ -322,7 +322,7 @@ mod tests {
         assert!(mask(&word).chars().count() <= LONGEST + 2);
     }
 
-    /// Pieces of SQL put together in every order: a literal's inside never shows, and nothing panics.
+    /// Pieces of SQL in every order: the inside of a literal never shows, and nothing panics.
     #[test]
     fn no_secret_shows() {
         const PIECES: [&str; 14] = [

@@ -1,4 +1,4 @@
-//! Passwords from a file, so that they stand on no command line.
+//! Reads passwords from a file, so that they need not be on the command line.
 //!
 //! Source: PostgreSQL's documentation, "The Password File".
 
@@ -6,12 +6,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Permissions that make the file no place for passwords.
+/// Permissions of others, which make the file unsafe for passwords.
 const OTHERS: u32 = 0o077;
-/// A password file is not bigger than that.
+/// Largest password file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What a line is looked up by.
+/// The keys by which a line is found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) host: &'a str,
@@ -20,11 +20,11 @@ pub(super) struct Wanted<'a> {
     pub(super) user: &'a str,
 }
 
-/// Reads a password file as libpq does: one that others may read is not used.
+/// Reads a password file. As in libpq, a file that others may read is refused.
 ///
 /// # Errors
 ///
-/// Says why it cannot be used.
+/// When it cannot be used, with the reason.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-/// The password of the first line that fits: `host:port:database:user:password`.
+/// The password in the first line that matches: `host:port:database:user:password`.
 pub(super) fn find(text: &str, wanted: Wanted<'_>) -> Option<String> {
     let wanted = [wanted.host, wanted.port, wanted.database, wanted.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
@@ -51,7 +51,7 @@ pub(super) fn find(text: &str, wanted: Wanted<'_>) -> Option<String> {
     })
 }
 
-/// The fields of a line; `\:` and `\\` stand for `:` and `\`. The fifth takes the rest.
+/// Splits a line into fields. `\:` and `\\` stand for `:` and `\`; the fifth field is the rest.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut characters = line.chars();

@@ -1,4 +1,4 @@
-//! The two statements that a server is asked, and how their rows are read.
+//! The two statements that the poller runs, and how their rows are read.
 //!
 //! Source: PostgreSQL's documentation, "pg_stat_activity". The view exists in this form since
 //! PostgreSQL 10, and so does the role `pg_monitor`.
@@ -9,27 +9,27 @@ use std::time::Duration;
 use crate::model::server::{Session, SessionState, Settings};
 use crate::sources::postgres::masking::mask;
 
-/// Most sessions that are looked at.
+/// Most sessions to read.
 pub(super) const MAX_SESSIONS: usize = 10_000;
 
-/// The oldest server that can be asked: `server_version_num`.
+/// `server_version_num` of the oldest supported server.
 const OLDEST: u32 = 100_000;
 
-/// What stands instead of a statement that the role may not see.
+/// The placeholder for a statement that the role may not see.
 const HIDDEN: &str = "<insufficient privilege>";
 
-/// Most characters of a name that are kept; the server keeps 63 of its own.
+/// Most characters kept of a name; PostgreSQL itself keeps 63 bytes.
 const LONGEST_NAME: usize = 128;
 
-/// What stays the same as long as a session lasts.
+/// Reads settings that cannot change during a session.
 pub(super) const SETTINGS: &str = "\
     SELECT current_setting('server_version_num'), current_setting('server_version'), \
     current_setting('max_connections'), current_setting('superuser_reserved_connections'), \
     current_setting('reserved_connections', true), host(inet_server_addr()), \
     current_setting('port')";
 
-/// The other sessions. Of those that it hides, the server does not say what kind they are: clients have
-/// a user and a database.
+/// Reads the other sessions. Where the role may not see the backend's type, a user and a database
+/// tell that it is a client's.
 pub(super) fn sessions() -> String {
     let age =
         |of: &str| format!("trunc(extract(epoch FROM clock_timestamp() - {of}) * 1000)::int8");
@@ -47,11 +47,11 @@ pub(super) fn sessions() -> String {
     )
 }
 
-/// Reads the row of [`SETTINGS`]; `column` gives what stands in a column.
+/// Reads the row of [`SETTINGS`]; `column` returns the value of a column.
 ///
 /// # Errors
 ///
-/// When the server is too old, or says something that is no number.
+/// When the server is too old, or a value is not a number.
 pub(super) fn settings<'a>(
     column: impl Fn(usize) -> Option<&'a str>,
     asked_port: &[u16],
@@ -60,7 +60,7 @@ pub(super) fn settings<'a>(
     let unreadable = || "its settings cannot be read".to_owned();
     let version = short(column(1).unwrap_or_default());
     if number(0).ok_or_else(unreadable)? < OLDEST {
-        return Err(format!("PostgreSQL {version} is too old; 10 is the oldest that can be asked"));
+        return Err(format!("PostgreSQL {version} is too old; version 10 or later is needed"));
     }
     let mut ports: Vec<u16> = column(6).and_then(|port| port.parse().ok()).into_iter().collect();
     ports.extend(asked_port);
@@ -75,10 +75,10 @@ pub(super) fn settings<'a>(
     })
 }
 
-/// Reads a row of [`sessions`]; `None` when it has no PID.
+/// Reads a row of [`sessions`]; `None` if it has no PID.
 pub(super) fn session<'a>(column: impl Fn(usize) -> Option<&'a str>) -> Option<Session> {
     let text = |index: usize| column(index).filter(|text| !text.is_empty()).map(short);
-    // Clocks that were set back make ages negative.
+    // Ages are negative after the clock was set back.
     let age = |index: usize| {
         let milliseconds: i64 = column(index)?.parse().ok()?;
         Some(Duration::from_millis(milliseconds.try_into().unwrap_or(0)))
@@ -105,7 +105,7 @@ pub(super) fn session<'a>(column: impl Fn(usize) -> Option<&'a str>) -> Option<S
     })
 }
 
-/// IPv4 addresses also where the server's socket is an IPv6 one.
+/// Parses an address. The server reports IPv4 clients of an IPv6 socket as IPv4-mapped addresses.
 fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }

@@ -1,4 +1,4 @@
-//! Encryption on the way to a server, and what is checked of its certificate.
+//! TLS to a server, with the checks of its certificate that `sslmode` asks for.
 
 use std::fmt;
 use std::fs;
@@ -15,21 +15,21 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::sources::postgres::dsn::{Dsn, Verify};
 
-/// Most bytes of a file of certificates: bundles of the whole world's take 250 KiB.
+/// Largest file of certificates; the bundle of all public CAs has 250 KiB.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// What encrypts as `dsn` asks.
+/// A connector with the settings of `dsn`.
 ///
 /// # Errors
 ///
-/// Says why the root certificates cannot be used.
+/// When the root certificates cannot be used, with the reason.
 pub(super) fn connector(dsn: &Dsn) -> Result<MakeRustlsConnect, String> {
     let provider = Arc::new(ring::default_provider());
     let roots = match &dsn.root_certificate {
         Some(path) if dsn.verify != Verify::Nothing => {
             let length = fs::metadata(path).map(|metadata| metadata.len());
             let text = match length {
-                Ok(length) if length > MAX_BYTES => Err("it is too big".to_owned()),
+                Ok(length) if length > MAX_BYTES => Err("the file is too big".to_owned()),
                 Ok(_) => fs::read(path).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
@@ -45,12 +45,12 @@ pub(super) fn connector(dsn: &Dsn) -> Result<MakeRustlsConnect, String> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    // What servers since PostgreSQL 17 want of those that begin with TLS.
+    // Required by PostgreSQL 17 and later of clients that begin with TLS.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// The certificates to trust.
+/// The trusted certificates.
 #[derive(Debug)]
 struct Roots {
     store: RootCertStore,
@@ -65,13 +65,13 @@ impl Roots {
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(certificates.iter().cloned());
         if added == 0 {
-            return Err("there is none".to_owned());
+            return Err("there are none".to_owned());
         }
         Ok(Self { store, certificates })
     }
 }
 
-/// Checks what was asked for and no more: by default, as with libpq, nothing at all.
+/// Checks what `sslmode` asks for and no more: by default nothing, as libpq does.
 struct Verifier {
     verify: Verify,
     roots: Roots,
@@ -97,8 +97,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        // Servers often sign for themselves; then their own certificate is the one to trust, which as
-        // the issuer of itself it could not be.
+        // A self-signed certificate that is trusted itself need not be a CA.
         if !self.roots.certificates.iter().any(|root| root == end_entity) {
             verify_server_cert_signed_by_trust_anchor(
                 &certificate,

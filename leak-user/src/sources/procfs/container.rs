@@ -1,40 +1,40 @@
-//! A container's id and its pod's, from `/proc/PID/cgroup`, cgroups(7).
+//! Finds container ids and pod UIDs in `/proc/PID/cgroup`, cgroups(7).
 
-/// Length of the ids that Docker, containerd and CRI-O give.
+/// Length of container ids of Docker, containerd and CRI-O.
 const ID_LENGTH: usize = 64;
-/// Length of the ids of static pods: a checksum of their description.
+/// Length of the UIDs of static pods: a checksum of their manifest.
 const STATIC_POD_LENGTH: usize = 32;
-/// Where the dashes of a UUID stand, RFC 9562.
+/// Positions of the dashes in a UUID, RFC 9562.
 const DASHES: [usize; 4] = [8, 13, 18, 23];
 /// Length of a UUID.
 const UUID_LENGTH: usize = 36;
 
 /// Finds the container id in the text of `/proc/PID/cgroup`.
 ///
-/// It is the last path component that is an id, bare or dressed up by the runtime
-/// (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>`): a container may hold cgroups of
-/// its own below its id, and the innermost of nested containers is the one wanted. Version 1
-/// hierarchies that the runtime does not use (`/`) have none, so the first line with an id counts.
+/// It is the last path component that is an id, bare or as the runtime decorates it
+/// (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>`): a container may create cgroups
+/// below its own, and of nested containers the innermost is wanted. Version 1 hierarchies that the
+/// runtime does not use (`/`) have no id, so the first line with one counts.
 #[must_use]
 pub fn id(cgroup: &str) -> Option<&str> {
     innermost(cgroup, component_id)
 }
 
-/// Finds the UID of the Kubernetes pod in the text of `/proc/PID/cgroup`, as Kubernetes writes it.
+/// Finds the UID of the Kubernetes pod in the text of `/proc/PID/cgroup`, in Kubernetes' notation.
 ///
-/// The kubelet calls a pod's cgroup `pod<uid>`, or where systemd keeps the tree
-/// `kubepods-burstable-pod<uid>.slice` with `_` for each `-`. What stands above is not looked at: it
-/// varies with the kubelet's settings, and is not shown to who has a cgroup namespace of its own.
+/// The kubelet names a pod's cgroup `pod<uid>`, or with the systemd driver
+/// `kubepods-burstable-pod<uid>.slice` with `_` for each `-`. The path above it is ignored: it
+/// depends on the kubelet's settings, and is hidden in a cgroup namespace.
 #[must_use]
 pub fn pod_uid(cgroup: &str) -> Option<String> {
     innermost(cgroup, component_pod)
 }
 
-/// What `wanted` finds in the last path component in which it finds something, of the first line that
-/// has such a one.
+/// The first match of `wanted`: lines in order, and the path components of a line from the last to
+/// the first.
 fn innermost<'a, T>(cgroup: &'a str, wanted: impl Fn(&'a str) -> Option<T>) -> Option<T> {
     cgroup.lines().find_map(|line| {
-        // hierarchy:controllers:path, where the path may hold colons of its own.
+        // hierarchy:controllers:path, where the path may contain colons.
         let path = line.splitn(3, ':').nth(2)?;
         path.rsplit('/').find_map(&wanted)
     })
@@ -45,7 +45,7 @@ fn component_id(component: &str) -> Option<&str> {
     // containerd's cgroupfs driver writes slice:cri-containerd:id.
     let id = name.rsplit(['-', ':']).next()?;
     let is_id = id.len() == ID_LENGTH && id.bytes().all(is_hexadecimal);
-    // CRI-O's and Podman's monitors run beside the container, not in it.
+    // conmon, the monitor of CRI-O and Podman, runs beside the container, not in it.
     let is_monitor = name.contains("conmon");
     (is_id && !is_monitor).then_some(id)
 }
@@ -128,8 +128,8 @@ mod tests {
     const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
     const STATIC: &str = "9a8e6f0b5d4c3b2a1908f7e6d5c4b3a2";
 
-    /// Checks pod and container; `{U}` stands for the UID, `{_}` for the UID as systemd takes it, and
-    /// `{S}` for a static pod's.
+    /// Checks pod and container; `{U}` is the UID, `{_}` the UID in systemd's notation, and `{S}` a
+    /// static pod's.
     #[track_caller]
     fn found_in_pod(text: &str, pod: Option<&str>, container: Option<&str>) {
         let text = text.replace("{A}", A).replace("{B}", B).replace("{S}", STATIC);
@@ -149,7 +149,7 @@ mod tests {
             Some(A),
         );
         found_in_pod("0::/kubepods/besteffort/pod{U}/crio-{A}\n", Some(UID), Some(A));
-        // Static pods, with the checksum of their description.
+        // Static pods, with the checksum of their manifest.
         found_in_pod("0::/kubepods/burstable/pod{S}/{A}\n", Some(STATIC), Some(A));
     }
 
@@ -170,7 +170,7 @@ mod tests {
             Some(STATIC),
             Some(A),
         );
-        // CRI-O's monitor: in the pod, not in the container.
+        // CRI-O's monitor is in the pod, but not in the container.
         found_in_pod(&format!("{slices}/crio-conmon-{{A}}.scope\n"), Some(UID), None);
     }
 
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn pods_below_other_roots() {
-        // The kubelet in a container, as kind has it, and with a root of its own.
+        // The kubelet in a container, as in kind, and with a cgroup root of its own.
         found_in_pod("0::/docker/{B}/kubelet/kubepods/pod{U}/{A}\n", Some(UID), Some(A));
         found_in_pod(
             "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{_}.slice/\
@@ -195,7 +195,7 @@ mod tests {
             Some(UID),
             Some(A),
         );
-        // Seen from a pod with a cgroup namespace of its own.
+        // Seen from within a cgroup namespace.
         found_in_pod("0::/../../pod{U}/{A}\n", Some(UID), Some(A));
         found_in_pod("0::/../cri-containerd-{A}.scope\n", None, Some(A));
         // Docker in a pod.

@@ -1,4 +1,4 @@
-//! Matching process names against `--comm`.
+//! Patterns for process names, for `--comm`.
 
 use std::str::FromStr;
 
@@ -9,12 +9,12 @@ const COMM_LENGTH: usize = 15;
 
 /// A pattern for process names: `*`, `?`, `[…]` and `[!…]`.
 ///
-/// A name without wildcards may be longer than the kernel keeps; its beginning then counts, so that
-/// `--comm a-rather-long-program` finds the process that the kernel calls `a-rather-long-p`.
+/// The kernel cuts names off, so a name without wildcards is cut off likewise:
+/// `--comm a-rather-long-program` matches the process that the kernel calls `a-rather-long-p`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommPattern(Pattern);
 
-/// A pattern that cannot be read.
+/// A malformed pattern.
 #[derive(Debug, thiserror::Error)]
 #[error("`{pattern}` is not a name pattern: {reason}; use *, ? and [...], as a shell does")]
 pub struct CommPatternError {
@@ -35,14 +35,14 @@ impl FromStr for CommPattern {
 }
 
 impl CommPattern {
-    /// Whether a process of this name is meant.
+    /// Whether it matches a process of this name.
     #[must_use]
     pub fn matches(&self, comm: &str) -> bool {
         self.0.matches(comm)
     }
 }
 
-/// What the kernel keeps of a name; a character that does not fit whole is left out.
+/// The part of a name that the kernel keeps, without a last character that is cut in two.
 fn kernel_name(name: &str) -> &str {
     let end = (0..=COMM_LENGTH.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
     &name[..end.unwrap_or(0)]

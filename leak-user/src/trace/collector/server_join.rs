@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::engine::Fact;
 use crate::engine::table::ServerStatus;
 use crate::model::Event;
-use crate::sources::postgres::{Answer, Watch};
+use crate::sources::postgres::{PollAnswer, SessionPoller};
 use crate::trace::collector::Collector;
 
 /// How long the last answers are waited for.
@@ -17,7 +17,7 @@ impl Collector {
     /// Takes in what the servers still have to say, but waits no longer than that is worth.
     pub(in crate::trace) async fn settle_servers(
         &mut self,
-        servers: &mut Watch,
+        servers: &mut SessionPoller,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !servers.is_idle() {
@@ -30,8 +30,8 @@ impl Collector {
     }
 
     /// Takes in a server's answer, and says when it answers no more, or again.
-    pub(in crate::trace) fn take_server_answer(&mut self, told: Answer) -> anyhow::Result<()> {
-        let Answer { server, at, answer, .. } = told;
+    pub(in crate::trace) fn take_server_answer(&mut self, told: PollAnswer) -> anyhow::Result<()> {
+        let PollAnswer { server, at, answer, .. } = told;
         let Some(answer) = answer else { return Ok(()) };
         let event = Event::ServerSessions { server: server.clone(), at, answer: Box::new(answer) };
         let before = self.server_status(&server);

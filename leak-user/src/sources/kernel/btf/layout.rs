@@ -1,20 +1,21 @@
-//! The fields that the kernel programs read, found by name.
+//! Finds the offsets of the fields that the kernel programs read.
 
 use leak_common::layout::Layout;
 
 use crate::sources::kernel::btf::{Btf, BtfError, Kind, Type};
 
-/// What one architecture calls a task's registers. All that depends on the architecture is here;
-/// another one is added as another constant.
+/// The names of registers on one architecture. Everything that depends on the architecture is here:
+/// supporting another one takes another constant.
 struct Registers {
     instruction_pointer: &'static str,
     stack_pointer: &'static str,
     frame_pointer: &'static str,
-    /// Those besides that functions preserve, as [`StackHeader`](leak_common::stack::StackHeader) orders them.
+    /// The other callee-saved registers, in the order of
+    /// [`StackHeader`](leak_common::stack::StackHeader).
     preserved: [&'static str; 5],
     syscall: &'static str,
     arguments: [&'static str; 3],
-    /// Path within `task_struct` to the thread register, which points to thread-local storage.
+    /// Path in `task_struct` to the register that points to thread-local storage.
     thread: &'static str,
 }
 
@@ -56,7 +57,8 @@ impl Btf<'_> {
         };
         let [dport, num, family, rcv_saddr, daddr, rest @ ..] =
             sock("__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr")
-                // A kernel without IPv6 has no IPv6 sockets, so nothing reads these two there.
+                // Without IPv6 in the kernel there are no IPv6 sockets, so these two are never
+                // read.
                 .or_else(|_| sock(RCV_SADDR, DADDR))?;
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
         let [copied_seq, rcv_nxt] = self.offsets_in("tcp_sock", ["copied_seq", "rcv_nxt"])?;
@@ -67,7 +69,7 @@ impl Btf<'_> {
         // The name before Linux 5.5.
         let [fsbase, pid, tgid, group_leader, files, mm, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
-        // A kernel without io_uring lacks the field, and needs none.
+        // Without io_uring in the kernel the field is missing and not needed.
         let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
         let [start_stack] = self.offsets_in("mm_struct", ["start_stack"])?;
         let [fdt] = self.offsets_in("files_struct", ["fdt"])?;
@@ -129,8 +131,8 @@ impl Btf<'_> {
         })
     }
 
-    /// Offsets of fields, given as dotted paths, that all lie in one and the same structure: a
-    /// kernel may describe several of one name, and a mixture of two fits neither.
+    /// Offsets of fields, given as dotted paths, within one structure. BTF may have several
+    /// structures of the same name, and offsets from two of them must not be mixed.
     fn offsets_in<const N: usize>(
         &self,
         structure: &'static str,

@@ -1,36 +1,35 @@
-//! The startup message: who connects to what, by which name; and the error that refuses it.
+//! Parses the startup message (user, database, application name) and the error that refuses it.
 //!
 //! Source: PostgreSQL's documentation, "Message Formats". `StartupMessage`: length and version in
-//! four bytes each, then pairs of NUL-terminated strings, then a NUL. `ErrorResponse`: type, length in
-//! four bytes, then fields of a type and a NUL-terminated string each.
+//! four bytes each, then pairs of NUL-terminated strings, then a NUL. `ErrorResponse`: type, length
+//! in four bytes, then fields of a type and a NUL-terminated string each.
 
-/// What a startup message says of its connection.
+/// The contents of a startup message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Startup {
+pub(crate) struct Startup {
     /// `user`.
-    pub user: Option<String>,
-    /// `database`; the server takes the user's name when it is not given, and so do we.
-    pub database: Option<String>,
+    pub(crate) user: Option<String>,
+    /// `database`, or the user's name if it is not given, as in the server.
+    pub(crate) database: Option<String>,
     /// `application_name`.
-    pub application_name: Option<String>,
-    /// `replication` was asked for.
-    pub replication: bool,
+    pub(crate) application_name: Option<String>,
+    /// Whether it asks for `replication`.
+    pub(crate) replication: bool,
 }
 
 /// Length and version.
 const HEADER: usize = 8;
 
-/// Reads the first bytes of a startup message, as many as were kept. What is cut off or broken is
-/// left out.
+/// Parses the first bytes of a startup message. Strings that are cut off or malformed are left out.
 #[must_use]
-pub fn parse(bytes: &[u8]) -> Startup {
+pub(crate) fn parse(bytes: &[u8]) -> Startup {
     let mut startup = Startup::default();
     let declared = match bytes.first_chunk::<4>() {
         Some(length) => u32::from_be_bytes(*length) as usize,
         None => return startup,
     };
     let message = bytes.get(HEADER..declared.min(bytes.len())).unwrap_or_default();
-    // The last piece is not terminated: it is empty, or cut off.
+    // The last piece has no terminator: it is empty or cut off.
     let Some(end) = message.iter().rposition(|&byte| byte == 0) else { return startup };
     let mut strings = message.get(..end).unwrap_or_default().split(|&byte| byte == 0);
     while let (Some(name), Some(value)) = (strings.next(), strings.next()) {
@@ -54,16 +53,16 @@ pub fn parse(bytes: &[u8]) -> Startup {
     startup
 }
 
-/// The SQLSTATE in the first bytes of an `ErrorResponse`, if it is among them.
+/// Finds the SQLSTATE in the first bytes of an `ErrorResponse`.
 #[must_use]
-pub fn refusal(bytes: &[u8]) -> Option<String> {
+pub(crate) fn refusal(bytes: &[u8]) -> Option<String> {
     const HEADER: usize = 5;
     const SQLSTATE_LEN: usize = 5;
     if bytes.first() != Some(&b'E') {
         return None;
     }
     let mut fields = bytes.get(HEADER..)?.split(|&byte| byte == 0);
-    // The last piece is not terminated: it is empty, or cut off.
+    // The last piece has no terminator: it is empty or cut off.
     let _ = fields.next_back();
     let code = fields.find_map(|field| field.strip_prefix(b"C"))?;
     let is_state = code.len() == SQLSTATE_LEN
@@ -81,7 +80,7 @@ mod tests {
     #[test]
     fn a_refusal_has_a_code() {
         assert_eq!(refusal(TOO_MANY).as_deref(), Some("53300"));
-        // Before 9.6, and in another language.
+        // From a server before 9.6, in another language.
         let old = "E\0\0\0\x5fSВАЖНО\0C57P03\0Mno".as_bytes();
         assert_eq!(refusal(old).as_deref(), Some("57P03"));
     }

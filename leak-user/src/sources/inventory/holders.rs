@@ -1,4 +1,4 @@
-//! Who has a socket among its file descriptors.
+//! Finds the processes that hold a socket among their file descriptors.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,27 +11,27 @@ use rustix::io::Errno;
 use crate::model::ProcessKey;
 use crate::sources::procfs::{Stat, is_gone};
 
-/// Bytes kept of a descriptor's link: `socket:[4294967295]` fits, and what is longer is a path.
+/// Bytes to read of a descriptor's link: `socket:[4294967295]` fits, and anything longer is a path.
 const LINK_LENGTH: usize = 32;
 
-/// Who holds which sockets, by inode.
+/// The holders of sockets.
 ///
-/// Socket inodes are numbered for the whole host, not per network namespace: sockfs is mounted
-/// once. The number has 32 bits and may wrap after as many sockets, pipes and the like.
+/// Socket inodes are unique on the whole host, not per network namespace: sockfs is mounted once.
+/// The number has 32 bits and wraps after as many sockets, pipes and the like.
 #[derive(Debug, Default)]
-pub struct Holders {
-    /// The processes that hold each of the inodes asked for; one that nobody holds is missing.
-    pub by_inode: HashMap<u64, Vec<ProcessKey>>,
-    /// Processes whose file descriptors could not be read, for want of privileges.
-    pub unreadable: usize,
+pub(super) struct Holders {
+    /// The processes that hold each inode. An inode that no process holds is missing.
+    pub(super) by_inode: HashMap<u64, Vec<ProcessKey>>,
+    /// Processes whose file descriptors could not be read, for lack of privileges.
+    pub(super) unreadable: usize,
 }
 
-/// Finds out which of `pids` hold the sockets with these inodes.
+/// Finds which of `pids` hold the sockets with these inodes.
 ///
-/// The cost is one readlink(2) for each descriptor of each process. A process that exits meanwhile
-/// is passed over. Each process opened is pinned, so that a reused PID cannot mix two processes.
+/// This costs one readlink(2) for each descriptor of each process. Processes that exit meanwhile
+/// are skipped. The open directory pins a process, so a reused PID cannot mix up two processes.
 #[must_use]
-pub fn holders(inodes: &HashSet<u64>, pids: impl IntoIterator<Item = u32>) -> Holders {
+pub(super) fn holders(inodes: &HashSet<u64>, pids: impl IntoIterator<Item = u32>) -> Holders {
     let mut found = Holders::default();
     if inodes.is_empty() {
         return found;
@@ -56,7 +56,7 @@ fn sockets_held(pid: u32, wanted: &HashSet<u64>) -> io::Result<Option<(ProcessKe
     let mut held = HashSet::new();
     let mut descriptors = collect(&process, "fd", wanted, &mut held).or_else(none_if_missing)?;
     if descriptors == 0 {
-        // The first thread may have exited while others run on; descriptors then show only there.
+        // If the main thread has exited while others run, only those show the descriptors.
         for task in names(&directory(&process, "task")?)? {
             let path = format!("task/{task}/fd");
             descriptors = collect(&process, &path, wanted, &mut held).or_else(none_if_missing)?;
@@ -75,7 +75,7 @@ fn sockets_held(pid: u32, wanted: &HashSet<u64>) -> io::Result<Option<(ProcessKe
     Ok(Some((ProcessKey { pid, start_ticks: stat.start_ticks }, held)))
 }
 
-/// Adds the wanted sockets of one descriptor table; returns how many descriptors it has.
+/// Adds the wanted sockets of one descriptor table. Returns the number of its descriptors.
 fn collect(
     process: &OwnedFd,
     path: &str,
@@ -89,7 +89,7 @@ fn collect(
         let mut buffer = [MaybeUninit::uninit(); LINK_LENGTH];
         let link = match readlinkat_raw(&table, entry.file_name(), &mut buffer) {
             Ok((link, _)) => link,
-            // Closed by now, or `.` and `..`, which are no links.
+            // Closed meanwhile, or `.` and `..`, which are not links.
             Err(Errno::NOENT | Errno::INVAL) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -99,7 +99,7 @@ fn collect(
     Ok(descriptors)
 }
 
-/// Reads the link of a descriptor that is a socket.
+/// The inode, if the descriptor is a socket.
 fn socket_inode(link: &[u8]) -> Option<u64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -163,7 +163,7 @@ mod tests {
         let child_only = holders(&wanted, all().unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
-        // Other tests of this process may fork between our dup and their exec.
+        // Other tests of this process may have forked before the copy was dropped.
         assert!(keys.iter().all(|key| both.by_inode[&inode].contains(key)), "{both:?}");
         assert_eq!(parent_only.by_inode[&inode], [keys[0]]);
         assert!(child_only.by_inode[&inode].contains(&keys[1]), "{child_only:?}");
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn descriptors_outlive_the_first_thread() {
-        // The main thread leaves by exit(2) of its own; only the other thread has the descriptors.
+        // The main thread alone calls exit(2); the descriptors show only in the other thread.
         let script = "import ctypes, threading, time, socket\n\
             s = socket.socket()\n\
             print(__import__('os').fstat(s.fileno()).st_ino, flush=True)\n\

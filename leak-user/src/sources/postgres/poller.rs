@@ -1,5 +1,5 @@
-//! All servers, asked on a thread of their own: neither a slow handshake nor a long list ever keeps
-//! the event loop waiting.
+//! Polls every server on a background thread, so that neither a slow handshake nor a long list
+//! ever blocks the event loop.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -11,46 +11,47 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::model::Timestamp;
 use crate::model::server::ServerAnswer;
-use crate::sources::postgres::client::Asker;
+use crate::sources::postgres::client::ServerClient;
 use crate::sources::postgres::dsn::Dsn;
 
-/// Answers that may wait for the event loop.
+/// Most answers waiting for the event loop.
 const QUEUE: usize = 16;
 
-/// What a server answered.
+/// A server's answer to one poll.
 #[derive(Debug)]
-pub struct Answer {
-    /// The server's name.
+pub struct PollAnswer {
+    /// The server, as [`Dsn::name`] names it.
     pub server: String,
-    /// When it was asked: what it says was not so before.
+    /// When it was asked. Its answer holds from then on.
     pub at: Timestamp,
-    /// What it said; `None` while it is left alone after a failure.
+    /// Its answer; `None` while polling pauses after a failure.
     pub answer: Option<ServerAnswer>,
-    look: u64,
+    poll: u64,
 }
 
-/// The servers, seen from the event loop.
+/// The event loop's side of the poller.
 #[derive(Debug)]
-pub struct Watch {
-    looks: watch::Sender<u64>,
-    answers: mpsc::Receiver<Answer>,
-    /// The latest look that each server has answered.
+pub struct SessionPoller {
+    /// Counts the polls.
+    polls: watch::Sender<u64>,
+    answers: mpsc::Receiver<PollAnswer>,
+    /// The latest poll that each server has answered.
     answered: HashMap<String, u64>,
 }
 
-impl Watch {
-    /// Starts the thread, which ends when this is dropped. Nothing is asked yet.
+impl SessionPoller {
+    /// Starts the thread, which ends when this is dropped. Nothing is polled yet.
     ///
     /// # Errors
     ///
     /// When the thread cannot be started.
     pub fn start(servers: &[Dsn]) -> io::Result<Self> {
-        let (looks, incoming) = watch::channel(0);
+        let (polls, incoming) = watch::channel(0);
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let servers: Vec<(String, Dsn)> = named(servers);
         let answered = servers.iter().map(|(name, _)| (name.clone(), 0)).collect();
         if servers.is_empty() {
-            return Ok(Self { looks, answers, answered });
+            return Ok(Self { polls, answers, answered });
         }
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("servers".into()).spawn(move || {
@@ -63,35 +64,35 @@ impl Watch {
                     .collect();
                 for task in tasks {
                     if let Err(error) = task.await {
-                        log::error!("a server is asked no more: {error}");
+                        log::error!("polling of a PostgreSQL server ended: {error}");
                     }
                 }
             });
         })?;
-        Ok(Self { looks, answers, answered })
+        Ok(Self { polls, answers, answered })
     }
 
-    /// Has every server asked once more. One that still owes an answer is asked after that.
+    /// Polls every server once more, after its pending answer if there is one.
     pub fn ask(&self) {
-        self.looks.send_modify(|look| *look += 1);
+        self.polls.send_modify(|poll| *poll += 1);
     }
 
-    /// The next answer; for ever in coming when there is no server.
-    pub async fn answer(&mut self) -> Answer {
+    /// Waits for the next answer; forever if there is no server.
+    pub async fn answer(&mut self) -> PollAnswer {
         let Some(answer) = self.answers.recv().await else { return pending().await };
-        self.answered.insert(answer.server.clone(), answer.look);
+        self.answered.insert(answer.server.clone(), answer.poll);
         answer
     }
 
-    /// Whether every server has answered what it was last asked.
+    /// Whether every server has answered the latest poll.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let look = *self.looks.borrow();
-        self.answered.values().all(|&answered| answered >= look)
+        let poll = *self.polls.borrow();
+        self.answered.values().all(|&answered| answered >= poll)
     }
 }
 
-/// Each server once, by a name of its own.
+/// Gives each server a unique name.
 fn named(servers: &[Dsn]) -> Vec<(String, Dsn)> {
     let mut named: Vec<(String, Dsn)> = Vec::new();
     for dsn in servers {
@@ -105,19 +106,19 @@ fn named(servers: &[Dsn]) -> Vec<(String, Dsn)> {
     named
 }
 
-/// Asks one server whenever there is a new look, until the other side is gone.
+/// Polls one server each time that it is asked to, until the event loop drops its side.
 async fn serve(
     server: String,
     dsn: Dsn,
-    mut looks: watch::Receiver<u64>,
-    answers: mpsc::Sender<Answer>,
+    mut polls: watch::Receiver<u64>,
+    answers: mpsc::Sender<PollAnswer>,
 ) {
-    let mut asker = Asker::new(dsn);
-    while looks.changed().await.is_ok() {
-        let look = *looks.borrow_and_update();
+    let mut client = ServerClient::new(dsn);
+    while polls.changed().await.is_ok() {
+        let poll = *polls.borrow_and_update();
         let at = clock::now();
-        let answer = asker.ask().await;
-        if answers.send(Answer { server: server.clone(), at, answer, look }).await.is_err() {
+        let answer = client.sessions().await;
+        if answers.send(PollAnswer { server: server.clone(), at, answer, poll }).await.is_err() {
             break;
         }
     }
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_server_has_a_name_of_its_own() {
+    fn every_server_has_a_unique_name() {
         let dsn = |text: &str| Dsn::parse(text).unwrap();
         let servers = [dsn("host=a user=x"), dsn("host=b"), dsn("host=a user=x sslmode=disable")];
         let names: Vec<_> = named(&servers).into_iter().map(|(name, _)| name).collect();
