@@ -1,7 +1,7 @@
 //! Bytes from the kernel programs to [`Event`]s. Nothing is trusted: lengths are checked, numbers
 //! are looked up, strings end at their buffer's end.
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection::{self as raw, Connection, FirstBytes, Uses, flag, phase, state};
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, kind};
 use leak_common::stack::StackHeader;
@@ -134,6 +134,7 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfa
             Shortfall::UnreadableStack
         });
     }
+    let interpreter_frames = header.interpreter_frames.iter().take(header.interpreter_len as usize);
     Ok(RawStack {
         process: process_key(header.tgid, header.process_start_ns),
         tid: header.tid,
@@ -144,20 +145,17 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfa
         preserved: header.preserved,
         wanted: header.wanted,
         goroutine_window: header.goroutine,
-        python: header.python.iter().take(header.python_len as usize).copied().collect(),
-        python_whole: header.python_whole != 0,
-        python_tag: header.python_tag,
+        interpreter_frames: interpreter_frames.copied().collect(),
+        interpreter_whole: header.interpreter_whole != 0,
+        interpreter_tag: header.interpreter_tag,
         bytes: copied.to_vec(),
     })
 }
 
 /// Copies a plain value from the beginning of `bytes`.
-fn read<T: Plain>(bytes: &[u8], kind: Option<u32>) -> Result<T, DecodeError> {
-    if bytes.len() < size_of::<T>() {
-        return Err(DecodeError::TooShort { kind, len: bytes.len() });
-    }
-    // SAFETY: there are enough bytes, and every byte pattern is a valid T.
-    Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+fn read<T: Pod>(bytes: &[u8], kind: Option<u32>) -> Result<T, DecodeError> {
+    let value = bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned);
+    value.ok_or(DecodeError::TooShort { kind, len: bytes.len() })
 }
 
 fn process_key(tgid: u32, start_ns: u64) -> ProcessKey {
@@ -245,12 +243,6 @@ mod tests {
     use super::*;
     use leak_common::connection::{AF_INET, MAX_REFUSAL, MAX_STARTUP, Tuple};
 
-    fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
-        // SAFETY: a Plain value has no padding.
-        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
-            .to_vec()
-    }
-
     fn tuple() -> Tuple {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&[127, 0, 0, 1]);
@@ -260,8 +252,7 @@ mod tests {
     const NOTHING: FirstBytes = FirstBytes { startup: [0; MAX_STARTUP], refusal: [0; MAX_REFUSAL] };
 
     fn connection() -> Connection {
-        // SAFETY: every byte pattern is a valid Connection.
-        let mut connection: Connection = unsafe { std::mem::zeroed() };
+        let mut connection: Connection = bytemuck::zeroed();
         connection.cookie = 7;
         connection.tuple = tuple();
         connection.tcp_state = 1;
@@ -270,7 +261,8 @@ mod tests {
 
     fn closed() -> Vec<u8> {
         let header = EventHeader { kind: kind::CLOSED, reserved: 0, time_ns: 5, cookie: 7 };
-        bytes_of(&Closed { header, connection: connection(), first_bytes: NOTHING })
+        let closed = Closed { header, connection: connection(), first_bytes: NOTHING };
+        bytemuck::bytes_of(&closed).to_vec()
     }
 
     #[test]
@@ -328,8 +320,7 @@ mod tests {
 
     #[test]
     fn the_kept_uses_are_the_latest_in_order() {
-        // SAFETY: every byte pattern is a valid Uses.
-        let mut raw: Uses = unsafe { std::mem::zeroed() };
+        let mut raw: Uses = bytemuck::zeroed();
         for number in 0..7 {
             let one = &mut raw.uses[number as usize % 3];
             (one.request, one.acquired_ns) = (number + 1, 10 * number);
@@ -349,8 +340,7 @@ mod tests {
 
     #[test]
     fn a_stack_longer_than_its_record_is_refused() {
-        // SAFETY: every byte pattern is a valid StackHeader.
-        let mut header: StackHeader = unsafe { std::mem::zeroed() };
+        let mut header: StackHeader = bytemuck::zeroed();
         header.len = 1024;
         assert_eq!(raw_stack(&header, &[0; 1024]).map(|s| s.bytes.len()), Ok(1024));
         assert_eq!(raw_stack(&header, &[0; 1023]), Err(Shortfall::OverBudget));

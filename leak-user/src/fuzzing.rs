@@ -4,7 +4,7 @@
 //! seeds and over damaged ones, so that they cannot rot. None may panic, run for long, or take much
 //! memory, whatever the bytes.
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection::{Connection, FirstBytes};
 
 use crate::kernel::{btf::Btf, diag};
@@ -59,9 +59,8 @@ fn decode(data: &[u8]) {
     }
 }
 
-fn plain<T: Plain>(data: &[u8]) -> Option<T> {
-    // SAFETY: there are enough bytes, and every byte pattern is a valid T.
-    (data.len() >= size_of::<T>()).then(|| unsafe { data.as_ptr().cast::<T>().read_unaligned() })
+fn plain<T: Pod>(data: &[u8]) -> Option<T> {
+    data.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
 
 /// What procfs says of processes, whose names are theirs to choose.

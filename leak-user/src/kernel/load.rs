@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use aya::{Ebpf, EbpfLoader};
-use leak_common::Plain;
+use bytemuck::{Pod, bytes_of};
 use leak_common::config::{Config, MAX_PORTS};
 use leak_common::layout::Layout;
 
@@ -60,7 +60,7 @@ pub(super) fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, KernelE
 }
 
 /// The array of this name, mapped into memory.
-pub(super) fn mapped<T: Plain>(
+pub(super) fn mapped<T: Pod>(
     ebpf: &mut Ebpf,
     name: &'static str,
     len: u32,
@@ -76,11 +76,5 @@ pub(super) fn mapped<T: Plain>(
 #[derive(Clone, Copy)]
 pub(super) struct Value<T>(pub(super) T);
 
-// SAFETY: a Plain value has no padding, and any bytes are a valid one.
-unsafe impl<T: Plain> aya::Pod for Value<T> {}
-
-/// The bytes of a plain value.
-pub(super) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: a Plain value has no padding, so all its bytes are initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
-}
+// SAFETY: aya asks for the same as bytemuck: no padding, and any bytes are a valid value.
+unsafe impl<T: Pod> aya::Pod for Value<T> {}

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection::{Connection, Uses};
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -24,7 +24,7 @@ pub(crate) struct MappedArray<T> {
     element: std::marker::PhantomData<T>,
 }
 
-impl<T: Plain> MappedArray<T> {
+impl<T: Pod> MappedArray<T> {
     /// Maps the first of the `len` elements of the map behind `fd`.
     pub(crate) fn new(fd: BorrowedFd<'_>, len: u32) -> io::Result<Self> {
         let (map, len) = (fd.try_clone_to_owned()?, len as usize);
@@ -56,7 +56,7 @@ impl<T: Plain> MappedArray<T> {
     }
 }
 
-fn map_elements<T: Plain>(map: &OwnedFd, elements: usize) -> io::Result<MmapRaw> {
+fn map_elements<T: Pod>(map: &OwnedFd, elements: usize) -> io::Result<MmapRaw> {
     // The kernel rounds each element's size up to eight bytes.
     const { assert!(size_of::<T>().is_multiple_of(8)) };
     MmapOptions::new().len(elements * size_of::<T>()).map_raw_read_only(map.as_raw_fd())

@@ -4,7 +4,7 @@
 //! this process's.
 
 use aya::maps::{HashMap, Map, MapData};
-use leak_common::stack::{MAX_STACK, SHORT_STACK, StackHeader, StackRecord};
+use leak_common::stack::{MAX_STACK, RecordNumber, SHORT_STACK, StackHeader, StackRecord};
 
 use super::load::Value;
 use crate::error::KernelError;
@@ -20,20 +20,20 @@ type OfLength<const N: usize> = HashMap<MapData, u32, Value<StackRecord<N>>>;
 pub(super) struct Records {
     short: OfLength<SHORT_STACK>,
     long: OfLength<MAX_STACK>,
-    /// How many a connection may have.
-    each: u32,
+    /// How many uses of each connection are kept.
+    uses: u32,
 }
 
 impl Records {
-    /// The records of the maps that `take` finds, `each` of every connection.
+    /// The records in the maps that `take` finds, where `uses` uses of each connection are kept.
     pub(super) fn new(
-        each: u32,
+        uses: u32,
         mut take: impl FnMut(&'static str) -> Result<Map, KernelError>,
     ) -> Result<Self, KernelError> {
         Ok(Self {
             short: HashMap::try_from(take("SHORT_RECORDS")?)?,
             long: HashMap::try_from(take("LONG_RECORDS")?)?,
-            each,
+            uses,
         })
     }
 
@@ -45,22 +45,22 @@ impl Records {
         id: ConnectionId,
         request: u64,
     ) -> Option<(StackHeader, Vec<u8>)> {
-        let first = slot.checked_mul(self.each)?;
-        (first..first.checked_add(self.each)?)
-            .flat_map(|number| [whole(&self.short, number), whole(&self.long, number)])
+        RecordNumber::all(slot, self.uses)
+            .map(RecordNumber::key)
+            .flat_map(|key| [whole(&self.short, key), whole(&self.long, key)])
             .flatten()
             .find(|(header, _)| header.cookie == id.0 && header.request == request)
     }
 }
 
 /// A record that was not written to while it was read.
-fn whole<const N: usize>(records: &OfLength<N>, number: u32) -> Option<(StackHeader, Vec<u8>)>
+fn whole<const N: usize>(records: &OfLength<N>, key: u32) -> Option<(StackHeader, Vec<u8>)>
 where
-    StackRecord<N>: leak_common::Plain,
+    StackRecord<N>: bytemuck::Pod,
 {
     for _ in 0..ATTEMPTS {
-        let before = records.get(&number, 0).ok()?.0;
-        let after = records.get(&number, 0).ok()?.0.header;
+        let before = records.get(&key, 0).ok()?.0;
+        let after = records.get(&key, 0).ok()?.0.header;
         let version = |header: &StackHeader| (header.sequence, header.cookie, header.request);
         if before.header.sequence % 2 == 0 && version(&before.header) == version(&after) {
             let len = (before.header.len as usize).min(N);

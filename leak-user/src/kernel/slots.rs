@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use aya::maps::{Array, MapData};
+use bytemuck::bytes_of;
 use leak_common::connection::{Connection, FirstBytes};
 
-use super::load::{Value, bytes_of};
+use super::load::Value;
 use super::mapped::MappedArray;
 use crate::event::ConnectionId;
 

@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Sta
 use aya::{Btf, Ebpf};
 use leak_common::connection::Uses;
 use leak_common::event::{counter, kind};
+use leak_common::interpreter::NONE;
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile};
 
 use super::attach::{self, Outcome};
@@ -120,7 +121,7 @@ impl Tracer {
             mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?,
             Array::try_from(take(&mut ebpf, "FIRST_BYTES")?)?,
         );
-        let records = Records::new(settings.uses + 1, |name| take(&mut ebpf, name))?;
+        let records = Records::new(settings.uses, |name| take(&mut ebpf, name))?;
         let uses = (settings.uses > 0)
             .then(|| mapped(&mut ebpf, "USES", settings.max_connections))
             .transpose()?;
@@ -330,12 +331,13 @@ impl Tracer {
     }
 
     /// Tells the programs what was learnt about a process. What `profile` leaves open (its zeroes)
-    /// stays as it was. Its Python is also tried in processes about which nothing is known.
+    /// stays as it was. Its interpreter is also tried in processes without a profile.
     pub fn set_profile(&mut self, pid: u32, profile: StackProfile) {
         self.merge_profile(pid, profile);
-        if profile.python.present != 0 {
-            let python = profile.python;
-            self.merge_profile(ANY_PROCESS, StackProfile { python, ..StackProfile::default() });
+        let interpreter = profile.interpreter;
+        if interpreter.kind != NONE {
+            let profile = StackProfile { interpreter, ..StackProfile::default() };
+            self.merge_profile(ANY_PROCESS, profile);
         }
     }
 
@@ -347,8 +349,8 @@ impl Tracer {
         if profile.goroutines != 0 {
             known.goroutines = profile.goroutines;
         }
-        if profile.python.present != 0 {
-            known.python = profile.python;
+        if profile.interpreter.kind != NONE {
+            known.interpreter = profile.interpreter;
         }
         if known != before
             && let Err(error) = self.profiles.insert(pid, Value(known), 0)

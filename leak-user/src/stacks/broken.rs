@@ -58,9 +58,9 @@ impl Mapped {
             preserved: [0; leak_common::stack::PRESERVED],
             wanted: 4096,
             goroutine_window: [0; 64],
-            python: Vec::new(),
-            python_whole: false,
-            python_tag: 0,
+            interpreter_frames: Vec::new(),
+            interpreter_whole: false,
+            interpreter_tag: 0,
             bytes: (0..512).flat_map(|i| word(i).to_le_bytes()).collect(),
         }
     }

@@ -95,9 +95,9 @@ pub(crate) fn stack(data: &[u8]) {
         preserved: [0; leak_common::stack::PRESERVED],
         wanted: 512,
         goroutine_window: [0; 64],
-        python: Vec::new(),
-        python_whole: false,
-        python_tag: 0,
+        interpreter_frames: Vec::new(),
+        interpreter_whole: false,
+        interpreter_tag: 0,
         bytes: bytes.to_vec(),
     };
     walk(&raw, &modules);

@@ -1,6 +1,7 @@
 //! A user stack as it was copied, before anything is known about it.
 
-use leak_common::stack::{GOROUTINE_WINDOW, PRESERVED, PythonFrame};
+use leak_common::interpreter::InterpreterFrame;
+use leak_common::stack::{GOROUTINE_WINDOW, PRESERVED};
 
 use crate::event::ProcessKey;
 
@@ -28,12 +29,13 @@ pub struct RawStack {
     /// Bytes of the goroutine's descriptor, from
     /// [`GOROUTINE_WINDOW_START`](leak_common::stack::GOROUTINE_WINDOW_START) on.
     pub goroutine_window: [u8; GOROUTINE_WINDOW],
-    /// The calls of CPython's interpreter, innermost first; none in other programs.
-    pub python: Vec<PythonFrame>,
-    /// Whether `python` holds all calls of the thread.
-    pub python_whole: bool,
-    /// Which profile led to them: [`PythonProfile::tag`](leak_common::stack::PythonProfile::tag).
-    pub python_tag: u32,
+    /// The calls of an interpreter, innermost first; none in programs without one.
+    pub interpreter_frames: Vec<InterpreterFrame>,
+    /// Whether these are all calls of the thread.
+    pub interpreter_whole: bool,
+    /// [`InterpreterProfile::tag`](leak_common::interpreter::InterpreterProfile::tag) of the profile
+    /// that they were found with.
+    pub interpreter_tag: u32,
     /// The stack from `sp` upward.
     pub bytes: Vec<u8>,
 }

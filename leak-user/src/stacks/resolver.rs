@@ -146,7 +146,7 @@ impl Resolver {
         (state.is_go || python.is_some() || stack_bytes != 0).then(|| StackProfile {
             stack_bytes,
             goroutines: u32::from(state.is_go),
-            python: python.unwrap_or_default(),
+            interpreter: python.unwrap_or_default(),
         })
     }
 

@@ -75,9 +75,9 @@ pub(super) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         preserved: [0; leak_common::stack::PRESERVED],
         wanted: WANTED as u32,
         goroutine_window: [0; 64],
-        python: Vec::new(),
-        python_whole: false,
-        python_tag: 0,
+        interpreter_frames: Vec::new(),
+        interpreter_whole: false,
+        interpreter_tag: 0,
         bytes,
     }
 }

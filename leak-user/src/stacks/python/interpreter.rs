@@ -2,7 +2,8 @@
 
 use std::fs::File;
 
-use leak_common::stack::{ABSENT, PythonProfile};
+use leak_common::interpreter::InterpreterProfile;
+use leak_common::interpreter::cpython::ABSENT;
 
 use super::super::binary::Binary;
 use super::super::bytes::{text_at, u16_at, u32_at, u64_at};
@@ -86,7 +87,7 @@ impl Interpreter {
     /// The interpreter's list of threads tells which thread has which `PyThreadState`; the slot that
     /// holds the one in the other is the interpreter's, in all threads. So nothing has to be assumed
     /// of how the slot was allocated, and which C library it is shows by itself.
-    pub(super) fn profile(&self, memory: &Memory) -> Option<PythonProfile> {
+    pub(super) fn profile(&self, memory: &Memory) -> Option<InterpreterProfile> {
         let layout = &self.layout;
         let interpreter = memory.field(self.runtime, layout.interpreters)?;
         let mut state = memory.field(interpreter, layout.threads)?;

@@ -7,7 +7,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use leak_common::stack::{ABSENT, PYTHON_WINDOW, PythonProfile};
+use leak_common::interpreter::InterpreterProfile;
+use leak_common::interpreter::cpython::{ABSENT, KIND, Parameters, WINDOW};
 
 use super::super::bytes::u64_at;
 use super::lines::LineFormat;
@@ -218,21 +219,19 @@ impl Layout {
 
     /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the fields lie too
     /// far apart for them.
-    pub(super) fn profile(&self, slots: u32, slot: u32) -> Option<PythonProfile> {
+    pub(super) fn profile(&self, slots: u32, slot: u32) -> Option<InterpreterProfile> {
         let fields = [self.code_of_frame, self.instruction_of_frame, self.previous];
         let window = *fields.iter().min()?;
         let last = fields.iter().max()?.max(if self.owner == ABSENT { &0 } else { &self.owner });
         let window_len = (last - window) / 8 * 8 + 8;
-        if window_len as usize > PYTHON_WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
+        if window_len as usize > WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
             return None;
         }
         let (owner, foreign_owner) = match self.owner {
             ABSENT => (0, ABSENT),
             owner => (owner.checked_sub(window)?, OWNED_BY_C),
         };
-        let mut profile = PythonProfile {
-            present: 1,
-            tag: 0,
+        let parameters = Parameters {
             slots,
             slot,
             frame: self.frame,
@@ -244,15 +243,16 @@ impl Layout {
             previous: self.previous - window,
             owner,
             foreign_owner,
+            ..Parameters::default()
         };
-        profile.tag = self.tag(&profile);
-        Some(profile)
+        let tag = self.tag(&parameters);
+        Some(InterpreterProfile { kind: KIND, tag, parameters: parameters.raw() })
     }
 
     /// A hash of everything that has a part in finding a call and its place in the code.
-    fn tag(&self, profile: &PythonProfile) -> u32 {
+    fn tag(&self, parameters: &Parameters) -> u32 {
         let mut hasher = DefaultHasher::new();
-        (self, profile).hash(&mut hasher);
+        (self, parameters).hash(&mut hasher);
         let hash = hasher.finish();
         (hash ^ (hash >> 32)) as u32
     }

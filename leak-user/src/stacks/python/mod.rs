@@ -19,7 +19,7 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use leak_common::stack::{PythonFrame, PythonProfile};
+use leak_common::interpreter::{InterpreterFrame, InterpreterProfile};
 
 pub(super) use self::code::PythonCall;
 use self::code::{Fingerprint, Header};
@@ -52,9 +52,9 @@ pub(super) fn fuzz(data: &[u8]) {
 #[derive(Debug, Default)]
 pub(super) struct PythonProcess {
     found: Option<(Interpreter, Memory)>,
-    profile: Option<PythonProfile>,
+    profile: Option<InterpreterProfile>,
     looked_at: Option<Timestamp>,
-    remembered: HashMap<PythonFrame, (Fingerprint, PythonCall)>,
+    remembered: HashMap<InterpreterFrame, (Fingerprint, PythonCall)>,
 }
 
 impl PythonProcess {
@@ -76,13 +76,17 @@ impl PythonProcess {
     }
 
     /// What the kernel programs need to follow the process's calls.
-    pub(super) fn profile(&self) -> Option<PythonProfile> {
+    pub(super) fn profile(&self) -> Option<InterpreterProfile> {
         self.profile
     }
 
     /// Names calls that were found through the profile with this tag. One that cannot be named stays
     /// in its place without a name; when none can be, they were no calls.
-    pub(super) fn name(&mut self, frames: &[PythonFrame], tag: u32) -> Vec<Option<PythonCall>> {
+    pub(super) fn name(
+        &mut self,
+        frames: &[InterpreterFrame],
+        tag: u32,
+    ) -> Vec<Option<PythonCall>> {
         if self.profile.is_none_or(|own| own.tag != tag) {
             return Vec::new();
         }
@@ -90,21 +94,21 @@ impl PythonProcess {
         if calls.iter().all(Option::is_none) { Vec::new() } else { calls }
     }
 
-    fn name_one(&mut self, frame: PythonFrame) -> Option<PythonCall> {
+    fn name_one(&mut self, frame: InterpreterFrame) -> Option<PythonCall> {
         let (python, memory) = self.found.as_ref()?;
         let known = self.remembered.get(&frame);
-        if memory.word(frame.code).is_none() {
+        if memory.word(frame.pointer).is_none() {
             // The process has exited; what was read before still holds.
             return known.map(|(_, call)| call.clone());
         }
-        let header = Header::read(frame.code, python, memory)?;
+        let header = Header::read(frame.pointer, python, memory)?;
         let fingerprint = header.fingerprint(python)?;
         if let Some((same, call)) = known
             && *same == fingerprint
         {
             return Some(call.clone());
         }
-        let call = header.call(frame.instruction, python, memory)?;
+        let call = header.call(frame.position, python, memory)?;
         if self.remembered.len() >= MAX_REMEMBERED {
             self.remembered.clear();
         }

@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use leak_common::stack::{ABSENT, MAX_PYTHON_FRAMES, PYTHON_WINDOW, PythonFrame, PythonProfile};
+use leak_common::interpreter::cpython::{ABSENT, KIND, Parameters, WINDOW};
+use leak_common::interpreter::{InterpreterFrame, MAX_FRAMES};
 
 use super::super::tests::{NOW, Running, copied, key};
 use super::super::{Language, Quality, RawStack, Resolver, Stack};
@@ -83,7 +84,7 @@ fn interpreters() -> Vec<String> {
 }
 
 /// What the kernel program does, through procfs.
-fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonFrame>, bool) {
+fn walk(profile: &Parameters, thread_register: u64, pid: u32) -> (Vec<InterpreterFrame>, bool) {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let read = |at: u64, length: usize| {
         let mut bytes = vec![0; length];
@@ -94,7 +95,7 @@ fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonF
         u64::from_le_bytes(bytes[at as usize / 8 * 8..][..8].try_into().unwrap())
     };
     let pointer = |base: u64, at: u32| word(&read(base + u64::from(at), 8), 0);
-    assert!(profile.window_len as usize <= PYTHON_WINDOW);
+    assert!(profile.window_len as usize <= WINDOW);
     let slots = match profile.slots {
         ABSENT => thread_register,
         offset => pointer(thread_register, offset),
@@ -105,12 +106,13 @@ fn walk(profile: &PythonProfile, thread_register: u64, pid: u32) -> (Vec<PythonF
         frame = pointer(frame, profile.control_frame);
     }
     let mut frames = Vec::new();
-    while frame != 0 && frames.len() < MAX_PYTHON_FRAMES {
+    while frame != 0 && frames.len() < MAX_FRAMES {
         let bytes = read(frame + u64::from(profile.window), profile.window_len as usize);
         let is_foreign = u32::from(bytes[profile.owner as usize]) == profile.foreign_owner;
         if !is_foreign {
-            let code = word(&bytes, profile.code);
-            frames.push(PythonFrame { code, instruction: word(&bytes, profile.instruction) });
+            let (pointer, position) =
+                (word(&bytes, profile.code), word(&bytes, profile.instruction));
+            frames.push(InterpreterFrame { pointer, position, cookie: 0, kind: KIND });
         }
         frame = word(&bytes, profile.previous);
     }
@@ -160,12 +162,13 @@ impl Waiting {
     fn stack(&self, resolver: &mut Resolver) -> RawStack {
         let pid = self.running.pid();
         resolver.first_sight(key(pid), NOW).unwrap();
-        let profile = resolver.profile(key(pid)).expect("Python is recognised").python;
-        assert_eq!(profile.present, 1);
+        let profile = resolver.profile(key(pid)).expect("Python is recognised").interpreter;
+        assert_eq!(profile.kind, KIND);
         self.running.while_stopped(self.tid, |registers| {
             let mut raw = copied(pid, registers.rip, registers.rsp, registers.rbp);
-            raw.python_tag = profile.tag;
-            (raw.python, raw.python_whole) = walk(&profile, registers.fs_base, pid);
+            raw.interpreter_tag = profile.tag;
+            (raw.interpreter_frames, raw.interpreter_whole) =
+                walk(Parameters::view(&profile.parameters), registers.fs_base, pid);
             raw
         })
     }
@@ -201,10 +204,10 @@ fn calls_are_those_that_the_interpreter_tells() {
             assert!(waiting.expected.len() > 12, "{python}: {:?}", waiting.expected);
             let mut resolver = Resolver::new(std::sync::Arc::default());
             let raw = waiting.stack(&mut resolver);
-            assert!(raw.python_whole);
+            assert!(raw.interpreter_whole);
             let resolved = resolver.resolve(&raw, NOW);
             assert_checkout(&resolved.stack.unwrap(), &waiting, &python);
-            eprintln!("{python}: {} calls", raw.python.len());
+            eprintln!("{python}: {} calls", raw.interpreter_frames.len());
         }
     }
 }
@@ -245,9 +248,9 @@ fn more_calls_than_there_is_room_for_are_truncated() {
     let (waiting, _directory) = start(&python, 60, false);
     let mut resolver = Resolver::new(std::sync::Arc::default());
     let raw = waiting.stack(&mut resolver);
-    assert_eq!((raw.python.len(), raw.python_whole), (MAX_PYTHON_FRAMES, false));
+    assert_eq!((raw.interpreter_frames.len(), raw.interpreter_whole), (MAX_FRAMES, false));
     let stack = resolver.resolve(&raw, NOW).stack.unwrap();
-    assert_eq!(calls(&stack), waiting.expected[..MAX_PYTHON_FRAMES]);
+    assert_eq!(calls(&stack), waiting.expected[..MAX_FRAMES]);
     assert_eq!(stack.quality, Quality::Truncated);
 }
 
@@ -270,18 +273,19 @@ fn garbage_has_no_name() {
     let (waiting, _directory) = start(&python, 2, false);
     let mut resolver = Resolver::new(std::sync::Arc::default());
     let good = waiting.stack(&mut resolver);
-    let frames = |change: &dyn Fn(PythonFrame) -> PythonFrame| {
+    let frames = |change: &dyn Fn(InterpreterFrame) -> InterpreterFrame| {
         let mut raw = good.clone();
-        raw.python = good.python.iter().map(|frame| change(*frame)).collect();
+        raw.interpreter_frames =
+            good.interpreter_frames.iter().map(|frame| change(*frame)).collect();
         raw
     };
     let nowhere = [
-        frames(&|f| PythonFrame { code: f.code + 8, ..f }),
-        frames(&|f| PythonFrame { code: f.instruction, ..f }),
-        frames(&|f| PythonFrame { code: 0, ..f }),
-        frames(&|f| PythonFrame { code: u64::MAX, ..f }),
-        frames(&|f| PythonFrame { instruction: f.instruction + (1 << 24), ..f }),
-        frames(&|f| PythonFrame { instruction: f.instruction.wrapping_sub(1 << 24), ..f }),
+        frames(&|f| InterpreterFrame { pointer: f.pointer + 8, ..f }),
+        frames(&|f| InterpreterFrame { pointer: f.position, ..f }),
+        frames(&|f| InterpreterFrame { pointer: 0, ..f }),
+        frames(&|f| InterpreterFrame { pointer: u64::MAX, ..f }),
+        frames(&|f| InterpreterFrame { position: f.position + (1 << 24), ..f }),
+        frames(&|f| InterpreterFrame { position: f.position.wrapping_sub(1 << 24), ..f }),
     ];
     for raw in nowhere {
         let stack = resolver.resolve(&raw, NOW).stack.unwrap();
@@ -289,11 +293,11 @@ fn garbage_has_no_name() {
         assert_eq!(stack.culprit, None);
     }
     // Through another release's profile, though every address happens to be right.
-    let raw = RawStack { python_tag: good.python_tag ^ 1, ..good.clone() };
+    let raw = RawStack { interpreter_tag: good.interpreter_tag ^ 1, ..good.clone() };
     assert_eq!(calls(&resolver.resolve(&raw, NOW).stack.unwrap()), []);
     // One call that has lost its code leaves the others in their places.
     let mut raw = good.clone();
-    raw.python[1].code += 8;
+    raw.interpreter_frames[1].pointer += 8;
     let stack = resolver.resolve(&raw, NOW).stack.unwrap();
     assert_eq!(calls(&stack).len(), waiting.expected.len() - 1);
     assert_eq!(calls(&stack)[1], waiting.expected[2]);

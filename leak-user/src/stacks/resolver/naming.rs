@@ -55,8 +55,8 @@ impl Resolver {
             addresses.truncate(sure);
             end = End::Lost;
         }
-        let calls = state.python.name(&raw.python, raw.python_tag);
-        let python_is_whole = raw.python_whole && !calls.is_empty();
+        let calls = state.python.name(&raw.interpreter_frames, raw.interpreter_tag);
+        let python_is_whole = raw.interpreter_whole && !calls.is_empty();
         let python = if calls.is_empty() { 0 } else { hash_of(&calls) };
         let key = Known {
             native: addresses.into_boxed_slice(),
