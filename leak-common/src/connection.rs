@@ -198,7 +198,7 @@ pub struct Use {
     pub acquired_ns: u64,
     /// When the server was idle again, ns; 0: not seen yet.
     pub released_ns: u64,
-    /// The process that began it.
+    /// Process that began it.
     pub tgid: u32,
     /// Thread that began it.
     pub tid: u32,

@@ -124,8 +124,8 @@ pub mod counter {
     pub const STACKS_UNREADABLE: u32 = STACKS_NO_SLOT + 1;
     /// Calls that sent or received something on a traced connection and could not be followed.
     pub const UNSEEN_CALLS: u32 = STACKS_UNREADABLE + 1;
-    /// Not a count: one more than the highest slot that this processor has seen in use. Programs may
-    /// race for it, so readers add some slack.
+    /// Not a count: one more than the highest slot that this processor has seen in use. Programs
+    /// may race for it, so readers add some slack.
     pub const SLOTS_USED: u32 = UNSEEN_CALLS + 1;
     /// How many counters there are.
     pub const COUNT: u32 = SLOTS_USED + 1;

@@ -42,8 +42,8 @@ pub struct Layout {
     pub task_group_leader: u32,
     /// `struct task_struct`: `start_boottime` (`real_start_time` before 5.5), nanoseconds.
     pub task_start_boottime: u32,
-    /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel has
-    /// no such field.
+    /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel
+    /// has no such field.
     pub task_io_uring: u32,
     /// `struct task_struct`: `files`.
     pub task_files: u32,

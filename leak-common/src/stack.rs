@@ -61,8 +61,8 @@ pub struct StackHeader {
     /// How many bytes were wanted, up to the record's capacity; if fewer were copied, the stack
     /// ended or could not be read.
     pub wanted: u32,
-    /// Bytes of the goroutine's descriptor from [`GOROUTINE_WINDOW_START`] on, for programs known to
-    /// be written in Go and at `connect()`; otherwise zeroes or noise.
+    /// Bytes of the goroutine's descriptor from [`GOROUTINE_WINDOW_START`] on, for programs known
+    /// to be written in Go and at `connect()`; otherwise zeroes or noise.
     pub goroutine: [u8; GOROUTINE_WINDOW],
     /// How many of `interpreter_frames` are valid.
     pub interpreter_len: u32,
@@ -100,8 +100,8 @@ unsafe impl Pod for StackRecord<MAX_STACK> {}
 
 /// The number of a record in the flight recorder.
 ///
-/// Each slot of the table of connections has as many numbers as stacks are kept of it: first that of
-/// its latest request, then those of the uses that are kept, if any.
+/// Each slot of the table of connections has as many numbers as stacks are kept of it: first that
+/// of its latest request, then those of the uses that are kept, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordNumber(u32);
 

@@ -15,8 +15,8 @@ use crate::postgres::first_bytes;
 /// Flags for reserving an entry.
 const NONE: u64 = 0;
 
-/// Flags for submitting an event at the time `now`. Waking the collector costs more than all else here,
-/// so only the first event after a pause does it; the collector polls for those that follow.
+/// Flags for submitting an event at the time `now`. Waking the collector costs more than all else
+/// here, so only the first event after a pause does it; the collector polls for those that follow.
 #[inline(always)]
 fn wakeup(now: u64) -> u64 {
     let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };

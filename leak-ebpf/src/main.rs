@@ -1,9 +1,9 @@
 //! The kernel programs of pgsocktrace.
 //!
-//! The rooms, from the first that sees an event to the last; each imports only from those below it:
+//! The rooms; each imports only from those below it:
 //!
 //! - [`probes`]: thin entries, one file a purpose. They find the socket and call the rest in order.
-//! - [`emit`]: sends the events that are rare enough to be sent.
+//! - [`emit`]: sends the events that are rare enough to be sent. An event's last stop.
 //! - [`stacks`]: copies the caller's stack and walks the frames of interpreters.
 //! - [`connections`]: the table of connections, their uses, and the records of their stacks.
 //! - [`postgres`]: reads the state of the dialogue from the bytes that were transferred.

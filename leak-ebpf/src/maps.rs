@@ -10,8 +10,8 @@ use leak_common::event::{OpenedWithStack, counter};
 use leak_common::layout::Layout;
 use leak_common::stack::{MAX_STACK, SHORT_STACK, StackProfile, StackRecord};
 
-/// Settings of this run. Zeroes until the collector sets them when it loads the programs; frozen from
-/// then on, so the verifier drops the branches that they rule out.
+/// Settings of this run. Zeroes until the collector sets them when it loads the programs; frozen
+/// from then on, so the verifier drops the branches that they rule out.
 #[unsafe(no_mangle)]
 pub(crate) static CONFIG: Config = bytemuck::zeroed();
 
@@ -42,8 +42,8 @@ pub(crate) static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONNECTIONS: Array<Connection> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The first bytes of each connection, by the same index. Not mapped: they are read once. Its length
-/// is set at load.
+/// The first bytes of each connection, by the same index. Not mapped: they are read once. Its
+/// length is set at load.
 #[map]
 pub(crate) static FIRST_BYTES: Array<FirstBytes> = Array::with_max_entries(1, 0);
 

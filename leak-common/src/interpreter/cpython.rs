@@ -14,8 +14,8 @@ pub const WINDOW: usize = 96;
 /// Marks a parameter that this release does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// How CPython keeps the calls of the running thread: the parameters of its profile. All offsets are
-/// in bytes.
+/// How CPython keeps the calls of the running thread: the parameters of its profile. All offsets
+/// are in bytes.
 ///
 /// The path leads from the thread register to the thread's slot for Python, to its
 /// `PyThreadState`, to its current frame, and from frame to frame outward.

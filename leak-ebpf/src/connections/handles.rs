@@ -1,7 +1,7 @@
 //! How a socket remembers its slot.
 //!
-//! Every traced socket is in `SLOTS` by its cookie. Programs to which the verifier grants the socket
-//! also keep the slot in the socket's own storage, which is much faster to find.
+//! Every traced socket is in `SLOTS` by its cookie. Programs to which the verifier grants the
+//! socket also keep the slot in the socket's own storage, which is much faster to find.
 
 use core::ptr;
 

@@ -1,8 +1,9 @@
-//! Memory of the flight recorder: a record for each connection with a request, as long as the stacks
-//! of its process need.
+//! Memory of the flight recorder: a record for each connection with a request, as long as the
+//! stacks of its process need.
 //!
-//! There is a map of short records and one of long ones. An entry is made when it is first needed and
-//! removed with its connection, so that the memory in use follows the connections that are traced.
+//! There is a map of short records and one of long ones. An entry is made when it is first needed
+//! and removed with its connection, so that the memory in use follows the connections that are
+//! traced.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::HashMap;
@@ -45,7 +46,8 @@ fn in_map<const N: usize, const M: usize>(
         Some(record) => record,
         None => {
             let empty = EMPTY_RECORD.get_ptr(0)?.cast::<StackRecord<N>>();
-            // SAFETY: a short record is the beginning of a long one, and nobody writes to the empty one.
+            // SAFETY: a short record is the beginning of a long one, and nobody writes to the empty
+            // one.
             let empty = unsafe { &*empty };
             if map.insert(key, empty, u64::from(BPF_NOEXIST)).is_ok() {
                 let _ = other.remove(key);
@@ -54,8 +56,9 @@ fn in_map<const N: usize, const M: usize>(
             map.get_ptr_mut(key)?
         }
     };
-    // SAFETY: the memory stays that of an entry of this map for as long as the program runs: of this
-    // entry or, if its connection ends meanwhile, perhaps of another. Readers check whose it is.
+    // SAFETY: the memory stays that of an entry of this map for as long as the program runs: of
+    // this entry or, if its connection ends meanwhile, perhaps of another. Readers check whose it
+    // is.
     let record = unsafe { &mut *record };
     Some(Place { header: &mut record.header, bytes: record.bytes.as_mut_ptr(), capacity: N as u32 })
 }

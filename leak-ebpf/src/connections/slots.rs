@@ -170,8 +170,8 @@ fn at(index: u32) -> Option<Slot> {
     Some(Slot { index, connection: unsafe { &mut *connection } })
 }
 
-/// A free slot. The pool is a stack that the collector filled with the lowest number on top, so that
-/// low numbers are reused and the collector has little to read.
+/// A free slot. The pool is a stack that the collector filled with the lowest number on top, so
+/// that low numbers are reused and the collector has little to read.
 #[inline(always)]
 fn allocate() -> Option<u32> {
     let index = FREE_SLOTS.pop().ok()??;

@@ -6,7 +6,8 @@ use crate::kernel::clock::{now, ticks};
 
 /// Timestamp of the transfer that has just ended: from the clock once per tick, because reading it
 /// takes a fifth of the time that counting bytes does, and otherwise only later than all timestamps
-/// before. The order matters: the direction of the last bytes tells whether a request is unanswered.
+/// before. The order matters: the direction of the last bytes tells whether a request is
+/// unanswered.
 #[inline(always)]
 pub(crate) fn transfer_time(connection: &mut Connection) -> u64 {
     let after = 1 + connection

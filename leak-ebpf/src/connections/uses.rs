@@ -8,9 +8,9 @@ use crate::maps::{USES, constant};
 
 /// Adds the request that begins now, and returns the number of the record for its stack.
 ///
-/// A use lasts until the server is idle. Where that cannot be seen, because the dialogue is encrypted
-/// or its beginning was missed, every request is a use. Messages that are sent before the server is
-/// ready for the first time are none.
+/// A use lasts until the server is idle. Where that cannot be seen, because the dialogue is
+/// encrypted or its beginning was missed, every request is a use. Messages that are sent before the
+/// server is ready for the first time are none.
 #[inline(always)]
 pub(crate) fn add_request(index: u32, connection: &Connection, caller: &Caller) -> RecordNumber {
     let kept = constant!(CONFIG.uses);

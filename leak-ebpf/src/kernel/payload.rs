@@ -1,9 +1,9 @@
 //! Finds the bytes that the system call under way has transferred in the process's memory.
 //!
-//! The hooks run when the bytes have been transferred but the call has not returned, so the registers
-//! saved at its entry still name its buffer. Calls without a buffer (`sendfile`, `splice`) and
-//! io_uring, whose transfers run inside any call, cannot be read: their bytes are counted, and
-//! [`Payload::is_visible`] is false.
+//! The hooks run when the bytes have been transferred but the call has not returned, so the
+//! registers saved at its entry still name its buffer. Calls without a buffer (`sendfile`,
+//! `splice`) and io_uring, whose transfers run inside any call, cannot be read: their bytes are
+//! counted, and [`Payload::is_visible`] is false.
 
 use core::mem::MaybeUninit;
 
@@ -66,8 +66,8 @@ impl Head {
 
 /// Copies up to `N` of the `len` bytes at a user address and returns how many.
 ///
-/// Not inlined, so that there are registers enough: before Linux 6.9 the verifier forgets the bounds
-/// of a value that is spilled to the stack.
+/// Not inlined, so that there are registers enough: before Linux 6.9 the verifier forgets the
+/// bounds of a value that is spilled to the stack.
 #[inline(never)]
 pub(crate) fn copy<const N: usize>(address: u64, len: u64, to: &mut [u8; N]) -> u32 {
     let len = len.min(N as u64) as u32;
@@ -123,7 +123,8 @@ impl Payload {
         Self { address, buffers, len }
     }
 
-    /// The bytes of a call that had transferred `offset` bytes before: visible only in a single buffer.
+    /// The bytes of a call that had transferred `offset` bytes before: visible only in a single
+    /// buffer.
     #[inline(always)]
     pub(crate) fn after(self, offset: u64) -> Self {
         if offset == 0 {

@@ -78,8 +78,8 @@ pub(crate) trait Sock: Copy {
     }
 }
 
-/// A socket that a BTF tracepoint or an fexit program was passed. The verifier knows its type: loads
-/// need no helper, and helpers accept it.
+/// A socket that a BTF tracepoint or an fexit program was passed. The verifier knows its type:
+/// loads need no helper, and helpers accept it.
 #[derive(Clone, Copy)]
 pub(crate) struct BtfSock(pub(crate) *const u8);
 

@@ -53,8 +53,8 @@ impl Task {
         unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<T>()) }
     }
 
-    /// The structure that a field points to. Loaded like a number: the verifier knows what it points
-    /// to, and reading through a null pointer yields 0.
+    /// The structure that a field points to. Loaded like a number: the verifier knows what it
+    /// points to, and reading through a null pointer yields 0.
     #[inline(always)]
     fn follow(self, offset: u32) -> Self {
         // SAFETY: as in `read`; any bits are a valid pointer.
@@ -85,7 +85,8 @@ impl Task {
         word_at(socket, constant!(LAYOUT.socket_sk)) == sock.address() as u64
     }
 
-    /// Start of its process's stack: [`StackHeader::image`](leak_common::stack::StackHeader::image).
+    /// Start of its process's stack:
+    /// [`StackHeader::image`](leak_common::stack::StackHeader::image).
     #[inline(always)]
     pub(crate) fn image(self) -> u64 {
         self.follow(constant!(LAYOUT.task_mm)).read(constant!(LAYOUT.mm_start_stack))

@@ -37,9 +37,9 @@ pub(crate) fn begin_answer(connection: &mut Connection) -> Answer {
     answer
 }
 
-/// Skips a part of an answer that cannot be its end, because too many bytes are still `unread` in the
-/// socket: only the end tells anything, and finding the bytes costs four times as much as counting
-/// them. False if the part has to be read.
+/// Skips a part of an answer that cannot be its end, because too many bytes are still `unread` in
+/// the socket: only the end tells anything, and finding the bytes costs four times as much as
+/// counting them. False if the part has to be read.
 #[inline(always)]
 pub(crate) fn skip_received(
     connection: &mut Connection,
@@ -118,8 +118,8 @@ enum Counted {
     Uncertain,
 }
 
-/// Subtracts the `ReadyForQuery`s received from those expected. Where at most one is expected, it is
-/// the one at the end; where there are several, they are counted if possible.
+/// Subtracts the `ReadyForQuery`s received from those expected. Where at most one is expected, it
+/// is the one at the end; where there are several, they are counted if possible.
 #[inline(always)]
 fn count_answers(parser: &mut Parser, payload: &Payload) -> Counted {
     let is_ready = parser.tail >> 8 == READY_FOR_QUERY;
@@ -144,8 +144,8 @@ fn count_answers(parser: &mut Parser, payload: &Payload) -> Counted {
 }
 
 /// Detects `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`, alone or after the empty
-/// messages with which the extended protocol begins its answer: `ParseComplete`, unless the statement
-/// was parsed before, and `BindComplete`.
+/// messages with which the extended protocol begins its answer: `ParseComplete`, unless the
+/// statement was parsed before, and `BindComplete`.
 #[inline(always)]
 fn detect_copy(connection: &mut Connection, head: &Head) {
     let kind = match head.bytes[0] {

@@ -1,7 +1,7 @@
 //! Walks over PostgreSQL's messages: a type of one byte, then a length of four that counts itself.
 //!
-//! This tells how many `ReadyForQuery` a client may expect: with several requests under way, the one
-//! of the first answer does not make the connection idle.
+//! This tells how many `ReadyForQuery` a client may expect: with several requests under way, the
+//! one of the first answer does not make the connection idle.
 
 use super::parser::LOST;
 use crate::kernel::payload::{self, Payload};
@@ -33,9 +33,10 @@ pub(crate) fn is_any(wanted: u64, kind: u8) -> u32 {
     (wanted >> (kind & 63)) as u32 & 1
 }
 
-/// Walks over the messages of `payload` and adds those of the `wanted` types to `count`. Before, `left`
-/// is how many bytes belong to a message that began earlier; afterwards, how many of the last message
-/// are still to come. That becomes [`LOST`] after too many messages, and with several buffers.
+/// Walks over the messages of `payload` and adds those of the `wanted` types to `count`. Before,
+/// `left` is how many bytes belong to a message that began earlier; afterwards, how many of the
+/// last message are still to come. That becomes [`LOST`] after too many messages, and with several
+/// buffers.
 #[inline(always)]
 pub(crate) fn walk(payload: &Payload, left: &mut u64, count: &mut u32, wanted: u64) {
     match payload.only_buffer() {

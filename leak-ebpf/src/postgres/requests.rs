@@ -15,8 +15,8 @@ const FIVE_BYTES: u64 = 0xff_ffff_ffff;
 /// The messages that each bring a `ReadyForQuery`: simple query, function call, `Sync`.
 const REQUESTS: u64 = messages::types(b"QFS");
 
-/// Skips `len` bytes that were sent, if all of them belong to a message that began earlier: then there
-/// is nothing in them to read. False if they have to be read.
+/// Skips `len` bytes that were sent, if all of them belong to a message that began earlier: then
+/// there is nothing in them to read. False if they have to be read.
 #[inline(always)]
 pub(crate) fn skip_sent(connection: &mut Connection, len: u64) -> bool {
     let parser = Parser::within(&mut connection.parser);
@@ -41,7 +41,8 @@ pub(crate) fn sent(index: u32, connection: &mut Connection, payload: &Payload) {
     }
 }
 
-/// Anything that a client sends after the server was ready is a request, but for the data of a COPY.
+/// Anything that a client sends after the server was ready is a request, but for the data of a
+/// COPY.
 #[inline(always)]
 fn request(connection: &mut Connection, payload: &Payload) {
     if !payload.is_visible() {

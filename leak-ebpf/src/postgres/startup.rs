@@ -116,8 +116,8 @@ pub(super) fn keep_refusal(index: u32, connection: &mut Connection, payload: &Pa
     }
 }
 
-/// The server's process from `BackendKeyData`, which comes right before the first `ReadyForQuery`. 0
-/// when it is not there.
+/// The server's process from `BackendKeyData`, which comes right before the first `ReadyForQuery`.
+/// 0 when it is not there.
 #[inline(always)]
 pub(super) fn backend_pid(payload: &Payload) -> u32 {
     // Type and length, PID, key: read as thirteen bytes that end where ReadyForQuery begins.

@@ -38,14 +38,14 @@ mod at {
     pub(super) const STAR: u8 = 7;
     /// Something other than a word has begun.
     pub(super) const OVER: u8 = 8;
-    /// At the word. [`Parser::search`](super::Parser::search) has its position in the upper half.
+    /// At the word. The upper half of [`super::Parser::search`] has its position.
     pub(super) const WORD: u8 = 9;
     /// More than there are states, so that a mask keeps an index within them.
     pub(super) const COUNT: usize = 16;
 }
 
-/// Looks at the beginning of a request's statement, a simple query or one to be prepared, and decides
-/// whether and from where [`read_statement`] has to read it.
+/// Looks at the beginning of a request's statement, a simple query or one to be prepared, and
+/// decides whether and from where [`read_statement`] has to read it.
 ///
 /// Two steps, because the verifier follows each path that leads here, and reading is long.
 #[inline(always)]
@@ -86,8 +86,8 @@ pub(crate) fn read_statement(connection: &mut Connection, payload: &Payload) {
     }
 }
 
-/// Where the first word begins, given the state in which [`glance`] has left the search; `len`, where
-/// nothing is, when the word is not within the window. A global function.
+/// Where the first word begins, given the state in which [`glance`] has left the search; `len`,
+/// where nothing is, when the word is not within the window. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_statement(found: u32, base: u64, len: u64) -> u64 {

@@ -26,11 +26,11 @@ pub(crate) fn receive_tracepoint(ctx: BtfTracePointContext) -> i32 {
 
 /// fexit: `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, …, int flags, …)`
 ///
-/// The result follows the parameters, whose number depends on the kernel, and the verifier accepts no
-/// computed index: hence a program for each number.
+/// The result follows the parameters, whose number depends on the kernel, and the verifier accepts
+/// no computed index: hence a program for each number.
 macro_rules! receive_fexit {
     ($name:ident, flags: $flags:literal, result: $result:literal) => {
-        #[doc = concat!("The result is argument ", $result, ", the flags are argument ", $flags, ".")]
+        #[doc = concat!("The result is argument ", $result, ", the flags ", $flags, ".")]
         #[fexit(function = "tcp_recvmsg")]
         pub(crate) fn $name(ctx: FExitContext) -> i32 {
             let flags: i32 = ctx.arg($flags);
@@ -60,8 +60,9 @@ pub(crate) fn receive_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// kprobe's complement: `void (struct sock *sk)`, whenever `tcp_recvmsg` has copied the bytes of one
-/// of the kernel's buffers. Bytes that are only peeked at stay unread, and so after `copied_seq`.
+/// kprobe's complement: `void (struct sock *sk)`, whenever `tcp_recvmsg` has copied the bytes of
+/// one of the kernel's buffers. Bytes that are only peeked at stay unread, and so after
+/// `copied_seq`.
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub(crate) fn receive_copied(ctx: BtfTracePointContext) -> i32 {
     let address: *const u8 = ctx.arg(0);
@@ -69,8 +70,8 @@ pub(crate) fn receive_copied(ctx: BtfTracePointContext) -> i32 {
     if call.direction != Direction::Receive || call.sock != address as u64 {
         return 0;
     }
-    // To the verifier it is a `struct sock`, not a `struct tcp_sock`. As a kprobe's, its slot is also
-    // found where the other kprobes look for it.
+    // To the verifier it is a `struct sock`, not a `struct tcp_sock`. As a kprobe's, its slot is
+    // also found where the other kprobes look for it.
     let sock = KprobeSock(address);
     let copied = sock.copied_seq().wrapping_sub(call.copied_seq);
     let before = call.counted;

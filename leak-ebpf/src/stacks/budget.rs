@@ -10,8 +10,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[inline(always)]
 pub(super) fn left(now: u64) -> Option<&'static mut Budget> {
     let budget = BUDGET.get_ptr_mut(0)?;
-    // SAFETY: the value lives as long as the map. Processors race for it; at worst some microseconds
-    // are not counted.
+    // SAFETY: the value lives as long as the map. Processors race for it; at worst some
+    // microseconds are not counted.
     let budget = unsafe { &mut *budget };
     // A time that is only exact to a tick may lie before.
     if now.saturating_sub(budget.began_ns) >= SECOND_NS {

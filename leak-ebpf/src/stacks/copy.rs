@@ -205,8 +205,8 @@ fn copy_whole(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
 }
 
 /// Copies chunk by chunk until one fails: near the end of the stack a single read would fail as a
-/// whole. A stack may end with its page, in the middle of the last chunk: then the rest of the page is
-/// copied.
+/// whole. A stack may end with its page, in the middle of the last chunk: then the rest of the page
+/// is copied.
 #[inline(never)]
 fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let mut offset = 0;

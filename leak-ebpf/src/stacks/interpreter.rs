@@ -10,8 +10,8 @@ use leak_common::stack::StackHeader;
 
 use crate::kernel::task::Task;
 
-/// Records the task's calls in `header`, innermost first, until there are no more, one cannot be read,
-/// or there is no room. The header has none yet.
+/// Records the task's calls in `header`, innermost first, until there are no more, one cannot be
+/// read, or there is no room. The header has none yet.
 ///
 /// The kind of the profile selects the walker.
 #[expect(clippy::single_match, reason = "one arm for each interpreter")]

@@ -76,11 +76,14 @@ impl fmt::Display for Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Flavour {
     /// BTF tracepoints.
-    A,
+    #[value(name = "a")]
+    BtfTracepoint,
     /// fentry and fexit.
-    B,
+    #[value(name = "b")]
+    Fexit,
     /// kprobes and kretprobes.
-    C,
+    #[value(name = "c")]
+    Kprobe,
 }
 
 /// How one kernel program is attached.
@@ -139,7 +142,7 @@ const fn kprobe(name: &'static str, target: &'static str) -> Program {
 const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usize]) -> Hook {
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::B,
+        flavour: Flavour::Fexit,
         label: "fexit/tcp_recvmsg",
         programs: program,
         parameters,
@@ -151,7 +154,7 @@ const fn receive_fexit(program: &'static [Program; 1], parameters: &'static [usi
 pub const HOOKS: &[Hook] = &[
     Hook {
         purpose: Purpose::Connect,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/inet_sock_set_state",
         programs: &[tracepoint("state_change", "inet_sock_set_state")],
         parameters: &[],
@@ -159,7 +162,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Close,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/tcp_destroy_sock",
         programs: &[tracepoint("destroy", "tcp_destroy_sock")],
         parameters: &[],
@@ -167,7 +170,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sock_send_length",
         programs: &[tracepoint("send_tracepoint", "sock_send_length")],
         parameters: &[],
@@ -175,7 +178,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::B,
+        flavour: Flavour::Fexit,
         label: "fexit/tcp_sendmsg",
         programs: &[function_exit("send_fexit", "tcp_sendmsg")],
         parameters: &[],
@@ -183,7 +186,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Send,
-        flavour: Flavour::C,
+        flavour: Flavour::Kprobe,
         label: "kprobe/tcp_sendmsg",
         programs: &[kprobe("send_kretprobe", "tcp_sendmsg"), kprobe("send_kprobe", "tcp_sendmsg")],
         parameters: &[],
@@ -191,7 +194,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sock_recv_length",
         programs: &[tracepoint("receive_tracepoint", "sock_recv_length")],
         parameters: &[],
@@ -202,7 +205,7 @@ pub const HOOKS: &[Hook] = &[
     receive_fexit(&[function_exit("receive_fexit_6", "tcp_recvmsg")], &[6]),
     Hook {
         purpose: Purpose::Receive,
-        flavour: Flavour::C,
+        flavour: Flavour::Kprobe,
         label: "kprobe/tcp_recvmsg",
         programs: &[
             tracepoint("receive_copied", "tcp_rcv_space_adjust"),
@@ -213,7 +216,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: Purpose::Children,
-        flavour: Flavour::A,
+        flavour: Flavour::BtfTracepoint,
         label: "tp_btf/sched_process_fork",
         programs: &[
             tracepoint("fork", "sched_process_fork"),
