@@ -1,10 +1,13 @@
-//! What is streamed: the rare things, one ring-buffer record each.
+//! Events that are streamed, because they are rare: one record of the ring buffer each.
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::connection::{Caller, Connection, FirstBytes, Tuple};
-use crate::plain;
-use crate::stack::{MAX_PYTHON_FRAMES, MAX_STACK, PRESERVED, StackHeader};
+use crate::size;
+use crate::stack::{MAX_STACK, StackHeader};
 
-/// For so long after it was woken the collector looks for records by itself, in nanoseconds.
+/// How long the collector polls for records after it was woken, nanoseconds: until then the kernel
+/// programs need not wake it again.
 pub const LINGER_NS: u64 = 2_000_000;
 
 /// Kinds of [`EventHeader::kind`].
@@ -23,7 +26,7 @@ pub mod kind {
 
 /// Begins every record.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug)]
 pub struct EventHeader {
     /// One of [`kind`].
     pub kind: u32,
@@ -34,11 +37,11 @@ pub struct EventHeader {
     /// Socket cookie.
     pub cookie: u64,
 }
-plain!(EventHeader, 24);
+size!(EventHeader, 24);
 
 /// A process called `connect()`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Opened {
     /// `kind` is [`kind::OPENED`].
     pub header: EventHeader,
@@ -49,35 +52,35 @@ pub struct Opened {
     /// Registers; `len` is 0 when the budget for stacks was used up.
     pub stack: StackHeader,
 }
-plain!(Opened, 264 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES);
+size!(Opened, 24 + 32 + 40 + size_of::<StackHeader>());
 
 /// [`Opened`] with room for its stack: only the copied part is sent.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct OpenedWithStack {
     /// The fixed part.
     pub opened: Opened,
     /// Stack bytes.
     pub bytes: [u8; MAX_STACK],
 }
-plain!(OpenedWithStack, 264 + PRESERVED * 8 + 16 * MAX_PYTHON_FRAMES + MAX_STACK);
+size!(OpenedWithStack, size_of::<Opened>() + MAX_STACK);
 // The kernel allows no more in a value of a per-CPU array.
 const _: () = assert!(size_of::<OpenedWithStack>() <= 32 * 1024);
 
 /// A connection was established.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Established {
     /// `kind` is [`kind::ESTABLISHED`].
     pub header: EventHeader,
     /// Both ends.
     pub tuple: Tuple,
 }
-plain!(Established, 64);
+size!(Established, 64);
 
 /// A connection could not be established.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Failed {
     /// `kind` is [`kind::FAILED`].
     pub header: EventHeader,
@@ -86,11 +89,11 @@ pub struct Failed {
     /// Fills up the structure; always 0.
     pub reserved: u32,
 }
-plain!(Failed, 32);
+size!(Failed, 32);
 
 /// A connection is gone.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Closed {
     /// `kind` is [`kind::CLOSED`].
     pub header: EventHeader,
@@ -99,7 +102,7 @@ pub struct Closed {
     /// How its dialogue began.
     pub first_bytes: FirstBytes,
 }
-plain!(Closed, 24 + 224 + 320);
+size!(Closed, 24 + 224 + 320);
 
 /// What the kernel programs count besides connections, one set a processor.
 pub mod counter {
@@ -115,14 +118,14 @@ pub mod counter {
     pub const STACKS: u32 = TABLE_FULL + 1;
     /// Stacks not copied because the budget was used up.
     pub const STACKS_OVER_BUDGET: u32 = STACKS + 1;
-    /// Stacks not copied because the flight recorder was full, or there was no memory for more of it.
+    /// Stacks not copied because the flight recorder was full or the kernel had no memory for it.
     pub const STACKS_NO_SLOT: u32 = STACKS_OVER_BUDGET + 1;
     /// Stacks of which nothing could be read.
     pub const STACKS_UNREADABLE: u32 = STACKS_NO_SLOT + 1;
     /// Calls that sent or received something on a traced connection and could not be followed.
     pub const UNSEEN_CALLS: u32 = STACKS_UNREADABLE + 1;
-    /// Not a count: one more than the highest slot that was ever used, as far as this processor has
-    /// seen. Two programs may race for it, so a reader adds some slack.
+    /// Not a count: one more than the highest slot that this processor has seen in use. Programs
+    /// may race for it, so readers add some slack.
     pub const SLOTS_USED: u32 = UNSEEN_CALLS + 1;
     /// How many counters there are.
     pub const COUNT: u32 = SLOTS_USED + 1;

@@ -1,10 +1,12 @@
-//! Where the fields that the kernel programs read lie in this kernel's structures.
+//! Offsets of the fields that the kernel programs read in this kernel's structures.
 
-use crate::plain;
+use bytemuck::{Pod, Zeroable};
 
-/// Byte offsets, read from the running kernel's BTF at start.
+use crate::size;
+
+/// Byte offsets, read from the running kernel's BTF at start. Zeroes until the programs are loaded.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// `struct sock`: `__sk_common.skc_dport`, network order.
     pub sk_dport: u32,
@@ -40,8 +42,8 @@ pub struct Layout {
     pub task_group_leader: u32,
     /// `struct task_struct`: `start_boottime` (`real_start_time` before 5.5), nanoseconds.
     pub task_start_boottime: u32,
-    /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel has
-    /// no such field.
+    /// `struct task_struct`: `io_uring`, not null once the task has used io_uring; 0: this kernel
+    /// has no such field.
     pub task_io_uring: u32,
     /// `struct task_struct`: `files`.
     pub task_files: u32,
@@ -82,4 +84,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-plain!(Layout, 37 * 4);
+size!(Layout, 37 * 4);

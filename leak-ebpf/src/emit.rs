@@ -1,24 +1,22 @@
-//! Reserve, fill, submit, or count the loss.
+//! Sends events: reserves an entry of the ring buffer, fills and submits it, or counts the loss.
 
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use leak_common::connection::Connection;
 use leak_common::event::{
-    Closed, Established, EventHeader, Failed, LINGER_NS, Opened, counter, kind,
+    Closed, Established, EventHeader, Failed, LINGER_NS, Opened, OpenedWithStack, counter, kind,
 };
 use leak_common::stack::MAX_STACK;
 
-use crate::connection::{self, Slot};
-use crate::kernel::Sock;
-use crate::maps::{COUNTERS, EVENTS, SCRATCH, WOKEN, constant, count};
-use crate::records::Place;
-use crate::stack;
+use crate::connections::slots::Slot;
+use crate::maps::{COUNTERS, EVENTS, WOKEN, constant, count};
+use crate::postgres::first_bytes;
 
-/// To reserve room takes no flags.
+/// Flags for reserving an entry.
 const NONE: u64 = 0;
 
-/// Flags for an event of this moment. To wake the collector costs more than everything else here, so it
-/// is done for the first event after a pause; the collector looks for those that follow by itself.
+/// Flags for submitting an event at the time `now`. Waking the collector costs more than all else
+/// here, so only the first event after a pause does it; the collector polls for those that follow.
 #[inline(always)]
 fn wakeup(now: u64) -> u64 {
     let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
@@ -37,9 +35,9 @@ fn header(kind: u32, connection: &Connection) -> EventHeader {
     EventHeader { kind, reserved: 0, time_ns, cookie }
 }
 
-/// Whether the tests asked for this event to be thrown away.
+/// Whether this event is one that the tests want to lose.
 #[inline(always)]
-fn is_sacrificed(kind: u32) -> bool {
+fn is_dropped(kind: u32) -> bool {
     let one_in = u64::from(constant!(CONFIG.drop_one_in));
     if one_in == 0 {
         return false;
@@ -54,7 +52,7 @@ fn is_sacrificed(kind: u32) -> bool {
 
 #[inline(always)]
 fn send<T: Copy + 'static>(kind: u32, connection: &Connection, event: &T) {
-    if is_sacrificed(kind) {
+    if is_dropped(kind) {
         return count(counter::LOST + kind);
     }
     match EVENTS.reserve::<T>(NONE) {
@@ -67,32 +65,22 @@ fn send<T: Copy + 'static>(kind: u32, connection: &Connection, event: &T) {
     }
 }
 
-/// `connect()` was called: sends who, where to, and the stack.
+/// `connect()` was called: completes the event, which has the stack already, and sends it.
 #[inline(always)]
-pub(crate) fn opened(connection: &Connection) {
-    if is_sacrificed(kind::OPENED) {
+pub(crate) fn opened(connection: &Connection, event: &mut OpenedWithStack) {
+    if is_dropped(kind::OPENED) {
         return count(counter::LOST + kind::OPENED);
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: the map's value is this processor's own, and only this program uses it.
-    let event = unsafe { &mut *scratch };
     event.opened.header = header(kind::OPENED, connection);
     event.opened.caller = connection.opener;
     event.opened.tuple = connection.tuple;
-    event.opened.stack.request = 0;
-    event.opened.stack.cookie = connection.cookie;
-    let place = Place {
-        header: &mut event.opened.stack,
-        bytes: event.bytes.as_mut_ptr(),
-        capacity: MAX_STACK as u32,
-    };
-    stack::take(place, &connection.opener, connection.opened_ns);
     let copied = (event.opened.stack.len as usize).min(MAX_STACK);
     let length = size_of::<Opened>() + copied;
     // SAFETY: the length is within the value, and the helper copies it.
     let result = unsafe {
         let events = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(events, scratch.cast(), length as u64, wakeup(connection.opened_ns))
+        let event = (&raw mut *event).cast();
+        bpf_ringbuf_output(events, event, length as u64, wakeup(connection.opened_ns))
     };
     count(if result == 0 { counter::SENT } else { counter::LOST } + kind::OPENED);
 }
@@ -107,20 +95,19 @@ pub(crate) fn established(connection: &Connection) {
 
 /// The handshake failed.
 #[inline(always)]
-pub(crate) fn failed(connection: &Connection, sock: Sock) {
-    let event =
-        Failed { header: header(kind::FAILED, connection), errno: sock.error(), reserved: 0 };
+pub(crate) fn failed(connection: &Connection, errno: u32) {
+    let event = Failed { header: header(kind::FAILED, connection), errno, reserved: 0 };
     send(kind::FAILED, connection, &event);
 }
 
-/// The socket is gone.
+/// The socket was destroyed.
 #[inline(always)]
 pub(crate) fn closed(slot: &Slot) {
     let connection = &*slot.connection;
-    if is_sacrificed(kind::CLOSED) {
+    if is_dropped(kind::CLOSED) {
         return count(counter::LOST + kind::CLOSED);
     }
-    let Some(first_bytes) = connection::first_bytes(slot.index) else {
+    let Some(first_bytes) = first_bytes(slot.index) else {
         return count(counter::LOST + kind::CLOSED);
     };
     match EVENTS.reserve::<Closed>(NONE) {

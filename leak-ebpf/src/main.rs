@@ -1,8 +1,24 @@
 //! The kernel programs of pgsocktrace.
 //!
-//! An event's way: a thin entry in [`probes`] finds the socket, [`kernel`] filters it, [`connection`]
-//! finds or makes its slot, [`payload`] and [`wire`] read the dialogue's state from the bytes moved,
-//! [`stack`] copies the caller's stack into one of the [`records`] and [`python`] notes its Python calls, and [`emit`] sends what is rare enough to be sent.
+//! The rooms; each imports only from those below it:
+//!
+//! - [`probes`]: thin entries, one file a purpose. They find the socket and call the rest in order.
+//! - [`emit`]: sends the events that are rare enough to be sent. An event's last stop.
+//! - [`stacks`]: copies the caller's stack and walks the frames of interpreters.
+//! - [`connections`]: the table of connections, their uses, and the records of their stacks.
+//! - [`postgres`]: reads the state of the dialogue from the bytes that were transferred.
+//! - [`kernel`]: reads sockets, tasks and the buffers of system calls; nothing else touches them.
+//! - [`maps`] and [`verifier`]: what all of them share.
+//!
+//! Two rules hold everywhere and are not explained again:
+//!
+//! - Functions are `#[inline(always)]`. A BPF function takes five arguments and returns one number,
+//!   so most of them could not be called. A function that is not inlined says why.
+//! - A *global* function (`#[unsafe(no_mangle)]`, `#[inline(never)]`, `extern "C"`) is one that the
+//!   verifier proves once and alone, not again for each path that leads to it. Loops are global
+//!   functions, because they are the greater part of what it has to prove, and so of the time that
+//!   loading takes. Its pointers are checked for null, because the verifier knows nothing of its
+//!   callers, and it returns a number, because it has to.
 
 #![no_std]
 #![no_main]
@@ -11,21 +27,14 @@
     reason = "contexts come by value from aya's macros, and a released slot must not be used again"
 )]
 
-mod calls;
-mod connection;
+mod connections;
 mod emit;
 mod kernel;
 mod maps;
-mod messages;
-mod payload;
+mod postgres;
 mod probes;
-mod python;
-mod records;
-mod stack;
-mod statement;
-mod uses;
-mod wire;
-mod zero;
+mod stacks;
+mod verifier;
 
 /// The kernel lets only GPL-compatible programs call its tracing helpers.
 #[unsafe(link_section = "license")]

@@ -4,7 +4,7 @@
 //! seeds and over damaged ones, so that they cannot rot. None may panic, run for long, or take much
 //! memory, whatever the bytes.
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection::{Connection, FirstBytes};
 
 use crate::sources::inventory::sock_diag;
@@ -13,7 +13,6 @@ use crate::sources::kernel::decode;
 use crate::sources::kernel::decode::postgres::startup;
 use crate::sources::procfs;
 use crate::sources::procfs::container;
-use leak_stacks;
 
 /// A function that parses any bytes.
 pub type Target = fn(&[u8]);
@@ -63,9 +62,8 @@ fn decode(data: &[u8]) {
     }
 }
 
-fn plain<T: Plain>(data: &[u8]) -> Option<T> {
-    // SAFETY: there are enough bytes, and every byte pattern is a valid T.
-    (data.len() >= size_of::<T>()).then(|| unsafe { data.as_ptr().cast::<T>().read_unaligned() })
+fn plain<T: Pod>(data: &[u8]) -> Option<T> {
+    data.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
 
 /// What procfs says of processes, whose names are theirs to choose.

@@ -1,70 +1,74 @@
-//! Payload sent, whatever call sends it.
+//! Payload sent.
 
 use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
-use leak_common::connection::{flag, phase};
+use leak_common::connection::flag;
 
-use crate::connection::{self, Birth, Slot};
-use crate::kernel::{Sock, caller, caller_is_traced, nameless_caller, now as exact_time};
-use crate::maps::Call;
-use crate::payload::Payload;
-use crate::{calls, stack, statement, uses, wire};
+use crate::connections::handles::Tracked;
+use crate::connections::slots::{Slot, find_or_adopt};
+use crate::connections::transfers::transfer_time;
+use crate::connections::uses;
+use crate::kernel::calls;
+use crate::kernel::payload::Payload;
+use crate::kernel::sock::{BtfSock, KprobeSock, Sock as _};
+use crate::kernel::task::nameless_caller;
+use crate::maps::{Call, Direction};
+use crate::{postgres, stacks};
 
-/// What a connection in use most likely is; the collector's inventory knows better.
-const TCP_ESTABLISHED: u32 = 1;
-
-/// Flavour A: `void (struct sock *sk, int ret, int flags)`
+/// BTF tracepoint: `void (struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_send_length")]
 pub(crate) fn send_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    sent(Sock::trusted(ctx.arg(0)), ctx.arg(1));
+    sent(BtfSock(ctx.arg(0)), ctx.arg(1));
     0
 }
 
-/// Flavour B: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`, returned
+/// fexit: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
 #[fexit(function = "tcp_sendmsg")]
 pub(crate) fn send_fexit(ctx: FExitContext) -> i32 {
-    sent(Sock::trusted(ctx.arg(0)), ctx.arg(3));
+    sent(BtfSock(ctx.arg(0)), ctx.arg(3));
     0
 }
 
-/// Flavour C: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`, called
+/// kprobe: `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
 #[kprobe]
 pub(crate) fn send_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(sock) = ctx.arg::<*const u8>(0)
-        && Sock::untrusted(sock).is_traced()
+        && KprobeSock(sock).is_traced()
     {
-        calls::begin(&Call { sock: sock as u64, copied_seq: 0, counted: 0, sends: 1 });
+        let (sock, direction) = (sock as u64, Direction::Send);
+        calls::begin(&Call { sock, copied_seq: 0, counted: 0, direction });
     }
     0
 }
 
-/// Flavour C: `tcp_sendmsg`, returned
+/// kretprobe: `tcp_sendmsg`
 #[kretprobe]
 pub(crate) fn send_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(&mut Call { sock, sends: 1, .. }) = calls::latest() {
+    if let Some(&mut Call { sock, direction: Direction::Send, .. }) = calls::latest() {
         calls::end();
-        sent(Sock::untrusted(sock as *const u8), ctx.ret());
+        sent(KprobeSock(sock as *const u8), ctx.ret());
     }
     0
 }
 
-/// Counts a send, and records the stack of the request that it begins, if it begins one.
+/// Counts a send, reads it, and records the stack of the request that it begins, if it begins one.
 #[inline(always)]
-fn sent(sock: Sock, result: i32) {
+fn sent(sock: impl Tracked, result: i32) {
     if result <= 0 || !sock.is_traced() {
         return;
     }
-    let Some(Slot { index, connection }) = known_or_adopted(sock) else { return };
-    let now = connection::moment(connection);
-    connection.bytes_sent += result as u64;
+    let len = result as u64;
+    let Some(Slot { index, connection }) = find_or_adopt(sock) else { return };
+    let now = transfer_time(connection);
+    connection.bytes_sent += len;
     connection.last_send_ns = now;
-    if wire::is_legible(connection) && !wire::goes_on(connection, result as u64) {
-        wire::sent(index, connection, &Payload::of_current_call(sock, result as u64));
+    if postgres::is_readable(connection) && !postgres::skip_sent(connection, len) {
+        postgres::sent(index, connection, &Payload::of_current_call(sock, len));
     }
-    if statement::is_to_be_noticed(connection) {
-        statement::notice(connection, &Payload::of_current_call(sock, result as u64));
+    if postgres::has_statement(connection) {
+        postgres::read_statement(connection, &Payload::of_current_call(sock, len));
     }
-    if connection.answered == connection.requests {
+    if postgres::is_answered(connection) {
         let caller = nameless_caller();
         let former =
             if connection.requests == 0 { connection.opener.tid } else { connection.request_tid };
@@ -75,23 +79,7 @@ fn sent(sock: Sock, result: i32) {
         connection.request_ns = now;
         connection.request_tgid = caller.tgid;
         connection.request_tid = caller.tid;
-        let record = uses::request_begins(index, connection, &caller);
-        stack::record(record, connection, &caller);
+        let record = uses::add_request(index, connection, &caller);
+        stacks::record(record, connection, &caller);
     }
-}
-
-/// The slot of a connection in use. One that was opened before tracing began is taken in.
-#[inline(always)]
-pub(super) fn known_or_adopted(sock: Sock) -> Option<Slot> {
-    if let Some(slot) = connection::find(sock) {
-        return Some(slot);
-    }
-    if !caller_is_traced() {
-        return None;
-    }
-    let opener = caller();
-    let (flags, phase) = (flag::ADOPTED, phase::UNKNOWN);
-    let now = exact_time();
-    let birth = Birth { opener: &opener, now, flags, tcp_state: TCP_ESTABLISHED, phase };
-    connection::create(sock, &birth)
 }

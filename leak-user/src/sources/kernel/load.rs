@@ -3,12 +3,12 @@
 use std::os::fd::AsFd as _;
 
 use aya::{Ebpf, EbpfLoader};
+use bytemuck::bytes_of;
 use leak_common::config::{Config, MAX_PORTS};
 use leak_common::layout::Layout;
 
 use crate::sources::kernel::error::KernelError;
 use crate::sources::kernel::mapped_slots::{MappedSlots, Slot};
-use crate::sources::kernel::plain::bytes_of;
 use crate::sources::kernel::settings::TracerSettings;
 
 /// The object file of the kernel programs; empty if the BPF toolchain was missing at build time.

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection::{Connection, Uses};
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -13,7 +13,7 @@ use memmap2::{MmapOptions, MmapRaw};
 const FIRST: usize = 1024;
 
 /// An element of such an array. Its version tells a reader whether it changed during a copy.
-pub(crate) trait Slot: Plain {
+pub(crate) trait Slot: Pod {
     /// Byte offset of the version, a `u64` that the kernel programs change with the slot.
     const VERSION: usize;
 
@@ -97,7 +97,7 @@ impl<T: Slot> MappedSlots<T> {
     }
 }
 
-fn map_slots<T: Plain>(map: &OwnedFd, slots: usize) -> io::Result<MmapRaw> {
+fn map_slots<T: Pod>(map: &OwnedFd, slots: usize) -> io::Result<MmapRaw> {
     // The kernel rounds each element's size up to eight bytes.
     const { assert!(size_of::<T>().is_multiple_of(8)) };
     MmapOptions::new().len(slots * size_of::<T>()).map_raw_read_only(map.as_raw_fd())

@@ -1,17 +1,11 @@
-//! Values of the ABI as bytes.
+//! Values of the ABI in maps.
 
-use leak_common::Plain;
+use bytemuck::Pod;
 
 /// A value of the ABI as aya reads it from a map.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct MapValue<T>(pub(super) T);
 
-// SAFETY: a Plain value has no padding, and any bytes are a valid one.
-unsafe impl<T: Plain> aya::Pod for MapValue<T> {}
-
-/// The bytes of a plain value.
-pub(super) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: a Plain value has no padding, so all its bytes are initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
-}
+// SAFETY: aya asks for the same as bytemuck: no padding, and any bytes are a valid value.
+unsafe impl<T: Pod> aya::Pod for MapValue<T> {}

@@ -1,7 +1,8 @@
 //! What was learnt about a process, in the form that the kernel programs read.
 
-use leak_common::stack::{MAX_STACK, PythonProfile, SHORT_STACK, StackProfile};
-use leak_stacks::{CopyLength, InterpreterProfile, walker};
+use leak_common::interpreter::InterpreterProfile;
+use leak_common::stack::{MAX_STACK, SHORT_STACK, StackProfile};
+use leak_stacks::CopyLength;
 
 /// A process's profile for the kernel programs.
 pub(super) fn for_kernel(profile: leak_stacks::StackProfile) -> StackProfile {
@@ -10,30 +11,13 @@ pub(super) fn for_kernel(profile: leak_stacks::StackProfile) -> StackProfile {
         CopyLength::Generous => SHORT_STACK,
         CopyLength::Most => MAX_STACK,
     };
-    let python = profile.interpreter.filter(|interpreter| interpreter.kind == walker::CPYTHON);
+    let interpreter = profile.interpreter.map(|interpreter| {
+        let leak_stacks::InterpreterProfile { kind, tag, parameters } = interpreter;
+        InterpreterProfile { kind, tag, parameters }
+    });
     StackProfile {
         stack_bytes: u32::try_from(stack_bytes).unwrap_or(u32::MAX),
         goroutines: u32::from(profile.goroutines),
-        python: python.map(cpython).unwrap_or_default(),
-    }
-}
-
-fn cpython(profile: InterpreterProfile) -> PythonProfile {
-    let [slots, slot, frame, control_frame, window, window_len, rest @ ..] = profile.parameters;
-    let [code, instruction, previous, owner, foreign_owner, ..] = rest;
-    PythonProfile {
-        present: 1,
-        tag: profile.tag,
-        slots,
-        slot,
-        frame,
-        control_frame,
-        window,
-        window_len,
-        code,
-        instruction,
-        previous,
-        owner,
-        foreign_owner,
+        interpreter: interpreter.unwrap_or_default(),
     }
 }

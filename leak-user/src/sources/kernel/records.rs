@@ -4,7 +4,7 @@
 //! would count as this process's memory.
 
 use aya::maps::{HashMap, Map, MapData};
-use leak_common::stack::{MAX_STACK, SHORT_STACK, StackHeader, StackRecord};
+use leak_common::stack::{MAX_STACK, RecordNumber, SHORT_STACK, StackHeader, StackRecord};
 
 use crate::model::ConnectionId;
 use crate::sources::kernel::error::KernelError;
@@ -20,20 +20,20 @@ type OfLength<const N: usize> = HashMap<MapData, u32, MapValue<StackRecord<N>>>;
 pub(super) struct Records {
     short: OfLength<SHORT_STACK>,
     long: OfLength<MAX_STACK>,
-    /// Records per connection.
-    each: u32,
+    /// Uses kept of each connection.
+    uses: u32,
 }
 
 impl Records {
-    /// Reads the maps that `take` returns, with `each` records per connection.
+    /// Reads the maps that `take` returns, with `uses` uses kept of each connection.
     pub(super) fn new(
-        each: u32,
+        uses: u32,
         mut take: impl FnMut(&'static str) -> Result<Map, KernelError>,
     ) -> Result<Self, KernelError> {
         Ok(Self {
             short: HashMap::try_from(take("SHORT_RECORDS")?)?,
             long: HashMap::try_from(take("LONG_RECORDS")?)?,
-            each,
+            uses,
         })
     }
 
@@ -45,22 +45,22 @@ impl Records {
         id: ConnectionId,
         request: u64,
     ) -> Option<(StackHeader, Vec<u8>)> {
-        let first = slot.checked_mul(self.each)?;
-        (first..first.checked_add(self.each)?)
-            .flat_map(|number| [consistent(&self.short, number), consistent(&self.long, number)])
+        RecordNumber::all(slot, self.uses)
+            .map(RecordNumber::key)
+            .flat_map(|key| [consistent(&self.short, key), consistent(&self.long, key)])
             .flatten()
             .find(|(header, _)| header.cookie == id.0 && header.request == request)
     }
 }
 
 /// Reads a record; `None` if the kernel writes it each time that it is tried.
-fn consistent<const N: usize>(records: &OfLength<N>, number: u32) -> Option<(StackHeader, Vec<u8>)>
+fn consistent<const N: usize>(records: &OfLength<N>, key: u32) -> Option<(StackHeader, Vec<u8>)>
 where
-    StackRecord<N>: leak_common::Plain,
+    StackRecord<N>: bytemuck::Pod,
 {
     for _ in 0..ATTEMPTS {
-        let before = records.get(&number, 0).ok()?.0;
-        let after = records.get(&number, 0).ok()?.0.header;
+        let before = records.get(&key, 0).ok()?.0;
+        let after = records.get(&key, 0).ok()?.0.header;
         let version = |header: &StackHeader| (header.sequence, header.cookie, header.request);
         if before.header.sequence % 2 == 0 && version(&before.header) == version(&after) {
             let len = (before.header.len as usize).min(N);

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use aya::maps::{Array, MapData};
+use bytemuck::bytes_of;
 use leak_common::connection::{Connection, FirstBytes};
 
 use crate::model::ConnectionId;
 use crate::sources::kernel::mapped_slots::MappedSlots;
-use crate::sources::kernel::plain::{MapValue, bytes_of};
+use crate::sources::kernel::plain::MapValue;
 
 /// One reading of the live connections.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf, Sta
 use aya::{Btf, Ebpf};
 use leak_common::connection::Uses;
 use leak_common::event::{counter, kind};
+use leak_common::interpreter::NONE;
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile};
 
 use crate::model::cost::Sample;
@@ -95,7 +96,7 @@ impl Tracer {
             mapped(&mut ebpf, "CONNECTIONS", settings.max_connections)?,
             Array::try_from(take(&mut ebpf, "FIRST_BYTES")?)?,
         );
-        let records = Records::new(settings.uses + 1, |name| take(&mut ebpf, name))?;
+        let records = Records::new(settings.uses, |name| take(&mut ebpf, name))?;
         let uses = (settings.uses > 0)
             .then(|| mapped(&mut ebpf, "USES", settings.max_connections))
             .transpose()?;
@@ -305,13 +306,14 @@ impl Tracer {
     }
 
     /// Tells the programs what was learnt about a process. Fields of `profile` that are zero keep
-    /// their value. Its Python is also tried in processes without a profile.
+    /// their value. Its interpreter is also tried in processes without a profile.
     pub fn set_profile(&mut self, pid: u32, profile: leak_stacks::StackProfile) {
         let profile = for_kernel(profile);
         self.merge_profile(pid, profile);
-        if profile.python.present != 0 {
-            let python = profile.python;
-            self.merge_profile(ANY_PROCESS, StackProfile { python, ..StackProfile::default() });
+        let interpreter = profile.interpreter;
+        if interpreter.kind != NONE {
+            let profile = StackProfile { interpreter, ..StackProfile::default() };
+            self.merge_profile(ANY_PROCESS, profile);
         }
     }
 
@@ -323,8 +325,8 @@ impl Tracer {
         if profile.goroutines != 0 {
             known.goroutines = profile.goroutines;
         }
-        if profile.python.present != 0 {
-            known.python = profile.python;
+        if profile.interpreter.kind != NONE {
+            known.interpreter = profile.interpreter;
         }
         if known != before
             && let Err(error) = self.profiles.insert(pid, MapValue(known), 0)

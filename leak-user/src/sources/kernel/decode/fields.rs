@@ -1,6 +1,6 @@
 //! Fields that several kinds of records share.
 
-use leak_common::Plain;
+use bytemuck::Pod;
 use leak_common::connection as raw;
 
 use crate::model::{Caller, Endpoints, ProcessKey, Timestamp};
@@ -8,12 +8,9 @@ use crate::sources::kernel::decode::error::DecodeError;
 use crate::sources::procfs::ticks_from_boottime;
 
 /// Copies a plain value from the beginning of `bytes`.
-pub(super) fn read<T: Plain>(bytes: &[u8], kind: Option<u32>) -> Result<T, DecodeError> {
-    if bytes.len() < size_of::<T>() {
-        return Err(DecodeError::TooShort { kind, len: bytes.len() });
-    }
-    // SAFETY: there are enough bytes, and every byte pattern is a valid T.
-    Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+pub(super) fn read<T: Pod>(bytes: &[u8], kind: Option<u32>) -> Result<T, DecodeError> {
+    let value = bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned);
+    value.ok_or(DecodeError::TooShort { kind, len: bytes.len() })
 }
 
 /// A process, by its PID and start time.

@@ -1,7 +1,8 @@
 //! Decodes copied stacks.
 
-use leak_common::stack::{MAX_STACK, PythonFrame, StackHeader};
-use leak_stacks::{InterpreterFrame, RawStack, TruncationReason, walker};
+use leak_common::interpreter;
+use leak_common::stack::{MAX_STACK, StackHeader};
+use leak_stacks::{InterpreterFrame, RawStack, TruncationReason};
 
 use crate::sources::kernel::decode::fields::process_key;
 
@@ -32,18 +33,18 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Truncat
         wanted_most: header.wanted as usize >= MAX_STACK,
         goroutine_window: header.goroutine.to_vec(),
         interpreter_frames: header
-            .python
+            .interpreter_frames
             .iter()
-            .take(header.python_len as usize)
+            .take(header.interpreter_len as usize)
             .map(interpreter_frame)
             .collect(),
-        interpreter_whole: header.python_whole != 0,
-        interpreter_tag: header.python_tag,
+        interpreter_whole: header.interpreter_whole != 0,
+        interpreter_tag: header.interpreter_tag,
         bytes: copied.to_vec(),
     })
 }
 
-fn interpreter_frame(frame: &PythonFrame) -> InterpreterFrame {
-    let PythonFrame { code, instruction } = *frame;
-    InterpreterFrame { pointer: code, position: instruction, cookie: 0, kind: walker::CPYTHON }
+fn interpreter_frame(frame: &interpreter::InterpreterFrame) -> InterpreterFrame {
+    let interpreter::InterpreterFrame { pointer, position, cookie, kind } = *frame;
+    InterpreterFrame { pointer, position, cookie, kind }
 }

@@ -1,4 +1,3 @@
-use leak_common::Plain;
 use leak_common::connection::{
     AF_INET, Connection, FirstBytes, MAX_REFUSAL, MAX_STARTUP, Tuple, Uses, flag,
 };
@@ -9,11 +8,6 @@ use leak_stacks::TruncationReason;
 use crate::model::{ConnectionId, Event, Timestamp, WireState};
 use crate::sources::kernel::decode::{DecodeError, event, raw_stack, slot, uses};
 
-fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
-    // SAFETY: a Plain value has no padding.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
-}
-
 fn tuple() -> Tuple {
     let mut local = [0; 16];
     local[..4].copy_from_slice(&[127, 0, 0, 1]);
@@ -23,8 +17,7 @@ fn tuple() -> Tuple {
 const NOTHING: FirstBytes = FirstBytes { startup: [0; MAX_STARTUP], refusal: [0; MAX_REFUSAL] };
 
 fn connection() -> Connection {
-    // SAFETY: every byte pattern is a valid Connection.
-    let mut connection: Connection = unsafe { std::mem::zeroed() };
+    let mut connection: Connection = bytemuck::zeroed();
     connection.cookie = 7;
     connection.tuple = tuple();
     connection.tcp_state = 1;
@@ -33,7 +26,8 @@ fn connection() -> Connection {
 
 fn closed() -> Vec<u8> {
     let header = EventHeader { kind: kind::CLOSED, reserved: 0, time_ns: 5, cookie: 7 };
-    bytes_of(&Closed { header, connection: connection(), first_bytes: NOTHING })
+    let closed = Closed { header, connection: connection(), first_bytes: NOTHING };
+    bytemuck::bytes_of(&closed).to_vec()
 }
 
 #[test]
@@ -91,8 +85,7 @@ fn a_failed_connection_is_no_connection() {
 
 #[test]
 fn the_kept_uses_are_the_latest_in_order() {
-    // SAFETY: every byte pattern is a valid Uses.
-    let mut raw: Uses = unsafe { std::mem::zeroed() };
+    let mut raw: Uses = bytemuck::zeroed();
     for number in 0..7 {
         let one = &mut raw.uses[number as usize % 3];
         (one.request, one.acquired_ns) = (number + 1, 10 * number);
@@ -111,8 +104,7 @@ fn the_kept_uses_are_the_latest_in_order() {
 
 #[test]
 fn a_stack_longer_than_its_record_is_refused() {
-    // SAFETY: every byte pattern is a valid StackHeader.
-    let mut header: StackHeader = unsafe { std::mem::zeroed() };
+    let mut header: StackHeader = bytemuck::zeroed();
     header.len = 1024;
     assert_eq!(raw_stack(&header, &[0; 1024]).map(|s| s.bytes.len()), Ok(1024));
     assert_eq!(raw_stack(&header, &[0; 1023]), Err(TruncationReason::OverBudget));

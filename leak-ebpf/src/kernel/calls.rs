@@ -1,16 +1,16 @@
-//! What kprobes know of the calls that threads make.
+//! Calls of `tcp_sendmsg` and `tcp_recvmsg` that kprobes saw begin, by thread.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use leak_common::event::counter;
 
-use crate::maps::{CALLS, Call, count};
+use crate::maps::{CALLS, Call, Direction, count};
 
-/// A call of this thread begins.
+/// Records that this thread begins a call.
 #[inline(always)]
 pub(crate) fn begin(call: &Call) {
-    // A sending call's entry is removed when it returns. One that is still there is of a call whose
-    // return the kernel kept to itself: it follows no more than some calls of a function at once.
-    if latest().is_some_and(|former| former.sends != 0) {
+    // The entry of a sending call is removed when it returns. If one is left, the kernel skipped
+    // that return: it follows only a few calls of a function at once.
+    if latest().is_some_and(|former| former.direction == Direction::Send) {
         count(counter::UNSEEN_CALLS);
     }
     if CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
@@ -26,7 +26,7 @@ pub(crate) fn latest() -> Option<&'static mut Call> {
     Some(unsafe { &mut *call })
 }
 
-/// Forgets it.
+/// Removes this thread's call.
 #[inline(always)]
 pub(crate) fn end() {
     let _ = CALLS.remove(bpf_get_current_pid_tgid());

@@ -1,22 +1,26 @@
-//! The first word of a statement, as far as it says that silence is what a connection is for.
+//! Detects `LISTEN` and `UNLISTEN`, so that idle listeners are not reported.
 //!
 //! A connection that listens for notifications is silent by design; `UNLISTEN *` and `DISCARD ALL`,
-//! with which pools clean up, make it one like any other.
+//! with which pools clean up, end that.
+//!
+//! The statement's first word is searched by a table of states and bytes, not by comparisons: the
+//! verifier would follow both branches of each comparison at each byte.
 
 use leak_common::connection::{Connection, flag};
 
-use crate::payload::{self, Buffer, Head, Payload};
+use super::parser::Parser;
+use crate::kernel::payload::{self, Buffer, Head, Payload};
 
-/// Where the text of a simple query begins, and in `Parse` the name that comes before it.
+/// Where the text of a simple query begins, and in `Parse` the name that comes before the text.
 const TEXT: u64 = 5;
 /// Most bytes that are searched for the first word, names, blanks and comments among them.
 const WINDOW: usize = 64;
-/// The word and what comes after it.
+/// Bytes that are read of the word and what follows it.
 const WORD: usize = 16;
 
-/// Where a search stands: before the word, or at it.
+/// The states of a search.
 mod at {
-    /// Nowhere: nothing is searched for.
+    /// There is no search.
     pub(super) const NOTHING: u8 = 0;
     /// In the name of a prepared statement, which ends in a NUL.
     pub(super) const NAME: u8 = 1;
@@ -32,20 +36,20 @@ mod at {
     pub(super) const BLOCK: u8 = 6;
     /// After a star in it.
     pub(super) const STAR: u8 = 7;
-    /// Past the first character of something else.
+    /// Something other than a word has begun.
     pub(super) const OVER: u8 = 8;
-    /// At the word; in a connection its place is in the upper half.
+    /// At the word. The upper half of [`super::Parser::search`] has its position.
     pub(super) const WORD: u8 = 9;
-    /// More than there are, so that a mask keeps one within them.
+    /// More than there are states, so that a mask keeps an index within them.
     pub(super) const COUNT: usize = 16;
 }
 
-/// Glances at the statement with which a request begins, a simple query or one to be prepared, and
-/// says in the connection whether and where [`notice`] has to look.
+/// Looks at the beginning of a request's statement, a simple query or one to be prepared, and
+/// decides whether and from where [`read_statement`] has to read it.
 ///
-/// Two steps, for the verifier's sake: it follows each way that leads here, and to look is long.
+/// Two steps, because the verifier follows each path that leads here, and reading is long.
 #[inline(always)]
-pub(crate) fn glance(connection: &mut Connection, head: &Head) {
+pub(super) fn glance(connection: &mut Connection, head: &Head) {
     let is_parse = head.bytes[0] == b'P';
     if head.bytes[0] != b'Q' && !is_parse {
         return;
@@ -54,24 +58,25 @@ pub(crate) fn glance(connection: &mut Connection, head: &Head) {
     let first = if is_parse { head.bytes[TEXT as usize + 1] } else { head.bytes[TEXT as usize] };
     let is_named = is_parse && head.bytes[TEXT as usize] != 0;
     if is_named || !first.is_ascii_alphabetic() {
-        connection.search = u32::from(if is_parse { at::NAME } else { at::GAP });
+        Parser::of(connection).search = u32::from(if is_parse { at::NAME } else { at::GAP });
     } else if matches!(first | 0x20, b'l' | b'u' | b'd') {
-        connection.search = u32::from(at::WORD) | u32::from(is_parse) << 16;
+        Parser::of(connection).search = u32::from(at::WORD) | u32::from(is_parse) << 16;
     }
 }
 
-/// Whether there is anything to look at.
+/// Whether the beginning of a statement has to be read.
 #[inline(always)]
-pub(crate) fn is_to_be_noticed(connection: &Connection) -> bool {
-    connection.search != u32::from(at::NOTHING)
+pub(crate) fn has_statement(connection: &Connection) -> bool {
+    Parser::read(connection).search != u32::from(at::NOTHING)
 }
 
-/// Looks at the first word of a request's statement.
+/// Reads the first word of a request's statement.
 #[inline(always)]
-pub(crate) fn notice(connection: &mut Connection, payload: &Payload) {
+pub(crate) fn read_statement(connection: &mut Connection, payload: &Payload) {
     let Buffer { base, len } = payload.first();
-    let place = search_statement(connection.search, base, len);
-    connection.search = u32::from(at::NOTHING);
+    let parser = Parser::of(connection);
+    let place = search_statement(parser.search, base, len);
+    parser.search = u32::from(at::NOTHING);
     let mut word = [0u8; WORD];
     payload::copy(base.wrapping_add(place), len.saturating_sub(place), &mut word);
     if begins(&word, b"LISTEN") && !word[6].is_ascii_alphanumeric() {
@@ -81,10 +86,8 @@ pub(crate) fn notice(connection: &mut Connection, payload: &Payload) {
     }
 }
 
-/// Where the first word begins, from where [`glance`] has left the search; where nothing is, when the word is not
-/// within sight.
-///
-/// A global function, for the reason of [`crate::python::walk_python`].
+/// Where the first word begins, given the state in which [`glance`] has left the search; `len`,
+/// where nothing is, when the word is not within the window. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_statement(found: u32, base: u64, len: u64) -> u64 {
@@ -98,15 +101,14 @@ extern "C" fn search_statement(found: u32, base: u64, len: u64) -> u64 {
     let mut index = 0;
     while index < WINDOW {
         state = NEXT[usize::from(state) % at::COUNT][usize::from(window[index])];
-        // Counts what is neither over nor the word.
+        // Counts the bytes before the word.
         place += 1 - u64::from(state / at::OVER % 2);
         index += 1;
     }
     if state == at::WORD { place } else { len }
 }
 
-/// Where a search stands next, by where it stands and the byte that comes. A table, for the verifier's sake: it
-/// would follow each branch at each byte.
+/// The next state of a search, by its state and the next byte.
 static NEXT: [[u8; 256]; at::COUNT] = {
     let mut table = [[0; 256]; at::COUNT];
     let mut state = 0;

@@ -1,22 +1,22 @@
-//! Where the bytes that the system call under way has moved lie in the process's memory.
+//! Finds the bytes that the system call under way has transferred in the process's memory.
 //!
-//! The hooks run when the bytes have been moved but the call has not returned, so the registers
-//! saved at its entry still name its buffer. Calls that have no buffer (`sendfile`, `splice`) and
-//! io_uring, which moves bytes under cover of any call, are not seen through: what they moved is
-//! counted and [`Payload::is_visible`] is false.
-
-use aya_ebpf::helpers::bpf_probe_read_user;
-use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
+//! The hooks run when the bytes have been transferred but the call has not returned, so the
+//! registers saved at its entry still name its buffer. Calls without a buffer (`sendfile`,
+//! `splice`) and io_uring, whose transfers run inside any call, cannot be read: their bytes are
+//! counted, and [`Payload::is_visible`] is false.
 
 use core::mem::MaybeUninit;
 
-use leak_common::Plain;
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
+use bytemuck::{Pod, Zeroable};
 
-use crate::kernel::{Registers, Sock, Task};
+use super::sock::Sock;
+use super::task::{Registers, Task};
 use crate::maps::constant;
-use crate::zero::zeroed;
+use crate::verifier::{hide, zeroed};
 
-/// The system calls of x86-64 that move bytes, from `arch/x86/entry/syscalls/syscall_64.tbl`.
+/// The system calls of x86-64 that transfer bytes, from `arch/x86/entry/syscalls/syscall_64.tbl`.
 mod call {
     pub(super) const READ: u64 = 0;
     pub(super) const WRITE: u64 = 1;
@@ -36,23 +36,20 @@ mod call {
 const MAX_BUFFERS: u64 = 8;
 /// `struct user_msghdr`: `msg_iov`, then `msg_iovlen`.
 const MSGHDR_IOV: u64 = 16;
-/// `ReadyForQuery` is six bytes long, and so is what is remembered of a stream's end.
+/// How many bytes of a stream's end are remembered: PostgreSQL's `ReadyForQuery` has six.
 const TAIL: u64 = 6;
 /// The low six bytes.
 const TAIL_MASK: u64 = 0xffff_ffff_ffff;
 
-/// The first bytes that a call moved.
+/// The first bytes that a call transferred.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Head {
     /// The bytes; zeroes after `len`.
     pub(crate) bytes: [u8; 16],
-    /// How many of them were moved.
+    /// How many of them were transferred.
     pub(crate) len: u64,
 }
-
-// SAFETY: the structure has no padding, and every byte pattern is a valid one.
-unsafe impl Plain for Head {}
 
 impl Head {
     /// A 32-bit number in network order at byte 0, 4, 8 or 12.
@@ -67,10 +64,10 @@ impl Head {
     }
 }
 
-/// Copies up to `N` of the `len` bytes at a user address and says how many.
+/// Copies up to `N` of the `len` bytes at a user address and returns how many.
 ///
-/// A function of its own, with registers enough: before Linux 6.9 the verifier forgets what a comparison said of a
-/// value that was put aside.
+/// Not inlined, so that there are registers enough: before Linux 6.9 the verifier forgets the
+/// bounds of a value that is spilled to the stack.
 #[inline(never)]
 pub(crate) fn copy<const N: usize>(address: u64, len: u64, to: &mut [u8; N]) -> u32 {
     let len = len.min(N as u64) as u32;
@@ -83,30 +80,30 @@ pub(crate) fn copy<const N: usize>(address: u64, len: u64, to: &mut [u8; N]) -> 
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Buffer {
-    /// Where it begins, in the process's memory.
+    /// Its address in the process.
     pub(crate) base: u64,
-    /// How long it is.
+    /// Its length.
     pub(crate) len: u64,
 }
 
-/// The bytes moved by the call under way.
+/// The bytes that the call under way has transferred.
 #[derive(Clone, Copy)]
 pub(crate) struct Payload {
     /// The only buffer, or the array of buffers.
     address: u64,
-    /// How many buffers there are in the array; 0: `address` is the only buffer.
+    /// How many buffers the array has; 0: `address` is the only buffer.
     buffers: u64,
-    /// How many bytes were moved.
+    /// How many bytes were transferred.
     len: u64,
 }
 
 impl Payload {
-    /// Finds what the running system call has moved over `sock`: `len` bytes.
+    /// The `len` bytes that the running system call has transferred over `sock`.
     #[inline(always)]
-    pub(crate) fn of_current_call(sock: Sock, len: u64) -> Self {
+    pub(crate) fn of_current_call(sock: impl Sock, len: u64) -> Self {
         let task = Task::current();
         let registers = task.registers();
-        // io_uring's work runs inside whatever call comes next, whose buffer is another matter.
+        // io_uring's transfers run inside whatever call comes next, whose buffer is not theirs.
         if task.uses_io_uring()
             && !task.descriptor_is(registers.at(constant!(LAYOUT.regs_arg0)), sock)
         {
@@ -119,14 +116,15 @@ impl Payload {
                 (argument, third_argument(registers))
             }
             call::SENDMSG | call::RECVMSG => message(argument),
-            // Of several messages it is not known which one is being moved.
+            // With several messages it is not known which one is being transferred.
             call::SENDMMSG | call::RECVMMSG if third_argument(registers) == 1 => message(argument),
             _ => (0, 0),
         };
         Self { address, buffers, len }
     }
 
-    /// The bytes of a call that had moved `offset` bytes before: told of only where there is one buffer.
+    /// The bytes of a call that had transferred `offset` bytes before: visible only in a single
+    /// buffer.
     #[inline(always)]
     pub(crate) fn after(self, offset: u64) -> Self {
         if offset == 0 {
@@ -143,7 +141,7 @@ impl Payload {
         self.address != 0 && self.buffers <= MAX_BUFFERS
     }
 
-    /// How many bytes were moved.
+    /// How many bytes were transferred.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len
@@ -158,11 +156,11 @@ impl Payload {
         self.first_of_several()
     }
 
-    /// A call of its own: the verifier follows what comes after once, not for each place that the
-    /// buffer may have.
+    /// Not inlined: the verifier then proves what follows once, not for each buffer that may be the
+    /// one.
     #[inline(never)]
     fn first_of_several(&self) -> Buffer {
-        let buffers = forget(self.buffers, self.address);
+        let buffers = hide(self.buffers, self.address);
         let mut index = 0;
         while index < MAX_BUFFERS {
             if index >= buffers {
@@ -177,7 +175,7 @@ impl Payload {
         Buffer { base: 0, len: 0 }
     }
 
-    /// The buffer that holds all of the bytes, when it is one.
+    /// The buffer that holds all of the bytes, when it is a single one.
     #[inline(always)]
     pub(crate) fn only_buffer(&self) -> Option<Buffer> {
         (self.buffers == 0).then_some(Buffer { base: self.address, len: self.len })
@@ -199,7 +197,7 @@ impl Payload {
             .unwrap_or(Buffer { base: 0, len: 0 })
     }
 
-    /// The first bytes, of the first buffer only.
+    /// The first bytes, from the first buffer only.
     #[inline(always)]
     pub(crate) fn head(&self) -> Head {
         let buffer = self.first();
@@ -210,20 +208,20 @@ impl Payload {
         let failed = unsafe {
             read_user(head.bytes.as_mut_ptr().cast(), len as u32, buffer.base as *const _)
         };
-        head.len = forget(if failed == 0 { len } else { 0 }, buffer.base);
+        head.len = hide(if failed == 0 { len } else { 0 }, buffer.base);
         *head
     }
 
-    /// Copies the first buffer's bytes and says how many.
+    /// Copies the first buffer's bytes and returns how many.
     #[inline(always)]
     pub(crate) fn copy_to<const N: usize>(&self, to: &mut [u8; N]) -> u32 {
         let buffer = self.first();
         copy(buffer.base, buffer.len, to)
     }
 
-    /// The stream's last six bytes after these, given those before: the newest in the lowest byte.
-    /// Some clients read a message's header and its rest apart, so the call's own last bytes are not
-    /// enough. 0, which matches nothing, when memory could not be read.
+    /// The stream's last six bytes after this call, given those before it: the newest in the lowest
+    /// byte. Some clients read the header and the rest of a message in separate calls, so the last
+    /// bytes of one call are not enough. 0, which matches nothing, when memory cannot be read.
     #[inline(always)]
     pub(crate) fn tail(&self, before: u64) -> u64 {
         if self.buffers == 0 {
@@ -232,10 +230,9 @@ impl Payload {
         tail_of_several(self, before)
     }
 
-    /// Reads `T` so that it ends `distance` bytes before the end of the bytes, when they are in one
-    /// buffer.
+    /// The `T` that ends `distance` bytes before the end, when all bytes are in one buffer.
     #[inline(always)]
-    pub(crate) fn before_end<T: Copy>(&self, distance: u64) -> Option<T> {
+    pub(crate) fn before_end<T: Pod>(&self, distance: u64) -> Option<T> {
         let distance = distance + size_of::<T>() as u64;
         if self.buffers != 0 || self.len < distance {
             return None;
@@ -246,16 +243,15 @@ impl Payload {
     }
 }
 
-/// [`Payload::tail`] where the bytes lie in several buffers. A global function, for the reason of
-/// [`crate::python::walk_python`].
+/// [`Payload::tail`] where the bytes are in several buffers. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tail_of_several(payload: *const Payload, before: u64) -> u64 {
-    // SAFETY: callers pass a reference; the verifier has it checked for null all the same.
+    // SAFETY: callers pass a reference.
     let Some(payload) = (unsafe { payload.as_ref() }) else { return 0 };
     let mut tail = before;
     let mut left = payload.len;
-    let buffers = forget(payload.buffers, payload.address);
+    let buffers = hide(payload.buffers, payload.address);
     let mut index = 0;
     while index < MAX_BUFFERS {
         if index >= buffers || left == 0 {
@@ -263,18 +259,11 @@ extern "C" fn tail_of_several(payload: *const Payload, before: u64) -> u64 {
         }
         let buffer = payload.buffer(index);
         let len = buffer.len.min(left);
-        tail = forget(append(tail, Buffer { base: buffer.base, len }), buffer.base);
-        left = forget(left - len, buffer.base);
+        tail = hide(append(tail, Buffer { base: buffer.base, len }), buffer.base);
+        left = hide(left - len, buffer.base);
         index += 1;
     }
     if left == 0 { tail } else { 0 }
-}
-
-/// Returns `value`, of which the verifier then knows as little as of `unknown`: otherwise it would
-/// follow whatever comes after for each thing that it knows.
-#[inline(always)]
-pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
-    core::hint::black_box(value ^ unknown) ^ unknown
 }
 
 #[inline(always)]
@@ -282,7 +271,7 @@ fn third_argument(registers: Registers) -> u64 {
     registers.at(constant!(LAYOUT.regs_arg2))
 }
 
-/// The array of buffers of a `struct user_msghdr` and its length.
+/// The array of buffers of the `struct user_msghdr` at a user address, and its length.
 #[inline(always)]
 fn message(address: u64) -> (u64, u64) {
     let vector = address.wrapping_add(MSGHDR_IOV) as *const [u64; 2];
@@ -293,8 +282,8 @@ fn message(address: u64) -> (u64, u64) {
     }
 }
 
-/// The last six bytes of a stream that ended in `before` and goes on with `buffer`. One way through
-/// for all lengths: the verifier follows each way anew for each buffer.
+/// The last six bytes of a stream that ended in `before` and continues with `buffer`. A single path
+/// for all lengths, because the verifier follows each path again for each buffer.
 #[inline(always)]
 fn append(before: u64, buffer: Buffer) -> u64 {
     let len = buffer.len.min(TAIL);
@@ -304,7 +293,7 @@ fn append(before: u64, buffer: Buffer) -> u64 {
     if unsafe { read_user((&raw mut bytes).cast(), len as u32, from) } != 0 {
         return 0;
     }
-    // In two steps, because no bytes would be a shift by all 64 bits.
+    // In two steps, because for no bytes it would be a shift by all 64 bits.
     let new = (u64::from_be(bytes) >> 8) >> (8 * (7 - (len & 7)));
     ((before << (8 * (len & 7))) | new) & TAIL_MASK
 }

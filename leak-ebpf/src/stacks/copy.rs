@@ -1,38 +1,37 @@
-//! User stacks: registers and bytes, into an event or into a connection's slot of the flight
-//! recorder.
+//! Copies the stack of the calling thread.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 use leak_common::connection::{Caller, Connection};
-use leak_common::event::counter;
+use leak_common::event::{OpenedWithStack, counter};
 use leak_common::stack::{
-    ANY_PROCESS, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, STACK_CHUNK, StackHeader,
-    StackProfile,
+    ANY_PROCESS, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, MAX_STACK, RecordNumber, STACK_CHUNK,
+    StackHeader, StackProfile,
 };
 
-use crate::kernel::{Task, now};
-use crate::maps::{BUDGET, Budget, PROFILES, constant, count};
-use crate::python;
-use crate::records::{self, Place};
+use super::{budget, interpreter};
+use crate::connections::records::{self, Place};
+use crate::kernel::clock::now;
+use crate::kernel::task::Task;
+use crate::maps::{PROFILES, SCRATCH, constant, count};
 
 /// The size of the smallest page.
 const PAGE: u64 = 4096;
-/// The budget is kept for spans of this length.
-const SECOND_NS: u64 = 1_000_000_000;
 /// Go keeps the address of the running goroutine's descriptor this far below the thread register.
 const GOROUTINE_SLOT: u64 = 8;
 
-/// Records the stack of the request that begins now, in the record of this number, if the budget allows.
+/// Copies the stack of the request that begins now into the record of this number, if the budget
+/// allows.
 #[inline(always)]
-pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller) {
-    // To look at the clock costs too much where there is nothing to be spent.
-    let Some(budget) = budget(connection.request_ns) else {
+pub(crate) fn record(number: RecordNumber, connection: &Connection, caller: &Caller) {
+    // The clock is read only if there is a budget: reading it is expensive.
+    let Some(budget) = budget::left(connection.request_ns) else {
         return count(counter::STACKS_OVER_BUDGET);
     };
     let began = now();
-    let profile = profile(caller.tgid, false);
+    let profile = profile(caller.tgid, Occasion::Request);
     let Some(place) = records::place(number, wanted(profile)) else {
         return count(counter::STACKS_NO_SLOT);
     };
@@ -47,47 +46,55 @@ pub(crate) fn record(number: u32, connection: &Connection, caller: &Caller) {
     header.request = connection.requests;
     copy(Place { header: &mut *header, bytes, capacity }, profile, caller, began);
     mark(header, sequence.wrapping_add(1));
-    budget.spent_ns += now().wrapping_sub(began);
+    budget::charge(budget, began);
 }
 
-/// Copies the stack of a caller of `connect()`, if the budget allows; otherwise leaves its length at 0.
+/// Copies the stack of the caller of `connect()` into the event that is going to tell of it, if the
+/// budget allows; otherwise leaves the stack's length at 0. Only one program may use that event.
 #[inline(always)]
-pub(crate) fn take(place: Place<'_>, caller: &Caller, began: u64) {
-    let Some(budget) = budget(began) else {
-        clear(place.header, caller, began);
-        return count(counter::STACKS_OVER_BUDGET);
-    };
-    copy(place, profile(caller.tgid, true), caller, began);
-    budget.spent_ns += now().wrapping_sub(began);
-}
-
-/// The budget for copying stacks; `None` when that of the current second is spent.
-#[inline(always)]
-fn budget(now: u64) -> Option<&'static mut Budget> {
-    let budget = BUDGET.get_ptr_mut(0)?;
-    // SAFETY: the value lives as long as the map. Processors race for it; what is lost is a few
-    // microseconds of accounting.
-    let budget = unsafe { &mut *budget };
-    // A moment that is exact to a tick only may lie before.
-    if now.saturating_sub(budget.began_ns) >= SECOND_NS {
-        budget.began_ns = now;
-        budget.spent_ns = 0;
+pub(crate) fn at_connect(connection: &Connection) -> Option<&'static mut OpenedWithStack> {
+    // SAFETY: the map's value is this processor's own, and only one program uses it.
+    let event = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+    let header = &mut event.opened.stack;
+    header.request = 0;
+    header.cookie = connection.cookie;
+    let (caller, began) = (&connection.opener, connection.opened_ns);
+    match budget::left(began) {
+        Some(budget) => {
+            let profile = profile(caller.tgid, Occasion::Connect);
+            let bytes = event.bytes.as_mut_ptr();
+            copy(Place { header, bytes, capacity: MAX_STACK as u32 }, profile, caller, began);
+            budget::charge(budget, began);
+        }
+        None => {
+            clear(header, caller, began);
+            count(counter::STACKS_OVER_BUDGET);
+        }
     }
-    (budget.spent_ns < constant!(CONFIG.stack_budget_ns)).then_some(budget)
+    Some(event)
 }
 
-/// What is known of a process's stacks.
+/// The call whose stack is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// `connect()`.
+    Connect,
+    /// The first send of a request.
+    Request,
+}
+
+/// The profile of a process.
 ///
-/// A process often connects before the collector has seen it. It is likely to run the same Python as another
-/// one; whether it does is found out later.
+/// A process often connects before the collector has seen it. It is likely to run the same
+/// interpreter as another one; the collector finds out whether it does.
 #[inline(always)]
-fn profile(tgid: u32, connects: bool) -> Option<&'static StackProfile> {
+fn profile(tgid: u32, occasion: Occasion) -> Option<&'static StackProfile> {
     let mut profile = PROFILES.get_ptr(tgid);
-    if profile.is_none() && connects {
+    if profile.is_none() && occasion == Occasion::Connect {
         profile = PROFILES.get_ptr(ANY_PROCESS);
     }
-    // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and whatever is
-    // read is checked where it is used.
+    // SAFETY: the value lives as long as the map; the collector may replace it at any moment, and
+    // whatever is read is checked where it is used.
     profile.map(|profile| unsafe { &*profile })
 }
 
@@ -109,24 +116,24 @@ fn mark(header: &mut StackHeader, sequence: u64) {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Says whose stack it is, and that nothing of it was copied.
+/// Fills in whose stack it is, and that nothing of it was copied.
 #[inline(always)]
 fn clear(header: &mut StackHeader, caller: &Caller, began: u64) {
     header.len = 0;
     header.wanted = 0;
-    header.python_len = 0;
-    header.python_whole = 0;
+    header.interpreter_len = 0;
+    header.interpreter_whole = 0;
     header.time_ns = began;
     header.tgid = caller.tgid;
     header.tid = caller.tid;
     header.process_start_ns = caller.process_start_ns;
 }
 
-/// Copies the caller's registers, Python calls and stack.
+/// Copies the caller's registers, the calls of its interpreter and its stack.
 #[inline(always)]
 fn copy(place: Place<'_>, profile: Option<&StackProfile>, caller: &Caller, began: u64) {
     let Place { header, bytes, capacity } = place;
-    let is_deep = was_whole(header);
+    let outlook = outlook(header);
     clear(header, caller, began);
     let task = Task::current();
     let registers = task.registers();
@@ -144,33 +151,41 @@ fn copy(place: Place<'_>, profile: Option<&StackProfile>, caller: &Caller, began
     let mut goroutines = header.request == 0;
     if let Some(profile) = profile {
         goroutines |= profile.goroutines != 0;
-        if profile.python.present != 0 {
-            python::walk_python(&raw const profile.python, task.thread_register(), header);
-        }
+        interpreter::walk(&profile.interpreter, task, header);
     }
     header.wanted = wanted(profile).min(capacity);
-    // The first thread's stack ends where its process's began; to read on would be for nothing.
+    // The main thread's stack ends where its process's began; there is nothing beyond.
     let left = header.image.wrapping_sub(header.sp);
     let wanted = left.min(u64::from(header.wanted));
-    header.len = copy_stack(header.sp, wanted, bytes, u64::from(capacity), is_deep);
+    header.len = copy_stack(header.sp, wanted, bytes, u64::from(capacity), outlook);
     if goroutines {
         copy_goroutine(task.thread_register(), &mut header.goroutine);
     }
     count(if header.len == 0 { counter::STACKS_UNREADABLE } else { counter::STACKS });
 }
 
-/// Whether everything that was wanted was there the last time that a stack was copied here.
-#[inline(always)]
-fn was_whole(header: &StackHeader) -> bool {
-    let left = header.image.wrapping_sub(header.sp);
-    header.len > 0 && u64::from(header.len) >= left.min(u64::from(header.wanted))
+/// Whether a single read is likely to succeed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// All wanted bytes were there the last time.
+    Whole,
+    /// Not known, or the stack was shorter.
+    Unknown,
 }
 
-/// Copies up to `wanted` bytes, and no more than `capacity`: in one go if all are likely to be there, instead
-/// of a call for each chunk.
+/// Judges by the stack that was copied here the last time.
 #[inline(always)]
-fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, is_deep: bool) -> u32 {
-    if is_deep {
+fn outlook(header: &StackHeader) -> Outlook {
+    let left = header.image.wrapping_sub(header.sp);
+    let was_whole = header.len > 0 && u64::from(header.len) >= left.min(u64::from(header.wanted));
+    if was_whole { Outlook::Whole } else { Outlook::Unknown }
+}
+
+/// Copies up to `wanted` bytes, and no more than `capacity`: by a single read if that is likely to
+/// succeed, instead of a read for each chunk.
+#[inline(always)]
+fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, outlook: Outlook) -> u32 {
+    if outlook == Outlook::Whole {
         let copied = copy_whole(sp, wanted, bytes, capacity);
         if copied != 0 {
             return copied;
@@ -179,18 +194,19 @@ fn copy_stack(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64, is_deep: bool
     copy_chunks(sp, wanted, bytes, capacity)
 }
 
-/// Copies all or nothing, in one go.
+/// Copies all or nothing, by a single read.
 ///
-/// A function of its own, as is the next, for the reason of [`crate::payload::copy`].
+/// Not inlined, nor is the next, for the reason of [`crate::kernel::payload::copy`].
 #[inline(never)]
 fn copy_whole(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let len = wanted.min(capacity) as u32;
-    // SAFETY: the length is at most that of what `bytes` points to; the helper checks the user's side.
+    // SAFETY: the length is within the capacity; the helper checks the user's address.
     if unsafe { read_user(bytes.cast(), len, sp as *const _) } == 0 { len } else { 0 }
 }
 
-/// Copies chunk by chunk until one fails: one large read would fail whole near the stack's end. A stack
-/// may end with its page, in the middle of the last chunk: then what lies in the page is copied.
+/// Copies chunk by chunk until one fails: near the end of the stack a single read would fail as a
+/// whole. A stack may end with its page, in the middle of the last chunk: then the rest of the page
+/// is copied.
 #[inline(never)]
 fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
     let mut offset = 0;
@@ -199,7 +215,7 @@ fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
             break;
         }
         let chunk = (capacity - offset).min(STACK_CHUNK as u64);
-        // SAFETY: the chunk ends within the capacity; the helper checks the user's side.
+        // SAFETY: the chunk ends within the capacity; the helper checks the user's address.
         unsafe {
             let to = bytes.add(offset as usize).cast();
             let from = sp.wrapping_add(offset);
@@ -217,7 +233,7 @@ fn copy_chunks(sp: u64, wanted: u64, bytes: *mut u8, capacity: u64) -> u32 {
 }
 
 /// Copies the part of Go's `runtime.g` that holds the goroutine's id. In other programs it copies
-/// something else or nothing; the collector knows which programs are Go's.
+/// noise or nothing; the collector knows which programs are Go's.
 #[inline(always)]
 fn copy_goroutine(thread_register: u64, window: &mut [u8; GOROUTINE_WINDOW]) {
     let slot = thread_register.wrapping_sub(GOROUTINE_SLOT) as *const u64;

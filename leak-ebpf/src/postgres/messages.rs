@@ -1,13 +1,13 @@
-//! Walking over PostgreSQL's messages: a type of one byte, then a length of four that counts itself.
+//! Walks over PostgreSQL's messages: a type of one byte, then a length of four that counts itself.
 //!
-//! Needed to know how many `ReadyForQuery` a client may expect: with several requests under way, the
-//! first answer's does not make the connection idle.
+//! This tells how many `ReadyForQuery` a client may expect: with several requests under way, the
+//! one of the first answer does not make the connection idle.
 
-use leak_common::connection::LOST;
+use super::parser::LOST;
+use crate::kernel::payload::{self, Payload};
+use crate::verifier::hide;
 
-use crate::payload::{self, Payload, forget};
-
-/// Most messages that are looked at in one call: the verifier follows every one.
+/// Most messages that are read in one call: the verifier follows every one.
 const MAX_MESSAGES: u32 = 24;
 /// Bytes that are read at once.
 const WINDOW: usize = 64;
@@ -33,9 +33,10 @@ pub(crate) fn is_any(wanted: u64, kind: u8) -> u32 {
     (wanted >> (kind & 63)) as u32 & 1
 }
 
-/// Walks over the messages of `payload` and adds those of the `wanted` types to `count`. `left` is how
-/// many bytes belong to a message that began earlier, then how many of the last one are still to
-/// come. It gets lost in more messages than it looks at, and in bytes that lie in several buffers.
+/// Walks over the messages of `payload` and adds those of the `wanted` types to `count`. Before,
+/// `left` is how many bytes belong to a message that began earlier; afterwards, how many of the
+/// last message are still to come. That becomes [`LOST`] after too many messages, and with several
+/// buffers.
 #[inline(always)]
 pub(crate) fn walk(payload: &Payload, left: &mut u64, count: &mut u32, wanted: u64) {
     match payload.only_buffer() {
@@ -46,9 +47,10 @@ pub(crate) fn walk(payload: &Payload, left: &mut u64, count: &mut u32, wanted: u
     }
 }
 
-/// The same in one buffer. A global function, for the reason of [`crate::python::walk_python`].
+/// The same in one buffer. A global function.
 ///
-/// Reads several messages at once where they are short: what a read costs hardly depends on how much is read.
+/// Reads several messages at once where they are short: the cost of a read hardly depends on its
+/// length.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_messages(
@@ -58,18 +60,18 @@ extern "C" fn walk_messages(
     count: *mut u32,
     wanted: u64,
 ) -> u32 {
-    // SAFETY: callers pass references; the verifier has them checked for null all the same.
+    // SAFETY: callers pass references.
     let Some((left, count)) = (unsafe { left.as_mut().zip(count.as_mut()) }) else { return 0 };
     let mut offset = *left;
     *left = LOST;
     let mut window = [0u8; WINDOW];
-    // Where in the buffer the window begins: behind, so that it is read.
+    // Where in the buffer the window begins: at first behind `offset`, so that it is read.
     let mut begin = offset.wrapping_add(1);
     let mut found = 0;
     let mut looked_at = 0;
     while looked_at < MAX_MESSAGES {
-        // Otherwise the verifier would follow each way through the messages before.
-        (offset, begin) = (forget(offset, base), forget(begin, base));
+        // Otherwise the verifier would follow each path through the messages before.
+        (offset, begin) = (hide(offset, base), hide(begin, base));
         if offset >= len {
             *left = offset - len;
             break;
