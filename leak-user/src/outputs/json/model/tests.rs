@@ -1,6 +1,5 @@
 use serde_json::Value;
 
-use super::*;
 use crate::engine::table::testing::{APP, endpoints, secs, server_lists, session};
 use crate::model::server::SessionState;
 use crate::model::{ConnectionId, Destination, DestinationKind, Event, Use};
