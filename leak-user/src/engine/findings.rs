@@ -4,16 +4,19 @@
 //! name, know since when they stand, and are retracted with a reason. A false accusation that is
 //! never taken back costs more trust than a leak that is found late.
 
-mod fate;
-mod trouble;
+mod key;
+mod retraction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
-use crate::engine::detect::{Reason, Severity, Standing, Verdict};
+use crate::engine::detect::{
+    Numbers, PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict,
+};
 use crate::engine::table::ConnectionTable;
 use crate::model::{ConnectionId, ProcessKey, Timestamp};
-use trouble::{Trouble, by_trouble};
+use key::{FindingKey, by_key};
+use retraction::Retractions;
 
 /// Most retracted findings remembered.
 const MAX_RETRACTED: usize = 512;
@@ -49,17 +52,30 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether `verdict`, about the same trouble, is about the same code.
-    fn covers(&self, verdict: &Verdict) -> bool {
-        // The code that a group's newest connections show may change while it grows.
-        verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause
+    /// Why it stands, in one sentence.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let exited = if self.frozen { "; the process then exited" } else { "" };
+        format!("{}{exited}", self.verdict.evidence)
     }
 
-    /// Whether `verdict`, about the same trouble of a process that is gone, says no more than what is
+    /// The numbers of [`Self::evidence`].
+    #[must_use]
+    pub fn evidence_numbers(&self) -> Numbers {
+        self.verdict.evidence.numbers()
+    }
+
+    /// Whether `verdict`, with the same key, is about the same code.
+    fn covers(&self, verdict: &Verdict) -> bool {
+        // The code that a pool's newest connections show may change while it is accused.
+        verdict.scope() == Scope::Pool || self.verdict.cause == verdict.cause
+    }
+
+    /// Whether `verdict`, with the same key, about a process that is gone, says no more than what is
     /// known already.
     fn has_said(&self, verdict: &Verdict) -> bool {
         let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
-        verdict.reason == Reason::Growing || covered()
+        verdict.scope() == Scope::Pool || covered()
     }
 }
 
@@ -115,29 +131,29 @@ impl Ledger {
     ) -> Vec<Change> {
         let judged: HashMap<ConnectionId, Reason> = verdicts
             .iter()
-            .filter(|verdict| verdict.reason != Reason::Growing)
+            .filter(|verdict| verdict.scope() == Scope::Connections)
             .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
             .collect();
         let (frozen, former): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.open).into_iter().partition(|finding| finding.frozen);
         self.open = frozen;
-        let frozen = by_trouble(&self.open);
-        let mut former = by_trouble(former);
+        let frozen = by_key(&self.open);
+        let mut former = by_key(former);
         let (known, new): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
             .filter(|verdict| {
-                let mut frozen = frozen.get(&Trouble::of(verdict)).into_iter().flatten();
+                let mut frozen = frozen.get(&FindingKey::of(verdict)).into_iter().flatten();
                 !frozen.any(|finding| finding.has_said(verdict))
             })
             .partition(|verdict| {
-                let mut former = former.get(&Trouble::of(verdict)).into_iter().flatten();
+                let mut former = former.get(&FindingKey::of(verdict)).into_iter().flatten();
                 former.any(|finding| finding.covers(verdict))
             });
         let mut changes = Vec::new();
-        let mut fates = fate::Fates { table, judged: &judged, now };
+        let retractions = Retractions { table, judged: &judged, now };
         for verdict in known.into_iter().chain(new) {
             let silences = silences(&verdict, table, now);
-            let alike = former.get_mut(&Trouble::of(&verdict));
+            let alike = former.get_mut(&FindingKey::of(&verdict));
             let Some(mut finding) = alike.and_then(|alike| take_former(alike, &verdict)) else {
                 changes.push(Change::Opened(self.open_new(verdict, silences, now)));
                 continue;
@@ -147,12 +163,12 @@ impl Ledger {
             let changed = finding.verdict.severity != verdict.severity
                 || finding.verdict.cause != verdict.cause
                 || finding.verdict.connections != verdict.connections;
-            // A group's newest connections change all the time; what it is accused of does not.
-            let worth_telling = match verdict.reason {
-                Reason::Growing => finding.verdict.severity != verdict.severity,
-                _ => changed,
+            // A pool's newest connections change all the time; what it is accused of does not.
+            let worth_telling = match verdict.scope() {
+                Scope::Pool => finding.verdict.severity != verdict.severity,
+                Scope::Connections => changed,
             };
-            let sentence = fates.sentence(verdict.reason, &left);
+            let sentence = retractions.sentence(&verdict, &left);
             finding.verdict = verdict;
             finding.accused = silences;
             if worth_telling {
@@ -164,11 +180,12 @@ impl Ledger {
         former.sort_unstable_by_key(|finding| finding.id);
         for mut finding in former {
             let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
-            let sentence = fates.sentence(finding.verdict.reason, &left);
+            let sentence = retractions.sentence(&finding.verdict, &left);
             finding.retracted_at = Some(now);
             self.count(finding.verdict.reason).retracted += 1;
             self.remember(finding.clone());
-            changes.push(Change::Retracted(finding, sentence.unwrap_or_else(fate::no_longer)));
+            let why = sentence.unwrap_or_else(|| RetractionWords::default().over.to_owned());
+            changes.push(Change::Retracted(finding, why));
         }
         changes
     }
@@ -181,11 +198,10 @@ impl Ledger {
     pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
         let mut changes = Vec::new();
         for finding in &mut self.open {
-            let verdict = &mut finding.verdict;
+            let verdict = &finding.verdict;
             let is_leak = verdict.process == process && verdict.severity == Severity::Leak;
             if is_leak && !finding.frozen {
                 finding.frozen = true;
-                verdict.evidence.push_str("; the process then exited");
                 changes.push(Change::Updated(finding.clone(), None));
             }
         }
@@ -224,20 +240,23 @@ impl Ledger {
     /// How often a reason was found and retracted, for every reason.
     pub fn counts(&self) -> impl Iterator<Item = (Reason, Count)> {
         Reason::ALL
-            .into_iter()
-            .map(|reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
+            .iter()
+            .map(|&reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
     }
 
-    /// The connections that stand accused of being abandoned, for the next evaluation.
+    /// What connections stand accused of, for the next evaluation.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.open
-            .iter()
-            .filter(|finding| finding.verdict.reason == Reason::Abandoned)
+    pub fn accusations(&self) -> PriorAccusations {
+        let mut accusations = PriorAccusations::new();
+        for finding in &self.open {
             // What is only suspected does not become a leak by lasting.
-            .filter(|finding| finding.verdict.severity == Severity::Leak)
-            .flat_map(|finding| finding.accused.iter().map(|(&id, &since)| (id, since)))
-            .collect()
+            if finding.verdict.severity == Severity::Leak {
+                let reason = finding.verdict.reason;
+                let accused = finding.accused.iter();
+                accusations.extend(accused.map(|(&id, &since)| ((reason, id), since)));
+            }
+        }
+        accusations
     }
 
     fn open_new(
@@ -280,7 +299,7 @@ fn silences(
     verdict.connections.iter().map(|&id| (id, since(id))).collect()
 }
 
-/// Takes out that one of the findings about the same trouble which `verdict` carries on: the one with
+/// Takes out that one of the findings with the same key which `verdict` carries on: the one with
 /// the same code, or else one whose connections have all gone over, because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
     let covering = |severity: Option<Severity>| {

@@ -77,7 +77,7 @@ fn surety(
     at: Timestamp,
 ) -> Option<Surety> {
     let ended = matches!(
-        connection.tcp_state,
+        connection.tcp.state,
         TcpState::SynSent | TcpState::CloseWait | TcpState::LastAck | TcpState::Close
     );
     let began_then = began_then(connection, session, at);
@@ -137,7 +137,7 @@ fn is_everywhere(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::table::testing::{World, endpoints, listed, secs};
+    use crate::engine::testing::{World, endpoints, listed, secs};
 
     /// The server's word at second `at` on a session that began `age` seconds before.
     fn session(id: u64, age: f64) -> Session {

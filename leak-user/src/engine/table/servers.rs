@@ -232,7 +232,7 @@ impl ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::table::testing::{World, secs, server_lists, session};
+    use crate::engine::testing::{World, secs, server_lists, session};
     use crate::model::{ConnectionId, Event};
 
     fn dialogue(world: &World, id: u64) -> WireState {
@@ -326,7 +326,7 @@ mod tests {
             at: secs(31.0),
             answer: Box::new(server_lists(vec![translated])),
         };
-        world.table.apply(&event, secs(31.0));
+        world.apply(&event, secs(31.0));
         let told = world.table.get(ConnectionId(1)).unwrap().server.clone().unwrap();
         assert_eq!(told.server, "db");
         assert_eq!(world.table.servers()["other"].traced, 0);

@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::engine::detect::{Reason, Severity, StackOf};
+use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::{Snapshot, StackCopies};
 use crate::engine::table::{Connection, ProcessTally};
 use crate::model::Pod;
 use crate::model::clock::rfc3339;
 use crate::model::{Destination, ProcessKey, StackId, TcpState, Use, WireState};
-use crate::outputs::next_step::next_step;
 use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
 use servers::{ServerModel, SessionModel};
 
@@ -166,7 +165,9 @@ pub(crate) struct FindingModel<'a> {
     remote: String,
     connections: Vec<u64>,
     count: usize,
-    evidence: &'a str,
+    evidence: String,
+    /// The numbers of the sentence; durations in milliseconds.
+    evidence_numbers: Numbers,
     stack_of: StackOf,
     stack: Option<&'a StackId>,
     culprit: Option<CulpritModel<'a>>,
@@ -244,12 +245,12 @@ fn stacks<'a>(
     connections: &[&'a Connection],
     findings: &[&'a Finding],
 ) -> BTreeMap<&'a StackId, StackModel<'a>> {
-    let of_connections = connections
-        .iter()
-        .flat_map(|connection| [connection.opened_by.as_ref(), connection.last_used_by.as_ref()]);
-    let of_uses = connections
-        .iter()
-        .flat_map(|connection| connection.uses.iter().flatten().map(|one| one.stack.as_ref()));
+    let of_connections = connections.iter().flat_map(|connection| {
+        [connection.callers.opened_by.as_ref(), connection.callers.last_used_by.as_ref()]
+    });
+    let of_uses = connections.iter().flat_map(|connection| {
+        connection.callers.uses.iter().flatten().map(|one| one.stack.as_ref())
+    });
     let of_findings = findings.iter().map(|finding| finding.verdict.stack.as_ref());
     let ids: BTreeSet<&StackId> =
         of_connections.chain(of_uses).chain(of_findings).flatten().collect();
@@ -315,7 +316,7 @@ impl<'a> ConnectionModel<'a> {
             local: (local.port() != 0).then(|| local.to_string()),
             remote: connection.endpoints.remote.to_string(),
             destination: snapshot.destination(connection.endpoints.remote),
-            tcp_state: connection.tcp_state,
+            tcp_state: connection.tcp.state,
             wire: WireModel {
                 state: wire.state,
                 tls: wire.tls,
@@ -328,15 +329,15 @@ impl<'a> ConnectionModel<'a> {
             opened_at: connection.opened_at.map(|at| snapshot.clock.rfc3339(at)),
             opened_before_trace: connection.opened_before_trace(),
             silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
-            bytes_sent: connection.bytes_sent,
-            bytes_received: connection.bytes_received,
-            unread_bytes: connection.unread_bytes,
+            bytes_sent: connection.traffic.bytes_sent,
+            bytes_received: connection.traffic.bytes_received,
+            unread_bytes: connection.traffic.unread_bytes,
             opened_since_silent: snapshot.table.opened_since_silent(connection),
-            opened_by: at_hand(&connection.opened_by),
-            last_used_by: at_hand(&connection.last_used_by),
-            last_used_goroutine: connection.last_used_goroutine,
+            opened_by: at_hand(&connection.callers.opened_by),
+            last_used_by: at_hand(&connection.callers.last_used_by),
+            last_used_goroutine: connection.callers.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
-            uses: connection.uses.as_ref().map(|uses| {
+            uses: connection.callers.uses.as_ref().map(|uses| {
                 let model = |one: &'a Use| UseModel {
                     acquired_at: snapshot.clock.rfc3339(one.acquired_at),
                     released_at: one.released_at.map(|at| snapshot.clock.rfc3339(at)),
@@ -368,7 +369,8 @@ impl<'a> FindingModel<'a> {
             remote: verdict.remote.to_string(),
             connections: verdict.connections.iter().map(|id| id.0).collect(),
             count: verdict.connections.len(),
-            evidence: &verdict.evidence,
+            evidence: finding.evidence(),
+            evidence_numbers: finding.evidence_numbers(),
             stack_of: verdict.stack_of,
             stack: stack.map(|stack| &stack.id),
             culprit: culprit.map(|frame| CulpritModel {
@@ -376,7 +378,7 @@ impl<'a> FindingModel<'a> {
                 file: frame.file.as_deref(),
                 line: frame.line,
             }),
-            next_step: next_step(verdict, culprit),
+            next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| snapshot.clock.rfc3339(at)),
         }
     }

@@ -38,8 +38,8 @@ fn is_fresh(view: &View<'_>, candidate: &Candidate<'_>) -> bool {
     let connection = candidate.connection;
     let Some(opened_at) = connection.opened_at else { return false };
     let at_once = connection.silent_since().since(opened_at) <= view.grace();
-    let nobody_else = !connection.moved && !view.blames(connection);
-    connection.requests <= 1 || (at_once && nobody_else)
+    let nobody_else = !connection.requests.moved && !view.blames(connection);
+    connection.requests.count <= 1 || (at_once && nobody_else)
 }
 
 /// Whether they were opened back to back, or within the time that filling up may take.
@@ -52,7 +52,7 @@ fn are_of_one_filling(view: &View<'_>, fresh: &[&Candidate<'_>]) -> bool {
     let (Some(&(first, _)), Some(&(last, _))) = (lives.first(), lives.last()) else {
         return false;
     };
-    let never_used = fresh.iter().all(|one| one.connection.requests <= 1);
+    let never_used = fresh.iter().all(|one| one.connection.requests.count <= 1);
     let took = last.since(first);
     let silent_after = view.thresholds().silent_after;
     if never_used && took < silent_after * LONGEST {

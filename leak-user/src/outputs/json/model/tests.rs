@@ -53,8 +53,8 @@ fn has_the_keys_of_its_schema_and_no_others() {
         ("/stacks/leak/frames/0", "function module file line address"),
         (
             "/findings/0",
-            "id reason severity since process remote connections count evidence stack_of stack \
-             culprit next_step retracted_at",
+            "id reason severity since process remote connections count evidence evidence_numbers \
+             stack_of stack culprit next_step retracted_at",
         ),
         ("/findings/0/process", "pid comm"),
         ("/findings/0/culprit", "function file line"),
@@ -93,6 +93,8 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(finding["stack_of"], "last_used_by");
     assert_eq!(finding["culprit"]["function"], "app::report");
     assert_eq!(finding["culprit"]["line"], 41);
+    assert_eq!(finding["evidence_numbers"]["threshold_ms"], 60_000);
+    assert_eq!(finding["evidence_numbers"]["silent_max_ms"], 189_899);
     let step = finding["next_step"].as_str().unwrap();
     assert!(step.contains("given back in app::report (report.go:41)"), "{step}");
     assert_eq!(finding["retracted_at"], Value::Null);

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::engine::detect::simulation::plan::{Order, Plan};
-use crate::engine::detect::simulation::random::Random;
-use crate::engine::table::testing::World;
+use crate::engine::detect::tests::programs::plan::{Order, Plan};
+use crate::engine::detect::tests::programs::random::Random;
+use crate::engine::testing::World;
 use crate::model::ConnectionId;
 
 /// What pools share.

@@ -1,10 +1,19 @@
 //! A pool that holds what its server lacks, and uses none of it.
+//!
+//! This is how a leak is found that was over before the trace began: everything is silent then, nothing
+//! grows, and only the server knows the past.
+//!
+//! An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all of
+//! this, by the server's word: the server is full; more than half of it belongs to the pool; all of the
+//! pool is silent and idle, and was used once; connections were opened while others already lay idle,
+//! one after the other, which a pool does not do that fills up at once or with its load; and it has
+//! stopped, which a pool does not do that replaces its connections by their age.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::detect::{Evidence, Numbers, Silence, View, plural};
 use crate::engine::table::{Connection, PoolKey, Server};
 use crate::model::{Timestamp, WireState};
 
@@ -13,47 +22,61 @@ const STEPS: usize = 3;
 /// How many times as long as the longest pause between two openings nothing must have been opened.
 const QUIET: u32 = 3;
 
-/// Finds the pool behind a server that has no connection left, also when all was over before the trace
-/// began: everything is silent then, nothing grows, and only the server knows the past.
-///
-/// An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all of
-/// this, by the server's word: the server is full; more than half of it belongs to the pool; all of the
-/// pool is silent and idle, and was used once; connections were opened while others already lay idle,
-/// one after the other, which a pool does not do that fills up at once or with its load; and it has
-/// stopped, which a pool does not do that replaces its connections by their age.
-pub(super) struct Hoarded;
-
-impl Detector for Hoarded {
-    fn reason(&self) -> Reason {
-        Reason::Abandoned
+/// The pools that have exhausted their server, with those of their connections that can be judged.
+pub(super) fn find<'a>(view: &View<'a>, now: Timestamp) -> BTreeMap<PoolKey, Vec<&'a Connection>> {
+    let table = view.table();
+    if !table.servers().values().any(Server::is_full) {
+        return BTreeMap::new();
     }
+    let mut pools: BTreeMap<PoolKey, Vec<&Connection>> = BTreeMap::new();
+    for connection in table.connections() {
+        pools.entry(table.pool_of(connection).key).or_default().push(connection);
+    }
+    pools.retain(|_, members| is_hoarded(view, members, now));
+    pools.values_mut().for_each(Vec::clear);
+    for connection in view.connections() {
+        if let Some(members) = pools.get_mut(&table.pool_of(connection).key) {
+            members.push(connection);
+        }
+    }
+    pools
+}
 
-    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
-        let table = view.table();
-        if !table.servers().values().any(Server::is_full) {
-            return Vec::new();
+/// A pool that has all that its server allows.
+#[derive(Debug)]
+pub(super) struct ServerExhausted {
+    connections: usize,
+    silence: Silence,
+    /// Connections that the server allows.
+    usable: usize,
+}
+
+impl ServerExhausted {
+    pub(super) fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
+        let usable = members.first().and_then(|member| usable(view, member));
+        Self {
+            connections: members.len(),
+            silence: Silence::of(members, view, now),
+            usable: usable.map_or(0, |(_, usable)| usable),
         }
-        let mut pools: BTreeMap<PoolKey, Vec<&Connection>> = BTreeMap::new();
-        for connection in table.connections() {
-            pools.entry(table.pool_of(connection).key).or_default().push(connection);
-        }
-        pools.retain(|_, members| is_hoarded(view, members, now));
-        let accused = view
-            .connections()
-            .filter(|connection| pools.contains_key(&table.pool_of(connection).key));
-        view.verdicts(self.reason(), accused, |members| {
-            let usable = members
-                .first()
-                .and_then(|member| usable(view, member))
-                .map_or(0, |(_, usable)| usable);
-            let evidence = format!(
-                "all {} of the pool idle and {}, opened one after the other while earlier ones lay \
-                 idle, and the server has none left of the {usable} that it allows",
-                plural(members.len(), "connection"),
-                view.silence(members, now),
-            );
-            (Severity::Leak, evidence)
-        })
+    }
+}
+
+impl Evidence for ServerExhausted {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).count("server_limit", self.usable).silence(self.silence)
+    }
+}
+
+impl fmt::Display for ServerExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let Self { silence, usable, .. } = self;
+        write!(
+            f,
+            "all {connections} of the pool idle and {silence}, opened one after the other while \
+             earlier ones lay idle, and the server has none left of the {usable} that it allows"
+        )
     }
 }
 
@@ -116,7 +139,7 @@ fn was_opened_in_steps(view: &View<'_>, members: &[&Connection], now: Timestamp)
 mod tests {
     use crate::engine::detect::testing::{find, judge};
     use crate::engine::detect::{Reason, Severity, Verdict};
-    use crate::engine::table::testing::{World, listed, server_lists, session};
+    use crate::engine::testing::{World, listed, server_lists, session};
     use crate::model::server::SessionState;
 
     /// Four connections opened before the trace began, each at one second and last used at another; the
@@ -149,7 +172,7 @@ mod tests {
         let [verdict] = found.as_slice() else { panic!("{found:#?}") };
         assert_eq!(verdict.connections.len(), 4);
         assert_eq!(
-            verdict.evidence,
+            verdict.evidence.to_string(),
             "all 4 connections of the pool idle and silent for 228-288 s (threshold 60 s), opened \
              one after the other while earlier ones lay idle, and the server has none left of the 7 \
              that it allows"
@@ -157,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_with_room_is_not_hoarded() {
+    fn a_server_with_room_is_not_exhausted() {
         assert!(found(STAIRS, [11.0, 31.0, 51.0, 71.0], false).is_empty());
     }
 

@@ -1,6 +1,6 @@
 //! How a made-up program behaves.
 
-use crate::engine::detect::simulation::random::Random;
+use crate::engine::detect::tests::programs::random::Random;
 
 /// Which idle connection a pool uses next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,10 @@ mod random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::engine::detect::{Reason, Severity, Stacks, Thresholds, evaluate};
+use crate::engine::detect::testing::judge_again;
+use crate::engine::detect::{Scope, Severity, Stacks, Thresholds};
 use crate::engine::findings::Ledger;
-use crate::engine::table::testing::{World, secs};
+use crate::engine::testing::{World, secs};
 use crate::model::ConnectionId;
 use plan::{Bound, Program};
 use pool::{Pool, Surroundings};
@@ -107,13 +108,12 @@ fn work_alone(
 }
 
 fn judge(outcome: &mut Outcome, ledger: &mut Ledger, world: &World, at: f64) {
-    let (table, now) = (&world.table, secs(at));
-    let verdicts = evaluate(table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), now);
+    let verdicts = judge_again(world, &Stacks::new(), &THRESHOLDS, &ledger.accusations(), at);
     for verdict in &verdicts {
         match verdict.severity {
             Severity::Leak => {
-                // Growth is about a group, not about its connections one by one.
-                if verdict.reason != Reason::Growing {
+                // Growth is about a pool, not about its connections one by one.
+                if verdict.scope() == Scope::Connections {
                     outcome.accused.extend(&verdict.connections);
                 }
                 outcome.found_at.get_or_insert(at);
@@ -126,7 +126,7 @@ fn judge(outcome: &mut Outcome, ledger: &mut Ledger, world: &World, at: f64) {
             Severity::Info => {}
         }
     }
-    ledger.update(verdicts, table, now);
+    ledger.update(verdicts, &world.table, secs(at));
 }
 
 fn programs() -> u64 {
