@@ -1,8 +1,8 @@
 //! Everything to the right of decoding: the table, its judgement and the report.
 //!
 //! The engine is told [`Fact`]s, one after the other and each with its moment, and nothing else: it
-//! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only in
-//! who tells it. The same facts give the same output, byte for byte.
+//! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only
+//! in who tells it. The same facts give the same output, byte for byte.
 
 pub mod detect;
 pub mod findings;
@@ -29,23 +29,23 @@ use crate::model::{ConnectionId, Destination, Event, ProcessKey, StackId, Timest
 use crate::outputs::writer::Output;
 use leak_stacks::Stack;
 
-/// Most stacks kept. What refers to another one has none.
+/// Most stacks kept. References to stacks beyond this limit resolve to none.
 const MAX_STACKS: usize = 32 * 1024;
-/// Most descriptions of processes kept. Another one is known by what the events say of it.
+/// Most process descriptions kept. Of other processes only their connections' events are known.
 const MAX_PROCESSES: usize = 128 * 1024;
 /// Most addresses kept that have a name.
 const MAX_DESTINATIONS: usize = 4096;
 
-/// What is settled when a run begins.
+/// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Beginning {
-    /// Which run it is.
+    /// Version, host, hooks and ports.
     pub run: RunInfo,
-    /// From the kernel's time to the calendar's.
+    /// Converts the kernel's time to calendar time.
     pub clock: Clock,
     /// From when on things count.
     pub thresholds: Thresholds,
-    /// Connections that the table takes.
+    /// Most connections in the table.
     pub capacity: usize,
 }
 
@@ -59,9 +59,9 @@ pub enum Fact {
     Process(ProcessInfo),
     /// A process has exited.
     Exited(ProcessKey),
-    /// Whose an address is that processes connect to.
+    /// The name of an address that processes connect to.
     Destination {
-        /// The address, an IPv4 one never in IPv6's clothes.
+        /// The address; IPv4-mapped ones are canonicalised.
         address: IpAddr,
         /// What Kubernetes calls it.
         name: Destination,
@@ -74,7 +74,7 @@ pub enum Fact {
     End(EventCounts),
 }
 
-/// The table, what is held against its connections, and where to print it.
+/// The table, the findings about its connections, and where to print them.
 pub struct Engine {
     known: Known,
     output: Output,

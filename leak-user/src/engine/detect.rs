@@ -1,8 +1,8 @@
 //! Judging the table: one detector a reason.
 //!
 //! A detector looks at a [`View`] of the table at one moment and says which connections or pools it
-//! has something against, and why. It keeps no state: what it needs of the past is in the table, where
-//! pools have their histories, and in [`Memory`].
+//! has something against, and why. It keeps no state: what it needs of the past is in the table,
+//! where pools have their histories, and in [`Memory`].
 //!
 //! Severity [`Severity::Leak`] needs evidence that a healthy pool cannot produce. The strongest is
 //! that a healthy pool reuses: it does not open a connection while it has an idle one.

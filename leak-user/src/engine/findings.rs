@@ -1,7 +1,7 @@
-//! What is held against connections, from the first verdict to the retraction.
+//! Findings, from the first verdict to the retraction.
 //!
-//! Detectors judge each interval anew; the ledger makes findings of their verdicts that keep their
-//! name, know since when they stand, and are retracted with a reason. A false accusation that is
+//! Detectors judge each interval anew. The ledger makes findings of their verdicts, which keep
+//! their id, know when they arose, and are retracted with a reason. A false accusation that is
 //! never taken back costs more trust than a leak that is found late.
 
 mod key;
@@ -24,7 +24,7 @@ const MAX_RETRACTED: usize = 512;
 /// Most findings kept about processes that have exited.
 const MAX_FROZEN: usize = 512;
 
-/// A finding's name, "f1" and up. It is never used again.
+/// A finding's id, "f1" and up. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FindingId(u64);
 
@@ -34,10 +34,10 @@ impl fmt::Display for FindingId {
     }
 }
 
-/// A verdict that has lasted since a moment.
+/// A verdict that lasts.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// Its name.
+    /// Its id.
     pub id: FindingId,
     /// The latest verdict; of a retracted finding, the last one.
     pub verdict: Verdict,
@@ -45,7 +45,7 @@ pub struct Finding {
     pub since: Timestamp,
     /// When it stopped being true.
     pub retracted_at: Option<Timestamp>,
-    /// Its process has exited while it was true: nothing can change it any more.
+    /// Its process exited while it was true, so it can no longer change.
     frozen: bool,
     /// Its connections, and since when each was silent.
     accused: BTreeMap<ConnectionId, Timestamp>,
@@ -71,8 +71,8 @@ impl Finding {
         verdict.scope() == Scope::Pool || self.verdict.cause == verdict.cause
     }
 
-    /// Whether `verdict`, with the same key, about a process that is gone, says no more than what is
-    /// known already.
+    /// Whether `verdict`, with the same key, about a process that is gone, says no more than what
+    /// is known already.
     fn has_said(&self, verdict: &Verdict) -> bool {
         let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
         verdict.scope() == Scope::Pool || covered()
@@ -193,8 +193,9 @@ impl Ledger {
     /// Learns that a process has exited, before its connections end with it.
     ///
     /// What it had leaked until then it never gave back: its open findings of severity leak stay as
-    /// they are, neither updated nor retracted. Its other findings go their usual way. When very many
-    /// processes have left leaks behind, the oldest of their findings are let go, not retracted.
+    /// they are, neither updated nor retracted. Its other findings go their usual way. When very
+    /// many processes have left leaks behind, the oldest of their findings are let go, not
+    /// retracted.
     pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
         let mut changes = Vec::new();
         for finding in &mut self.open {
@@ -215,7 +216,8 @@ impl Ledger {
         changes
     }
 
-    /// The findings that are true now, or were when their process exited: the heaviest first, then the biggest.
+    /// The findings that are true now, or were when their process exited: the heaviest first, then
+    /// the biggest.
     #[must_use]
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<_> = self.open.iter().collect();
@@ -300,7 +302,8 @@ fn silences(
 }
 
 /// Takes out that one of the findings with the same key which `verdict` carries on: the one with
-/// the same code, or else one whose connections have all gone over, because their stack has become known since.
+/// the same code, or else one whose connections have all gone over, because their stack has become
+/// known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
     let covering = |severity: Option<Severity>| {
         former.iter().position(|finding| {

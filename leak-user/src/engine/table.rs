@@ -2,8 +2,8 @@
 //!
 //! Events change it, and nothing else: it reads no clock and asks no kernel, so that a recording
 //! gives the same table as the run that it was made from. It is bounded: when it is full, it
-//! refuses newcomers and counts them. It never makes room by forgetting a connection, because the
-//! one that is silent for longest is the one that leaks.
+//! refuses new connections and counts them. It never evicts one to make room, because the
+//! connection that has been silent for longest is the one that leaks.
 
 mod connection;
 mod counters;
@@ -45,7 +45,7 @@ enum End {
     Failed,
 }
 
-/// Whose a connection is that comes into the table.
+/// A connection that comes into the table.
 #[derive(Clone, Copy, Debug)]
 struct Newcomer {
     process: ProcessKey,
@@ -59,8 +59,8 @@ struct Newcomer {
 #[derive(Debug)]
 pub struct ConnectionTable {
     capacity: usize,
-    /// In order, so that the same events are always judged in the same order. Boxed, because the tree's
-    /// nodes are half empty where ids come in order.
+    /// In order, so that the same events are always judged in the same order. Boxed, because the
+    /// tree's nodes are half empty where ids come in order.
     connections: BTreeMap<ConnectionId, Box<Connection>>,
     gone: Gone,
     pools: Pools,
@@ -69,7 +69,7 @@ pub struct ConnectionTable {
     servers: BTreeMap<String, Server>,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
-    /// What the first inventory listed and the full table could not take.
+    /// Connections that the first inventory listed and the full table could not take.
     untracked_at_first: HashSet<ConnectionId>,
 }
 
@@ -160,8 +160,8 @@ impl ConnectionTable {
         self.tallies.process(key)
     }
 
-    /// What was counted of processes that are gone and forgotten, by name and server: with those that
-    /// are not, the totals never fall.
+    /// Counts of processes that were forgotten, by name and server. Added to those of the
+    /// remembered ones they give totals that never fall.
     #[must_use]
     pub fn forgotten_tallies(&self) -> &BTreeMap<(String, SocketAddr), Tally> {
         self.tallies.forgotten()
@@ -218,8 +218,8 @@ impl ConnectionTable {
             .map(|connection| (connection.id, connection.requests.count))
     }
 
-    /// Up to `most` connections of each pool that were used since `since`, with their latest request's
-    /// number: its stack is one of the code that gives connections back.
+    /// Up to `most` connections of each pool that were used since `since`, with their latest
+    /// request's number: its stack is one of the code that gives connections back.
     #[must_use]
     pub fn wanting_sample(&self, since: Timestamp, most: usize) -> Vec<(ConnectionId, u64)> {
         let mut taken: HashMap<&PoolKey, usize> = HashMap::new();

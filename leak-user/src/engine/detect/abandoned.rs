@@ -35,8 +35,9 @@ const MOST_PATIENCE: u32 = 10;
 /// a staircase: connections that were opened after others had fallen silent, fell silent
 /// themselves, and were followed by yet others. An idle pool beside a growing one has no such
 /// steps, because its connections were all there before the first of them fell silent; nor have two
-/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a single
-/// burst opens a staircase, however slowly, nor what a pool opens in advance: see [`warm_up`].
+/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a
+/// single burst opens a staircase, however slowly, nor what a pool opens in advance: see
+/// [`warm_up`].
 ///
 /// Threads and tasks with connections of their own make one while they start. What tells is that
 /// connections are used again after the same code, although the pool has grown: such code is given
@@ -229,9 +230,9 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
     all
 }
 
-/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and have
-/// been silent for longer than pauses after that code last. None when they are not one. Where no code is
-/// known, those that came after the first had fallen silent.
+/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and
+/// have been silent for longer than pauses after that code last. None when they are not one. Where
+/// no code is known, those that came after the first had fallen silent.
 fn staircase<'a, 'b>(
     view: &View<'_>,
     pool: &'b [Candidate<'a>],
@@ -294,8 +295,8 @@ fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     i64::try_from(pool.len()).is_ok_and(|count| count == open)
 }
 
-/// How long this one must be silent: longer than such silences last in its pool, after the same code,
-/// that end by themselves although the pool grows, but not for ever.
+/// How long this one must be silent: longer than such silences last in its pool, after the same
+/// code, that end by themselves although the pool grows, but not for ever.
 fn patience(view: &View<'_>, candidate: &Candidate<'_>) -> Duration {
     let silent_after = view.thresholds().silent_after;
     let seen = view.longest_pause(candidate.connection, candidate.path.as_ref());

@@ -1,7 +1,7 @@
 //! What stacks say of the code that they run through.
 //!
-//! The same code leaves different stacks: a query may be prepared or not, a function may send its last
-//! request from one line or another, a driver may retry. Neither is another cause.
+//! The same code leaves different stacks: a query may be prepared or not, a function may send its
+//! last request from one line or another, a driver may retry. Neither is another cause.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -77,9 +77,9 @@ impl<'a> CodeReader<'a> {
         Self { stacks, readings: RefCell::default() }
     }
 
-    /// The code to blame: the function of the application that the stack leads to, whoever called it
-    /// and whatever it called. A stack that leads to none blames nobody: frames without names differ
-    /// from call to call. One that is not at hand is a cause of its own.
+    /// The code to blame: the function of the application that the stack leads to, whoever called
+    /// it and whatever it called. A stack that leads to none blames nobody: frames without names
+    /// differ from call to call. One that is not at hand is a cause of its own.
     pub(super) fn cause(&self, id: &StackId) -> Option<CodeKey> {
         self.read(id, |reading| reading.cause.clone())
     }

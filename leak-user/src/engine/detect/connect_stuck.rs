@@ -1,4 +1,4 @@
-//! A connection that does not come about.
+//! A connection that is never established.
 
 use std::fmt;
 use std::time::Duration;
@@ -84,8 +84,8 @@ impl Evidence for Stuck {
     }
 }
 
-/// "1 connection stuck for 38 s: no answer to the connect", or with counts when some have got further
-/// than others.
+/// "1 connection stuck for 38 s: no answer to the connect", or with counts when some have got
+/// further than others.
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.connections();

@@ -22,18 +22,18 @@ const LEAST_GROWTH: i64 = 5;
 /// Least share of pairs of samples that must rise rather than fall: Kendall's tau.
 const LEAST_TAU: f64 = 0.8;
 
-/// What leaks steadily is silent for long only in the window's first half, and the first leaks eat what
-/// was idle: one in this many of the growth must lie idle.
+/// What leaks steadily is silent for long only in the window's first half, and the first leaks eat
+/// what was idle: one in this many of the growth must lie idle.
 const LEAK_SHARE: i64 = 3;
 
 /// Finds pools whose number of open connections rises all the time: in both halves of a window, by
 /// rank and not by slope, so that one burst is none, and still at its end, so that a pool that has
 /// filled up is none.
 ///
-/// A program under rising load grows too, and so does one pool beside another that rests. It is a leak
-/// when a good part of the growth itself lies idle: connections that were opened in the window and then
-/// fell silent one after the other while the pool opened more. Those are named; of a mere suspicion,
-/// all that make up the growth.
+/// A program under rising load grows too, and so does one pool beside another that rests. It is a
+/// leak when a good part of the growth itself lies idle: connections that were opened in the window
+/// and then fell silent one after the other while the pool opened more. Those are named; of a mere
+/// suspicion, all that make up the growth.
 pub(super) struct Growing;
 
 impl Detector for Growing {
@@ -177,8 +177,8 @@ impl Evidence for Growth {
     }
 }
 
-/// "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; reaches 100 in
-/// 4 m".
+/// "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; reaches 100
+/// in 4 m".
 impl fmt::Display for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, window, idle, limit, server_limit } = self;

@@ -1,8 +1,8 @@
 //! What detectors remember of the past that the table does not keep.
 //!
-//! The table knows what is. Whether a silence means anything depends on how long such silences used to
-//! last, on which code used to give connections back, and on which threads keep one for themselves.
-//! The same events feed both.
+//! The table knows what is. Whether a silence means anything depends on how long such silences used
+//! to last, on which code used to give connections back, and on which threads keep one for
+//! themselves. The same events feed both.
 
 mod pool;
 
@@ -48,8 +48,8 @@ impl Rhythm {
     }
 }
 
-/// How much of `period` is put down to a burst at its beginning: pools fill up and replace in bursts,
-/// so what is opened right after a use says nothing yet.
+/// How much of `period` is put down to a burst at its beginning: pools fill up and replace in
+/// bursts, so what is opened right after a use says nothing yet.
 pub(super) fn burst_of(period: Duration) -> Duration {
     const SHARE: u32 = 8;
     const LEAST: Duration = Duration::from_secs(1);
@@ -77,8 +77,8 @@ impl Memory {
             })
     }
 
-    /// Whether `connection` seems to belong to a thread rather than to `pool`, which it is counted in:
-    /// no other thread has used it, and this one lives and has used no other of the pool since.
+    /// Whether `connection` seems to belong to a thread rather than to `pool`, which it is counted
+    /// in: no other thread has used it, and this one lives and has used no other of the pool since.
     pub(super) fn is_bound_to_thread(&self, connection: &Connection, pool: &Pool<'_>) -> bool {
         let Some((_, tid)) = connection.requests.latest_by else { return false };
         let seen = self.of(pool).filter_map(|memory| memory.thread_seen(tid)).max();

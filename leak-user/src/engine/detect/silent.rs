@@ -1,4 +1,4 @@
-//! Silence, and nothing else.
+//! Silence without other evidence.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::engine::detect::{
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
-/// Lists silent connections against which there is no evidence: most of them lie idle in a pool. In
-/// COPY the server waits for data, with a transaction open: that is unusual.
+/// Lists silent connections without evidence against them: most are idle in a pool. In COPY the
+/// server waits for data with a transaction open, which is unusual.
 pub(super) struct Silent;
 
 impl Detector for Silent {

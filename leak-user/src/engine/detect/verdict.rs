@@ -15,8 +15,8 @@ use leak_stacks::Frame;
 pub enum Scope {
     /// Connections, one by one. A connection is accused of one thing at a time, the surest.
     Connections,
-    /// A pool as a whole, whatever its connections are accused of besides. Which of them stand for it
-    /// changes all the time.
+    /// A pool as a whole, whatever its connections are accused of besides. Which of them stand for
+    /// it changes all the time.
     Pool,
 }
 
@@ -40,8 +40,8 @@ pub struct Verdict {
     pub evidence: Arc<dyn Evidence>,
     /// Which stack `stack` is.
     pub stack_of: StackOf,
-    /// The stack that the connections have in common, or most of them, where they have the code that
-    /// is to blame in common.
+    /// The stack that the connections have in common, or most of them, where they have the code
+    /// that is to blame in common.
     pub stack: Option<StackId>,
     /// The code that is to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,

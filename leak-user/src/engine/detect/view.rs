@@ -122,8 +122,8 @@ impl<'a> View<'a> {
         connection.callers.last_used_by.as_ref().is_some_and(|id| self.code.blames(id))
     }
 
-    /// Uses of `connection`'s pool after which the connection was given back, and the ways through the
-    /// application that led to them: others followed on the same connection.
+    /// Uses of `connection`'s pool after which the connection was given back, and the ways through
+    /// the application that led to them: others followed on the same connection.
     ///
     /// Code that goes on using what it holds is not counted: uses that came the same way as the
     /// latest on the same connection, one soon after the other.
@@ -271,9 +271,9 @@ pub(super) fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<Stack
     commonest.map_or((StackOf::LastUsedBy, None), |((stack_of, stack), _)| (stack_of, Some(stack)))
 }
 
-/// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent requests,
-/// so the opener is shown only for a connection that was never used: where the last user is unknown,
-/// nobody is named.
+/// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent
+/// requests, so the opener is shown only for a connection that was never used: where the last user
+/// is unknown, nobody is named.
 pub(super) fn shown_stack(connection: &Connection) -> (StackOf, Option<StackId>) {
     let unused = connection.requests.count == 0 || connection.wire.state == WireState::Startup;
     if unused {

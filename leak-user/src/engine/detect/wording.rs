@@ -1,4 +1,4 @@
-//! Numbers as a reader wants them.
+//! Counts and durations in words.
 
 use std::fmt;
 use std::time::Duration;

@@ -47,7 +47,8 @@ pub struct Connection {
     pub traffic: Traffic,
     /// PostgreSQL's state.
     pub wire: Wire,
-    /// What its server said of it when it was last asked; `None` when it was not, or does not know it.
+    /// What its server said of it when it was last asked; `None` when it was not, or does not know
+    /// it.
     pub server: Option<Box<ServerSide>>,
     /// The requests sent on it.
     pub requests: Requests,
@@ -208,8 +209,8 @@ impl Connection {
         self.doubt_wire();
     }
 
-    /// Adds bytes that moved past the hooks, as `splice` moves them: the list knows what came in, and
-    /// how much of that still lies unread.
+    /// Adds bytes that moved past the hooks, as `splice` moves them: the list knows what came in,
+    /// and how much of that still lies unread.
     fn count_unseen(&mut self, socket: &ListedSocket) {
         let traffic = &mut self.traffic;
         traffic.bytes_sent = traffic.bytes_sent.max(socket.bytes_sent);

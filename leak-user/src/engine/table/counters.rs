@@ -1,4 +1,4 @@
-//! Taking in the kernel programs' counters.
+//! Applying the kernel programs' counters.
 
 use crate::engine::table::{ConnectionTable, Newcomer, Observer, Request};
 use crate::model::{ConnectionId, Timestamp, Usage};

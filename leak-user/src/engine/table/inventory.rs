@@ -1,4 +1,4 @@
-//! Setting the table right by what sock_diag lists.
+//! Correcting the table by what sock_diag lists.
 
 use std::collections::HashSet;
 
@@ -78,12 +78,12 @@ impl ConnectionTable {
         self.last_inventory.filter(|_| !self.untracked_at_first.contains(&id))
     }
 
-    /// Drops what is gone: what neither the list nor the kernel programs know any more.
+    /// Drops connections that neither the list nor the kernel programs know any more.
     ///
     /// The programs' counters are read after the list has begun, so whoever has counters since then
-    /// lives, even if the dump has missed it; and whoever had counters and has none now is gone, even
-    /// where the list proves nothing. Only a second complete list is proof against counters: the
-    /// programs have missed the end.
+    /// lives, even if the dump has missed it; and whoever had counters and has none now is gone,
+    /// even where the list proves nothing. Only a second complete list is proof against counters:
+    /// the programs have missed the end.
     fn drop_unlisted(
         &mut self,
         began: Timestamp,

@@ -1,9 +1,9 @@
-//! Which of a server's sessions is the other end of which connection.
+//! Matching connections with the server's sessions.
 //!
 //! The server names a session's client by address and port, and the wire names the backend by its
-//! PID. Neither is proof by itself: PIDs and ports are used again, other servers have the same ones,
-//! and address translation changes what the server sees. The time at which the session began tells
-//! them apart, and a session belongs to one connection.
+//! PID. Neither is proof by itself: PIDs and ports are used again, other servers have the same
+//! ones, and address translation changes what the server sees. The time at which the session began
+//! tells them apart, and a session belongs to one connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

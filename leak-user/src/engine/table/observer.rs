@@ -45,8 +45,8 @@ pub trait Observer {
     /// The thread that began the latest request on a connection has ended.
     fn user_gone(&mut self, _id: ConnectionId) {}
 
-    /// A connection has ended. `age` is how old it got; `None` when that is unknown, or it was never
-    /// established.
+    /// A connection has ended. `age` is how old it got; `None` when that is unknown, or it was
+    /// never established.
     fn ended(
         &mut self,
         _id: ConnectionId,

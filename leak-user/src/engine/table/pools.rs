@@ -1,7 +1,7 @@
 //! Which connections belong to one pool, and how many of them were open when.
 //!
-//! A pool is not visible from outside. What comes closest are the connections that one process has to
-//! one server with the same user, database and application name.
+//! A pool is not visible from outside. What comes closest are the connections that one process has
+//! to one server with the same user, database and application name.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,8 +15,8 @@ use crate::model::{ProcessKey, Timestamp, Wire};
 /// Most identities told apart for one process and server; the rest count as unknown.
 const MAX_IDENTITIES: usize = 64;
 
-/// Most pairs of process and server told apart. Beyond this limit, the servers of a process share one
-/// pool.
+/// Most pairs of process and server told apart. Beyond this limit, the servers of a process share
+/// one pool.
 const MAX_PAIRS: usize = 16_384;
 
 /// Stands for the servers of a process that are not told apart.

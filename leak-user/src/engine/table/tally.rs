@@ -1,4 +1,4 @@
-//! What was counted per process, also of connections that are gone.
+//! Counts per process, closed connections included.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -16,8 +16,8 @@ const INTERLUDES: usize = 2;
 /// What took less long was the warming up of a pool.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
-/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at its
-/// cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
+/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at
+/// its cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
 ///
 /// Of what fell silent before the trace began nobody knows the code.
 pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
@@ -179,8 +179,9 @@ mod tests {
     use crate::model::{StackId, WireState};
     use leak_stacks::{Language, Quality, Stack};
 
-    /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each user asks
-    /// whether its connection still works before it uses it, and waits that long in between.
+    /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each
+    /// user asks whether its connection still works before it uses it, and waits that long in
+    /// between.
     fn exhausted(waits: f64, by: &str) -> World {
         ended_by(waits, by, "work")
     }

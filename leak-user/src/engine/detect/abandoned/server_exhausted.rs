@@ -1,13 +1,13 @@
 //! A pool that holds what its server lacks, and uses none of it.
 //!
-//! This is how a leak is found that was over before the trace began: everything is silent then, nothing
-//! grows, and only the server knows the past.
+//! This is how a leak is found that was over before the trace began: everything is silent then,
+//! nothing grows, and only the server knows the past.
 //!
-//! An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all of
-//! this, by the server's word: the server is full; more than half of it belongs to the pool; all of the
-//! pool is silent and idle, and was used once; connections were opened while others already lay idle,
-//! one after the other, which a pool does not do that fills up at once or with its load; and it has
-//! stopped, which a pool does not do that replaces its connections by their age.
+//! An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all
+//! of this, by the server's word: the server is full; more than half of it belongs to the pool; all
+//! of the pool is silent and idle, and was used once; connections were opened while others already
+//! lay idle, one after the other, which a pool does not do that fills up at once or with its load;
+//! and it has stopped, which a pool does not do that replaces its connections by their age.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -97,7 +97,8 @@ fn usable<'a>(view: &View<'a>, connection: &Connection) -> Option<(&'a Server, u
     Some((server, server.settings.as_ref()?.usable() as usize))
 }
 
-/// Whether it is silent, idle by the server's word on this silence, and was used for something before.
+/// Whether it is silent, idle by the server's word on this silence, and was used for something
+/// before.
 fn is_out_of_use(view: &View<'_>, connection: &Connection, now: Timestamp) -> bool {
     let Some(side) = &connection.server else { return false };
     let idle = matches!(
@@ -142,8 +143,8 @@ mod tests {
     use crate::engine::testing::{World, listed, server_lists, session};
     use crate::model::server::SessionState;
 
-    /// Four connections opened before the trace began, each at one second and last used at another; the
-    /// server allows 7 and, where it is full, has two sessions more. Judged at second 300.
+    /// Four connections opened before the trace began, each at one second and last used at another;
+    /// the server allows 7 and, where it is full, has two sessions more. Judged at second 300.
     fn found(opened: [f64; 4], used: [f64; 4], full: bool) -> Vec<Verdict> {
         let mut world = World::new();
         let connections: Vec<_> = (1..=4).zip(used).map(|(id, at)| listed(id, at)).collect();

@@ -1,8 +1,8 @@
 //! What a pool does to all that it has, and has not done to some connections.
 //!
 //! Pools keep idle connections alive with regular requests, and retire them at a certain age. What
-//! misses that is not in the pool: it was taken out and not given back, or it belongs to another pool.
-//! So this is no proof.
+//! misses that is not in the pool: it was taken out and not given back, or it belongs to another
+//! pool. So this is no proof.
 
 use std::fmt;
 use std::time::Duration;
@@ -86,7 +86,8 @@ impl Evidence for PassedOver {
     }
 }
 
-/// "1 connection idle and silent for 300 s (threshold 60 s), while the pool pinged 4 others every 30 s".
+/// "1 connection idle and silent for 300 s (threshold 60 s), while the pool pinged 4 others every
+/// 30 s".
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connections = plural(self.connections, "connection");

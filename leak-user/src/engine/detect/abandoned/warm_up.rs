@@ -1,8 +1,8 @@
 //! Connections that a pool opened in advance, and that nobody has taken out yet.
 //!
-//! A pool may fill up for longer than silence takes to count, one connection after the other, and the
-//! first then lie idle while it opens more. Leaks of connections that were opened and never used look
-//! the same in the beginning: but filling up ends.
+//! A pool may fill up for longer than silence takes to count, one connection after the other, and
+//! the first then lie idle while it opens more. Leaks of connections that were opened and never
+//! used look the same in the beginning: but filling up ends.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::engine::detect::View;
 use crate::engine::detect::abandoned::Candidate;
 use crate::model::{ConnectionId, Timestamp};
 
-/// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever reason,
+/// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever
+/// reason,
 const LONGEST: u32 = 2;
 /// and without any.
 const LONGEST_AT_ONCE: u32 = 4;
@@ -32,8 +33,8 @@ pub(super) fn opened_in_advance(
 }
 
 /// Whether nobody seems to have used it for more than getting it ready: there was one request, the
-/// startup message, or one thread opened and used it at once, and no code of the application is known
-/// to have had a part in that.
+/// startup message, or one thread opened and used it at once, and no code of the application is
+/// known to have had a part in that.
 fn is_fresh(view: &View<'_>, candidate: &Candidate<'_>) -> bool {
     let connection = candidate.connection;
     let Some(opened_at) = connection.opened_at else { return false };

@@ -30,8 +30,8 @@ pub(in crate::engine::detect) struct ReusedAfter {
     pub(in crate::engine::detect) pause: Duration,
 }
 
-/// The past of a pool's connections. Those that were opened without telling who they are have one of
-/// their own.
+/// The past of a pool's connections. Those that were opened without telling who they are have one
+/// of their own.
 #[derive(Debug, Default)]
 pub(super) struct PoolMemory {
     /// The longest pause after each stack's uses that ended although the pool had grown.

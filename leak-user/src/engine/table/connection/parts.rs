@@ -117,8 +117,8 @@ impl Callers {
         self.last_used_goroutine = None;
     }
 
-    /// Takes over the stack of a request, of which `latest` is the latest one: another one's does not
-    /// tell who used it last.
+    /// Takes over the stack of a request, of which `latest` is the latest one: another one's does
+    /// not tell who used it last.
     pub(super) fn resolve(
         &mut self,
         role: StackRole,
