@@ -1,7 +1,7 @@
 //! A recording of a real run, made by an older build, still gives the verdicts that it gave.
 //!
-//! `recordings/shop.rec`: a Python program loses connections, leaves transactions open and keeps one
-//! that the server has closed; some of that it gives up again.
+//! `recordings/shop.rec`: a Python program loses connections, leaves transactions open, and keeps a
+//! connection that the server has closed; some of that it gives up again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ fn replayed(format: &str) -> String {
         .args(["replay", "--output", format])
         .arg(recording("shop.rec"))
         .output()
-        .unwrap();
+        .expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("reports are UTF-8")
 }
 
 #[test]

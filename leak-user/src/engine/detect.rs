@@ -1,15 +1,15 @@
-//! Judging the table: one detector a reason.
+//! Judges the table: one detector per reason.
 //!
-//! A detector looks at a [`View`] of the table at one moment and says which connections or pools it
-//! has something against, and why. It keeps no state: what it needs of the past is in the table,
-//! where pools have their histories, and in [`Memory`].
+//! A detector looks at a [`View`] of the table at one moment and says what is wrong with which
+//! connections or pools, and why. It keeps no state: pools' histories are in the table, and what
+//! else detectors need of the past is in their [`Memory`].
 //!
 //! Severity [`Severity::Leak`] needs evidence that a healthy pool cannot produce. The strongest is
 //! that a healthy pool reuses: it does not open a connection while it has an idle one.
 //!
-//! To add one, name a [`Reason`], write a file with an implementation of [`Detector`] and an
-//! [`Evidence`], and enter it into `DETECTORS` at the place that its precedence gives it. Findings,
-//! reports and metrics ask the detector for everything that they have to know.
+//! To add a detector: add a [`Reason`], write one file that implements [`Detector`] and
+//! [`Evidence`], and enter it in `DETECTORS` by its precedence. Findings, reports and metrics ask
+//! the detector for everything else.
 
 mod abandoned;
 mod awaiting_response;
@@ -57,24 +57,24 @@ pub struct Thresholds {
     pub limit: Option<u64>,
 }
 
-/// Finds one kind of trouble, and knows everything about it that anybody has to know.
+/// Finds one kind of problem and describes it to the rest of the program.
 pub trait Detector: Sync {
-    /// What it finds. No two detectors find the same.
+    /// The problem that it finds. Each reason has one detector.
     fn reason(&self) -> Reason;
 
-    /// How much it weighs as a rule.
+    /// The usual severity of its verdicts.
     fn severity(&self) -> Severity;
 
-    /// What its verdicts are about.
+    /// Whether it judges connections or pools.
     fn scope(&self) -> Scope {
         Scope::Connections
     }
 
-    /// Judges the connections of `view` that no detector of higher precedence has taken.
+    /// Judges `view`, without the connections that detectors of higher precedence have taken.
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict>;
 
-    /// What to do about a verdict of this severity. `place` is where the code is that it names: "in
-    /// refund_order (shop.c:120)".
+    /// Advice for a verdict of this severity. `place` names the code to look at: "in refund_order
+    /// (shop.c:120)".
     fn next_step(&self, severity: Severity, place: &str) -> Option<String>;
 
     /// What is said when a verdict is no longer true.
@@ -86,9 +86,9 @@ pub trait Detector: Sync {
 /// What is said when a verdict is no longer true.
 #[derive(Clone, Copy, Debug)]
 pub struct RetractionWords {
-    /// Of a connection that has carried payload since; "after 93 s" is added.
+    /// For a connection that has carried payload since; "after 93 s" is appended.
     pub moved: &'static str,
-    /// When nothing better can be said.
+    /// When no better explanation is known.
     pub over: &'static str,
 }
 
@@ -98,8 +98,8 @@ impl Default for RetractionWords {
     }
 }
 
-/// The detectors, the surest evidence first: a connection is taken by the first that has something
-/// against it. Those that judge pools take none.
+/// The detectors in order of precedence, the surest evidence first. A connection is taken by the
+/// first detector that accuses it; detectors of pools take none.
 const DETECTORS: [&dyn Detector; 8] = [
     &growing::Growing,
     &close_wait::CloseWait,
@@ -118,7 +118,7 @@ pub(super) fn detector_of(reason: Reason) -> &'static dyn Detector {
     found.unwrap_or(&silent::Silent)
 }
 
-/// Judges all that there is in `view` at `now`.
+/// Runs all detectors on `view` at `now`.
 #[must_use]
 pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
     let mut verdicts = Vec::new();

@@ -68,14 +68,14 @@ impl Finding {
     /// Whether `verdict`, with the same key, is about the same code.
     fn covers(&self, verdict: &Verdict) -> bool {
         // The code that a pool's newest connections show may change while it is accused.
-        verdict.scope() == Scope::Pool || self.verdict.cause == verdict.cause
+        verdict.scope() != Scope::Connections || self.verdict.cause == verdict.cause
     }
 
     /// Whether `verdict`, with the same key, about a process that is gone, says no more than what
     /// is known already.
     fn has_said(&self, verdict: &Verdict) -> bool {
         let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
-        verdict.scope() == Scope::Pool || covered()
+        verdict.scope() != Scope::Connections || covered()
     }
 }
 
@@ -84,8 +84,8 @@ impl Finding {
 pub enum Change {
     /// It is new.
     Opened(Finding),
-    /// It weighs more or less, or its connections are others; says what became of those that left,
-    /// when some did.
+    /// Its severity or its connections changed; says what became of connections that left, if any
+    /// did.
     Updated(Finding, Option<String>),
     /// It is no longer true; says why.
     Retracted(Finding, String),
@@ -193,9 +193,8 @@ impl Ledger {
     /// Learns that a process has exited, before its connections end with it.
     ///
     /// What it had leaked until then it never gave back: its open findings of severity leak stay as
-    /// they are, neither updated nor retracted. Its other findings go their usual way. When very
-    /// many processes have left leaks behind, the oldest of their findings are let go, not
-    /// retracted.
+    /// they are, neither updated nor retracted. Its other findings are judged as usual. Beyond a
+    /// limit the oldest findings about exited processes are dropped, not retracted.
     pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
         let mut changes = Vec::new();
         for finding in &mut self.open {
@@ -280,7 +279,7 @@ impl Ledger {
         self.counts.entry(reason).or_default()
     }
 
-    /// Idle pools make and retract light findings all day: those are forgotten first.
+    /// Idle pools open and retract light findings all day, so those are forgotten first.
     fn remember(&mut self, finding: Finding) {
         if self.retracted.len() >= MAX_RETRACTED {
             let is_light = |old: &Finding| old.verdict.severity == Severity::Info;
@@ -301,9 +300,8 @@ fn silences(
     verdict.connections.iter().map(|&id| (id, since(id))).collect()
 }
 
-/// Takes out that one of the findings with the same key which `verdict` carries on: the one with
-/// the same code, or else one whose connections have all gone over, because their stack has become
-/// known since.
+/// Takes out the finding that `verdict` continues: one with the same key and code, or else one
+/// whose connections are all in the verdict because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
     let covering = |severity: Option<Severity>| {
         former.iter().position(|finding| {

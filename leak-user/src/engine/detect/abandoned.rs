@@ -23,38 +23,37 @@ use siblings::{Habit, PassedOver};
 
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;
-/// A silence means something when it is this many times as long as such pauses.
+/// A silence counts when it is this many times as long as the pauses that ended by themselves.
 const TIMES_A_PAUSE: u32 = 2;
-/// At most this many times the usual silence is waited for.
+/// Longest silence to wait for, in multiples of the threshold.
 const MOST_PATIENCE: u32 = 10;
 
 /// Finds connections that are idle and silent while their pool opened more.
 ///
-/// A healthy pool would have used the idle connection instead. One such case may still be chance:
-/// two pools that look like one, a replacement under way, a connection held in thought. So it takes
-/// a staircase: connections that were opened after others had fallen silent, fell silent
-/// themselves, and were followed by yet others. An idle pool beside a growing one has no such
-/// steps, because its connections were all there before the first of them fell silent; nor have two
-/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a
-/// single burst opens a staircase, however slowly, nor what a pool opens in advance: see
+/// A healthy pool would have used the idle connection instead. One such case may be chance: two
+/// pools that look like one, a replacement under way, a connection held between requests. So proof
+/// takes a staircase: connections that were opened after others had fallen silent, fell silent
+/// themselves, and were followed by more. An idle pool beside a growing one has no such steps,
+/// because all its connections were there before the first fell silent. Two pools that grow in
+/// turns have none either, because each uses all that it has before it grows. What a single burst
+/// opens is no staircase, however slow the burst, nor is what a pool opens in advance: see
 /// [`warm_up`].
 ///
-/// Threads and tasks with connections of their own make one while they start. What tells is that
-/// connections are used again after the same code, although the pool has grown: such code is given
-/// longer than its pauses last.
+/// Threads and tasks with connections of their own make a staircase while they start. Their
+/// connections are used again after the same code although the pool has grown, so silences after
+/// such code must outlast the pauses seen before.
 ///
-/// Where a pool has a staircase, the connections that saw growth and were last used by the code
-/// that is on its steps are accused. Those that saw none, because the pool has reached its cap, are
-/// accused with them when nothing of the pool is left: all of it silent, and all of it after that
-/// code. Else they may be free.
+/// Where a pool has a staircase, the accused are the connections that saw growth and were last used
+/// by the code on its steps. Connections that saw no growth, because the pool has reached its cap,
+/// are accused with them only when nothing of the pool is left: all of it silent, and all after
+/// that code. Otherwise they may be free.
 ///
-/// A pool at its cap cannot grow; [`exhausted`] tells what proves that nothing of it is left. Else
-/// there is no proof without a staircase, but what is unusual is told as a suspicion: see
-/// [`exhausted`] and [`siblings`]. Where the server has none left, its word proves what nobody has
-/// seen: see [`server_exhausted`].
+/// A pool at its cap cannot grow; [`exhausted`] has the proof that nothing of it is left. Unusual
+/// cases without proof are suspicions: see [`exhausted`] and [`siblings`]. Leaks from before the
+/// trace show where the server has no connection left: see [`server_exhausted`].
 pub(super) struct Abandoned;
 
-/// A silent, idle connection, how much its pool grew since, and the code that used it last.
+/// A silent, idle connection, the growth of its pool since, and the code that used it last.
 struct Candidate<'a> {
     connection: &'a Connection,
     growth: i64,
@@ -146,12 +145,12 @@ impl Detector for Abandoned {
 #[derive(Debug)]
 struct Lost {
     connections: usize,
-    /// Those in the middle of COPY.
+    /// Connections in the middle of COPY.
     copying: usize,
-    /// Those in the middle of an answer.
+    /// Connections in the middle of an answer.
     cut: usize,
     silence: Silence,
-    /// What the pool opened since the first of them fell silent; at most 0 where that is not known.
+    /// Growth of the pool since the first of them fell silent; 0 or less when it has shrunk again.
     opened: i64,
 }
 
@@ -194,7 +193,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Those of one pool's silent and idle connections that it has lost.
+/// The connections that a pool has lost, of its silent and idle ones.
 fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&'a Connection> {
     let mut accused = staircase(view, pool, now);
     if accused.is_empty() {
@@ -230,9 +229,9 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
     all
 }
 
-/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and
-/// have been silent for longer than pauses after that code last. None when they are not one. Where
-/// no code is known, those that came after the first had fallen silent.
+/// The staircase of a pool: connections that saw growth, were last used by the code on its steps,
+/// and have been silent for longer than pauses after that code last. Empty when they do not make
+/// one. Where no code is known, only those opened after the first had fallen silent.
 fn staircase<'a, 'b>(
     view: &View<'_>,
     pool: &'b [Candidate<'a>],
@@ -262,8 +261,8 @@ fn staircase<'a, 'b>(
     risen
 }
 
-/// The code that came after the first of the `risen` had fallen silent, and more than once: what
-/// fell silent at one moment was a burst.
+/// The code that used connections after the first of the `risen` had fallen silent, more than once:
+/// connections that fell silent at the same moment were one burst.
 fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<CodePath>> {
     let mut steps: BTreeMap<&Option<CodePath>, BTreeSet<i64>> = BTreeMap::new();
     for candidate in risen {
@@ -276,13 +275,13 @@ fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<
         .collect()
 }
 
-/// What was accused before stays accused.
+/// Connections that were accused before.
 fn still_accused<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> {
     let connections = pool.iter().map(|candidate| candidate.connection);
     connections.filter(|connection| view.stands_accused(Reason::Abandoned, connection)).collect()
 }
 
-/// The code after whose uses connections of this one's pool were given back.
+/// Code after whose uses connections of this pool were given back.
 fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<CodePath> {
     let uses = candidate.map(|candidate| view.given_back(candidate.connection)).unwrap_or_default();
     uses.into_iter().map(|(_, path)| path).collect()
@@ -295,15 +294,15 @@ fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     i64::try_from(pool.len()).is_ok_and(|count| count == open)
 }
 
-/// How long this one must be silent: longer than such silences last in its pool, after the same
-/// code, that end by themselves although the pool grows, but not for ever.
+/// How long this connection must have been silent: longer than pauses after the same code that
+/// ended by themselves although the pool grew, within a limit.
 fn patience(view: &View<'_>, candidate: &Candidate<'_>) -> Duration {
     let silent_after = view.thresholds().silent_after;
     let seen = view.longest_pause(candidate.connection, candidate.path.as_ref());
     silent_after.max((seen * TIMES_A_PAUSE).min(silent_after * MOST_PATIENCE))
 }
 
-/// Those that were opened when the first of them was silent already.
+/// Connections opened when the first of them was already silent.
 fn later_ones<'a: 'b, 'b>(
     view: &View<'_>,
     candidates: &[&'b Candidate<'a>],
@@ -315,7 +314,7 @@ fn later_ones<'a: 'b, 'b>(
     })
 }
 
-/// Those of some idle connections of one pool that make a staircase; none when they do not.
+/// The connections that make a staircase, of some idle ones of one pool; none when they do not.
 pub(super) fn on_a_staircase<'a>(
     view: &View<'_>,
     connections: &[&'a Connection],

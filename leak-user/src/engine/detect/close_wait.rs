@@ -16,11 +16,12 @@ const STEPS: usize = 3;
 
 /// Finds connections that have been in CLOSE_WAIT for long, or reset and held for long.
 ///
-/// A process that looks at them sees the end of file. A healthy pool does not look at what lies
-/// deep in it: it takes the top one, finds it dead and replaces it, so that others of its pool are
-/// opened and used beside the dead. But it does not grow before it has come upon them all. So a
-/// leak takes growth past what there was when the server closed, the dead counted in: by as many as
-/// are dead, or in several steps, the server closing some before each.
+/// A process that looks at them sees the end of file. A healthy pool does not look at connections
+/// deep in its stack: it takes the top one, finds it dead and replaces it, so it opens and uses
+/// others beside the dead ones. But it does not grow before it has come upon all of them. A leak
+/// therefore takes growth beyond the size that the pool had when the server closed, dead
+/// connections included: by as many as are dead, or in several steps with the server closing some
+/// before each.
 pub(super) struct CloseWait;
 
 /// A dead connection, and how much its pool has grown since it died.
@@ -86,13 +87,13 @@ impl Detector for CloseWait {
     }
 }
 
-/// Whether the server has ended the connection and the process still holds it. What its process
-/// closes is destroyed at once, so CLOSE lasts only where the process has not.
+/// Whether the server has ended the connection and the process still holds it. A socket that its
+/// process closes is destroyed at once, so CLOSE lasts only while the process holds it.
 fn is_dead(connection: &Connection) -> bool {
     matches!(connection.tcp.state, TcpState::CloseWait | TcpState::Close)
 }
 
-/// Whether one pool has grown past its dead connections as a healthy pool does not.
+/// Whether a pool has grown beyond its dead connections, as a healthy pool does not.
 fn is_outgrown(dead: &[Dead<'_>]) -> bool {
     let steps: BTreeSet<i64> =
         dead.iter().map(|dead| dead.growth).filter(|&growth| growth > 0).collect();
@@ -100,11 +101,11 @@ fn is_outgrown(dead: &[Dead<'_>]) -> bool {
     most.is_some_and(|most| most >= dead.len() || steps.len() >= STEPS)
 }
 
-/// What the server has ended, and what the process did since.
+/// Connections that the server has ended, and what the process did since.
 #[derive(Debug)]
 struct Ended {
     connections: usize,
-    /// Those that the server has reset.
+    /// How many of them the server has reset.
     reset: usize,
     /// How long ago.
     since: Span,
@@ -178,7 +179,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// When each pool last opened a connection, or used one that is not dead itself.
+/// When each pool last opened a connection, or used one that is not dead.
 fn last_activity(view: &View<'_>) -> HashMap<PoolKey, Timestamp> {
     let mut latest = HashMap::new();
     for pool in view.table().pools() {

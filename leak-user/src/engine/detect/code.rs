@@ -1,7 +1,7 @@
-//! What stacks say of the code that they run through.
+//! Which code stacks run through.
 //!
 //! The same code leaves different stacks: a query may be prepared or not, a function may send its
-//! last request from one line or another, a driver may retry. Neither is another cause.
+//! last request from different lines, a driver may retry. These are one cause, not several.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,14 +10,13 @@ use std::sync::Arc;
 use crate::model::StackId;
 use leak_stacks::{Frame, Stack};
 
-/// Stacks at hand, by identity.
+/// Known stacks by id.
 pub type Stacks = HashMap<StackId, Arc<Stack>>;
 
-/// Names a function: the same for every line of it and every stack that leads to it.
+/// Identifies a function, whatever the line and whatever stack leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeKey {
-    /// The function; without a name, its address in its module. Of a stack that is not at hand, the
-    /// stack.
+    /// The function; its address when it has no name; the stack's id when the stack is unknown.
     symbol: String,
     /// Its source file, or else its module.
     place: Option<String>,
@@ -31,22 +30,22 @@ impl CodeKey {
         }
     }
 
-    /// Stands for the function that a stack would name if it were at hand.
+    /// Stands for the function that an unknown stack would name.
     fn unknown(stack: &StackId) -> Self {
         Self { symbol: stack.0.clone(), place: None }
     }
 }
 
-/// A way through the application: its functions from the culprit outwards, without lines.
+/// A path through the application: its functions from the culprit outwards, without lines.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum CodePath {
     /// What the stack shows.
     Functions(Arc<[CodeKey]>),
-    /// The stack, when it is not at hand or does not lead to the application.
+    /// The stack's id, when the stack is unknown or does not lead to the application.
     Stack(StackId),
 }
 
-/// What one stack says.
+/// What is read from one stack.
 #[derive(Clone, Debug)]
 struct Reading {
     cause: Option<CodeKey>,
@@ -65,7 +64,7 @@ impl Reading {
     }
 }
 
-/// Reads stacks, each of them once.
+/// Reads stacks, each one once.
 #[derive(Debug)]
 pub(super) struct CodeReader<'a> {
     stacks: &'a Stacks,
@@ -77,19 +76,19 @@ impl<'a> CodeReader<'a> {
         Self { stacks, readings: RefCell::default() }
     }
 
-    /// The code to blame: the function of the application that the stack leads to, whoever called
-    /// it and whatever it called. A stack that leads to none blames nobody: frames without names
-    /// differ from call to call. One that is not at hand is a cause of its own.
+    /// The code to blame: the application's innermost function on the stack, whoever called it and
+    /// whatever it called. A stack without application code blames nobody, because frames without
+    /// names differ from call to call. An unknown stack is a cause of its own.
     pub(super) fn cause(&self, id: &StackId) -> Option<CodeKey> {
         self.read(id, |reading| reading.cause.clone())
     }
 
-    /// The way through the application that a stack tells of. `None` when it tells of none.
+    /// The path through the application that a stack shows; `None` when it shows none.
     pub(super) fn path(&self, id: &StackId) -> Option<CodePath> {
         self.read(id, |reading| reading.path.clone())
     }
 
-    /// Whether a stack leads to the application. One that is not at hand may.
+    /// Whether a stack leads to the application. An unknown one may.
     pub(super) fn blames(&self, id: &StackId) -> bool {
         self.stacks.get(id).is_none_or(|stack| stack.culprit.is_some())
     }

@@ -1,4 +1,4 @@
-//! Why a verdict was reached: numbers, of which reports make a sentence.
+//! The evidence of verdicts: numbers, and the sentence made of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use crate::engine::detect::wording::{duration, parts};
 use crate::engine::table::Connection;
 use crate::model::Timestamp;
 
-/// Why a verdict was reached. Each detector has a type of its own for it, whose `Display` is the
-/// sentence that reports show.
+/// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that
+/// reports show.
 pub trait Evidence: fmt::Debug + fmt::Display + Send + Sync {
     /// Its numbers, by the names that they have in reports.
     fn numbers(&self) -> Numbers;
 }
 
-/// Numbers by name. Names of durations end in `_ms`.
+/// Numbers by name; those of durations end in `_ms`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Numbers(BTreeMap<&'static str, u64>);
@@ -29,7 +29,7 @@ impl Numbers {
         Self::default().count("connections", connections)
     }
 
-    /// Adds a count; one below 0 counts as 0.
+    /// Adds a count; negative ones become 0.
     pub(super) fn count(mut self, name: &'static str, count: impl TryInto<u64>) -> Self {
         self.0.insert(name, count.try_into().unwrap_or_default());
         self
@@ -88,7 +88,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// How long connections have been silent, and from when on that counts.
+/// How long connections have been silent, and the threshold for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
     /// How long each has been silent.

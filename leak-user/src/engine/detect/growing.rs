@@ -1,4 +1,4 @@
-//! A pool that only ever grows.
+//! A pool that keeps growing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,25 +15,25 @@ use crate::model::Timestamp;
 
 /// Shortest window, in intervals.
 const WINDOW_INTERVALS: u32 = 6;
-/// Most samples that are compared with one another.
+/// Most samples compared with one another.
 const MAX_SAMPLES: u32 = 60;
 /// Least growth that is a trend.
 const LEAST_GROWTH: i64 = 5;
-/// Least share of pairs of samples that must rise rather than fall: Kendall's tau.
+/// Least share of rising pairs of samples less falling ones: Kendall's tau.
 const LEAST_TAU: f64 = 0.8;
 
-/// What leaks steadily is silent for long only in the window's first half, and the first leaks eat
-/// what was idle: one in this many of the growth must lie idle.
+/// Least idle share of the growth, as one in this many. A steady leak is silent for long only in
+/// the first half of the window, and its first victims were idle connections that existed before.
 const LEAK_SHARE: i64 = 3;
 
 /// Finds pools whose number of open connections rises all the time: in both halves of a window, by
-/// rank and not by slope, so that one burst is none, and still at its end, so that a pool that has
-/// filled up is none.
+/// rank rather than slope so that a burst does not count, and still at its end so that a pool that
+/// has filled up does not.
 ///
-/// A program under rising load grows too, and so does one pool beside another that rests. It is a
-/// leak when a good part of the growth itself lies idle: connections that were opened in the window
-/// and then fell silent one after the other while the pool opened more. Those are named; of a mere
-/// suspicion, all that make up the growth.
+/// A program under rising load grows too, and so does one pool beside another that rests. Growth is
+/// a leak when a good part of it is idle: connections that were opened in the window and then fell
+/// silent one after the other while the pool opened more. The verdict names those; a mere suspicion
+/// names all connections that make up the growth.
 pub(super) struct Growing;
 
 impl Detector for Growing {
@@ -228,7 +228,7 @@ impl fmt::Display for Forecast {
     }
 }
 
-/// The same for what the server of `member` allows, when it is asked: others use it, too.
+/// The forecast for what the server of `member` allows, when it is asked. Others use it too.
 fn servers_forecast(
     view: &View<'_>,
     member: &Connection,

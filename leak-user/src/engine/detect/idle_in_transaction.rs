@@ -1,4 +1,4 @@
-//! A transaction that nobody ends.
+//! A transaction that is never ended.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
 /// Finds connections whose server last said "in transaction" or "failed transaction" and that have
-/// been silent since. Pools take a connection back only when its transaction is over, and while it
-/// is open it holds locks and keeps dead rows alive.
+/// been silent since. Pools take a connection back only after its transaction, which meanwhile
+/// holds locks and keeps dead rows from being vacuumed.
 pub(super) struct IdleInTransaction;
 
 impl Detector for IdleInTransaction {
@@ -52,9 +52,9 @@ impl Detector for IdleInTransaction {
 #[derive(Debug)]
 struct OpenTransactions {
     connections: usize,
-    /// Those whose transaction has failed.
+    /// How many transactions have failed.
     failed: usize,
-    /// Those of which only the server has told.
+    /// How many are known from the server's word alone.
     told_by_server: usize,
     silence: Silence,
 }

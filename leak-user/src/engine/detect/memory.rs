@@ -1,8 +1,8 @@
-//! What detectors remember of the past that the table does not keep.
+//! What detectors remember of the past, beside the table.
 //!
-//! The table knows what is. Whether a silence means anything depends on how long such silences used
-//! to last, on which code used to give connections back, and on which threads keep one for
-//! themselves. The same events feed both.
+//! The table knows the present. Whether a silence means anything depends on the past: how long such
+//! silences lasted, which code gave connections back, which threads keep one for themselves. Both
+//! are fed by the same events.
 
 mod pool;
 
@@ -27,14 +27,14 @@ const ALIKE: u32 = 5;
 pub struct Memory {
     pools: HashMap<(ProcessKey, SocketAddr), BTreeMap<Arc<Identity>, PoolMemory>>,
     rhythms: HashMap<ConnectionId, Rhythm>,
-    /// Connections whose latest request a thread began that has ended.
+    /// Connections whose latest request was begun by a thread that has ended.
     users_gone: HashSet<ConnectionId>,
 }
 
 /// How regularly a connection is used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rhythm {
-    /// Pauses before its latest requests that were about as long as the one before each.
+    /// How many pauses in a row were about as long as the one before.
     pub(super) regular_pauses: u32,
     /// The pause before its latest request.
     pub(super) last_pause: Duration,
@@ -48,8 +48,8 @@ impl Rhythm {
     }
 }
 
-/// How much of `period` is put down to a burst at its beginning: pools fill up and replace in
-/// bursts, so what is opened right after a use says nothing yet.
+/// The part at the beginning of `period` that is attributed to a burst. Pools fill up and replace
+/// connections in bursts, so openings right after a use say nothing yet.
 pub(super) fn burst_of(period: Duration) -> Duration {
     const SHARE: u32 = 8;
     const LEAST: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ pub(super) fn burst_of(period: Duration) -> Duration {
 
 impl Memory {
     /// Connections silent for at least `silent_for` that only one thread has used, with the latest
-    /// request's number and its process and thread; not those whose thread is known to be gone.
+    /// request's number and its process and thread. Connections whose thread is known to be gone
+    /// are left out.
     pub fn bound_to_threads<'a>(
         &'a self,
         table: &'a ConnectionTable,
@@ -77,8 +78,8 @@ impl Memory {
             })
     }
 
-    /// Whether `connection` seems to belong to a thread rather than to `pool`, which it is counted
-    /// in: no other thread has used it, and this one lives and has used no other of the pool since.
+    /// Whether `connection`, of `pool`, seems to belong to a thread rather than the pool: no other
+    /// thread has used it, and this one lives and has used no other connection of the pool since.
     pub(super) fn is_bound_to_thread(&self, connection: &Connection, pool: &Pool<'_>) -> bool {
         let Some((_, tid)) = connection.requests.latest_by else { return false };
         let seen = self.of(pool).filter_map(|memory| memory.thread_seen(tid)).max();
@@ -96,8 +97,8 @@ impl Memory {
         self.rhythms.get(&connection.id).copied().unwrap_or_default()
     }
 
-    /// The longest silences of the pool's connections that ended in a use although the pool grew
-    /// meanwhile, and the stack of the use before each: so long may a silence be that says nothing.
+    /// The longest pauses of the pool's connections that ended although the pool grew, each with
+    /// the stack of the use before: shorter silences prove nothing.
     pub(super) fn pauses(
         &self,
         pool: &Pool<'_>,
@@ -105,12 +106,12 @@ impl Memory {
         self.of(pool).flat_map(PoolMemory::pauses)
     }
 
-    /// Some of the uses that were followed by others of the same connection.
+    /// Recent uses that were followed by others of the same connection.
     pub(super) fn reused_after(&self, pool: &Pool<'_>) -> impl Iterator<Item = &ReusedAfter> {
         self.of(pool).flat_map(PoolMemory::reused_after)
     }
 
-    /// How old the pool's connections were that ended last.
+    /// The ages of the connections that ended last.
     pub(super) fn retired(&self, pool: &Pool<'_>) -> impl Iterator<Item = Duration> {
         self.of(pool).flat_map(PoolMemory::retired)
     }

@@ -1,9 +1,9 @@
-//! Where the code is that a verdict names, in words.
+//! The place of a verdict's code, in words.
 
 use crate::engine::detect::StackOf;
 use leak_stacks::Frame;
 
-/// "in refund_order (shop.c:120)"; without a function, by what its stack has done.
+/// "in refund_order (shop.c:120)"; "where they were last used" when the function is unknown.
 pub(super) fn of(stack_of: StackOf, culprit: Option<&Frame>) -> String {
     let named = culprit.and_then(|frame| Some((frame, frame.function.as_ref()?)));
     let Some((frame, function)) = named else {

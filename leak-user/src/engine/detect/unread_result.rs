@@ -8,22 +8,22 @@ use crate::engine::detect::{
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
-/// How many inventories in a row must have found bytes unread: one may fall between the arrival and
-/// the reading.
+/// How many inventories in a row must have found unread bytes: a single one may fall between
+/// arrival and reading.
 const INVENTORIES: u32 = 2;
 
-/// What the server sends unasked, notices and changed settings, is smaller than this.
+/// Notices and changed settings, which the server sends unasked, are smaller than this.
 const MORE_THAN_NOTICES: u32 = 1024;
 
-/// Finds connections whose result lies unread: nobody can use them before it is read.
+/// Finds connections with an unread result: nobody can use them before it is read.
 ///
-/// A connection that is known to be idle has had its answer. What lies unread there the server sent
-/// unasked, a notification or a changed setting, and a healthy pool reads it at the next use. Where
-/// the state is unknown, it takes a request of whose answer nothing was read, or more bytes than
-/// notices have; less than that is left to the other detectors.
+/// A connection that is known to be idle has had its answer. Unread bytes there are a notification
+/// or a changed setting, which a healthy pool reads at the next use. Where the state is unknown, it
+/// takes a request of whose answer nothing was read, or more bytes than notices have; anything less
+/// is left to the other detectors.
 pub(super) struct UnreadResult;
 
-/// Whether what lies unread in `connection` can only be the answer to a request.
+/// Whether the unread bytes of `connection` can only be the answer to a request.
 fn is_result(connection: &Connection, bytes: u32) -> bool {
     match connection.wire.state {
         WireState::Idle => false,

@@ -1,4 +1,4 @@
-//! What a detector says.
+//! What a detector says of connections or a pool.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,23 +10,22 @@ use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 use leak_stacks::Frame;
 
-/// What verdicts of one kind are about.
+/// What the verdicts of a detector are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Connections, one by one. A connection is accused of one thing at a time, the surest.
+    /// Single connections. Each is accused of one thing at a time, by the surest evidence.
     Connections,
-    /// A pool as a whole, whatever its connections are accused of besides. Which of them stand for
-    /// it changes all the time.
+    /// A pool, whatever its connections are accused of besides. The connections that represent it
+    /// change all the time.
     Pool,
 }
 
-/// What a detector has against some connections of one process to one server that one piece of
-/// code used or opened.
+/// A problem with some connections of one process to one server that the same code used or opened.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// What is wrong.
     pub reason: Reason,
-    /// How much it weighs.
+    /// Its severity.
     pub severity: Severity,
     /// The process that opened them.
     pub process: ProcessKey,
@@ -36,14 +35,14 @@ pub struct Verdict {
     pub pool: Option<Identity>,
     /// The connections, in order.
     pub connections: Vec<ConnectionId>,
-    /// Why, in numbers; as a sentence when it is displayed.
+    /// The numbers that prove it; displayed, they are a sentence.
     pub evidence: Arc<dyn Evidence>,
     /// Which stack `stack` is.
     pub stack_of: StackOf,
-    /// The stack that the connections have in common, or most of them, where they have the code
-    /// that is to blame in common.
+    /// The stack of all the connections, or of most of them, where they have the code to blame in
+    /// common.
     pub stack: Option<StackId>,
-    /// The code that is to blame: the same for every stack that leads to it.
+    /// The code to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,
 }
 
@@ -60,8 +59,8 @@ impl Verdict {
         detector_of(self.reason).retraction()
     }
 
-    /// Where to look and what for. `None` when nothing is to be done. `culprit` is the frame of its
-    /// stack that belongs to the application.
+    /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
+    /// frame of the verdict's stack that belongs to the application.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
         detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))

@@ -13,10 +13,10 @@ use crate::engine::detect::{
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
 
-/// What connections stand accused of with severity leak, and since when each was silent then.
+/// Accusations of severity leak, each with the moment since when the connection was silent.
 pub type PriorAccusations = HashMap<(Reason, ConnectionId), Timestamp>;
 
-/// The table at one moment, without the connections that have been judged already.
+/// The table at one moment, without connections that have been judged.
 #[derive(Debug)]
 pub struct View<'a> {
     table: &'a ConnectionTable,
@@ -24,7 +24,7 @@ pub struct View<'a> {
     code: CodeReader<'a>,
     thresholds: &'a Thresholds,
     prior: &'a PriorAccusations,
-    /// Connections that belong to a thread, not to a pool.
+    /// Connections that belong to a thread rather than a pool.
     bound: HashSet<ConnectionId>,
     taken: HashSet<ConnectionId>,
 }
@@ -33,7 +33,7 @@ pub struct View<'a> {
 type Common = (ProcessKey, SocketAddr, StackOf, Option<CodeKey>);
 
 impl<'a> View<'a> {
-    /// Everything is still to be judged.
+    /// A view of everything in the table.
     #[must_use]
     pub fn new(
         table: &'a ConnectionTable,
@@ -47,7 +47,7 @@ impl<'a> View<'a> {
         Self { table, memory, code, thresholds, prior, bound, taken: HashSet::new() }
     }
 
-    /// Leaves connections out from now on: they are judged.
+    /// Leaves out connections from now on, because they have been judged.
     pub(super) fn take(&mut self, connections: impl IntoIterator<Item = ConnectionId>) {
         self.taken.extend(connections);
     }
@@ -64,8 +64,7 @@ impl<'a> View<'a> {
         self.thresholds
     }
 
-    /// The connections that can be judged: their process has not closed its end, and no surer
-    /// evidence has taken them.
+    /// The connections to judge: not closed by their process, nor taken on surer evidence.
     pub fn connections(&self) -> impl Iterator<Item = &'a Connection> {
         let judged = |connection: &&Connection| {
             !connection.tcp.state.closed_by_process()
@@ -75,7 +74,7 @@ impl<'a> View<'a> {
         self.table.connections().filter(judged)
     }
 
-    /// The same by pool.
+    /// The connections to judge, by pool.
     pub(super) fn by_pool(&self) -> HashMap<PoolKey, Vec<&'a Connection>> {
         let mut pools: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
         for connection in self.connections() {
@@ -92,7 +91,7 @@ impl<'a> View<'a> {
 
     /// Whether `connection` stands accused of `reason` with severity leak and was not used since.
     ///
-    /// What a pool did after it had lost a connection stays true when the pool shrinks again.
+    /// What a pool did after it lost a connection stays true when the pool shrinks again.
     #[must_use]
     pub fn stands_accused(&self, reason: Reason, connection: &Connection) -> bool {
         let since = self.prior.get(&(reason, connection.id));
@@ -101,8 +100,8 @@ impl<'a> View<'a> {
 
     /// The connections that have been silent for long and that a healthy pool would use next.
     ///
-    /// Not those that listen, nor those that belong to a thread, where most of the pool do: such a
-    /// thread opens one of its own whatever lies idle elsewhere.
+    /// Not those that listen. Not those that belong to a thread either, in pools where most do:
+    /// such a thread opens a connection of its own whatever is idle elsewhere.
     pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
         self.silent_connections(now).filter(|connection| {
             let is_free = connection.is_idle()
@@ -112,7 +111,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The way through the application that led to `connection`'s latest request.
+    /// The path through the application that led to `connection`'s latest request.
     pub(super) fn path(&self, connection: &Connection) -> Option<CodePath> {
         connection.callers.last_used_by.as_ref().and_then(|id| self.code.path(id))
     }
@@ -122,11 +121,11 @@ impl<'a> View<'a> {
         connection.callers.last_used_by.as_ref().is_some_and(|id| self.code.blames(id))
     }
 
-    /// Uses of `connection`'s pool after which the connection was given back, and the ways through
-    /// the application that led to them: others followed on the same connection.
+    /// Uses in `connection`'s pool after which the connection was given back, with their paths
+    /// through the application: other uses followed on the same connection.
     ///
-    /// Code that goes on using what it holds is not counted: uses that came the same way as the
-    /// latest on the same connection, one soon after the other.
+    /// Code that keeps using a connection that it holds is not counted: uses by the same path as
+    /// the latest one on the same connection, in quick succession.
     pub(super) fn given_back(&self, connection: &Connection) -> Vec<(Timestamp, CodePath)> {
         let pool = self.table.pool_of(connection);
         let given_back = |used: &ReusedAfter| {
@@ -142,8 +141,8 @@ impl<'a> View<'a> {
         self.memory.reused_after(&pool).filter_map(given_back).collect()
     }
 
-    /// The longest pause in `connection`'s pool that ended although the pool grew, after a use that
-    /// came this way through the application, or that may have.
+    /// The longest pause in `connection`'s pool that ended although the pool grew, after a use by
+    /// this path, or by one that may be the same.
     pub(super) fn longest_pause(
         &self,
         connection: &Connection,
@@ -173,21 +172,21 @@ impl<'a> View<'a> {
         stack.and_then(|id| self.code.cause(id))
     }
 
-    /// Net growth of `connection`'s pool since it fell silent, not counting what the pool opened
-    /// in the first moments after.
+    /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
+    /// first moments after.
     #[must_use]
     pub fn lasting_growth(&self, connection: &Connection) -> i64 {
         let from = connection.silent_since().after(self.grace());
         self.table.pool_of(connection).growth_since(from)
     }
 
-    /// How long what a pool opens after a connection's last use is put down to the same burst.
+    /// How long openings after a connection's last use are attributed to the same burst.
     #[must_use]
     pub fn grace(&self) -> Duration {
         burst_of(self.thresholds.silent_after)
     }
 
-    /// How long a burst may take to open and use what it needs, also on a machine with much to do.
+    /// How long a burst may take to open and use what it needs, even on a busy machine.
     #[must_use]
     pub fn burst(&self) -> Duration {
         const LEAST: Duration = Duration::from_secs(3);
@@ -195,8 +194,8 @@ impl<'a> View<'a> {
         (self.thresholds.silent_after / 4).clamp(LEAST, MOST)
     }
 
-    /// Makes one verdict of the `accused` that have process, server and the code to blame in common;
-    /// `say` gives its severity and evidence.
+    /// Makes one verdict of all `accused` with the same process, server and code to blame; `say`
+    /// gives its severity and evidence.
     pub(super) fn verdicts<E: Evidence + 'static>(
         &self,
         reason: Reason,
@@ -233,8 +232,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether an answer has begun and stopped: what moved last came from the server, which does not
-/// say that it still works. A cursor that is read in parts and forgotten looks like that.
+/// Whether an answer has begun and stopped: the last bytes came from the server, which does not say
+/// that it is still at work. A cursor that is read in part and forgotten looks like this.
 pub(super) fn is_answered_in_part(connection: &Connection) -> bool {
     let side = connection.server_now();
     let is_at_work = side.is_some_and(|side| side.dialogue() == WireState::Busy);
@@ -244,7 +243,7 @@ pub(super) fn is_answered_in_part(connection: &Connection) -> bool {
         && !is_at_work
 }
 
-/// The connections that belong to a thread, in pools most of whose connections do.
+/// The connections that belong to a thread, in pools where most connections do.
 fn bound_to_threads(table: &ConnectionTable, memory: &Memory) -> HashSet<ConnectionId> {
     let mut pools: BTreeMap<PoolKey, Vec<ConnectionId>> = BTreeMap::new();
     for connection in table.connections().filter(|one| memory.may_be_bound(one)) {
@@ -272,7 +271,7 @@ pub(super) fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<Stack
 }
 
 /// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent
-/// requests, so the opener is shown only for a connection that was never used: where the last user
+/// requests, so the opener is shown only for a connection that was never used. Where the last user
 /// is unknown, nobody is named.
 pub(super) fn shown_stack(connection: &Connection) -> (StackOf, Option<StackId>) {
     let unused = connection.requests.count == 0 || connection.wire.state == WireState::Startup;

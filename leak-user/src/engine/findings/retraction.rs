@@ -27,8 +27,9 @@ pub(super) struct Retractions<'a> {
 }
 
 impl Retractions<'_> {
-    /// Why `left` are no longer part of `verdict`, and were silent since a moment each: "used again
-    /// after 93 s", or with counts when there are several causes; `None` when none have left.
+    /// Says why the connections in `left`, each silent since a moment, are no longer part of
+    /// `verdict`: "used again after 93 s", with counts when there are several causes. `None` when
+    /// none have left.
     pub(super) fn sentence(
         &self,
         verdict: &Verdict,
@@ -38,7 +39,7 @@ impl Retractions<'_> {
             return None;
         }
         let words = verdict.retraction();
-        if verdict.scope() == Scope::Pool {
+        if verdict.scope() != Scope::Connections {
             return Some(words.over.to_owned());
         }
         let mut causes: BTreeMap<RetractionCause, Vec<Duration>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! One connection, as far as events have told.
+//! One connection, as known from events.
 
 mod parts;
 
@@ -165,7 +165,7 @@ impl Connection {
         self.traffic.sent_last && !self.traffic.has_unseen()
     }
 
-    /// Takes over what the handshake's end tells.
+    /// Applies the end of the handshake.
     pub(super) fn establish(&mut self, at: Timestamp, endpoints: Endpoints) {
         self.endpoints = endpoints;
         self.tcp.established_at = Some(at);
@@ -181,7 +181,7 @@ impl Connection {
         self.tid = Some(caller.tid);
     }
 
-    /// Takes over both ends and the TCP state from the kernel programs' counters.
+    /// Applies endpoints and TCP state of the kernel programs' counters.
     pub(super) fn use_state(&mut self, usage: &Usage) {
         self.endpoints = known_endpoints(self.endpoints, usage.endpoints);
         if usage.state_changed_at >= self.tcp.state_changed_at {
@@ -190,7 +190,7 @@ impl Connection {
         self.tcp.imply_handshake();
     }
 
-    /// Takes over the rest of the kernel programs' counters.
+    /// Applies the other counters of the kernel programs.
     pub(super) fn use_counters(&mut self, usage: &Usage) {
         let traffic = &mut self.traffic;
         if traffic.counted_by == ByteCounter::Programs {
@@ -222,14 +222,14 @@ impl Connection {
         }
     }
 
-    /// What was received unseen may have changed the state: it is unknown until more is seen.
+    /// Bytes received unseen may have changed the state, which is unknown until more is seen.
     fn doubt_wire(&mut self) {
         if self.traffic.has_unseen() {
             self.wire.state = WireState::Unknown;
         }
     }
 
-    /// Takes over a stack.
+    /// Applies a stack.
     pub(super) fn use_stack(
         &mut self,
         role: StackRole,
@@ -242,7 +242,7 @@ impl Connection {
         self.callers.resolve(role, stack, goroutine, self.requests.count);
     }
 
-    /// Takes over what sock_diag lists, and tells whether that corrected what events had told.
+    /// Applies a sock_diag listing, and returns whether it corrected what events had said.
     pub(super) fn use_listing(&mut self, socket: &ListedSocket, began: Timestamp) -> bool {
         self.endpoints = known_endpoints(self.endpoints, socket.endpoints);
         self.account.unlisted = 0;

@@ -13,8 +13,8 @@ use crate::engine::table::Connection;
 use crate::model::server::{Listing, Session, Settings};
 use crate::model::{ConnectionId, TcpState, Timestamp};
 
-/// How much earlier than its connection a session may seem to have begun: ages are told by the
-/// server's clock and its answer takes time.
+/// How much earlier than its connection a session may seem to have begun: ages are by the server's
+/// clock, and its answer takes time.
 const EARLIER: Duration = Duration::from_secs(2);
 /// How much later: a busy server lets connections wait before it looks at them.
 const LATER: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What events meant for connections, for those who have to remember more than the table does.
+//! What events mean for connections, for detectors that remember more than the table does.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,14 +21,14 @@ pub struct Request<'a> {
     pub after: Option<&'a StackId>,
 }
 
-/// Learns what events mean for connections, while the table takes them in.
+/// Is told what events mean for connections while the table applies them.
 ///
-/// The table is what it was before the event, but for a connection that the event adds.
+/// The table is as it was before the event, except for a connection that the event adds.
 pub trait Observer {
     /// A request has begun.
     fn request_began(&mut self, _request: Request<'_>, _pools: &Pools) {}
 
-    /// The stack of a request has become known that another one has followed.
+    /// The stack of a request has become known, after a later request had begun.
     fn earlier_request_resolved(
         &mut self,
         _id: ConnectionId,

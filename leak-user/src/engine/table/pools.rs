@@ -19,14 +19,14 @@ const MAX_IDENTITIES: usize = 64;
 /// one pool.
 const MAX_PAIRS: usize = 16_384;
 
-/// Stands for the servers of a process that are not told apart.
+/// Stands for the servers of a process beyond the limit.
 const OTHER_SERVERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How long the history of a pool is kept when its last connection is gone.
 const KEEP_EMPTY: Duration = Duration::from_secs(600);
 
-/// What a startup message tells of the pool that sent it. Nothing, for a connection that is
-/// encrypted or older than the trace.
+/// What a startup message tells of the pool that sent it. Empty for a connection that is encrypted
+/// or older than the trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// User.
@@ -64,23 +64,23 @@ pub struct PoolKey {
     pub identity: Arc<Identity>,
 }
 
-/// Connections of one identity: how many were open when.
+/// The number of open connections of one identity, over time.
 #[derive(Debug, Default)]
 struct Part {
     history: History,
     last_opened: Option<Timestamp>,
 }
 
-/// The pools that one process has to one server.
+/// The pools of one process to one server.
 #[derive(Debug, Default)]
 struct Pair {
     parts: BTreeMap<Arc<Identity>, Part>,
 }
 
 impl Pair {
-    /// Whether connections of unknown identity may be taken for part of the only known pool: those
-    /// that are older than the trace have lost their startup message, and would else be a pool of
-    /// their own that never grows.
+    /// Whether connections of unknown identity may be counted in the only known pool. Connections
+    /// older than the trace have lost their startup message and would otherwise be a pool of their
+    /// own that never grows.
     fn is_one_pool(&self) -> bool {
         self.parts.keys().filter(|identity| identity.is_known()).count() <= 1
     }
@@ -128,8 +128,8 @@ impl Pool<'_> {
         self.parts.iter().filter_map(|(_, part)| part.last_opened).max()
     }
 
-    /// The identities that its connections were opened with: its own, and the unknown one where
-    /// those connections are taken for part of it.
+    /// The identities that are counted in it: its own, and the unknown one where the process has no
+    /// other pool to the server.
     pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
         self.parts.iter().map(|&(identity, _)| identity)
     }
@@ -140,7 +140,7 @@ impl Pool<'_> {
 pub struct Pools {
     pairs: BTreeMap<(ProcessKey, SocketAddr), Pair>,
     folded: u64,
-    /// There is no room, and making some was tried in vain.
+    /// The limit is reached, and no pool could be forgotten.
     is_crowded: bool,
 }
 
@@ -184,8 +184,8 @@ impl Pools {
         })
     }
 
-    /// Adds a connection that is open since `since`, or since before the trace, and returns the
-    /// pool that it was put into.
+    /// Adds a connection that has been open since `since`, or since before the trace, and returns
+    /// the pool that it was put into.
     pub(super) fn add(
         &mut self,
         process: ProcessKey,
@@ -207,8 +207,8 @@ impl Pools {
         PoolKey { process, remote, identity }
     }
 
-    /// Takes a connection out from `at` on; as if it had never been there when `at` is when it was
-    /// added.
+    /// Removes a connection from `at` on. When `at` is the moment at which it was added, it leaves
+    /// no trace.
     pub(super) fn remove(&mut self, key: &PoolKey, at: Option<Timestamp>) {
         let at = history_from(key.remote, at);
         let Some(pair) = self.pairs.get_mut(&(key.process, key.remote)) else { return };
@@ -220,12 +220,12 @@ impl Pools {
         }
     }
 
-    /// How many connections were put into a pool of servers that are not told apart.
+    /// How many connections were put into a pool of several servers.
     pub(super) fn folded(&self) -> u64 {
         self.folded
     }
 
-    /// The server to count a connection to `remote` under, which there is room for.
+    /// The server to count a connection to `remote` under, within the limit.
     fn make_room(
         &mut self,
         process: ProcessKey,
@@ -268,8 +268,8 @@ impl Pools {
     }
 }
 
-/// From when on a connection counts. Servers that are not told apart are no pool, so theirs count
-/// from ever: nothing that one of them gains is held against the others.
+/// From when on a connection counts. Several servers are no pool, so their connections count from
+/// the beginning: none is accused because of what another server gained.
 fn history_from(remote: SocketAddr, since: Option<Timestamp>) -> Option<Timestamp> {
     since.filter(|_| remote != OTHER_SERVERS)
 }

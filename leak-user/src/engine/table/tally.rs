@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use crate::engine::table::End;
 use crate::model::{Caller, ProcessKey, Timestamp};
 
-/// Most processes remembered when they have no connection left.
+/// Most processes without connections remembered.
 const MAX_IDLE_PROCESSES: usize = 4096;
 
-/// Most servers counted apart for one process, and most pairs of name and server kept of processes
-/// that were forgotten.
+/// Most servers counted separately for one process, and most pairs of name and server kept of
+/// forgotten processes.
 const MAX_DESTINATIONS: usize = 1024;
 
-/// Most reasons of refusals counted apart for one process.
+/// Most SQLSTATEs of refusals counted separately for one process.
 const MAX_REFUSALS: usize = 32;
 
 /// Counts of connections.

@@ -1,4 +1,5 @@
-//! A pool of which nothing is left, or one that has nothing to do: from outside they look alike.
+//! A pool of which every connection is idle: it is exhausted by a leak, or has nothing to do. From
+//! outside they look alike.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,17 +10,17 @@ use crate::engine::detect::{Evidence, Numbers, Silence, Span, View, plural};
 use crate::engine::table::Connection;
 use crate::model::Timestamp;
 
-/// What lies further apart was not one burst.
+/// Connections that fell silent further apart than this were not one burst.
 const ONE_BY_ONE: Duration = Duration::from_millis(100);
-/// So often other code must have used the rest of a pool while it was lost.
+/// How many times other code must have used the rest of the pool while it was being lost.
 const INTERLUDES: usize = 2;
-/// What took less long was the warming up of a pool.
+/// A pool that fell silent in less time was only warming up.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
-/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at
-/// its cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
+/// Whether all of a pool's connections fell silent one by one, after the same code. A leaking pool
+/// at its cap ends like that and cannot grow; so does a pool with nothing to do.
 ///
-/// Of what fell silent before the trace began nobody knows the code.
+/// The code is unknown for connections that fell silent before the trace began.
 pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     let Some(first) = pool.first() else { return false };
     let mut moments: Vec<Timestamp> =
@@ -37,7 +38,7 @@ pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) ->
         && took(pool) >= LEAST_TIME
 }
 
-/// From when the first fell silent until the last did.
+/// Time from the first connection's falling silent to the last's.
 pub(super) fn took<'a, 'b: 'a>(pool: impl IntoIterator<Item = &'a Candidate<'b>>) -> Duration {
     let silent_since = pool.into_iter().map(|candidate| candidate.connection.silent_since());
     let ends = silent_since.fold(None, |ends: Option<(Timestamp, Timestamp)>, at| {
@@ -46,12 +47,12 @@ pub(super) fn took<'a, 'b: 'a>(pool: impl IntoIterator<Item = &'a Candidate<'b>>
     ends.map_or(Duration::ZERO, |(first, last)| last.since(first))
 }
 
-/// Whether all of a pool fell silent, one by one, each after code that was never seen to give a
-/// connection back, while other code went on to use the rest in between.
+/// Whether all of a pool fell silent one by one, each connection after code that was never seen to
+/// give one back, while other code used the rest in between.
 ///
-/// A pool that rests was used last by whatever code used it all along. That only such code as never
-/// gives back was the last one everywhere, with others at work between its uses, no pool comes to
-/// that gets its connections back.
+/// A resting pool was last used by whatever code uses it all along. Only a pool that does not get
+/// its connections back ends with every connection last used by code that never gives back, with
+/// other code at work in between.
 pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     let Some(first) = pool.first() else { return false };
     if pool.len() < STEPS || !is_whole_pool(view, pool) {
@@ -71,7 +72,7 @@ pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
         && took(pool) >= view.burst()
 }
 
-/// After how many of a pool's last uses, but before the next, other code used it.
+/// How many times other code used the pool between two of these last uses.
 fn interludes(pool: &[Candidate<'_>], others: &[(Timestamp, CodePath)]) -> usize {
     let mut moments: Vec<Timestamp> =
         pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
@@ -114,18 +115,18 @@ impl fmt::Display for Emptied {
     }
 }
 
-/// Whether a connection was silent when the trace began, and since.
+/// Whether a connection was already silent when the trace began, and has been since.
 fn is_late(view: &View<'_>, connection: &Connection) -> bool {
     connection.opened_before_trace()
         && view.table().began().is_some_and(|began| connection.silent_since() < began)
 }
 
-/// A pool that is at rest, or of which nothing is left.
+/// A pool that is at rest or exhausted.
 #[derive(Debug)]
 pub(super) struct Resting {
     connections: usize,
     silence: Silence,
-    /// For how long they had been silent when the trace began, where all of them were.
+    /// How long they had been silent when the trace began, if all of them were.
     before_trace: Option<Span>,
 }
 

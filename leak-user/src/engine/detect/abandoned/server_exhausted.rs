@@ -1,13 +1,14 @@
-//! A pool that holds what its server lacks, and uses none of it.
+//! A second way to be abandoned: a pool that holds most of a full server's connections and uses
+//! none.
 //!
-//! This is how a leak is found that was over before the trace began: everything is silent then,
-//! nothing grows, and only the server knows the past.
+//! This finds leaks that were over before the trace began: everything is silent then, nothing
+//! grows, and only the server knows the past.
 //!
-//! An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all
-//! of this, by the server's word: the server is full; more than half of it belongs to the pool; all
-//! of the pool is silent and idle, and was used once; connections were opened while others already
-//! lay idle, one after the other, which a pool does not do that fills up at once or with its load;
-//! and it has stopped, which a pool does not do that replaces its connections by their age.
+//! An idle pool is silent too, and its size may be a mistake without being a leak. So all of this
+//! must hold, by the server's word. The server is full, and the pool has more than half of it. All
+//! of the pool is silent, idle, and was used once. Connections were opened one after the other
+//! while earlier ones were idle; a pool that fills up at once or with its load does not do that.
+//! And it has stopped opening; a pool that replaces connections by age does not stop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,12 +18,12 @@ use crate::engine::detect::{Evidence, Numbers, Silence, View, plural};
 use crate::engine::table::{Connection, PoolKey, Server};
 use crate::model::{Timestamp, WireState};
 
-/// Fewer connections than that are no staircase.
+/// Least number of steps in a staircase.
 const STEPS: usize = 3;
-/// How many times as long as the longest pause between two openings nothing must have been opened.
+/// How long nothing must have been opened, in multiples of the longest pause between two openings.
 const QUIET: u32 = 3;
 
-/// The pools that have exhausted their server, with those of their connections that can be judged.
+/// The pools that have exhausted their server, each with its connections that can be judged.
 pub(super) fn find<'a>(view: &View<'a>, now: Timestamp) -> BTreeMap<PoolKey, Vec<&'a Connection>> {
     let table = view.table();
     if !table.servers().values().any(Server::is_full) {
@@ -91,14 +92,13 @@ fn is_hoarded(view: &View<'_>, members: &[&Connection], now: Timestamp) -> bool 
         && was_opened_in_steps(view, members, now)
 }
 
-/// The server that has told of `connection`, and how many connections it allows.
+/// The server that lists `connection`, and how many connections it allows.
 fn usable<'a>(view: &View<'a>, connection: &Connection) -> Option<(&'a Server, usize)> {
     let server = view.table().server_of(connection)?;
     Some((server, server.settings.as_ref()?.usable() as usize))
 }
 
-/// Whether it is silent, idle by the server's word on this silence, and was used for something
-/// before.
+/// Whether it is silent, idle by the server's word on this silence, and was used before.
 fn is_out_of_use(view: &View<'_>, connection: &Connection, now: Timestamp) -> bool {
     let Some(side) = &connection.server else { return false };
     let idle = matches!(

@@ -1,7 +1,7 @@
-//! What a pool does to all that it has, and has not done to some connections.
+//! What a pool does to all its connections, and has not done to some.
 //!
-//! Pools keep idle connections alive with regular requests, and retire them at a certain age. What
-//! misses that is not in the pool: it was taken out and not given back, or it belongs to another
+//! Pools ping idle connections regularly and retire connections at a certain age. A connection that
+//! is passed over is not in the pool: it was taken out and not given back, or it belongs to another
 //! pool. So this is no proof.
 
 use std::fmt;
@@ -13,26 +13,26 @@ use crate::engine::detect::{Evidence, Numbers, Silence, Span, View, duration, pl
 use crate::engine::table::{Connection, Pool};
 use crate::model::Timestamp;
 
-/// Least number of siblings that something was done to.
+/// Least number of siblings that were pinged or retired.
 const LEAST_SIBLINGS: usize = 3;
 /// Regular pauses that make a habit.
 const LEAST_PAUSES: u32 = 3;
-/// So many times the usual must pass.
+/// How many periods or ages must pass.
 const TIMES: u32 = 3;
-/// Ages that differ by no more than this part of one are alike.
+/// Ages and periods that differ by at most this part of one are alike.
 const ALIKE: u32 = 5;
 
-/// What a pool does to those that it has.
+/// What a pool does to the connections that it has.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Habit {
-    /// It sends requests to so many, at this distance.
+    /// It sends a request to each of so many, once a period.
     Pings { others: usize, period: Duration },
     /// It closed so many, at these ages.
     Retires { others: usize, ages: Span },
 }
 
-/// Those of the idle connections of a `pool` that a habit of it has passed over, and the habit.
-/// `members` is all that the pool has.
+/// The idle connections of a pool that one of its habits has passed over, with the habit. `members`
+/// are all its connections.
 pub(super) fn outlived<'a>(
     view: &View<'_>,
     pool: &[Candidate<'a>],

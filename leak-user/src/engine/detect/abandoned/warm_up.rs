@@ -1,8 +1,8 @@
-//! Connections that a pool opened in advance, and that nobody has taken out yet.
+//! Connections that a pool opened in advance and that nobody has used yet.
 //!
-//! A pool may fill up for longer than silence takes to count, one connection after the other, and
-//! the first then lie idle while it opens more. Leaks of connections that were opened and never
-//! used look the same in the beginning: but filling up ends.
+//! Filling a pool one connection after the other may take longer than the threshold of silence, and
+//! the first ones are then idle while it opens more. Leaked connections that were never used look
+//! the same at first, but filling up ends.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LONGEST_AT_ONCE: u32 = 4;
 /// Connections are opened without pauses when those make up no more than this part of the time.
 const PAUSES_SHARE: u32 = 4;
 
-/// Those of the `candidates` of one pool that may have been opened in advance.
+/// The `candidates` of one pool that may have been opened in advance.
 pub(super) fn opened_in_advance(
     view: &View<'_>,
     candidates: &[&Candidate<'_>],
@@ -32,9 +32,9 @@ pub(super) fn opened_in_advance(
     fresh.into_iter().map(|candidate| candidate.connection.id).collect()
 }
 
-/// Whether nobody seems to have used it for more than getting it ready: there was one request, the
-/// startup message, or one thread opened and used it at once, and no code of the application is
-/// known to have had a part in that.
+/// Whether it seems to have been made ready and not used since: there was one request, the startup
+/// message, or one thread opened and used it at once and no application code is known to have taken
+/// part.
 fn is_fresh(view: &View<'_>, candidate: &Candidate<'_>) -> bool {
     let connection = candidate.connection;
     let Some(opened_at) = connection.opened_at else { return false };

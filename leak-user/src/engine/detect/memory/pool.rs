@@ -11,7 +11,7 @@ const MAX_THREADS: usize = 4096;
 /// Most uses whose code is remembered.
 const MAX_REUSES: usize = 256;
 
-/// Most stacks after which pauses are told apart; the rest count as unknown.
+/// Most stacks with pauses of their own; beyond this limit pauses count as after an unknown stack.
 const MAX_PAUSES: usize = 256;
 
 /// Most ends that are remembered.
@@ -26,11 +26,11 @@ pub(in crate::engine::detect) struct ReusedAfter {
     pub(in crate::engine::detect) at: Timestamp,
     /// The code that used it.
     pub(in crate::engine::detect) stack: StackId,
-    /// How long it rested then, as far as is known.
+    /// How long the connection then rested; 0 when that is unknown.
     pub(in crate::engine::detect) pause: Duration,
 }
 
-/// The past of a pool's connections. Those that were opened without telling who they are have one
+/// The past of a pool's connections. Connections whose startup message was not seen have a memory
 /// of their own.
 #[derive(Debug, Default)]
 pub(super) struct PoolMemory {

@@ -1,4 +1,4 @@
-//! What is known of a connection, by what it is about.
+//! The parts of a connection.
 
 use crate::engine::table::PoolKey;
 use crate::model::{Endpoints, StackId, StackRole, TcpState, Timestamp, Usage, Use};
@@ -23,7 +23,7 @@ impl Tcp {
         (self.state, self.state_changed_at) = (state, at);
     }
 
-    /// A state without a handshake of its own implies that there was one.
+    /// Takes the connection as established since its state changed, unless the handshake was seen.
     pub(super) fn imply_handshake(&mut self) {
         if self.established_at.is_none() && self.state == TcpState::Established {
             self.established_at = Some(self.state_changed_at);
@@ -46,7 +46,7 @@ pub struct Traffic {
     pub unread_bytes: Option<u32>,
     /// Inventories in a row that found bytes unread.
     pub unread_inventories: u32,
-    /// Whose byte counts these are.
+    /// Who has counted these bytes.
     pub(super) counted_by: ByteCounter,
     /// Payload bytes that the kernel programs saw being received.
     pub(super) seen_received: u64,
@@ -117,8 +117,8 @@ impl Callers {
         self.last_used_goroutine = None;
     }
 
-    /// Takes over the stack of a request, of which `latest` is the latest one: another one's does
-    /// not tell who used it last.
+    /// Applies the stack of a request; `latest` is the number of the latest one. An earlier
+    /// request's stack does not tell who used the connection last.
     pub(super) fn resolve(
         &mut self,
         role: StackRole,
@@ -145,7 +145,7 @@ impl Callers {
     }
 }
 
-/// How the table keeps account of it.
+/// How the table accounts for it.
 #[derive(Clone, Debug)]
 pub(in crate::engine::table) struct Account {
     /// The pool that it is counted in.
@@ -175,7 +175,7 @@ impl Account {
     }
 }
 
-/// `heard` unless that does not tell the local port yet.
+/// `heard`, unless its local port is not known yet.
 pub(super) fn known_endpoints(known: Endpoints, heard: Endpoints) -> Endpoints {
     if heard.local.port() == 0 { known } else { heard }
 }
