@@ -2,12 +2,12 @@
 //!
 //! Run it with `cargo xtask bench scale`.
 
-#[path = "../tests/simulation/mod.rs"]
-mod simulation;
+#[path = "../tests/fleet/mod.rs"]
+mod fleet;
 
 use std::time::Duration;
 
-use simulation::{POOL, at_once, cpu_time, month, unseen};
+use fleet::{POOL, at_once, cpu_time, month, unseen};
 
 /// Processes of the month; each has a hundred connections.
 const PROCESSES: u64 = 10_000;
@@ -18,7 +18,7 @@ fn main() {
         "connections", "processes", "opening", "refreshing", "judging", "publishing", "memory"
     );
     for connections in [1_000, 10_000, 100_000, 1_000_000] {
-        let (cost, world) = at_once(connections);
+        let (cost, fleet) = at_once(connections);
         let each = |time: Duration| time / u32::try_from(connections).unwrap_or(u32::MAX);
         println!(
             "{connections:>11} {:>9} {:>6} ns {:>9} ns {:>7} ns {:>10} ns {:>4} MiB   ({} ms a judgement, {} findings)",
@@ -29,14 +29,14 @@ fn main() {
             each(cost.publish).as_nanos(),
             resident_mib(),
             cost.judge.as_millis(),
-            world.engine.accused().len(),
+            fleet.engine.accused().len(),
         );
     }
     println!("\nday  open  processes  pools  memory  so far");
     let begun = cpu_time();
-    month(PROCESSES, unseen(), |day, world| {
+    month(PROCESSES, unseen(), |day, fleet| {
         if day % 3 == 0 {
-            let table = world.engine.table();
+            let table = fleet.engine.table();
             println!(
                 "{day:>3} {:>5} {:>10} {:>6} {:>4} MiB {:>6.1} s",
                 table.connections().count(),
@@ -49,7 +49,7 @@ fn main() {
     });
 }
 
-/// Resident memory of this process, the simulated world included.
+/// Resident memory of this process, the fleet included.
 fn resident_mib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());

@@ -1,48 +1,51 @@
 //! Everything to the right of decoding: the table, its judgement and the report.
 //!
 //! The engine is told [`Fact`]s, one after the other and each with its moment, and nothing else: it
-//! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only in
-//! who tells it. The same facts give the same output, byte for byte.
+//! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only
+//! in who tells it. The same facts give the same output, byte for byte.
 
 pub mod detect;
 pub mod findings;
 pub mod snapshot;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::Thresholds;
+use crate::engine::detect::{Memory, Thresholds, View};
 use crate::engine::findings::{Change, Ledger};
 use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot};
 use crate::engine::table::ConnectionTable;
 use crate::model::clock::Clock;
 use crate::model::process::ProcessInfo;
-use crate::model::{Destination, Event, ProcessKey, StackId, Timestamp};
+use crate::model::{ConnectionId, Destination, Event, ProcessKey, StackId, Timestamp};
 use crate::outputs::writer::Output;
 use leak_stacks::Stack;
 
-/// Most stacks kept. What refers to another one has none.
+/// Most stacks kept. References to stacks beyond this limit resolve to none.
 const MAX_STACKS: usize = 32 * 1024;
-/// Most descriptions of processes kept. Another one is known by what the events say of it.
+/// Most process descriptions kept. Of other processes only their connections' events are known.
 const MAX_PROCESSES: usize = 128 * 1024;
 /// Most addresses kept that have a name.
 const MAX_DESTINATIONS: usize = 4096;
 
-/// What is settled when a run begins.
+/// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Beginning {
-    /// Which run it is.
+    /// Version, host, hooks and ports.
     pub run: RunInfo,
-    /// From the kernel's time to the calendar's.
+    /// Converts the kernel's time to calendar time.
     pub clock: Clock,
     /// From when on things count.
     pub thresholds: Thresholds,
-    /// Connections that the table takes.
+    /// Most connections in the table.
     pub capacity: usize,
 }
 
@@ -56,9 +59,9 @@ pub enum Fact {
     Process(ProcessInfo),
     /// A process has exited.
     Exited(ProcessKey),
-    /// Whose an address is that processes connect to.
+    /// The name of an address that processes connect to.
     Destination {
-        /// The address, an IPv4 one never in IPv6's clothes.
+        /// The address; IPv4-mapped ones are canonicalised.
         address: IpAddr,
         /// What Kubernetes calls it.
         name: Destination,
@@ -71,7 +74,7 @@ pub enum Fact {
     End(EventCounts),
 }
 
-/// The table, what is held against its connections, and where to print it.
+/// The table, the findings about its connections, and where to print them.
 pub struct Engine {
     known: Known,
     output: Output,
@@ -93,7 +96,7 @@ impl Engine {
         match fact {
             Fact::Event(event) => {
                 self.output.event(event, &self.known.beginning.clock)?;
-                self.known.table.apply(event, now);
+                self.known.table.apply(event, now, &mut self.known.memory);
             }
             Fact::Process(info) => self.known.describe(info),
             Fact::Exited(process) => {
@@ -133,6 +136,16 @@ impl Engine {
     #[must_use]
     pub fn table(&self) -> &ConnectionTable {
         &self.known.table
+    }
+
+    /// Connections silent for at least `silent_for` that only one thread has used, with the latest
+    /// request's number and its process and thread; not those whose thread is known to be gone.
+    pub fn bound_to_threads(
+        &self,
+        silent_for: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
+        self.known.memory.bound_to_threads(&self.known.table, silent_for, now)
     }
 
     /// From when on things count.
@@ -193,6 +206,8 @@ impl Engine {
 struct Known {
     beginning: Beginning,
     table: ConnectionTable,
+    /// What detectors remember beside it.
+    memory: Memory,
     ledger: Ledger,
     stacks: HashMap<StackId, Arc<Stack>>,
     processes: HashMap<ProcessKey, ProcessInfo>,
@@ -207,6 +222,7 @@ impl Known {
         Self {
             table: ConnectionTable::new(beginning.capacity),
             beginning,
+            memory: Memory::default(),
             ledger: Ledger::default(),
             stacks: HashMap::new(),
             processes: HashMap::new(),
@@ -235,9 +251,10 @@ impl Known {
 
     fn judge(&mut self, now: Timestamp) -> Vec<Change> {
         let mut changes = self.keep_what_exited_leaked();
-        let standing = self.ledger.standing();
-        let thresholds = &self.beginning.thresholds;
-        let verdicts = detect::evaluate(&self.table, &self.stacks, thresholds, &standing, now);
+        let accusations = self.ledger.accusations();
+        let Self { table, memory, stacks, .. } = self;
+        let view = View::new(table, memory, stacks, &self.beginning.thresholds, &accusations);
+        let verdicts = detect::evaluate(view, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
         changes
     }
@@ -273,9 +290,10 @@ impl Known {
 
     /// Lets go of stacks that nothing refers to, and of exited processes that nothing reports.
     fn forget_the_unneeded(&mut self) {
-        let mut stacks: HashSet<_> = self.table.remembered_stacks().collect();
+        let mut stacks: HashSet<_> = self.memory.stacks().collect();
         for connection in self.table.connections() {
-            stacks.extend(connection.opened_by.iter().chain(&connection.last_used_by));
+            let callers = &connection.callers;
+            stacks.extend(callers.opened_by.iter().chain(&callers.last_used_by));
         }
         let mut reported = HashSet::new();
         for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {

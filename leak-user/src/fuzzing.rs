@@ -117,15 +117,16 @@ mod tests {
         for (name, _) in TARGETS {
             let seeds = seeds(name);
             assert!(!seeds.is_empty(), "{name} has no seeds");
-            let mut random = Random(1);
+            // The same damage in every run.
+            let mut random = fastrand::Rng::with_seed(1);
             let until = Instant::now() + SPAN;
             for seed in &seeds {
                 try_one(name, seed);
             }
             while Instant::now() < until {
-                let mut data = seeds[random.below(seeds.len())].clone();
-                for _ in 0..=random.below(8) {
-                    random.damage(&mut data);
+                let mut data = random.choice(&seeds).unwrap().clone();
+                for _ in 0..=random.usize(..8) {
+                    damage(&mut data, &mut random);
                 }
                 try_one(name, &data);
             }
@@ -143,34 +144,25 @@ mod tests {
         assert!(programs.iter().eq(TARGETS.iter().map(|(name, _)| name)), "{programs:?}");
     }
 
-    /// The same numbers in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            const FACTOR: u64 = 6_364_136_223_846_793_005;
-            self.0 = self.0.wrapping_mul(FACTOR).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) as usize % limit.max(1)
-        }
-
-        fn damage(&mut self, data: &mut Vec<u8>) {
-            let at = self.below(data.len());
-            match self.below(4) {
-                0 => data.truncate(at),
-                1 => {
-                    let word = [0, u64::MAX, 1 << 63, 1 << 31][self.below(4)].to_le_bytes();
-                    let length = [1, 2, 4, 8][self.below(4)].min(data.len() - at);
-                    data[at..at + length].copy_from_slice(&word[..length]);
-                }
-                2 => {
-                    let from = self.below(data.len());
-                    let part = data[from..].iter().take(64).copied().collect::<Vec<_>>();
-                    data.splice(at..at, part);
-                }
-                _ => {
-                    if let Some(byte) = data.get_mut(at) {
-                        *byte = self.below(256) as u8;
-                    }
+    /// Changes a byte, a word, the length or the order of some.
+    fn damage(data: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        let mut below = |limit: usize| random.usize(..limit.max(1));
+        let at = below(data.len());
+        match below(4) {
+            0 => data.truncate(at),
+            1 => {
+                let word = [0, u64::MAX, 1 << 63, 1 << 31][below(4)].to_le_bytes();
+                let length = [1, 2, 4, 8][below(4)].min(data.len() - at);
+                data[at..at + length].copy_from_slice(&word[..length]);
+            }
+            2 => {
+                let from = below(data.len());
+                let part = data[from..].iter().take(64).copied().collect::<Vec<_>>();
+                data.splice(at..at, part);
+            }
+            _ => {
+                if let Some(byte) = data.get_mut(at) {
+                    *byte = random.u8(..);
                 }
             }
         }

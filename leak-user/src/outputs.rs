@@ -6,7 +6,6 @@
 pub mod flamegraph;
 pub mod json;
 pub mod ndjson;
-mod next_step;
 pub mod prometheus;
 pub mod recording;
 #[cfg(test)]

@@ -1,28 +1,28 @@
 //! Nothing grows faster than what it is about, and a month changes nothing.
 
-mod simulation;
+mod fleet;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use fleet::{at_once, is_leaky, month, process_of};
 use leak_user::cli::Output as Format;
 use leak_user::outputs::writer::Output;
-use simulation::{at_once, is_leaky, month, process_of};
 
 #[test]
 fn judging_grows_with_the_number_of_connections() {
     // A hundred times as much would be quadratic.
     const MOST: u32 = 30;
     let (few, _) = at_once(2_000);
-    let (many, world) = at_once(20_000);
+    let (many, fleet) = at_once(20_000);
     assert!(many.events < few.events * MOST, "{few:?} {many:?}");
     assert!(many.refresh < few.refresh * MOST, "{few:?} {many:?}");
     assert!(many.judge < few.judge * MOST, "{few:?} {many:?}");
     assert!(many.publish < few.publish * MOST, "{few:?} {many:?}");
     let accused: BTreeSet<u64> =
-        world.engine.accused().into_iter().map(|process| process.start_ticks).collect();
+        fleet.engine.accused().into_iter().map(|process| process.start_ticks).collect();
     assert_eq!(accused, (0..200).filter(|&process| is_leaky(process)).collect());
 }
 
@@ -32,20 +32,19 @@ fn a_month_is_judged_right_and_leaves_nothing_behind() {
     let mut days = Vec::new();
     let printed = Printed::default();
     let output = Output::to(Format::Ndjson, Box::new(printed.clone()));
-    month(PROCESSES, output, |_, world| {
-        let table = world.engine.table();
+    month(PROCESSES, output, |_, fleet| {
+        let table = fleet.engine.table();
         let connections = table.connections().count();
-        days.push((connections, table.pools().count(), world.engine.processes_in_use().len()));
+        days.push((connections, table.pools().count(), fleet.engine.processes_in_use().len()));
     });
     let text = String::from_utf8(printed.0.take()).unwrap();
     let found = |line: &&str| line.contains("\"event\":\"finding\"") && line.contains("\"leak\"");
     let blamed: BTreeSet<u32> = text.lines().filter(found).filter_map(pid).collect();
     let leaky = (0..PROCESSES).filter(|&process| is_leaky(process));
-    let leaky: BTreeSet<u32> =
-        leaky.map(|process| process_of(process * simulation::POOL).pid).collect();
+    let leaky: BTreeSet<u32> = leaky.map(|process| process_of(process * fleet::POOL).pid).collect();
     assert_eq!(blamed, leaky);
     let most = |of: fn(&(usize, usize, usize)) -> usize| days.iter().map(of).max();
-    // A tenth of the processes live at once; groups are kept for a while after their end.
+    // A tenth of the processes live at once; pools are remembered for a while after their end.
     assert!(most(|day| day.0) <= Some(700), "{days:?}");
     assert!(most(|day| day.1) <= Some(20), "{days:?}");
     assert!(most(|day| day.2) <= Some(12), "{days:?}");

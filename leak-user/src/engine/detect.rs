@@ -1,11 +1,15 @@
-//! Judging the table: one small detector a reason.
+//! Judges the table: one detector per reason.
 //!
-//! A detector looks at a [`View`] of the table at one moment and says which connections it has
-//! something against, and why. It keeps no state. What it needs of the past is in the table: the
-//! groups' histories and when each connection was last used.
+//! A detector looks at a [`View`] of the table at one moment and says what is wrong with which
+//! connections or pools, and why. It keeps no state: pools' histories are in the table, and what
+//! else detectors need of the past is in their [`Memory`].
 //!
 //! Severity [`Severity::Leak`] needs evidence that a healthy pool cannot produce. The strongest is
 //! that a healthy pool reuses: it does not open a connection while it has an idle one.
+//!
+//! To add a detector: add a [`Reason`], write one file that implements [`Detector`] and
+//! [`Evidence`], and enter it in `DETECTORS` by its precedence. Findings, reports and metrics ask
+//! the detector for everything else.
 
 mod abandoned;
 mod awaiting_response;
@@ -14,132 +18,33 @@ mod code;
 mod connect_stuck;
 mod evidence;
 mod growing;
-mod hoarded;
 mod idle_in_transaction;
+mod memory;
+mod place;
+mod reason;
 mod silent;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod testing;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod unread_result;
+mod verdict;
 mod view;
+mod wording;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use code::Stacks;
-pub(crate) use evidence::{duration, plural, span};
-pub use view::View;
+pub use code::{CodeKey, Stacks};
+pub use evidence::{Evidence, Numbers, Silence, Span};
+pub use memory::Memory;
+pub use reason::{Reason, Severity, StackOf};
+pub use verdict::{Scope, Verdict};
+pub use view::{PriorAccusations, View};
+pub(crate) use wording::{duration, plural};
 
-use crate::engine::table::{ConnectionTable, Identity};
-use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp};
-
-/// What is wrong with a connection. The names are those of the JSON report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The group's open connections rise without bound.
-    Growing,
-    /// Silent and idle while the same pool opened more.
-    Abandoned,
-    /// The server last said "in transaction", then silence.
-    IdleInTransaction,
-    /// Bytes from the server lie unread.
-    UnreadResult,
-    /// The server closed; the process never did.
-    CloseWait,
-    /// No connection, or no answer to the startup message.
-    ConnectStuck,
-    /// A request unanswered for long.
-    AwaitingResponse,
-    /// Silent, with no evidence of anything else.
-    Silent,
-}
-
-impl Reason {
-    /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
-        Self::Growing,
-        Self::Abandoned,
-        Self::IdleInTransaction,
-        Self::UnreadResult,
-        Self::CloseWait,
-        Self::ConnectStuck,
-        Self::AwaitingResponse,
-        Self::Silent,
-    ];
-
-    /// Its name in reports and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Growing => "growing",
-            Self::Abandoned => "abandoned",
-            Self::IdleInTransaction => "idle_in_transaction",
-            Self::UnreadResult => "unread_result",
-            Self::CloseWait => "close_wait",
-            Self::ConnectStuck => "connect_stuck",
-            Self::AwaitingResponse => "awaiting_response",
-            Self::Silent => "silent",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How much a finding weighs, the lightest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Worth knowing; healthy programs do it.
-    Info,
-    /// Unusual; a healthy program could do it.
-    Suspect,
-    /// The evidence is one that a healthy pool cannot produce.
-    Leak,
-}
-
-impl Severity {
-    /// Its name in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Suspect => "suspect",
-            Self::Leak => "leak",
-        }
-    }
-}
-
-/// Which of a connection's stacks a finding shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StackOf {
-    /// The one that called `connect()`.
-    OpenedBy,
-    /// The one that sent the last request.
-    LastUsedBy,
-}
-
-impl StackOf {
-    /// Its name in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OpenedBy => "opened_by",
-            Self::LastUsedBy => "last_used_by",
-        }
-    }
-}
+use crate::model::Timestamp;
 
 /// From when on things count.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -152,79 +57,76 @@ pub struct Thresholds {
     pub limit: Option<u64>,
 }
 
-/// What a detector has against some connections of one process to one server that one piece of
-/// code used or opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What is wrong.
-    pub reason: Reason,
-    /// How much it weighs.
-    pub severity: Severity,
-    /// The process that opened them.
-    pub process: ProcessKey,
-    /// The server.
-    pub remote: SocketAddr,
-    /// The group, where the verdict is about a group and not about its connections one by one.
-    pub pool: Option<Identity>,
-    /// The connections, in order.
-    pub connections: Vec<ConnectionId>,
-    /// Why, in one sentence with its numbers.
-    pub evidence: String,
-    /// Which stack `stack` is.
-    pub stack_of: StackOf,
-    /// The stack that the connections have in common, or most of them, where they have the code that
-    /// is to blame in common.
-    pub stack: Option<StackId>,
-    /// Names the code that is to blame: the same for every stack that leads to it.
-    pub cause: Option<String>,
-}
-
-/// Connections that stand accused of being abandoned, and since when each was silent then.
-///
-/// What a pool did after it had lost a connection stays true when the pool shrinks again, so these
-/// stay accused until they are used or closed.
-pub type Standing = HashMap<ConnectionId, Timestamp>;
-
-/// Finds one kind of trouble.
-///
-/// A new kind of trouble is a new variant of [`Reason`], a file with an implementation of this
-/// trait, and a line in [`evaluate`] at the place that its precedence gives it.
-pub trait Detector {
-    /// What it finds.
+/// Finds one kind of problem and describes it to the rest of the program.
+pub trait Detector: Sync {
+    /// The problem that it finds. Each reason has one detector.
     fn reason(&self) -> Reason;
 
-    /// Judges the connections of `view` that no detector of higher precedence has taken.
+    /// The usual severity of its verdicts.
+    fn severity(&self) -> Severity;
+
+    /// Whether it judges connections or pools.
+    fn scope(&self) -> Scope {
+        Scope::Connections
+    }
+
+    /// Judges `view`, without the connections that detectors of higher precedence have taken.
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict>;
+
+    /// Advice for a verdict of this severity. `place` names the code to look at: "in refund_order
+    /// (shop.c:120)".
+    fn next_step(&self, severity: Severity, place: &str) -> Option<String>;
+
+    /// What is said when a verdict is no longer true.
+    fn retraction(&self) -> RetractionWords {
+        RetractionWords::default()
+    }
 }
 
-/// The detectors that judge connections one by one, the surest evidence first: a connection is
-/// taken by the first that has something against it.
+/// What is said when a verdict is no longer true.
+#[derive(Clone, Copy, Debug)]
+pub struct RetractionWords {
+    /// For a connection that has carried payload since; "after 93 s" is appended.
+    pub moved: &'static str,
+    /// When no better explanation is known.
+    pub over: &'static str,
+}
+
+impl Default for RetractionWords {
+    fn default() -> Self {
+        Self { moved: "used again", over: "no longer so" }
+    }
+}
+
+/// The detectors in order of precedence, the surest evidence first. A connection is taken by the
+/// first detector that accuses it; detectors of pools take none.
 const DETECTORS: [&dyn Detector; 8] = [
+    &growing::Growing,
     &close_wait::CloseWait,
     &idle_in_transaction::IdleInTransaction,
     &unread_result::UnreadResult,
-    &hoarded::Hoarded,
     &abandoned::Abandoned,
     &connect_stuck::ConnectStuck,
     &awaiting_response::AwaitingResponse,
     &silent::Silent,
 ];
 
-/// Judges the whole table at `now`.
+/// The detector that finds `reason`.
+pub(super) fn detector_of(reason: Reason) -> &'static dyn Detector {
+    let found = DETECTORS.into_iter().find(|detector| detector.reason() == reason);
+    // A test holds that every reason has a detector.
+    found.unwrap_or(&silent::Silent)
+}
+
+/// Runs all detectors on `view` at `now`.
 #[must_use]
-pub fn evaluate(
-    table: &ConnectionTable,
-    stacks: &Stacks,
-    thresholds: &Thresholds,
-    standing: &Standing,
-    now: Timestamp,
-) -> Vec<Verdict> {
-    let mut view = View::new(table, stacks, thresholds, standing);
-    // Growth is about groups: their connections are judged one by one besides.
-    let mut verdicts = growing::Growing.judge(&view, now);
+pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
     for detector in DETECTORS {
         let found = detector.judge(&view, now);
-        view.take(found.iter().flat_map(|verdict| &verdict.connections).copied());
+        if detector.scope() == Scope::Connections {
+            view.take(found.iter().flat_map(|verdict| &verdict.connections).copied());
+        }
         verdicts.extend(found);
     }
     verdicts

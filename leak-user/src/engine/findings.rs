@@ -1,19 +1,22 @@
-//! What is held against connections, from the first verdict to the retraction.
+//! Findings, from the first verdict to the retraction.
 //!
-//! Detectors judge each interval anew; the ledger makes findings of their verdicts that keep their
-//! name, know since when they stand, and are retracted with a reason. A false accusation that is
+//! Detectors judge each interval anew. The ledger makes findings of their verdicts, which keep
+//! their id, know when they arose, and are retracted with a reason. A false accusation that is
 //! never taken back costs more trust than a leak that is found late.
 
-mod fate;
-mod trouble;
+mod key;
+mod retraction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
-use crate::engine::detect::{Reason, Severity, Standing, Verdict};
+use crate::engine::detect::{
+    Numbers, PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict,
+};
 use crate::engine::table::ConnectionTable;
 use crate::model::{ConnectionId, ProcessKey, Timestamp};
-use trouble::{Trouble, by_trouble};
+use key::{FindingKey, by_key};
+use retraction::Retractions;
 
 /// Most retracted findings remembered.
 const MAX_RETRACTED: usize = 512;
@@ -21,7 +24,7 @@ const MAX_RETRACTED: usize = 512;
 /// Most findings kept about processes that have exited.
 const MAX_FROZEN: usize = 512;
 
-/// A finding's name, "f1" and up. It is never used again.
+/// A finding's id, "f1" and up. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FindingId(u64);
 
@@ -31,10 +34,10 @@ impl fmt::Display for FindingId {
     }
 }
 
-/// A verdict that has lasted since a moment.
+/// A verdict that lasts.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// Its name.
+    /// Its id.
     pub id: FindingId,
     /// The latest verdict; of a retracted finding, the last one.
     pub verdict: Verdict,
@@ -42,24 +45,37 @@ pub struct Finding {
     pub since: Timestamp,
     /// When it stopped being true.
     pub retracted_at: Option<Timestamp>,
-    /// Its process has exited while it was true: nothing can change it any more.
+    /// Its process exited while it was true, so it can no longer change.
     frozen: bool,
     /// Its connections, and since when each was silent.
     accused: BTreeMap<ConnectionId, Timestamp>,
 }
 
 impl Finding {
-    /// Whether `verdict`, about the same trouble, is about the same code.
-    fn covers(&self, verdict: &Verdict) -> bool {
-        // The code that a group's newest connections show may change while it grows.
-        verdict.reason == Reason::Growing || self.verdict.cause == verdict.cause
+    /// Why it stands, in one sentence.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let exited = if self.frozen { "; the process then exited" } else { "" };
+        format!("{}{exited}", self.verdict.evidence)
     }
 
-    /// Whether `verdict`, about the same trouble of a process that is gone, says no more than what is
-    /// known already.
+    /// The numbers of [`Self::evidence`].
+    #[must_use]
+    pub fn evidence_numbers(&self) -> Numbers {
+        self.verdict.evidence.numbers()
+    }
+
+    /// Whether `verdict`, with the same key, is about the same code.
+    fn covers(&self, verdict: &Verdict) -> bool {
+        // The code that a pool's newest connections show may change while it is accused.
+        verdict.scope() != Scope::Connections || self.verdict.cause == verdict.cause
+    }
+
+    /// Whether `verdict`, with the same key, about a process that is gone, says no more than what
+    /// is known already.
     fn has_said(&self, verdict: &Verdict) -> bool {
         let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
-        verdict.reason == Reason::Growing || covered()
+        verdict.scope() != Scope::Connections || covered()
     }
 }
 
@@ -68,8 +84,8 @@ impl Finding {
 pub enum Change {
     /// It is new.
     Opened(Finding),
-    /// It weighs more or less, or its connections are others; says what became of those that left,
-    /// when some did.
+    /// Its severity or its connections changed; says what became of connections that left, if any
+    /// did.
     Updated(Finding, Option<String>),
     /// It is no longer true; says why.
     Retracted(Finding, String),
@@ -115,29 +131,29 @@ impl Ledger {
     ) -> Vec<Change> {
         let judged: HashMap<ConnectionId, Reason> = verdicts
             .iter()
-            .filter(|verdict| verdict.reason != Reason::Growing)
+            .filter(|verdict| verdict.scope() == Scope::Connections)
             .flat_map(|verdict| verdict.connections.iter().map(|&id| (id, verdict.reason)))
             .collect();
         let (frozen, former): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.open).into_iter().partition(|finding| finding.frozen);
         self.open = frozen;
-        let frozen = by_trouble(&self.open);
-        let mut former = by_trouble(former);
+        let frozen = by_key(&self.open);
+        let mut former = by_key(former);
         let (known, new): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
             .filter(|verdict| {
-                let mut frozen = frozen.get(&Trouble::of(verdict)).into_iter().flatten();
+                let mut frozen = frozen.get(&FindingKey::of(verdict)).into_iter().flatten();
                 !frozen.any(|finding| finding.has_said(verdict))
             })
             .partition(|verdict| {
-                let mut former = former.get(&Trouble::of(verdict)).into_iter().flatten();
+                let mut former = former.get(&FindingKey::of(verdict)).into_iter().flatten();
                 former.any(|finding| finding.covers(verdict))
             });
         let mut changes = Vec::new();
-        let mut fates = fate::Fates { table, judged: &judged, now };
+        let retractions = Retractions { table, judged: &judged, now };
         for verdict in known.into_iter().chain(new) {
             let silences = silences(&verdict, table, now);
-            let alike = former.get_mut(&Trouble::of(&verdict));
+            let alike = former.get_mut(&FindingKey::of(&verdict));
             let Some(mut finding) = alike.and_then(|alike| take_former(alike, &verdict)) else {
                 changes.push(Change::Opened(self.open_new(verdict, silences, now)));
                 continue;
@@ -147,12 +163,12 @@ impl Ledger {
             let changed = finding.verdict.severity != verdict.severity
                 || finding.verdict.cause != verdict.cause
                 || finding.verdict.connections != verdict.connections;
-            // A group's newest connections change all the time; what it is accused of does not.
-            let worth_telling = match verdict.reason {
-                Reason::Growing => finding.verdict.severity != verdict.severity,
-                _ => changed,
+            // A pool's newest connections change all the time; what it is accused of does not.
+            let worth_telling = match verdict.scope() {
+                Scope::Pool => finding.verdict.severity != verdict.severity,
+                Scope::Connections => changed,
             };
-            let sentence = fates.sentence(verdict.reason, &left);
+            let sentence = retractions.sentence(&verdict, &left);
             finding.verdict = verdict;
             finding.accused = silences;
             if worth_telling {
@@ -164,11 +180,12 @@ impl Ledger {
         former.sort_unstable_by_key(|finding| finding.id);
         for mut finding in former {
             let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
-            let sentence = fates.sentence(finding.verdict.reason, &left);
+            let sentence = retractions.sentence(&finding.verdict, &left);
             finding.retracted_at = Some(now);
             self.count(finding.verdict.reason).retracted += 1;
             self.remember(finding.clone());
-            changes.push(Change::Retracted(finding, sentence.unwrap_or_else(fate::no_longer)));
+            let why = sentence.unwrap_or_else(|| RetractionWords::default().over.to_owned());
+            changes.push(Change::Retracted(finding, why));
         }
         changes
     }
@@ -176,16 +193,15 @@ impl Ledger {
     /// Learns that a process has exited, before its connections end with it.
     ///
     /// What it had leaked until then it never gave back: its open findings of severity leak stay as
-    /// they are, neither updated nor retracted. Its other findings go their usual way. When very many
-    /// processes have left leaks behind, the oldest of their findings are let go, not retracted.
+    /// they are, neither updated nor retracted. Its other findings are judged as usual. Beyond a
+    /// limit the oldest findings about exited processes are dropped, not retracted.
     pub fn process_exited(&mut self, process: ProcessKey) -> Vec<Change> {
         let mut changes = Vec::new();
         for finding in &mut self.open {
-            let verdict = &mut finding.verdict;
+            let verdict = &finding.verdict;
             let is_leak = verdict.process == process && verdict.severity == Severity::Leak;
             if is_leak && !finding.frozen {
                 finding.frozen = true;
-                verdict.evidence.push_str("; the process then exited");
                 changes.push(Change::Updated(finding.clone(), None));
             }
         }
@@ -199,7 +215,8 @@ impl Ledger {
         changes
     }
 
-    /// The findings that are true now, or were when their process exited: the heaviest first, then the biggest.
+    /// The findings that are true now, or were when their process exited: the heaviest first, then
+    /// the biggest.
     #[must_use]
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<_> = self.open.iter().collect();
@@ -224,20 +241,23 @@ impl Ledger {
     /// How often a reason was found and retracted, for every reason.
     pub fn counts(&self) -> impl Iterator<Item = (Reason, Count)> {
         Reason::ALL
-            .into_iter()
-            .map(|reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
+            .iter()
+            .map(|&reason| (reason, self.counts.get(&reason).copied().unwrap_or_default()))
     }
 
-    /// The connections that stand accused of being abandoned, for the next evaluation.
+    /// What connections stand accused of, for the next evaluation.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.open
-            .iter()
-            .filter(|finding| finding.verdict.reason == Reason::Abandoned)
+    pub fn accusations(&self) -> PriorAccusations {
+        let mut accusations = PriorAccusations::new();
+        for finding in &self.open {
             // What is only suspected does not become a leak by lasting.
-            .filter(|finding| finding.verdict.severity == Severity::Leak)
-            .flat_map(|finding| finding.accused.iter().map(|(&id, &since)| (id, since)))
-            .collect()
+            if finding.verdict.severity == Severity::Leak {
+                let reason = finding.verdict.reason;
+                let accused = finding.accused.iter();
+                accusations.extend(accused.map(|(&id, &since)| ((reason, id), since)));
+            }
+        }
+        accusations
     }
 
     fn open_new(
@@ -259,7 +279,7 @@ impl Ledger {
         self.counts.entry(reason).or_default()
     }
 
-    /// Idle pools make and retract light findings all day: those are forgotten first.
+    /// Idle pools open and retract light findings all day, so those are forgotten first.
     fn remember(&mut self, finding: Finding) {
         if self.retracted.len() >= MAX_RETRACTED {
             let is_light = |old: &Finding| old.verdict.severity == Severity::Info;
@@ -280,8 +300,8 @@ fn silences(
     verdict.connections.iter().map(|&id| (id, since(id))).collect()
 }
 
-/// Takes out that one of the findings about the same trouble which `verdict` carries on: the one with
-/// the same code, or else one whose connections have all gone over, because their stack has become known since.
+/// Takes out the finding that `verdict` continues: one with the same key and code, or else one
+/// whose connections are all in the verdict because their stack has become known since.
 fn take_former(former: &mut Vec<Finding>, verdict: &Verdict) -> Option<Finding> {
     let covering = |severity: Option<Severity>| {
         former.iter().position(|finding| {

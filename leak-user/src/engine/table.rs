@@ -2,8 +2,8 @@
 //!
 //! Events change it, and nothing else: it reads no clock and asks no kernel, so that a recording
 //! gives the same table as the run that it was made from. It is bounded: when it is full, it
-//! refuses newcomers and counts them. It never makes room by forgetting a connection, because the
-//! one that is silent for longest is the one that leaks.
+//! refuses new connections and counts them. It never evicts one to make room, because the
+//! connection that has been silent for longest is the one that leaks.
 
 mod connection;
 mod counters;
@@ -12,12 +12,10 @@ mod history;
 mod inventory;
 mod losses;
 mod matching;
-mod member;
+mod observer;
 mod pools;
 mod servers;
 mod tally;
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -25,26 +23,44 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use connection::Connection;
+pub use connection::{Callers, Connection, Requests, Tcp, Traffic};
 pub use losses::Losses;
-pub use member::WentOn;
-pub use pools::{Identity, Pool, PoolKey};
+pub use observer::{Observer, Request};
+pub use pools::{Identity, Pool, PoolKey, Pools};
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
 use crate::model::{
-    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackId, StackRole, Timestamp, Usage, Wire,
+    Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
 };
 use gone::Gone;
-use pools::Pools;
 use tally::Tallies;
+
+/// How a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was closed, or found to be gone.
+    Closed,
+    /// It could not be established.
+    Failed,
+}
+
+/// A connection that comes into the table.
+#[derive(Clone, Copy, Debug)]
+struct Newcomer {
+    process: ProcessKey,
+    /// When it was opened, where that was seen.
+    opened_at: Option<Timestamp>,
+    /// Since when its pool has it; `None`: since before the trace.
+    counted_since: Option<Timestamp>,
+}
 
 /// All live connections, and what was counted of those that are gone.
 #[derive(Debug)]
 pub struct ConnectionTable {
     capacity: usize,
-    /// In order, so that the same events are always judged in the same order. Boxed, because the tree's
-    /// nodes are half empty where ids come in order.
+    /// In order, so that the same events are always judged in the same order. Boxed, because the
+    /// tree's nodes are half empty where ids come in order.
     connections: BTreeMap<ConnectionId, Box<Connection>>,
     gone: Gone,
     pools: Pools,
@@ -53,7 +69,7 @@ pub struct ConnectionTable {
     servers: BTreeMap<String, Server>,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
-    /// What the first inventory listed and the full table could not take.
+    /// Connections that the first inventory listed and the full table could not take.
     untracked_at_first: HashSet<ConnectionId>,
 }
 
@@ -75,28 +91,31 @@ impl ConnectionTable {
         }
     }
 
-    /// Takes in what has happened. `now` is when the collector learnt of it.
-    pub fn apply(&mut self, event: &Event, now: Timestamp) {
+    /// Takes in what has happened, and tells `observer` what it meant. `now` is when the collector
+    /// learnt of it.
+    pub fn apply(&mut self, event: &Event, now: Timestamp, observer: &mut dyn Observer) {
         self.began.get_or_insert(now);
         match event {
             Event::Opened { id, at, caller, endpoints } => {
-                self.opened(*id, *at, caller, *endpoints, now);
+                self.opened(*id, *at, caller, *endpoints, now, observer);
             }
             Event::Established { id, at, endpoints } => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.establish(*at, *endpoints);
                 }
             }
-            Event::Failed { id, at, errno: _ } => self.remove(*id, *at, true, now),
-            Event::Closed { id, at, usage } => self.closed(*id, *at, usage, now),
-            Event::Used { id, usage } => self.used(*id, usage, now),
+            Event::Failed { id, at, errno: _ } => {
+                self.remove(*id, *at, End::Failed, now, observer);
+            }
+            Event::Closed { id, at, usage } => self.closed(*id, *at, usage, now, observer),
+            Event::Used { id, usage } => self.used(*id, usage, now, observer),
             Event::Unchanged { ids } => self.unchanged(ids, now),
             Event::Inventory { began, sockets, complete } => {
-                self.reconcile(*began, sockets, *complete, now);
+                self.reconcile(*began, sockets, *complete, now, observer);
             }
             Event::Uses { id, uses } => {
                 if let Some(connection) = self.connections.get_mut(id) {
-                    connection.uses = Some(uses.clone());
+                    connection.callers.uses = Some(uses.clone());
                 }
             }
             Event::ServerSessions { server, at, answer } => self.hear(server, *at, answer),
@@ -104,16 +123,16 @@ impl ConnectionTable {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.use_stack(*role, stack.as_ref(), *goroutine);
                     if let (StackRole::LastUsedBy { request }, Some(stack)) = (role, stack)
-                        && *request < connection.requests
+                        && *request < connection.requests.count
                     {
-                        let (id, stack, pause) = (*id, *stack, Duration::ZERO);
-                        self.pools.went_on(&connection.pool, WentOn { id, at: now, stack, pause });
+                        let pool = &connection.account.pool;
+                        observer.earlier_request_resolved(*id, pool, stack, now, &self.pools);
                     }
                 }
             }
             Event::UserGone { id, request } => {
-                if let Some(connection) = self.connections.get_mut(id) {
-                    connection.user_gone = connection.requests == *request;
+                if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
+                    observer.user_gone(*id);
                 }
             }
         }
@@ -141,8 +160,8 @@ impl ConnectionTable {
         self.tallies.process(key)
     }
 
-    /// What was counted of processes that are gone and forgotten, by name and server: with those that
-    /// are not, the totals never fall.
+    /// Counts of processes that were forgotten, by name and server. Added to those of the
+    /// remembered ones they give totals that never fall.
     #[must_use]
     pub fn forgotten_tallies(&self) -> &BTreeMap<(String, SocketAddr), Tally> {
         self.tallies.forgotten()
@@ -160,29 +179,24 @@ impl ConnectionTable {
         self.began
     }
 
-    /// The group that `connection` is judged with.
+    /// The pool that `connection` is judged with.
     #[must_use]
     pub fn pool_of(&self, connection: &Connection) -> Pool<'_> {
-        self.pools.pool(&connection.pool)
+        self.pools.pool(&connection.account.pool)
     }
 
-    /// A group by its name.
+    /// A pool by its name.
     #[must_use]
     pub fn pool(&self, key: &PoolKey) -> Pool<'_> {
         self.pools.pool(key)
     }
 
-    /// Every group.
+    /// Every pool.
     pub fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
         self.pools.all()
     }
 
-    /// The stacks that groups remember, besides those of the connections.
-    pub fn remembered_stacks(&self) -> impl Iterator<Item = &StackId> {
-        self.pools.stacks()
-    }
-
-    /// Net growth of `connection`'s group since it fell silent.
+    /// Net growth of `connection`'s pool since it fell silent.
     #[must_use]
     pub fn opened_since_silent(&self, connection: &Connection) -> i64 {
         self.pool_of(connection).growth_since(connection.silent_since())
@@ -198,56 +212,28 @@ impl ConnectionTable {
         self.connections
             .values()
             .filter(move |connection| {
-                connection.requests != connection.stack_sought
+                connection.requests.count != connection.callers.sought
                     && connection.silent_for(now) >= silent_for
             })
-            .map(|connection| (connection.id, connection.requests))
+            .map(|connection| (connection.id, connection.requests.count))
     }
 
-    /// Up to `most` connections of each group that were used since `since`, with their latest request's
-    /// number: its stack is one of the code that gives connections back.
+    /// Up to `most` connections of each pool that were used since `since`, with their latest
+    /// request's number: its stack is one of the code that gives connections back.
     #[must_use]
     pub fn wanting_sample(&self, since: Timestamp, most: usize) -> Vec<(ConnectionId, u64)> {
         let mut taken: HashMap<&PoolKey, usize> = HashMap::new();
         let used = self.connections.values().filter(|connection| {
-            connection.requests != connection.stack_sought && connection.silent_since() >= since
+            connection.requests.count != connection.callers.sought
+                && connection.silent_since() >= since
         });
         used.filter(|connection| {
-            let taken = taken.entry(&connection.pool).or_default();
+            let taken = taken.entry(&connection.account.pool).or_default();
             *taken += 1;
             *taken <= most
         })
-        .map(|connection| (connection.id, connection.requests))
+        .map(|connection| (connection.id, connection.requests.count))
         .collect()
-    }
-
-    /// Connections silent for at least `silent_for` that only one thread has used, with the latest
-    /// request's number and its process and thread; not those whose thread is known to be gone.
-    pub fn bound_to_threads(
-        &self,
-        silent_for: Duration,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
-        self.connections
-            .values()
-            .filter(move |connection| {
-                !connection.moved
-                    && !connection.user_gone
-                    && connection.silent_for(now) >= silent_for
-            })
-            .filter_map(|connection| {
-                Some((connection.id, connection.requests, connection.request_by?))
-            })
-    }
-
-    /// Whether `connection` seems to belong to a thread rather than to a pool: no other thread has
-    /// used it, and this one lives and has used no other of the group since.
-    #[must_use]
-    pub fn is_bound_to_thread(&self, connection: &Connection) -> bool {
-        let Some((_, tid)) = connection.request_by else { return false };
-        !connection.moved
-            && !connection.user_gone
-            && self.pool_of(connection).thread_seen(tid) <= connection.request_at
     }
 
     fn opened(
@@ -257,30 +243,33 @@ impl ConnectionTable {
         caller: &Caller,
         endpoints: Endpoints,
         now: Timestamp,
+        observer: &mut dyn Observer,
     ) {
         if let Some(known) = self.connections.get_mut(&id) {
-            if !known.announced && at <= known.first_seen {
+            if !known.account.announced && at <= known.first_seen {
                 // The kernel's table or sock_diag told of it before its own event was read.
                 if known.opened_at.is_none() {
                     self.tallies.opened_after_all(known.process, known.endpoints.remote);
                 }
                 known.announce(at, caller);
                 let wire = known.wire.clone();
-                self.regroup(id, &wire, Some(at));
+                self.assign_pool(id, &wire, Some(at), observer);
                 return;
             }
-            self.remove(id, at, false, now);
+            self.remove(id, at, End::Closed, now, observer);
         }
         self.gone.remove(id);
         if self.connections.len() >= self.capacity {
             self.losses.refused += 1;
             return;
         }
-        self.insert(id, caller.process, endpoints, Some(at), Some(at), now);
+        let (process, opened_at) = (caller.process, Some(at));
+        let newcomer = Newcomer { process, opened_at, counted_since: opened_at };
+        self.insert(id, newcomer, endpoints, now, observer);
         self.tallies.name(caller);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.announce(at, caller);
-            connection.state_changed_at = at;
+            connection.tcp.state_changed_at = at;
         }
     }
 
@@ -288,20 +277,28 @@ impl ConnectionTable {
     fn insert(
         &mut self,
         id: ConnectionId,
-        process: ProcessKey,
+        newcomer: Newcomer,
         endpoints: Endpoints,
-        opened_at: Option<Timestamp>,
-        counted_since: Option<Timestamp>,
         now: Timestamp,
+        observer: &mut dyn Observer,
     ) {
-        let pool = self.pools.add(process, endpoints.remote, Identity::default(), counted_since);
+        let Newcomer { process, opened_at, counted_since } = newcomer;
+        let remote = endpoints.remote;
+        let pool = self.pools.add(process, remote, Identity::default(), counted_since, observer);
         let mut connection = Connection::new(id, endpoints, pool, counted_since, now);
         connection.opened_at = opened_at;
         self.connections.insert(id, Box::new(connection));
-        self.tallies.add(process, endpoints.remote, opened_at.is_some(), now);
+        self.tallies.add(process, remote, opened_at.is_some(), now);
     }
 
-    fn closed(&mut self, id: ConnectionId, at: Timestamp, usage: &Usage, now: Timestamp) {
+    fn closed(
+        &mut self,
+        id: ConnectionId,
+        at: Timestamp,
+        usage: &Usage,
+        now: Timestamp,
+        observer: &mut dyn Observer,
+    ) {
         let known = self.connections.contains_key(&id);
         // Of a connection that was refused, only the end is seen; that is no correction.
         let missed = !known
@@ -309,44 +306,59 @@ impl ConnectionTable {
             && self.losses.refused == 0
             && self.gone.at(id).is_none_or(|gone| usage.opened_at > gone);
         if missed {
-            self.adopt_used(id, usage, now);
+            self.adopt_used(id, usage, now, observer);
         }
         if self.connections.contains_key(&id) {
-            self.used(id, usage, now);
+            self.used(id, usage, now, observer);
         }
-        self.remove(id, at, false, now);
+        self.remove(id, at, End::Closed, now, observer);
     }
 
-    fn remove(&mut self, id: ConnectionId, at: Timestamp, failed: bool, now: Timestamp) {
+    fn remove(
+        &mut self,
+        id: ConnectionId,
+        at: Timestamp,
+        end: End,
+        now: Timestamp,
+        observer: &mut dyn Observer,
+    ) {
         if let Some(connection) = self.connections.remove(&id) {
-            if !connection.uncounted {
-                self.pools.remove(&connection.pool, Some(at));
+            let pool = &connection.account.pool;
+            if !connection.account.uncounted {
+                self.pools.remove(pool, Some(at));
             }
-            if let Some(opened_at) = connection.opened_at.filter(|_| !failed) {
-                self.pools.retired(&connection.pool, at.since(opened_at));
-            }
+            let opened_at = connection.opened_at.filter(|_| end == End::Closed);
+            let age = opened_at.map(|opened_at| at.since(opened_at));
+            observer.ended(id, pool, age, &self.pools);
             let remote = connection.endpoints.remote;
-            self.tallies.remove(connection.process, remote, failed, now);
+            self.tallies.remove(connection.process, remote, end, now);
             self.gone.insert(id, at);
         }
     }
 
-    /// Moves a connection, with its past, to the group that its startup message names.
-    fn regroup(&mut self, id: ConnectionId, wire: &Wire, since: Option<Timestamp>) {
+    /// Moves a connection, with its past, to the pool that its startup message names.
+    fn assign_pool(
+        &mut self,
+        id: ConnectionId,
+        wire: &Wire,
+        since: Option<Timestamp>,
+        observer: &mut dyn Observer,
+    ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let account = &mut connection.account;
         if wire.cancels {
-            if !std::mem::replace(&mut connection.uncounted, true) {
-                self.pools.remove(&connection.pool, connection.counted_since);
+            if !std::mem::replace(&mut account.uncounted, true) {
+                self.pools.remove(&account.pool, account.counted_since);
             }
             return;
         }
         let identity = Identity::of(wire);
-        if *connection.pool.identity == identity && connection.counted_since == since {
+        if *account.pool.identity == identity && account.counted_since == since {
             return;
         }
-        self.pools.remove(&connection.pool, connection.counted_since);
-        let PoolKey { process, remote, .. } = connection.pool;
-        connection.pool = self.pools.add(process, remote, identity, since);
-        connection.counted_since = since;
+        self.pools.remove(&account.pool, account.counted_since);
+        let PoolKey { process, remote, .. } = account.pool;
+        account.pool = self.pools.add(process, remote, identity, since, observer);
+        account.counted_since = since;
     }
 }

@@ -34,18 +34,20 @@ impl By {
 
     fn stack(self, connection: &Connection) -> Option<&StackId> {
         match self {
-            Self::LastUsedBy => connection.last_used_by.as_ref(),
-            Self::OpenedBy => connection.opened_by.as_ref(),
+            Self::LastUsedBy => connection.callers.last_used_by.as_ref(),
+            Self::OpenedBy => connection.callers.opened_by.as_ref(),
         }
     }
 
     /// Why a connection has no such stack.
     fn excuse(self, connection: &Connection) -> &'static str {
         match self {
-            Self::LastUsedBy if connection.requests == 0 && connection.opened_before_trace() => {
+            Self::LastUsedBy
+                if connection.requests.count == 0 && connection.opened_before_trace() =>
+            {
                 "[not used while traced]"
             }
-            Self::LastUsedBy if connection.requests == 0 => "[never used]",
+            Self::LastUsedBy if connection.requests.count == 0 => "[never used]",
             Self::OpenedBy if connection.opened_before_trace() => "[opened before the trace]",
             _ => "[stack unknown]",
         }

@@ -263,9 +263,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::engine::table::testing::{
-        APP, caller, endpoints, secs, server_lists, session, usage,
-    };
+    use crate::engine::testing::{APP, caller, endpoints, secs, server_lists, session, usage};
     use crate::model::server::SessionState;
     use crate::model::{ConnectionId, Timestamp};
     use crate::outputs::json::schema::tests::assert_are_lines;

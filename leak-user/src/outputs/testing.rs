@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::detect::{Thresholds, evaluate};
+use crate::engine::detect::Thresholds;
+use crate::engine::detect::testing::judge_again;
 use crate::engine::findings::{Change, Ledger};
 use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot, StackCopies};
-use crate::engine::table::testing::{APP, World, secs};
+use crate::engine::testing::{APP, World, secs};
 use crate::model::Pod;
 use crate::model::clock::Clock;
 use crate::model::cost::{Cost, Sample};
@@ -75,9 +76,8 @@ impl Run {
 
     /// Judges at second `at`.
     pub(crate) fn turn(&mut self, at: f64) -> Vec<Change> {
-        let standing = self.ledger.standing();
-        let verdicts =
-            evaluate(&self.world.table, &self.stacks, &self.thresholds, &standing, secs(at));
+        let accusations = self.ledger.accusations();
+        let verdicts = judge_again(&self.world, &self.stacks, &self.thresholds, &accusations, at);
         self.ledger.update(verdicts, &self.world.table, secs(at))
     }
 

@@ -1,55 +1,63 @@
 //! A connection that its pool has lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
-
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
-use crate::engine::table::{Connection, PoolKey};
-use crate::model::{ConnectionId, Timestamp, WireState};
-
 mod exhausted;
+mod server_exhausted;
 mod siblings;
 mod warm_up;
 
-use siblings::Habit;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use crate::engine::detect::code::CodePath;
+use crate::engine::detect::view::is_answered_in_part;
+use crate::engine::detect::wording::Among;
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, Severity, Silence, Verdict, View, plural,
+};
+use crate::engine::table::{Connection, PoolKey};
+use crate::model::{ConnectionId, Timestamp, WireState};
+use exhausted::{Emptied, Resting};
+use server_exhausted::ServerExhausted;
+use siblings::{Habit, PassedOver};
 
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;
-/// A silence means something when it is this many times as long as such pauses.
+/// A silence counts when it is this many times as long as the pauses that ended by themselves.
 const TIMES_A_PAUSE: u32 = 2;
-/// At most this many times the usual silence is waited for.
+/// Longest silence to wait for, in multiples of the threshold.
 const MOST_PATIENCE: u32 = 10;
 
-/// Finds connections that are idle and silent while their group opened more.
+/// Finds connections that are idle and silent while their pool opened more.
 ///
-/// A healthy pool would have used the idle connection instead. One such case may still be chance:
-/// two pools that look like one, a replacement under way, a connection held in thought. So it takes
-/// a staircase: connections that were opened after others had fallen silent, fell silent
-/// themselves, and were followed by yet others. An idle pool beside a growing one has no such
-/// steps, because its connections were all there before the first of them fell silent; nor have two
-/// pools that grow in turns, because each uses all that it has before it grows. Nor is what a single
-/// burst opens a staircase, however slowly, nor what a pool opens in advance: see [`warm_up`].
+/// A healthy pool would have used the idle connection instead. One such case may be chance: two
+/// pools that look like one, a replacement under way, a connection held between requests. So proof
+/// takes a staircase: connections that were opened after others had fallen silent, fell silent
+/// themselves, and were followed by more. An idle pool beside a growing one has no such steps,
+/// because all its connections were there before the first fell silent. Two pools that grow in
+/// turns have none either, because each uses all that it has before it grows. What a single burst
+/// opens is no staircase, however slow the burst, nor is what a pool opens in advance: see
+/// [`warm_up`].
 ///
-/// Threads and tasks with connections of their own make one while they start. What tells is that
-/// connections are used again after the same code, although the group has grown: such code is given
-/// longer than its pauses last.
+/// Threads and tasks with connections of their own make a staircase while they start. Their
+/// connections are used again after the same code although the pool has grown, so silences after
+/// such code must outlast the pauses seen before.
 ///
-/// Where a group has a staircase, the connections that saw growth and were last used by the code
-/// that is on its steps are accused. Those that saw none, because the pool has reached its cap, are
-/// accused with them when nothing of the pool is left: all of it silent, and all of it after that
-/// code. Else they may be free.
+/// Where a pool has a staircase, the accused are the connections that saw growth and were last used
+/// by the code on its steps. Connections that saw no growth, because the pool has reached its cap,
+/// are accused with them only when nothing of the pool is left: all of it silent, and all after
+/// that code. Otherwise they may be free.
 ///
-/// A pool at its cap cannot grow; [`exhausted`] tells what proves that nothing of it is left. Else
-/// there is no proof without a staircase, but what is unusual is told as a suspicion: see
-/// [`exhausted`] and [`siblings`].
+/// A pool at its cap cannot grow; [`exhausted`] has the proof that nothing of it is left. Unusual
+/// cases without proof are suspicions: see [`exhausted`] and [`siblings`]. Leaks from before the
+/// trace show where the server has no connection left: see [`server_exhausted`].
 pub(super) struct Abandoned;
 
-/// A silent, idle connection, how much its group grew since, and the code that used it last.
+/// A silent, idle connection, the growth of its pool since, and the code that used it last.
 struct Candidate<'a> {
     connection: &'a Connection,
     growth: i64,
-    path: Option<String>,
+    path: Option<CodePath>,
 }
 
 impl<'a> Candidate<'a> {
@@ -64,15 +72,22 @@ impl Detector for Abandoned {
         Reason::Abandoned
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Leak
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+        let hoards = server_exhausted::find(view, now);
         let mut pools: BTreeMap<PoolKey, Vec<Candidate<'_>>> = BTreeMap::new();
         for connection in view.idle_connections(now) {
-            let candidate = Candidate::new(view, connection);
-            pools.entry(view.table().pool_of(connection).key).or_default().push(candidate);
+            let key = view.table().pool_of(connection).key;
+            if !hoards.contains_key(&key) {
+                pools.entry(key).or_default().push(Candidate::new(view, connection));
+            }
         }
         let (mut lost, mut missed) = (Vec::new(), Vec::new());
-        let (mut emptied, mut exhausted) = (Vec::new(), Vec::new());
-        let groups = if pools.is_empty() { HashMap::new() } else { view.groups() };
+        let (mut emptied, mut resting) = (Vec::new(), Vec::new());
+        let members = if pools.is_empty() { HashMap::new() } else { view.by_pool() };
         for (key, pool) in &pools {
             if exhausted::is_proven(view, pool) {
                 emptied.extend(pool.iter().map(|candidate| candidate.connection));
@@ -82,54 +97,107 @@ impl Detector for Abandoned {
             if !accused.is_empty() {
                 lost.extend(accused);
             } else if exhausted::fell_silent_one_by_one(view, pool) {
-                exhausted.extend(pool.iter().map(|candidate| candidate.connection));
+                resting.extend(pool.iter().map(|candidate| candidate.connection));
             } else {
-                let group = groups.get(key).map(Vec::as_slice).unwrap_or_default();
-                missed.extend(siblings::outlived(view, pool, group, now));
+                let members = members.get(key).map(Vec::as_slice).unwrap_or_default();
+                missed.extend(siblings::outlived(view, pool, members, now));
             }
         }
-        let mut verdicts = view
-            .verdicts(self.reason(), lost, |members| (Severity::Leak, lost_to(view, members, now)));
-        verdicts.extend(view.verdicts(self.reason(), emptied, |members| {
-            (Severity::Leak, exhausted::proof(view, members, now))
+        let mut verdicts =
+            view.verdicts(self.reason(), hoards.into_values().flatten(), |members| {
+                (self.severity(), ServerExhausted::new(view, members, now))
+            });
+        verdicts.extend(view.verdicts(self.reason(), lost, |members| {
+            (self.severity(), Lost::new(view, members, now))
         }));
-        verdicts.extend(view.verdicts(self.reason(), exhausted, |members| {
-            (Severity::Suspect, exhausted::evidence(view, members, now))
+        verdicts.extend(view.verdicts(self.reason(), emptied, |members| {
+            (self.severity(), Emptied::new(view, members, now))
+        }));
+        verdicts.extend(view.verdicts(self.reason(), resting, |members| {
+            (Severity::Suspect, Resting::new(view, members, now))
         }));
         let habits: HashMap<ConnectionId, Habit> =
-            missed.iter().map(|(connection, habit)| (connection.id, habit.clone())).collect();
+            missed.iter().map(|&(connection, habit)| (connection.id, habit)).collect();
         let missed = missed.into_iter().map(|(connection, _)| connection);
         verdicts.extend(view.verdicts(self.reason(), missed, |members| {
-            let habit = members.first().and_then(|member| habits.get(&member.id));
-            (Severity::Suspect, siblings::evidence(view, members, habit, now))
+            let habit = members.first().and_then(|member| habits.get(&member.id)).copied();
+            (Severity::Suspect, PassedOver::new(view, members, habit, now))
         }));
         verdicts
+    }
+
+    fn next_step(&self, severity: Severity, place: &str) -> Option<String> {
+        Some(if severity >= self.severity() {
+            format!(
+                "are rows, statements and the connection closed or given back {place}, on error \
+                 paths and early returns too? Close them where they are opened: defer, with, \
+                 try-with-resources, finally"
+            )
+        } else {
+            format!(
+                "do requests wait for a connection now? If so, see whether connections are given \
+                 back {place}; if not, the pool is only idle"
+            )
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Lost {
+    connections: usize,
+    /// Connections in the middle of COPY.
+    copying: usize,
+    /// Connections in the middle of an answer.
+    cut: usize,
+    silence: Silence,
+    /// Growth of the pool since the first of them fell silent; 0 or less when it has shrunk again.
+    opened: i64,
+}
+
+impl Lost {
+    fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
+        let count =
+            |is: fn(&Connection) -> bool| members.iter().filter(|member| is(member)).count();
+        let growth = members.iter().map(|member| view.lasting_growth(member));
+        Self {
+            connections: members.len(),
+            copying: count(|member| member.wire.state == WireState::Copy),
+            cut: count(is_answered_in_part),
+            silence: Silence::of(members, view, now),
+            opened: growth.max().unwrap_or_default(),
+        }
+    }
+}
+
+impl Evidence for Lost {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections)
+            .count("copying", self.copying)
+            .count("cut_answers", self.cut)
+            .count("opened_since", self.opened)
+            .silence(self.silence)
     }
 }
 
 /// "3 connections idle and silent for 60-110 s (threshold 60 s), while the pool opened 11 more".
-fn lost_to(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
-    let growth = members.iter().map(|member| view.lasting_growth(member)).max();
-    let opened = match growth {
-        Some(growth) if growth > 0 => format!("the pool opened {growth} more"),
-        _ => "the pool opened others".to_owned(),
-    };
-    let count = |is: fn(&Connection) -> bool, what: &str| {
-        let count = members.iter().filter(|member| is(member)).count();
-        if count > 0 { format!(" ({count} {what})") } else { String::new() }
-    };
-    let copying = count(|member| member.wire.state == WireState::Copy, "with COPY left open");
-    let cut = count(Connection::is_answered_in_part, "in the middle of an answer");
-    let connections = plural(members.len(), "connection");
-    let silence = view.silence(members, now);
-    format!("{connections} idle{copying}{cut} and {silence}, while {opened}")
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let copying = Among(self.copying, "with COPY left open");
+        let cut = Among(self.cut, "in the middle of an answer");
+        write!(f, "{connections} idle{copying}{cut} and {}, while the pool opened ", self.silence)?;
+        match self.opened {
+            ..=0 => f.write_str("others"),
+            opened => write!(f, "{opened} more"),
+        }
+    }
 }
 
-/// Those of one pool's silent and idle connections that it has lost.
+/// The connections that a pool has lost, of its silent and idle ones.
 fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&'a Connection> {
     let mut accused = staircase(view, pool, now);
     if accused.is_empty() {
-        return standing(view, pool);
+        return still_accused(view, pool);
     }
     // Code that never gives back is to blame before code that does.
     let given_back = given_back(view, accused.first().copied());
@@ -141,15 +209,16 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
         accused = worse;
     }
     // Only a staircase that stands draws others in: what was accused before does not.
-    let paths: BTreeSet<&String> =
+    let paths: BTreeSet<&CodePath> =
         accused.iter().filter_map(|candidate| candidate.path.as_ref()).collect();
     let joins = |candidate: &&Candidate<'_>| {
         candidate.path.as_ref().is_some_and(|path| paths.contains(path))
-            || view.stands_accused(candidate.connection)
+            || view.stands_accused(Reason::Abandoned, candidate.connection)
     };
     let nothing_left = is_whole_pool(view, pool) && pool.iter().all(|candidate| joins(&candidate));
     let drawn_in = pool.iter().filter(|candidate| {
-        view.stands_accused(candidate.connection) || (nothing_left && joins(candidate))
+        view.stands_accused(Reason::Abandoned, candidate.connection)
+            || (nothing_left && joins(candidate))
     });
     let (mut known, mut all) = (BTreeSet::new(), Vec::new());
     for candidate in accused.iter().copied().chain(drawn_in) {
@@ -160,22 +229,21 @@ fn accused<'a>(view: &View<'_>, pool: &[Candidate<'a>], now: Timestamp) -> Vec<&
     all
 }
 
-/// The staircase of a pool: those that saw growth, were last used by the code on its steps, and have
-/// been silent for longer than pauses after that code last. None when they are not one. Where no code is
-/// known, those that came after the first had fallen silent.
+/// The staircase of a pool: connections that saw growth, were last used by the code on its steps,
+/// and have been silent for longer than pauses after that code last. Empty when they do not make
+/// one. Where no code is known, only those opened after the first had fallen silent.
 fn staircase<'a, 'b>(
     view: &View<'_>,
     pool: &'b [Candidate<'a>],
     now: Timestamp,
 ) -> Vec<&'b Candidate<'a>> {
-    let mut patience: BTreeMap<&Option<String>, Duration> = BTreeMap::new();
+    let mut patience: BTreeMap<&Option<CodePath>, Duration> = BTreeMap::new();
     let mut risen: Vec<&Candidate<'_>> = pool
         .iter()
         .filter(|candidate| candidate.growth > 0)
         .filter(|candidate| {
-            let patience = patience
-                .entry(&candidate.path)
-                .or_insert_with(|| crate::engine::detect::abandoned::patience(view, candidate));
+            let patience =
+                patience.entry(&candidate.path).or_insert_with(|| self::patience(view, candidate));
             candidate.connection.silent_for(now) >= *patience
         })
         .collect();
@@ -193,10 +261,10 @@ fn staircase<'a, 'b>(
     risen
 }
 
-/// The code that came after the first of the `risen` had fallen silent, and more than once: what
-/// fell silent at one moment was a burst.
-fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<String>> {
-    let mut steps: BTreeMap<&Option<String>, BTreeSet<i64>> = BTreeMap::new();
+/// The code that used connections after the first of the `risen` had fallen silent, more than once:
+/// connections that fell silent at the same moment were one burst.
+fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<CodePath>> {
+    let mut steps: BTreeMap<&Option<CodePath>, BTreeSet<i64>> = BTreeMap::new();
     for candidate in risen {
         steps.entry(&candidate.path).or_default().insert(candidate.growth);
     }
@@ -207,34 +275,34 @@ fn paths_on_steps(view: &View<'_>, risen: &[&Candidate<'_>]) -> BTreeSet<Option<
         .collect()
 }
 
-/// What was accused before stays accused.
-fn standing<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> {
+/// Connections that were accused before.
+fn still_accused<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connection> {
     let connections = pool.iter().map(|candidate| candidate.connection);
-    connections.filter(|connection| view.stands_accused(connection)).collect()
+    connections.filter(|connection| view.stands_accused(Reason::Abandoned, connection)).collect()
 }
 
-/// The code after whose uses connections of this one's group were given back.
-fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<String> {
+/// Code after whose uses connections of this pool were given back.
+fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<CodePath> {
     let uses = candidate.map(|candidate| view.given_back(candidate.connection)).unwrap_or_default();
     uses.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Whether the group has no other connections.
+/// Whether the pool has no other connections.
 fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     let Some(first) = pool.first() else { return false };
     let open = view.table().pool_of(first.connection).open_now();
     i64::try_from(pool.len()).is_ok_and(|count| count == open)
 }
 
-/// How long this one must be silent: longer than such silences last in its group, after the same code,
-/// that end by themselves although the group grows, but not for ever.
+/// How long this connection must have been silent: longer than pauses after the same code that
+/// ended by themselves although the pool grew, within a limit.
 fn patience(view: &View<'_>, candidate: &Candidate<'_>) -> Duration {
     let silent_after = view.thresholds().silent_after;
-    let seen = view.longest_pause(candidate.connection, candidate.path.as_deref());
+    let seen = view.longest_pause(candidate.connection, candidate.path.as_ref());
     silent_after.max((seen * TIMES_A_PAUSE).min(silent_after * MOST_PATIENCE))
 }
 
-/// Those that were opened when the first of them was silent already.
+/// Connections opened when the first of them was already silent.
 fn later_ones<'a: 'b, 'b>(
     view: &View<'_>,
     candidates: &[&'b Candidate<'a>],
@@ -246,7 +314,7 @@ fn later_ones<'a: 'b, 'b>(
     })
 }
 
-/// Those of some idle connections of one pool that make a staircase; none when they do not.
+/// The connections that make a staircase, of some idle ones of one pool; none when they do not.
 pub(super) fn on_a_staircase<'a>(
     view: &View<'_>,
     connections: &[&'a Connection],

@@ -1,7 +1,10 @@
 //! A request that the server does not answer.
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use std::fmt;
+
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, RetractionWords, Severity, Silence, Verdict, View, plural,
+};
 use crate::model::Timestamp;
 
 /// Finds connections with a request unanswered for long: a long report, or a lock. The program is
@@ -13,15 +16,49 @@ impl Detector for AwaitingResponse {
         Reason::AwaitingResponse
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Info
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let accused = view.silent_connections(now).filter(|connection| connection.is_busy());
         view.verdicts(self.reason(), accused, |members| {
-            let who = match members.len() {
-                1 => "1 connection awaits its response".to_owned(),
-                more => format!("{} await their responses", plural(more, "connection")),
-            };
-            (Severity::Info, format!("{who}, {}", view.silence(members, now)))
+            let silence = Silence::of(members, view, now);
+            (self.severity(), Unanswered { connections: members.len(), silence })
         })
+    }
+
+    fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
+        let step = "see in pg_stat_activity what the server is at: a long query, or a lock; \
+                    statement_timeout bounds it";
+        Some(step.to_owned())
+    }
+
+    fn retraction(&self) -> RetractionWords {
+        RetractionWords { moved: "answered", ..RetractionWords::default() }
+    }
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    connections: usize,
+    silence: Silence,
+}
+
+impl Evidence for Unanswered {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).silence(self.silence)
+    }
+}
+
+/// "2 connections await their responses, silent for 291 s (threshold 60 s)".
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.connections {
+            1 => write!(f, "1 connection awaits its response")?,
+            more => write!(f, "{} await their responses", plural(more, "connection"))?,
+        }
+        write!(f, ", {}", self.silence)
     }
 }
 
@@ -29,7 +66,7 @@ impl Detector for AwaitingResponse {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::judge;
-    use crate::engine::table::testing::World;
+    use crate::engine::testing::World;
     use crate::model::{ConnectionId, WireState};
 
     #[test]
@@ -55,7 +92,7 @@ mod tests {
         );
         assert_eq!(found[0].connections.len(), 2);
         assert_eq!(
-            found[0].evidence,
+            found[0].evidence.to_string(),
             "2 connections await their responses, silent for 291 s (threshold 60 s)"
         );
     }

@@ -1,10 +1,13 @@
 //! A connection that the server has closed and the process has not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::evidence::{duration, plural, span};
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::detect::wording::Among;
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, Severity, Span, Verdict, View, duration, plural,
+};
 use crate::engine::table::{Connection, PoolKey};
 use crate::model::{TcpState, Timestamp};
 
@@ -13,14 +16,15 @@ const STEPS: usize = 3;
 
 /// Finds connections that have been in CLOSE_WAIT for long, or reset and held for long.
 ///
-/// A process that looks at them sees the end of file. A healthy pool does not look at what lies
-/// deep in it: it takes the top one, finds it dead and replaces it, so that others of its group are
-/// opened and used beside the dead. But it does not grow before it has come upon them all. So a
-/// leak takes growth past what there was when the server closed, the dead counted in: by as many as
-/// are dead, or in several steps, the server closing some before each.
+/// A process that looks at them sees the end of file. A healthy pool does not look at connections
+/// deep in its stack: it takes the top one, finds it dead and replaces it, so it opens and uses
+/// others beside the dead ones. But it does not grow before it has come upon all of them. A leak
+/// therefore takes growth beyond the size that the pool had when the server closed, dead
+/// connections included: by as many as are dead, or in several steps with the server closing some
+/// before each.
 pub(super) struct CloseWait;
 
-/// A dead connection, and how much its group has grown since it died.
+/// A dead connection, and how much its pool has grown since it died.
 struct Dead<'a> {
     connection: &'a Connection,
     growth: i64,
@@ -31,13 +35,18 @@ impl Detector for CloseWait {
         Reason::CloseWait
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Leak
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let threshold = view.thresholds().silent_after;
         let mut pools: BTreeMap<PoolKey, Vec<Dead<'_>>> = BTreeMap::new();
         for connection in view.connections().filter(|connection| is_dead(connection)) {
-            if now.since(connection.state_changed_at) >= threshold {
+            let ended_at = connection.tcp.state_changed_at;
+            if now.since(ended_at) >= threshold {
                 let pool = view.table().pool_of(connection);
-                let growth = pool.growth_since(connection.state_changed_at);
+                let growth = pool.growth_since(ended_at);
                 pools.entry(pool.key).or_default().push(Dead { connection, growth });
             }
         }
@@ -49,41 +58,42 @@ impl Detector for CloseWait {
         for dead in pools.into_values() {
             let condemned = is_outgrown(&dead);
             for Dead { connection, growth } in dead {
-                let group = if condemned && growth > 0 { &mut lost } else { &mut left };
-                group.push(connection);
+                let others = if condemned && growth > 0 { &mut lost } else { &mut left };
+                others.push(connection);
             }
         }
         let mut verdicts = view.verdicts(self.reason(), lost, |members| {
-            let grown = members
-                .iter()
-                .map(|member| view.table().pool_of(member).growth_since(member.state_changed_at));
-            let grown = grown.max().unwrap_or_default();
-            let what = what(members, threshold, now);
-            (Severity::Leak, format!("{what}, while it opened {grown} more"))
+            let growth = members.iter().map(|member| {
+                view.table().pool_of(member).growth_since(member.tcp.state_changed_at)
+            });
+            let opened = Meanwhile::Opened(growth.max().unwrap_or_default());
+            (self.severity(), Ended::new(members, threshold, now, opened))
         });
         verdicts.extend(view.verdicts(self.reason(), left, |members| {
-            let ignored = members.iter().filter(|member| {
+            let used_others = members.iter().any(|member| {
                 let key = view.table().pool_of(member).key;
-                active.get(&key).is_some_and(|&at| at > member.state_changed_at)
+                active.get(&key).is_some_and(|&at| at > member.tcp.state_changed_at)
             });
-            let what = what(members, threshold, now);
-            let used_others = match ignored.count() {
-                0 => "",
-                _ => ", while it used others",
-            };
-            (Severity::Suspect, format!("{what}{used_others}"))
+            let meanwhile = if used_others { Meanwhile::UsedOthers } else { Meanwhile::Nothing };
+            (Severity::Suspect, Ended::new(members, threshold, now, meanwhile))
         }));
         verdicts
     }
+
+    fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
+        let step = "does the program notice that the server has closed? Have the pool check \
+                    connections before use and close broken ones; see the server's log for why";
+        Some(step.to_owned())
+    }
 }
 
-/// Whether the server has ended the connection and the process still holds it. What its process
-/// closes is destroyed at once, so CLOSE lasts only where the process has not.
+/// Whether the server has ended the connection and the process still holds it. A socket that its
+/// process closes is destroyed at once, so CLOSE lasts only while the process holds it.
 fn is_dead(connection: &Connection) -> bool {
-    matches!(connection.tcp_state, TcpState::CloseWait | TcpState::Close)
+    matches!(connection.tcp.state, TcpState::CloseWait | TcpState::Close)
 }
 
-/// Whether one group has grown past its dead connections as a healthy pool does not.
+/// Whether a pool has grown beyond its dead connections, as a healthy pool does not.
 fn is_outgrown(dead: &[Dead<'_>]) -> bool {
     let steps: BTreeSet<i64> =
         dead.iter().map(|dead| dead.growth).filter(|&growth| growth > 0).collect();
@@ -91,28 +101,85 @@ fn is_outgrown(dead: &[Dead<'_>]) -> bool {
     most.is_some_and(|most| most >= dead.len() || steps.len() >= STEPS)
 }
 
-/// "the server closed 2 connections 80 s ago (threshold 60 s) and the process did not".
-fn what(members: &[&Connection], threshold: Duration, now: Timestamp) -> String {
-    let reset = members.iter().filter(|member| member.tcp_state == TcpState::Close).count();
-    let ages = span(members.iter().map(|member| now.since(member.state_changed_at)));
-    let connections = plural(members.len(), "connection");
-    let threshold = duration(threshold);
-    if reset == members.len() {
-        let them = if reset == 1 { "it" } else { "them" };
-        format!(
-            "the server reset {connections} {ages} ago (threshold {threshold}); \
-             the process still holds {them}"
-        )
-    } else {
-        let reset = if reset > 0 { format!(" ({reset} by reset)") } else { String::new() };
-        format!(
-            "the server closed {connections}{reset} {ages} ago (threshold {threshold}) \
-             and the process did not"
-        )
+/// Connections that the server has ended, and what the process did since.
+#[derive(Debug)]
+struct Ended {
+    connections: usize,
+    /// How many of them the server has reset.
+    reset: usize,
+    /// How long ago.
+    since: Span,
+    threshold: Duration,
+    meanwhile: Meanwhile,
+}
+
+/// What the process did while it held ended connections.
+#[derive(Debug)]
+enum Meanwhile {
+    Nothing,
+    UsedOthers,
+    Opened(i64),
+}
+
+impl Ended {
+    fn new(
+        members: &[&Connection],
+        threshold: Duration,
+        now: Timestamp,
+        meanwhile: Meanwhile,
+    ) -> Self {
+        Self {
+            connections: members.len(),
+            reset: members.iter().filter(|member| member.tcp.state == TcpState::Close).count(),
+            since: members.iter().map(|member| now.since(member.tcp.state_changed_at)).collect(),
+            threshold,
+            meanwhile,
+        }
     }
 }
 
-/// When each group last opened a connection, or used one that is not dead itself.
+impl Evidence for Ended {
+    fn numbers(&self) -> Numbers {
+        let numbers = Numbers::of(self.connections)
+            .count("reset", self.reset)
+            .span("ended_min_ms", "ended_max_ms", self.since)
+            .time("threshold_ms", self.threshold);
+        match self.meanwhile {
+            Meanwhile::Opened(opened) => numbers.count("opened_since", opened),
+            Meanwhile::Nothing | Meanwhile::UsedOthers => numbers,
+        }
+    }
+}
+
+/// "the server closed 2 connections 80 s ago (threshold 60 s) and the process did not".
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, reset, since, threshold, meanwhile } = self;
+        let (count, threshold) = (plural(*connections, "connection"), duration(*threshold));
+        if reset == connections {
+            let them = if *reset == 1 { "it" } else { "them" };
+            write!(
+                f,
+                "the server reset {count} {since} ago (threshold {threshold}); the process still \
+                 holds {them}"
+            )?;
+        } else {
+            let reset = Among(*reset, "by reset");
+            write!(
+                f,
+                "the server closed {count}{reset} {since} ago (threshold {threshold}) and the \
+                 process did not"
+            )?;
+        }
+        match meanwhile {
+            Meanwhile::Nothing => Ok(()),
+            Meanwhile::UsedOthers => f.write_str(", while it used others"),
+            Meanwhile::Opened(opened) => write!(f, ", while it opened {opened} more"),
+        }
+    }
+}
+
+/// When each pool last opened a connection, or used one that is not dead.
 fn last_activity(view: &View<'_>) -> HashMap<PoolKey, Timestamp> {
     let mut latest = HashMap::new();
     for pool in view.table().pools() {
@@ -133,7 +200,7 @@ fn last_activity(view: &View<'_>) -> HashMap<PoolKey, Timestamp> {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::{find, judge};
-    use crate::engine::table::testing::{World, secs};
+    use crate::engine::testing::{World, secs};
     use crate::model::WireState;
 
     fn end(world: &mut World, number: u64, at: f64, state: TcpState) {
@@ -166,7 +233,7 @@ mod tests {
         let busy = &judge(&world, 90.0)[0];
         assert_eq!((busy.reason, busy.severity), (Reason::CloseWait, Severity::Suspect));
         assert_eq!(
-            busy.evidence,
+            busy.evidence.to_string(),
             "the server closed 1 connection 80 s ago (threshold 60 s) and the process did not, \
              while it used others"
         );
@@ -212,7 +279,7 @@ mod tests {
         let verdicts = judge(&world, 75.0);
         assert_eq!(severities(&verdicts), [(Severity::Leak, 3)]);
         assert_eq!(
-            find(&verdicts, Reason::CloseWait)[0].evidence,
+            find(&verdicts, Reason::CloseWait)[0].evidence.to_string(),
             "the server closed 3 connections 65 s ago (threshold 60 s) and the process did not, \
              while it opened 3 more"
         );
@@ -245,7 +312,7 @@ mod tests {
         assert_eq!(severities(&verdicts), [(Severity::Suspect, 2)]);
         assert_eq!(verdicts.len(), 1);
         assert_eq!(
-            verdicts[0].evidence,
+            verdicts[0].evidence.to_string(),
             "the server reset 2 connections 80 s ago (threshold 60 s); \
              the process still holds them"
         );

@@ -1,58 +1,108 @@
-//! What stacks say of the code that they run through.
+//! Which code stacks run through.
 //!
-//! The same code leaves different stacks: a query may be prepared or not, a function may send its last
-//! request from one line or another, a driver may retry. Neither is another cause.
+//! The same code leaves different stacks: a query may be prepared or not, a function may send its
+//! last request from different lines, a driver may retry. These are one cause, not several.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::model::StackId;
 use leak_stacks::{Frame, Stack};
 
-/// Stacks at hand, by identity.
+/// Known stacks by id.
 pub type Stacks = HashMap<StackId, Arc<Stack>>;
 
-/// Names what is to blame: the function of the application that the stack leads to, whoever called
-/// it and whatever it called. A stack that leads to none blames nobody: frames without names differ
-/// from call to call. One that is not at hand is a cause of its own.
-pub(super) fn cause(stacks: &Stacks, id: &StackId) -> Option<String> {
-    let Some(stack) = stacks.get(id) else { return Some(id.to_string()) };
-    application(stack)?.first().map(name)
+/// Identifies a function, whatever the line and whatever stack leads to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CodeKey {
+    /// The function; its address when it has no name; the stack's id when the stack is unknown.
+    symbol: String,
+    /// Its source file, or else its module.
+    place: Option<String>,
 }
 
-/// Names the way through the application that a stack tells of: its functions from the culprit
-/// outwards, without lines. `None` when it tells of none.
-pub(super) fn path(stacks: &Stacks, id: &StackId) -> Option<String> {
-    let Some(stack) = stacks.get(id) else { return Some(id.to_string()) };
-    let path = application(stack)?.iter().fold(String::new(), |mut path, frame| {
-        path.push_str(&name(frame));
-        path.push('\n');
-        path
-    });
-    Some(path)
+impl CodeKey {
+    fn of(frame: &Frame) -> Self {
+        Self {
+            symbol: frame.function.clone().unwrap_or_else(|| format!("{:x}", frame.address)),
+            place: frame.file.as_ref().or(frame.module.as_ref()).cloned(),
+        }
+    }
+
+    /// Stands for the function that an unknown stack would name.
+    fn unknown(stack: &StackId) -> Self {
+        Self { symbol: stack.to_string(), place: None }
+    }
 }
 
-/// Whether a stack leads to the application. One that is not at hand may.
-pub(super) fn blames(stacks: &Stacks, id: &StackId) -> bool {
-    stacks.get(id).is_none_or(|stack| stack.culprit.is_some())
+/// A path through the application: its functions from the culprit outwards, without lines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum CodePath {
+    /// What the stack shows.
+    Functions(Arc<[CodeKey]>),
+    /// The stack's id, when the stack is unknown or does not lead to the application.
+    Stack(StackId),
+}
+
+/// What is read from one stack.
+#[derive(Clone, Debug)]
+struct Reading {
+    cause: Option<CodeKey>,
+    path: Option<CodePath>,
+}
+
+impl Reading {
+    fn of(stacks: &Stacks, id: &StackId) -> Self {
+        let Some(stack) = stacks.get(id) else {
+            let (cause, path) = (CodeKey::unknown(id), CodePath::Stack(*id));
+            return Self { cause: Some(cause), path: Some(path) };
+        };
+        let Some(frames) = application(stack) else { return Self { cause: None, path: None } };
+        let path: Arc<[CodeKey]> = frames.iter().map(CodeKey::of).collect();
+        Self { cause: path.first().cloned(), path: Some(CodePath::Functions(path)) }
+    }
+}
+
+/// Reads stacks, each one once.
+#[derive(Debug)]
+pub(super) struct CodeReader<'a> {
+    stacks: &'a Stacks,
+    readings: RefCell<HashMap<StackId, Reading>>,
+}
+
+impl<'a> CodeReader<'a> {
+    pub(super) fn new(stacks: &'a Stacks) -> Self {
+        Self { stacks, readings: RefCell::default() }
+    }
+
+    /// The code to blame: the application's innermost function on the stack, whoever called it and
+    /// whatever it called. A stack without application code blames nobody, because frames without
+    /// names differ from call to call. An unknown stack is a cause of its own.
+    pub(super) fn cause(&self, id: &StackId) -> Option<CodeKey> {
+        self.read(id, |reading| reading.cause.clone())
+    }
+
+    /// The path through the application that a stack shows; `None` when it shows none.
+    pub(super) fn path(&self, id: &StackId) -> Option<CodePath> {
+        self.read(id, |reading| reading.path.clone())
+    }
+
+    /// Whether a stack leads to the application. An unknown one may.
+    pub(super) fn blames(&self, id: &StackId) -> bool {
+        self.stacks.get(id).is_none_or(|stack| stack.culprit.is_some())
+    }
+
+    fn read<T>(&self, id: &StackId, take: impl FnOnce(&Reading) -> T) -> T {
+        let mut readings = self.readings.borrow_mut();
+        if let Some(reading) = readings.get(id) {
+            return take(reading);
+        }
+        take(readings.entry(*id).or_insert(Reading::of(self.stacks, id)))
+    }
 }
 
 /// The frames from the culprit outwards.
 fn application(stack: &Stack) -> Option<&[Frame]> {
     stack.frames.get(stack.culprit?..)
-}
-
-/// A function with its file; without a name, an address in its module.
-fn name(frame: &Frame) -> String {
-    let mut name = frame.function.clone().unwrap_or_default();
-    if frame.function.is_none() {
-        // Writing into a string does not fail.
-        let _ = write!(name, "{:x}", frame.address);
-    }
-    if let Some(place) = frame.file.as_ref().or(frame.module.as_ref()) {
-        name.push('\0');
-        name.push_str(place);
-    }
-    name
 }

@@ -1,9 +1,11 @@
-//! A connection that does not come about.
+//! A connection that is never established.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::evidence::{plural, span};
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, RetractionWords, Severity, Span, Verdict, View, plural,
+};
 use crate::engine::table::Connection;
 use crate::model::{TcpState, Timestamp, WireState};
 
@@ -19,50 +21,93 @@ impl Detector for ConnectStuck {
         Reason::ConnectStuck
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Suspect
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let patience = view.thresholds().silent_after.min(PATIENCE);
         let stuck = |connection: &&Connection| {
-            connection.tcp_state == TcpState::SynSent || connection.wire.state == WireState::Startup
+            connection.tcp.state == TcpState::SynSent || connection.wire.state == WireState::Startup
         };
         let accused =
             view.connections().filter(stuck).filter(|one| one.silent_for(now) >= patience);
-        view.verdicts(self.reason(), accused, |members| {
-            let what = stages(members);
-            let ages = span(members.iter().map(|member| member.silent_for(now)));
-            let connections = plural(members.len(), "connection");
-            (Severity::Suspect, format!("{connections} stuck for {ages}: {what}"))
-        })
+        view.verdicts(self.reason(), accused, |members| (self.severity(), Stuck::new(members, now)))
+    }
+
+    fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
+        let step = "is the server reachable, and does it accept connections? Set a timeout for \
+                    connecting";
+        Some(step.to_owned())
+    }
+
+    fn retraction(&self) -> RetractionWords {
+        RetractionWords { moved: "went on", ..RetractionWords::default() }
     }
 }
 
-/// How far the connections have got: "no answer to the connect", or with counts when some have got
-/// further than others.
-fn stages(members: &[&Connection]) -> String {
-    let (mut dialing, mut starting, mut mute) = (0, 0, 0);
-    for member in members {
-        *(match (member.tcp_state, member.requests) {
-            (TcpState::SynSent, _) => &mut dialing,
-            (_, 0) => &mut mute,
-            _ => &mut starting,
-        }) += 1;
+/// How far connections have got that are stuck.
+#[derive(Debug, Default)]
+struct Stuck {
+    dialing: usize,
+    starting: usize,
+    mute: usize,
+    waited: Span,
+}
+
+impl Stuck {
+    fn new(members: &[&Connection], now: Timestamp) -> Self {
+        let waited = members.iter().map(|member| member.silent_for(now)).collect();
+        let mut stuck = Self { waited, ..Self::default() };
+        for member in members {
+            *(match (member.tcp.state, member.requests.count) {
+                (TcpState::SynSent, _) => &mut stuck.dialing,
+                (_, 0) => &mut stuck.mute,
+                _ => &mut stuck.starting,
+            }) += 1;
+        }
+        stuck
     }
-    let stages = [
-        (dialing, "no answer to the connect"),
-        (starting, "no answer to the startup message"),
-        (mute, "nothing sent after the connect"),
-    ];
-    let reached = stages.into_iter().filter(|&(count, _)| count > 0);
-    let say = |(count, what): (usize, &str)| {
-        if count == members.len() { what.to_owned() } else { format!("{what} ({count})") }
-    };
-    reached.map(say).collect::<Vec<_>>().join(", ")
+
+    fn connections(&self) -> usize {
+        self.dialing + self.starting + self.mute
+    }
+}
+
+impl Evidence for Stuck {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections())
+            .count("without_handshake", self.dialing)
+            .count("without_startup_answer", self.starting)
+            .count("without_startup", self.mute)
+            .span("waited_min_ms", "waited_max_ms", self.waited)
+    }
+}
+
+/// "1 connection stuck for 38 s: no answer to the connect", or with counts when some have got
+/// further than others.
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.connections();
+        write!(f, "{} stuck for {}: ", plural(all, "connection"), self.waited)?;
+        let stages = [
+            (self.dialing, "no answer to the connect"),
+            (self.starting, "no answer to the startup message"),
+            (self.mute, "nothing sent after the connect"),
+        ];
+        let reached = stages.into_iter().filter(|&(count, _)| count > 0);
+        let say = |(count, what): (usize, &str)| {
+            if count == all { what.to_owned() } else { format!("{what} ({count})") }
+        };
+        f.write_str(&reached.map(say).collect::<Vec<_>>().join(", "))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::detect::testing::judge;
-    use crate::engine::table::testing::World;
+    use crate::engine::testing::World;
 
     #[test]
     fn finds_both_ways_to_be_stuck() {
@@ -77,7 +122,7 @@ mod tests {
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0].severity, Severity::Suspect);
         assert_eq!(
-            verdicts[0].evidence,
+            verdicts[0].evidence.to_string(),
             "2 connections stuck for 38-39 s: \
              no answer to the connect (1), no answer to the startup message (1)"
         );
@@ -90,7 +135,7 @@ mod tests {
         world.establish(1, 1.1);
         world.set(1, |usage| usage.wire.state = WireState::Startup);
         assert_eq!(
-            judge(&world, 40.0)[0].evidence,
+            judge(&world, 40.0)[0].evidence.to_string(),
             "1 connection stuck for 38 s: nothing sent after the connect"
         );
     }

@@ -1,48 +1,117 @@
-//! Numbers as a reader wants them.
+//! The evidence of verdicts: numbers, and the sentence made of them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-/// "1 connection", "2 connections".
-pub(crate) fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::engine::detect::View;
+use crate::engine::detect::wording::{duration, parts};
+use crate::engine::table::Connection;
+use crate::model::Timestamp;
+
+/// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that
+/// reports show.
+pub trait Evidence: fmt::Debug + fmt::Display + Send + Sync {
+    /// Its numbers, by the names that they have in reports.
+    fn numbers(&self) -> Numbers;
 }
 
-/// "1.5 s", "41 s", "12 m", "3 h 5 m".
-pub(crate) fn duration(duration: Duration) -> String {
-    let (number, unit) = parts(duration);
-    format!("{number} {unit}")
-}
+/// Numbers by name; those of durations end in `_ms`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Numbers(BTreeMap<&'static str, u64>);
 
-/// "41-63 s"; "41 s" when all are the same; "0 s" when there are none.
-pub(crate) fn span(durations: impl IntoIterator<Item = Duration>) -> String {
-    let mut ends: Option<(Duration, Duration)> = None;
-    for one in durations {
-        let (least, most) = ends.get_or_insert((one, one));
-        *least = one.min(*least);
-        *most = one.max(*most);
+impl Numbers {
+    /// The number of connections that a verdict is about.
+    pub(super) fn of(connections: usize) -> Self {
+        Self::default().count("connections", connections)
     }
-    let (least, most) = ends.unwrap_or_default();
-    let ((low, low_unit), (high, high_unit)) = (parts(least), parts(most));
-    match (low == high, low_unit == high_unit) {
-        (true, true) => format!("{high} {high_unit}"),
-        (false, true) => format!("{low}-{high} {high_unit}"),
-        _ => format!("{low} {low_unit} to {high} {high_unit}"),
+
+    /// Adds a count; negative ones become 0.
+    pub(super) fn count(mut self, name: &'static str, count: impl TryInto<u64>) -> Self {
+        self.0.insert(name, count.try_into().unwrap_or_default());
+        self
+    }
+
+    /// Adds a duration.
+    pub(super) fn time(self, name: &'static str, time: Duration) -> Self {
+        self.count(name, time.as_millis())
+    }
+
+    /// Adds both ends of a span.
+    pub(super) fn span(self, least: &'static str, most: &'static str, span: Span) -> Self {
+        self.time(least, span.least).time(most, span.most)
+    }
+
+    /// Adds how long connections have been silent, and from when on that counts.
+    pub(super) fn silence(self, silence: Silence) -> Self {
+        self.span("silent_min_ms", "silent_max_ms", silence.lasted)
+            .time("threshold_ms", silence.threshold)
+    }
+
+    /// Names and numbers, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(&name, &number)| (name, number))
     }
 }
 
-fn parts(duration: Duration) -> (String, &'static str) {
-    match duration.as_secs() {
-        0..10 => {
-            let tenths = duration.as_millis() / 100;
-            let number = match (tenths / 10, tenths % 10) {
-                (whole, 0) => whole.to_string(),
-                (whole, tenth) => format!("{whole}.{tenth}"),
-            };
-            (number, "s")
+/// The shortest and the longest of some durations; 0 when there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The shortest.
+    pub least: Duration,
+    /// The longest.
+    pub most: Duration,
+}
+
+impl FromIterator<Duration> for Span {
+    fn from_iter<T: IntoIterator<Item = Duration>>(durations: T) -> Self {
+        let widen = |span: Option<Self>, one: Duration| {
+            let Self { least, most } = span.unwrap_or(Self { least: one, most: one });
+            Some(Self { least: one.min(least), most: one.max(most) })
+        };
+        durations.into_iter().fold(None, widen).unwrap_or_default()
+    }
+}
+
+/// "41-63 s"; "41 s" when both ends are the same.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((low, low_unit), (high, high_unit)) = (parts(self.least), parts(self.most));
+        match (low == high, low_unit == high_unit) {
+            (true, true) => write!(f, "{high} {high_unit}"),
+            (false, true) => write!(f, "{low}-{high} {high_unit}"),
+            _ => write!(f, "{low} {low_unit} to {high} {high_unit}"),
         }
-        seconds @ 10..600 => (seconds.to_string(), "s"),
-        seconds @ 600..7200 => ((seconds / 60).to_string(), "m"),
-        seconds => (format!("{} h {}", seconds / 3600, seconds / 60 % 60), "m"),
+    }
+}
+
+/// How long connections have been silent, and the threshold for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// How long each has been silent.
+    pub lasted: Span,
+    /// From when on it counts.
+    pub threshold: Duration,
+}
+
+impl Silence {
+    pub(super) fn of(connections: &[&Connection], view: &View<'_>, now: Timestamp) -> Self {
+        Self {
+            lasted: connections.iter().map(|connection| connection.silent_for(now)).collect(),
+            threshold: view.thresholds().silent_after,
+        }
+    }
+}
+
+/// "silent for 41-63 s (threshold 60 s)".
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "silent for {} (threshold {})", self.lasted, duration(self.threshold))
     }
 }
 
@@ -51,28 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_short() {
-        let milliseconds = |ms| duration(Duration::from_millis(ms));
-        assert_eq!(milliseconds(0), "0 s");
-        assert_eq!(milliseconds(500), "0.5 s");
-        assert_eq!(milliseconds(5_000), "5 s");
-        assert_eq!(milliseconds(63_900), "63 s");
-        assert_eq!(milliseconds(720_000), "12 m");
-        assert_eq!(milliseconds(11_100_000), "3 h 5 m");
-    }
-
-    #[test]
     fn spans_name_both_ends() {
-        let spanned = |seconds: &[u64]| span(seconds.iter().copied().map(Duration::from_secs));
+        let spanned = |seconds: &[u64]| {
+            seconds.iter().copied().map(Duration::from_secs).collect::<Span>().to_string()
+        };
         assert_eq!(spanned(&[63, 41, 50]), "41-63 s");
         assert_eq!(spanned(&[41, 41]), "41 s");
         assert_eq!(spanned(&[41, 1200]), "41 s to 20 m");
         assert_eq!(spanned(&[]), "0 s");
-    }
-
-    #[test]
-    fn plurals() {
-        assert_eq!(plural(1, "connection"), "1 connection");
-        assert_eq!(plural(0, "connection"), "0 connections");
     }
 }

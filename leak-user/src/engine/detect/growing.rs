@@ -1,41 +1,52 @@
-//! A group that only ever grows.
+//! A pool that keeps growing.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::detect::abandoned::on_a_staircase;
-use crate::engine::detect::evidence::duration;
 use crate::engine::detect::view::commonest_stack;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, Verdict, View, duration,
+};
 use crate::engine::table::{Connection, Pool, PoolKey};
 use crate::model::Timestamp;
 
 /// Shortest window, in intervals.
 const WINDOW_INTERVALS: u32 = 6;
-/// Most samples that are compared with one another.
+/// Most samples compared with one another.
 const MAX_SAMPLES: u32 = 60;
 /// Least growth that is a trend.
 const LEAST_GROWTH: i64 = 5;
-/// Least share of pairs of samples that must rise rather than fall: Kendall's tau.
+/// Least share of rising pairs of samples less falling ones: Kendall's tau.
 const LEAST_TAU: f64 = 0.8;
 
-/// What leaks steadily is silent for long only in the window's first half, and the first leaks eat what
-/// was idle: one in this many of the growth must lie idle.
+/// Least idle share of the growth, as one in this many. A steady leak is silent for long only in
+/// the first half of the window, and its first victims were idle connections that existed before.
 const LEAK_SHARE: i64 = 3;
 
-/// Finds groups whose number of open connections rises all the time: in both halves of a window, by
-/// rank and not by slope, so that one burst is none, and still at its end, so that a pool that has
-/// filled up is none.
+/// Finds pools whose number of open connections rises all the time: in both halves of a window, by
+/// rank rather than slope so that a burst does not count, and still at its end so that a pool that
+/// has filled up does not.
 ///
-/// A program under rising load grows too, and so does one pool beside another that rests. It is a leak
-/// when a good part of the growth itself lies idle: connections that were opened in the window and then
-/// fell silent one after the other while the group opened more. Those are named; of a mere suspicion,
-/// all that make up the growth.
+/// A program under rising load grows too, and so does one pool beside another that rests. Growth is
+/// a leak when a good part of it is idle: connections that were opened in the window and then fell
+/// silent one after the other while the pool opened more. The verdict names those; a mere suspicion
+/// names all connections that make up the growth.
 pub(super) struct Growing;
 
 impl Detector for Growing {
     fn reason(&self) -> Reason {
         Reason::Growing
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Leak
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Pool
     }
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
@@ -53,7 +64,7 @@ impl Detector for Growing {
         if growing.is_empty() {
             return Vec::new();
         }
-        let mut members = view.groups();
+        let mut members = view.by_pool();
         let mut idle: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
         for connection in view.idle_connections(now) {
             // Those that were there before the window say nothing about what grew in it.
@@ -70,6 +81,17 @@ impl Detector for Growing {
                 verdict(view, &pool, members, &idle, window, now)
             })
             .collect()
+    }
+
+    fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
+        Some(format!(
+            "is each connection closed, or given back to its pool, {place}? Look at error paths and \
+             early returns too; is a new pool made for each request?"
+        ))
+    }
+
+    fn retraction(&self) -> RetractionWords {
+        RetractionWords { over: "grows no more", ..RetractionWords::default() }
     }
 }
 
@@ -95,19 +117,19 @@ fn verdict<'a>(
     };
     members.sort_unstable_by_key(|member| member.id);
     let (stack_of, stack) = commonest_stack(&members);
-    let limit = view.thresholds().limit;
-    let evidence = format!(
-        "open connections rose from {} to {} in {}, while {} fell silent and stayed idle{}{}",
-        pool.open_at(from),
-        pool.open_now(),
-        duration(window),
-        idle.len(),
-        limit.map(|limit| forecast(pool.open_now(), growth, limit, window)).unwrap_or_default(),
-        members
+    let evidence = Growth {
+        from: pool.open_at(from),
+        to: pool.open_now(),
+        window,
+        idle: idle.len(),
+        limit: view
+            .thresholds()
+            .limit
+            .and_then(|limit| Forecast::new(pool.open_now(), growth, limit, window)),
+        server_limit: members
             .iter()
-            .find_map(|member| servers_forecast(view, member, growth, window))
-            .unwrap_or_default(),
-    );
+            .find_map(|member| servers_forecast(view, member, growth, window)),
+    };
     Verdict {
         reason: Reason::Growing,
         severity,
@@ -115,39 +137,108 @@ fn verdict<'a>(
         remote: pool.key.remote,
         pool: Some((*pool.key.identity).clone()),
         connections: members.iter().map(|member| member.id).collect(),
-        evidence,
+        evidence: Arc::new(evidence),
         stack_of,
         cause: view.cause(stack.as_ref()),
         stack,
     }
 }
 
-/// The same for what the server of `member` allows, when it is asked: others use it, too.
+#[derive(Debug)]
+struct Growth {
+    /// Open connections when the window began.
+    from: i64,
+    /// And when it ended.
+    to: i64,
+    window: Duration,
+    /// Connections opened in the window that fell silent while the pool grew.
+    idle: usize,
+    /// The limit that was set.
+    limit: Option<Forecast>,
+    /// What the server allows.
+    server_limit: Option<Forecast>,
+}
+
+impl Evidence for Growth {
+    fn numbers(&self) -> Numbers {
+        let mut numbers = Numbers::default()
+            .count("open_before", self.from)
+            .count("open_now", self.to)
+            .time("window_ms", self.window)
+            .count("fell_silent", self.idle);
+        if let Some(Forecast { limit, time_left }) = self.limit {
+            numbers = numbers.count("limit", limit).time("limit_reached_in_ms", time_left);
+        }
+        if let Some(Forecast { limit, time_left }) = self.server_limit {
+            numbers =
+                numbers.count("server_limit", limit).time("server_limit_reached_in_ms", time_left);
+        }
+        numbers
+    }
+}
+
+/// "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; reaches 100
+/// in 4 m".
+impl fmt::Display for Growth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, window, idle, limit, server_limit } = self;
+        let window = duration(*window);
+        write!(
+            f,
+            "open connections rose from {from} to {to} in {window}, while {idle} fell silent and \
+             stayed idle"
+        )?;
+        if let Some(forecast) = limit {
+            write!(f, "; {forecast}")?;
+        }
+        if let Some(forecast) = server_limit {
+            write!(f, "; {forecast}, all that the server allows")?;
+        }
+        Ok(())
+    }
+}
+
+/// When a limit will be reached if growth goes on.
+#[derive(Clone, Copy, Debug)]
+struct Forecast {
+    limit: u64,
+    /// 0 when it is reached.
+    time_left: Duration,
+}
+
+impl Forecast {
+    /// `None` when it takes longer than anybody will wait.
+    fn new(open: i64, growth: i64, limit: u64, window: Duration) -> Option<Self> {
+        let left = i64::try_from(limit).unwrap_or(i64::MAX).saturating_sub(open).max(0);
+        // Growth is at least LEAST_GROWTH here.
+        let seconds = window.as_secs_f64() * left as f64 / growth.max(1) as f64;
+        let time_left = Duration::try_from_secs_f64(seconds).ok()?;
+        Some(Self { limit, time_left })
+    }
+}
+
+/// "reaches 100 in 4 m".
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, time_left } = *self;
+        if time_left.is_zero() {
+            return write!(f, "the limit of {limit} is reached");
+        }
+        write!(f, "reaches {limit} in {}", duration(time_left))
+    }
+}
+
+/// The forecast for what the server of `member` allows, when it is asked. Others use it too.
 fn servers_forecast(
     view: &View<'_>,
     member: &Connection,
     growth: i64,
     window: Duration,
-) -> Option<String> {
+) -> Option<Forecast> {
     let server = view.table().server_of(member)?;
     let usable = u64::from(server.settings.as_ref()?.usable());
     let used = i64::try_from(server.used?).ok()?;
-    let forecast = forecast(used, growth, usable, window);
-    (!forecast.is_empty()).then(|| format!("{forecast}, all that the server allows"))
-}
-
-/// "; reaches 100 in 4 m".
-fn forecast(open: i64, growth: i64, limit: u64, window: Duration) -> String {
-    let left = i64::try_from(limit).unwrap_or(i64::MAX).saturating_sub(open);
-    if left <= 0 {
-        return format!("; the limit of {limit} is reached");
-    }
-    // Growth is at least LEAST_GROWTH here.
-    let seconds = window.as_secs_f64() * left as f64 / growth.max(1) as f64;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) => format!("; reaches {limit} in {}", duration(time)),
-        Err(_) => String::new(),
-    }
+    Forecast::new(used, growth, usable, window)
 }
 
 /// The pool's open connections at even steps from `from` to the window's end.
@@ -184,7 +275,7 @@ fn tau(samples: &[i64]) -> f64 {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::{find, judge};
-    use crate::engine::table::testing::{World, server_lists, session};
+    use crate::engine::testing::{World, server_lists, session};
     use crate::model::WireState;
     use crate::model::server::SessionState;
 
@@ -207,7 +298,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, Severity::Leak);
         assert_eq!(
-            found[0].evidence,
+            found[0].evidence.to_string(),
             "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; \
              reaches 100 in 350 s"
         );
@@ -223,7 +314,7 @@ mod tests {
         let verdicts = judge(&world, 158.0);
         let evidence = &find(&verdicts, Reason::Growing)[0].evidence;
         let end = "; reaches 100 in 350 s; reaches 7 in 30 s, all that the server allows";
-        assert!(evidence.ends_with(end), "{evidence}");
+        assert!(evidence.to_string().ends_with(end), "{evidence}");
     }
 
     #[test]

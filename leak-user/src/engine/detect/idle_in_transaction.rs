@@ -1,18 +1,26 @@
-//! A transaction that nobody ends.
+//! A transaction that is never ended.
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use std::fmt;
+
+use crate::engine::detect::wording::Among;
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, Severity, Silence, Verdict, View, plural,
+};
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
 /// Finds connections whose server last said "in transaction" or "failed transaction" and that have
-/// been silent since. Pools take a connection back only when its transaction is over, and while it
-/// is open it holds locks and keeps dead rows alive.
+/// been silent since. Pools take a connection back only after its transaction, which meanwhile
+/// holds locks and keeps dead rows from being vacuumed.
 pub(super) struct IdleInTransaction;
 
 impl Detector for IdleInTransaction {
     fn reason(&self) -> Reason {
         Reason::IdleInTransaction
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Leak
     }
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
@@ -21,18 +29,52 @@ impl Detector for IdleInTransaction {
         };
         let accused = view.silent_connections(now).filter(in_transaction);
         view.verdicts(self.reason(), accused, |members| {
-            let failed = members
-                .iter()
-                .filter(|connection| connection.dialogue() == WireState::FailedTransaction)
-                .count();
-            let failed = if failed > 0 { format!(" ({failed} failed)") } else { String::new() };
-            let unseen =
-                members.iter().any(|connection| connection.wire.state == WireState::Unknown);
-            let source = if unseen { " by the server's word" } else { "" };
-            let count = plural(members.len(), "connection");
-            let silence = view.silence(members, now);
-            (Severity::Leak, format!("{count} idle in transaction{failed}{source}, {silence}"))
+            let is_failed = |one: &&&Connection| one.dialogue() == WireState::FailedTransaction;
+            let is_unseen = |one: &&&Connection| one.wire.state == WireState::Unknown;
+            let evidence = OpenTransactions {
+                connections: members.len(),
+                failed: members.iter().filter(is_failed).count(),
+                told_by_server: members.iter().filter(is_unseen).count(),
+                silence: Silence::of(members, view, now),
+            };
+            (self.severity(), evidence)
         })
+    }
+
+    fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
+        Some(format!(
+            "is the transaction committed or rolled back {place}, on error paths and early returns \
+             too? It holds locks and keeps vacuum from cleaning up"
+        ))
+    }
+}
+
+#[derive(Debug)]
+struct OpenTransactions {
+    connections: usize,
+    /// How many transactions have failed.
+    failed: usize,
+    /// How many are known from the server's word alone.
+    told_by_server: usize,
+    silence: Silence,
+}
+
+impl Evidence for OpenTransactions {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections)
+            .count("failed", self.failed)
+            .count("told_by_server", self.told_by_server)
+            .silence(self.silence)
+    }
+}
+
+/// "3 connections idle in transaction (1 failed), silent for 79-89 s (threshold 60 s)".
+impl fmt::Display for OpenTransactions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let failed = Among(self.failed, "failed");
+        let source = if self.told_by_server > 0 { " by the server's word" } else { "" };
+        write!(f, "{connections} idle in transaction{failed}{source}, {}", self.silence)
     }
 }
 
@@ -40,7 +82,7 @@ impl Detector for IdleInTransaction {
 mod tests {
     use crate::engine::detect::testing::{find, judge};
     use crate::engine::detect::{Reason, Severity, StackOf};
-    use crate::engine::table::testing::{World, server_lists, session};
+    use crate::engine::testing::{World, server_lists, session};
     use crate::model::server::SessionState;
     use crate::model::{StackId, WireState};
 
@@ -63,7 +105,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 2));
         assert_eq!(
-            found[0].evidence,
+            found[0].evidence.to_string(),
             "2 connections idle in transaction (1 failed) by the server's word, silent for 89 s \
              (threshold 60 s)"
         );
@@ -92,7 +134,7 @@ mod tests {
             (StackOf::LastUsedBy, &Some(StackId::from("pay")))
         );
         assert_eq!(
-            verdict.evidence,
+            verdict.evidence.to_string(),
             "3 connections idle in transaction (1 failed), silent for 79-89 s (threshold 60 s)"
         );
     }

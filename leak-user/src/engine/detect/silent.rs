@@ -1,12 +1,16 @@
-//! Silence, and nothing else.
+//! Silence without other evidence.
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use std::fmt;
+
+use crate::engine::detect::wording::Among;
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, Severity, Silence, Verdict, View, plural,
+};
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
-/// Lists silent connections against which there is no evidence: most of them lie idle in a pool. In
-/// COPY the server waits for data, with a transaction open: that is unusual.
+/// Lists silent connections without evidence against them: most are idle in a pool. In COPY the
+/// server waits for data with a transaction open, which is unusual.
 pub(super) struct Silent;
 
 impl Detector for Silent {
@@ -14,28 +18,87 @@ impl Detector for Silent {
         Reason::Silent
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Info
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let (copying, others): (Vec<_>, Vec<_>) = view
             .silent_connections(now)
             .partition(|connection| connection.wire.state == WireState::Copy);
         let mut verdicts = view.verdicts(self.reason(), copying, |members| {
-            let connections = plural(members.len(), "connection");
-            let evidence = format!("{connections}, COPY left open, {}", view.silence(members, now));
-            (Severity::Suspect, evidence)
+            let silence = Silence::of(members, view, now);
+            (Severity::Suspect, CopyLeftOpen { connections: members.len(), silence })
         });
         verdicts.extend(view.verdicts(self.reason(), others, |members| {
-            let count = |is: fn(&Connection) -> bool, what: &str| {
-                let count = members.iter().filter(|member| is(member)).count();
-                (count > 0).then(|| format!(" ({count} {what})"))
+            let count =
+                |is: fn(&Connection) -> bool| members.iter().filter(|member| is(member)).count();
+            let evidence = NothingElse {
+                connections: members.len(),
+                listening: count(|member| member.wire.listens),
+                replicating: count(|member| member.wire.state == WireState::Replication),
+                silence: Silence::of(members, view, now),
             };
-            let listening = count(|member| member.wire.listens, "listening for notifications");
-            let replicating =
-                count(|member| member.wire.state == WireState::Replication, "in replication");
-            let notes: String = [listening, replicating].into_iter().flatten().collect();
-            let connections = plural(members.len(), "connection");
-            (Severity::Info, format!("{connections}{notes} {}", view.silence(members, now)))
+            (self.severity(), evidence)
         }));
         verdicts
+    }
+
+    fn next_step(&self, severity: Severity, place: &str) -> Option<String> {
+        let copies = severity > self.severity();
+        let step = || {
+            format!(
+                "is COPY ended {place}, on error paths too? Until then the server waits, in a \
+                 transaction"
+            )
+        };
+        copies.then(step)
+    }
+}
+
+#[derive(Debug)]
+struct CopyLeftOpen {
+    connections: usize,
+    silence: Silence,
+}
+
+impl Evidence for CopyLeftOpen {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).silence(self.silence)
+    }
+}
+
+/// "1 connection, COPY left open, silent for 98 s (threshold 60 s)".
+impl fmt::Display for CopyLeftOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, COPY left open, {}", plural(self.connections, "connection"), self.silence)
+    }
+}
+
+#[derive(Debug)]
+struct NothingElse {
+    connections: usize,
+    listening: usize,
+    replicating: usize,
+    silence: Silence,
+}
+
+impl Evidence for NothingElse {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections)
+            .count("listening", self.listening)
+            .count("replicating", self.replicating)
+            .silence(self.silence)
+    }
+}
+
+/// "2 connections (1 listening for notifications) silent for 98 s (threshold 60 s)".
+impl fmt::Display for NothingElse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let listening = Among(self.listening, "listening for notifications");
+        let replicating = Among(self.replicating, "in replication");
+        write!(f, "{connections}{listening}{replicating} {}", self.silence)
     }
 }
 
@@ -43,7 +106,7 @@ impl Detector for Silent {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::judge;
-    use crate::engine::table::testing::World;
+    use crate::engine::testing::World;
 
     #[test]
     fn tells_what_is_silent_by_nature() {
@@ -57,12 +120,12 @@ mod tests {
         assert_eq!(verdicts.len(), 2);
         assert_eq!((verdicts[0].reason, verdicts[0].severity), (Reason::Silent, Severity::Suspect));
         assert_eq!(
-            verdicts[0].evidence,
+            verdicts[0].evidence.to_string(),
             "1 connection, COPY left open, silent for 98 s (threshold 60 s)"
         );
         assert_eq!((verdicts[1].reason, verdicts[1].severity), (Reason::Silent, Severity::Info));
         assert_eq!(
-            verdicts[1].evidence,
+            verdicts[1].evidence.to_string(),
             "2 connections (1 listening for notifications) silent for 98 s (threshold 60 s)"
         );
     }

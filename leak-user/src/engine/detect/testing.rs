@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::engine::detect::{Reason, Stacks, Standing, Thresholds, Verdict, evaluate};
-use crate::engine::table::testing::{World, secs};
+use crate::engine::detect::{
+    PriorAccusations, Reason, Stacks, Thresholds, Verdict, View, evaluate,
+};
+use crate::engine::testing::{World, secs};
 
 pub(super) const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
@@ -13,7 +15,29 @@ pub(super) const THRESHOLDS: Thresholds = Thresholds {
 
 /// Judges `world` at second `at` with the default thresholds and no former findings.
 pub(super) fn judge(world: &World, at: f64) -> Vec<Verdict> {
-    evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &Standing::new(), secs(at))
+    judge_with(world, &Stacks::new(), &THRESHOLDS, at)
+}
+
+/// The same with these stacks and thresholds.
+pub(super) fn judge_with(
+    world: &World,
+    stacks: &Stacks,
+    thresholds: &Thresholds,
+    at: f64,
+) -> Vec<Verdict> {
+    judge_again(world, stacks, thresholds, &PriorAccusations::new(), at)
+}
+
+/// The same with former findings.
+pub(crate) fn judge_again(
+    world: &World,
+    stacks: &Stacks,
+    thresholds: &Thresholds,
+    prior: &PriorAccusations,
+    at: f64,
+) -> Vec<Verdict> {
+    let view = View::new(&world.table, &world.memory, stacks, thresholds, prior);
+    evaluate(view, secs(at))
 }
 
 /// The verdicts with `reason`.

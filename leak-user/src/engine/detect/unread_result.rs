@@ -1,26 +1,29 @@
 //! A result that nobody reads.
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use std::fmt;
+
+use crate::engine::detect::{
+    Detector, Evidence, Numbers, Reason, Severity, Silence, Verdict, View, plural,
+};
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
 
-/// How many inventories in a row must have found bytes unread: one may fall between the arrival and
-/// the reading.
+/// How many inventories in a row must have found unread bytes: a single one may fall between
+/// arrival and reading.
 const INVENTORIES: u32 = 2;
 
-/// What the server sends unasked, notices and changed settings, is smaller than this.
+/// Notices and changed settings, which the server sends unasked, are smaller than this.
 const MORE_THAN_NOTICES: u32 = 1024;
 
-/// Finds connections whose result lies unread: nobody can use them before it is read.
+/// Finds connections with an unread result: nobody can use them before it is read.
 ///
-/// A connection that is known to be idle has had its answer. What lies unread there the server sent
-/// unasked, a notification or a changed setting, and a healthy pool reads it at the next use. Where
-/// the state is unknown, it takes a request of whose answer nothing was read, or more bytes than
-/// notices have; less than that is left to the other detectors.
+/// A connection that is known to be idle has had its answer. Unread bytes there are a notification
+/// or a changed setting, which a healthy pool reads at the next use. Where the state is unknown, it
+/// takes a request of whose answer nothing was read, or more bytes than notices have; anything less
+/// is left to the other detectors.
 pub(super) struct UnreadResult;
 
-/// Whether what lies unread in `connection` can only be the answer to a request.
+/// Whether the unread bytes of `connection` can only be the answer to a request.
 fn is_result(connection: &Connection, bytes: u32) -> bool {
     match connection.wire.state {
         WireState::Idle => false,
@@ -37,23 +40,57 @@ impl Detector for UnreadResult {
         Reason::UnreadResult
     }
 
+    fn severity(&self) -> Severity {
+        Severity::Leak
+    }
+
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let unread = |connection: &&Connection| {
-            connection.unread_inventories >= INVENTORIES
+            connection.traffic.unread_inventories >= INVENTORIES
                 && connection
+                    .traffic
                     .unread_bytes
                     .is_some_and(|bytes| bytes > 0 && is_result(connection, bytes))
         };
         let accused = view.silent_connections(now).filter(unread);
         view.verdicts(self.reason(), accused, |members| {
-            let bytes: u64 =
-                members.iter().map(|member| u64::from(member.unread_bytes.unwrap_or(0))).sum();
-            let connections = plural(members.len(), "connection");
-            let silence = view.silence(members, now);
-            let evidence =
-                format!("{bytes} bytes of results lie unread in {connections}, {silence}");
-            (Severity::Leak, evidence)
+            let unread = members.iter().filter_map(|member| member.traffic.unread_bytes);
+            let evidence = UnreadBytes {
+                connections: members.len(),
+                bytes: unread.map(u64::from).sum(),
+                silence: Silence::of(members, view, now),
+            };
+            (self.severity(), evidence)
         })
+    }
+
+    fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
+        Some(format!(
+            "is the result read to its end, or closed, {place}? Stopping in the middle leaves the \
+             connection unusable"
+        ))
+    }
+}
+
+#[derive(Debug)]
+struct UnreadBytes {
+    connections: usize,
+    bytes: u64,
+    silence: Silence,
+}
+
+impl Evidence for UnreadBytes {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).count("unread_bytes", self.bytes).silence(self.silence)
+    }
+}
+
+/// "9000 bytes of results lie unread in 1 connection, silent for 92 s (threshold 60 s)".
+impl fmt::Display for UnreadBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let Self { bytes, silence, .. } = self;
+        write!(f, "{bytes} bytes of results lie unread in {connections}, {silence}")
     }
 }
 
@@ -61,7 +98,7 @@ impl Detector for UnreadResult {
 mod tests {
     use crate::engine::detect::testing::{find, judge};
     use crate::engine::detect::{Reason, Severity, Verdict};
-    use crate::engine::table::testing::{World, listed, secs};
+    use crate::engine::testing::{World, listed, secs};
     use crate::model::WireState;
 
     fn with_unread(state: WireState, inventories: u32) -> World {
@@ -106,7 +143,7 @@ mod tests {
         let found = find(&verdicts, Reason::UnreadResult);
         assert_eq!(found[0].severity, Severity::Leak);
         assert_eq!(
-            found[0].evidence,
+            found[0].evidence.to_string(),
             "9000 bytes of results lie unread in 1 connection, silent for 92 s (threshold 60 s)"
         );
         assert_eq!(verdicts.len(), 1, "it awaits no response besides");

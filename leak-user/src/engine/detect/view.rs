@@ -2,41 +2,52 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::detect::code::{CodePath, CodeReader};
+use crate::engine::detect::memory::{ReusedAfter, Rhythm, burst_of};
 use crate::engine::detect::{
-    Reason, Severity, StackOf, Stacks, Standing, Thresholds, Verdict, code, evidence,
+    CodeKey, Evidence, Memory, Reason, Severity, StackOf, Stacks, Thresholds, Verdict,
 };
-use crate::engine::table::{Connection, ConnectionTable, PoolKey, WentOn};
-use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp, WireState};
+use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
+use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
 
-/// The table at one moment, without the connections that have been judged already.
+/// Accusations of severity leak, each with the moment since when the connection was silent.
+pub type PriorAccusations = HashMap<(Reason, ConnectionId), Timestamp>;
+
+/// The table at one moment, without connections that have been judged.
 #[derive(Debug)]
 pub struct View<'a> {
     table: &'a ConnectionTable,
-    stacks: &'a Stacks,
+    memory: &'a Memory,
+    code: CodeReader<'a>,
     thresholds: &'a Thresholds,
-    standing: &'a Standing,
-    /// Connections that belong to a thread, not to a pool.
+    prior: &'a PriorAccusations,
+    /// Connections that belong to a thread rather than a pool.
     bound: HashSet<ConnectionId>,
     taken: HashSet<ConnectionId>,
 }
 
 /// What the connections of one verdict have in common.
-type Group = (ProcessKey, SocketAddr, StackOf, Option<String>);
+type Common = (ProcessKey, SocketAddr, StackOf, Option<CodeKey>);
 
 impl<'a> View<'a> {
-    pub(super) fn new(
+    /// A view of everything in the table.
+    #[must_use]
+    pub fn new(
         table: &'a ConnectionTable,
+        memory: &'a Memory,
         stacks: &'a Stacks,
         thresholds: &'a Thresholds,
-        standing: &'a Standing,
+        prior: &'a PriorAccusations,
     ) -> Self {
-        let bound = bound_to_threads(table);
-        Self { table, stacks, thresholds, standing, bound, taken: HashSet::new() }
+        let bound = bound_to_threads(table, memory);
+        let code = CodeReader::new(stacks);
+        Self { table, memory, code, thresholds, prior, bound, taken: HashSet::new() }
     }
 
-    /// Leaves connections out from now on: they are judged.
+    /// Leaves out connections from now on, because they have been judged.
     pub(super) fn take(&mut self, connections: impl IntoIterator<Item = ConnectionId>) {
         self.taken.extend(connections);
     }
@@ -53,24 +64,23 @@ impl<'a> View<'a> {
         self.thresholds
     }
 
-    /// The connections that can be judged: their process has not closed its end, and no surer
-    /// evidence has taken them.
+    /// The connections to judge: not closed by their process, nor taken on surer evidence.
     pub fn connections(&self) -> impl Iterator<Item = &'a Connection> {
         let judged = |connection: &&Connection| {
-            !connection.tcp_state.closed_by_process()
+            !connection.tcp.state.closed_by_process()
                 && !connection.wire.cancels
                 && !self.taken.contains(&connection.id)
         };
         self.table.connections().filter(judged)
     }
 
-    /// The same by group.
-    pub(super) fn groups(&self) -> HashMap<PoolKey, Vec<&'a Connection>> {
-        let mut groups: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
+    /// The connections to judge, by pool.
+    pub(super) fn by_pool(&self) -> HashMap<PoolKey, Vec<&'a Connection>> {
+        let mut pools: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
         for connection in self.connections() {
-            groups.entry(self.table.pool_of(connection).key).or_default().push(connection);
+            pools.entry(self.table.pool_of(connection).key).or_default().push(connection);
         }
-        groups
+        pools
     }
 
     /// Those of [`Self::connections`] that have been silent for long.
@@ -79,91 +89,104 @@ impl<'a> View<'a> {
         self.connections().filter(move |connection| connection.silent_for(now) >= silent_after)
     }
 
-    /// Whether `connection` stands accused of being abandoned and was not used since.
+    /// Whether `connection` stands accused of `reason` with severity leak and was not used since.
+    ///
+    /// What a pool did after it lost a connection stays true when the pool shrinks again.
     #[must_use]
-    pub fn stands_accused(&self, connection: &Connection) -> bool {
-        self.standing.get(&connection.id).is_some_and(|&since| since == connection.silent_since())
+    pub fn stands_accused(&self, reason: Reason, connection: &Connection) -> bool {
+        let since = self.prior.get(&(reason, connection.id));
+        since.is_some_and(|&since| since == connection.silent_since())
     }
 
     /// The connections that have been silent for long and that a healthy pool would use next.
     ///
-    /// Not those that listen, nor those that belong to a thread, where most of the group do: such a
-    /// thread opens one of its own whatever lies idle elsewhere.
+    /// Not those that listen. Not those that belong to a thread either, in pools where most do:
+    /// such a thread opens a connection of its own whatever is idle elsewhere.
     pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
         self.silent_connections(now).filter(|connection| {
             let is_free = connection.is_idle()
                 || connection.wire.state == WireState::Copy
-                || connection.is_answered_in_part();
+                || is_answered_in_part(connection);
             is_free && !connection.wire.listens && !self.bound.contains(&connection.id)
         })
     }
 
-    /// Names the way through the application that led to `connection`'s latest request.
-    pub(super) fn path(&self, connection: &Connection) -> Option<String> {
-        connection.last_used_by.as_ref().and_then(|id| code::path(self.stacks, id))
+    /// The path through the application that led to `connection`'s latest request.
+    pub(super) fn path(&self, connection: &Connection) -> Option<CodePath> {
+        connection.callers.last_used_by.as_ref().and_then(|id| self.code.path(id))
     }
 
     /// Whether `connection`'s latest request came from the application, as far as its stack tells.
     pub(super) fn blames(&self, connection: &Connection) -> bool {
-        connection.last_used_by.as_ref().is_some_and(|id| code::blames(self.stacks, id))
+        connection.callers.last_used_by.as_ref().is_some_and(|id| self.code.blames(id))
     }
 
-    /// Uses of `connection`'s group after which the connection was given back, and the ways through the
-    /// application that led to them: others followed on the same connection.
+    /// Uses in `connection`'s pool after which the connection was given back, with their paths
+    /// through the application: other uses followed on the same connection.
     ///
-    /// Code that goes on using what it holds is not counted: uses that came the same way as the
-    /// latest on the same connection, one soon after the other.
-    pub(super) fn given_back(&self, connection: &Connection) -> Vec<(Timestamp, String)> {
+    /// Code that keeps using a connection that it holds is not counted: uses by the same path as
+    /// the latest one on the same connection, in quick succession.
+    pub(super) fn given_back(&self, connection: &Connection) -> Vec<(Timestamp, CodePath)> {
         let pool = self.table.pool_of(connection);
-        let given_back = |used: &WentOn| {
+        let given_back = |used: &ReusedAfter| {
             // What a pool does by itself, to clean up what it got back, shows that it got it back.
-            let path = code::path(self.stacks, &used.stack);
-            let path = path.unwrap_or_else(|| used.stack.to_string());
+            let path = self.code.path(&used.stack);
+            let path = path.unwrap_or_else(|| CodePath::Stack(used.stack));
             let is_held = || {
                 let latest = self.table.get(used.id).and_then(|connection| self.path(connection));
                 latest.as_ref() == Some(&path) && used.pause < self.grace()
             };
             (!is_held()).then_some((used.at, path))
         };
-        pool.went_on().filter_map(given_back).collect()
+        self.memory.reused_after(&pool).filter_map(given_back).collect()
     }
 
-    /// The longest pause in `connection`'s group that ended although the group grew, after a use that
-    /// came this way through the application, or that may have.
-    pub(super) fn longest_pause(&self, connection: &Connection, path: Option<&str>) -> Duration {
+    /// The longest pause in `connection`'s pool that ended although the pool grew, after a use by
+    /// this path, or by one that may be the same.
+    pub(super) fn longest_pause(
+        &self,
+        connection: &Connection,
+        path: Option<&CodePath>,
+    ) -> Duration {
         let may_be_after = |after: Option<&StackId>| {
-            let after = after.and_then(|id| code::path(self.stacks, id));
-            path.is_none() || after.is_none() || after.as_deref() == path
+            let after = after.and_then(|id| self.code.path(id));
+            path.is_none() || after.is_none() || after.as_ref() == path
         };
         let pool = self.table.pool_of(connection);
-        let pauses = pool.pauses().filter(|(after, _)| may_be_after(*after));
+        let pauses = self.memory.pauses(&pool).filter(|(after, _)| may_be_after(*after));
         pauses.map(|(_, pause)| pause).max().unwrap_or_default()
     }
 
-    /// Names the code that a stack blames.
-    pub(super) fn cause(&self, stack: Option<&StackId>) -> Option<String> {
-        stack.and_then(|id| code::cause(self.stacks, id))
+    /// How regularly `connection` is used.
+    pub(super) fn rhythm(&self, connection: &Connection) -> Rhythm {
+        self.memory.rhythm(connection)
     }
 
-    /// Net growth of `connection`'s group since it fell silent, not counting what the group opened
-    /// in the first moments after.
-    ///
-    /// Pools fill up and replace in bursts, so what is opened right after a use says nothing yet.
+    /// How old the connections of `pool` were that ended last.
+    pub(super) fn retired(&self, pool: &Pool<'_>) -> impl Iterator<Item = Duration> {
+        self.memory.retired(pool)
+    }
+
+    /// The code that a stack blames.
+    pub(super) fn cause(&self, stack: Option<&StackId>) -> Option<CodeKey> {
+        stack.and_then(|id| self.code.cause(id))
+    }
+
+    /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
+    /// first moments after.
     #[must_use]
     pub fn lasting_growth(&self, connection: &Connection) -> i64 {
         let from = connection.silent_since().after(self.grace());
         self.table.pool_of(connection).growth_since(from)
     }
 
-    /// How long what a group opens after a connection's last use is put down to the same burst.
+    /// How long openings after a connection's last use are attributed to the same burst.
     #[must_use]
     pub fn grace(&self) -> Duration {
-        const LEAST: Duration = Duration::from_secs(1);
-        const MOST: Duration = Duration::from_secs(10);
-        (self.thresholds.silent_after / 8).clamp(LEAST, MOST)
+        burst_of(self.thresholds.silent_after)
     }
 
-    /// How long a burst may take to open and use what it needs, also on a machine with much to do.
+    /// How long a burst may take to open and use what it needs, even on a busy machine.
     #[must_use]
     pub fn burst(&self) -> Duration {
         const LEAST: Duration = Duration::from_secs(3);
@@ -171,63 +194,68 @@ impl<'a> View<'a> {
         (self.thresholds.silent_after / 4).clamp(LEAST, MOST)
     }
 
-    /// "silent for 41-63 s (threshold 60 s)".
-    pub(super) fn silence(&self, connections: &[&Connection], now: Timestamp) -> String {
-        let silences = connections.iter().map(|connection| connection.silent_for(now));
-        let threshold = evidence::duration(self.thresholds.silent_after);
-        format!("silent for {} (threshold {threshold})", evidence::span(silences))
-    }
-
-    /// Makes one verdict of the `accused` that have process, server and the code to blame in common;
-    /// `say` gives its severity and evidence.
-    pub(super) fn verdicts(
+    /// Makes one verdict of all `accused` with the same process, server and code to blame; `say`
+    /// gives its severity and evidence.
+    pub(super) fn verdicts<E: Evidence + 'static>(
         &self,
         reason: Reason,
         accused: impl IntoIterator<Item = &'a Connection>,
-        say: impl Fn(&[&'a Connection]) -> (Severity, String),
+        say: impl Fn(&[&'a Connection]) -> (Severity, E),
     ) -> Vec<Verdict> {
-        let mut groups: BTreeMap<Group, Vec<&Connection>> = BTreeMap::new();
+        let mut alike: BTreeMap<Common, Vec<&Connection>> = BTreeMap::new();
         for connection in accused {
             let (stack_of, stack) = shown_stack(connection);
             let cause = self.cause(stack.as_ref());
             // Where nobody is named, stacks tell nothing apart.
             let stack_of = if cause.is_some() { stack_of } else { StackOf::LastUsedBy };
-            let group = (connection.process, connection.endpoints.remote, stack_of, cause);
-            groups.entry(group).or_default().push(connection);
+            let common = (connection.process, connection.endpoints.remote, stack_of, cause);
+            alike.entry(common).or_default().push(connection);
         }
-        let verdict = |((process, remote, _, cause), mut members): (Group, Vec<_>)| {
+        let verdict = |((process, remote, _, cause), mut members): (Common, Vec<_>)| {
             members.sort_unstable_by_key(|connection: &&Connection| connection.id);
             let (severity, evidence) = say(&members);
-            let connections = members.iter().map(|connection| connection.id).collect();
             let (stack_of, stack) = commonest_stack(&members);
-            let pool = None;
             Verdict {
                 reason,
                 severity,
                 process,
                 remote,
-                pool,
-                connections,
-                evidence,
+                pool: None,
+                connections: members.iter().map(|connection| connection.id).collect(),
+                evidence: Arc::new(evidence),
                 stack_of,
                 stack,
                 cause,
             }
         };
-        groups.into_iter().map(verdict).collect()
+        alike.into_iter().map(verdict).collect()
     }
 }
 
-/// The connections that belong to a thread, in groups most of whose connections do.
-fn bound_to_threads(table: &ConnectionTable) -> HashSet<ConnectionId> {
-    let mut groups: BTreeMap<PoolKey, Vec<ConnectionId>> = BTreeMap::new();
-    for connection in table.connections().filter(|one| table.is_bound_to_thread(one)) {
-        groups.entry(table.pool_of(connection).key).or_default().push(connection.id);
+/// Whether an answer has begun and stopped: the last bytes came from the server, which does not say
+/// that it is still at work. A cursor that is read in part and forgotten looks like this.
+pub(super) fn is_answered_in_part(connection: &Connection) -> bool {
+    let side = connection.server_now();
+    let is_at_work = side.is_some_and(|side| side.dialogue() == WireState::Busy);
+    connection.wire.state == WireState::Busy
+        && connection.tcp.state == TcpState::Established
+        && connection.traffic.last_receive > connection.traffic.last_send
+        && !is_at_work
+}
+
+/// The connections that belong to a thread, in pools where most connections do.
+fn bound_to_threads(table: &ConnectionTable, memory: &Memory) -> HashSet<ConnectionId> {
+    let mut pools: BTreeMap<PoolKey, Vec<ConnectionId>> = BTreeMap::new();
+    for connection in table.connections().filter(|one| memory.may_be_bound(one)) {
+        let pool = table.pool_of(connection);
+        if memory.is_bound_to_thread(connection, &pool) {
+            pools.entry(pool.key).or_default().push(connection.id);
+        }
     }
     let is_most =
         |open: i64, bound: usize| i64::try_from(2 * bound).is_ok_and(|twice| twice > open);
-    groups.retain(|key, bound| is_most(table.pool(key).open_now(), bound.len()));
-    groups.into_values().flatten().collect()
+    pools.retain(|key, bound| is_most(table.pool(key).open_now(), bound.len()));
+    pools.into_values().flatten().collect()
 }
 
 /// The stack that most of `members` show.
@@ -242,14 +270,14 @@ pub(super) fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<Stack
     commonest.map_or((StackOf::LastUsedBy, None), |((stack_of, stack), _)| (stack_of, Some(stack)))
 }
 
-/// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent requests,
-/// so the opener is shown only for a connection that was never used: where the last user is unknown,
-/// nobody is named.
+/// The stack that names the culprit. Pools dial on helper threads and on behalf of innocent
+/// requests, so the opener is shown only for a connection that was never used. Where the last user
+/// is unknown, nobody is named.
 pub(super) fn shown_stack(connection: &Connection) -> (StackOf, Option<StackId>) {
-    let unused = connection.requests == 0 || connection.wire.state == WireState::Startup;
+    let unused = connection.requests.count == 0 || connection.wire.state == WireState::Startup;
     if unused {
-        (StackOf::OpenedBy, connection.opened_by)
+        (StackOf::OpenedBy, connection.callers.opened_by)
     } else {
-        (StackOf::LastUsedBy, connection.last_used_by)
+        (StackOf::LastUsedBy, connection.callers.last_used_by)
     }
 }

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use crate::engine::detect::{Stacks, Thresholds, evaluate};
+use crate::engine::detect::testing::judge_again;
+use crate::engine::detect::{Stacks, Thresholds};
 use crate::engine::findings::*;
-use crate::engine::table::testing::{APP, World, secs};
+use crate::engine::testing::{APP, World, secs};
 use crate::model::{Event, StackId, StackRole, TcpState, WireState};
 
 const THRESHOLDS: Thresholds = Thresholds {
@@ -12,8 +13,7 @@ const THRESHOLDS: Thresholds = Thresholds {
 };
 
 fn turn(ledger: &mut Ledger, world: &World, at: f64) -> Vec<Change> {
-    let verdicts =
-        evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), secs(at));
+    let verdicts = judge_again(world, &Stacks::new(), &THRESHOLDS, &ledger.accusations(), at);
     ledger.update(verdicts, &world.table, secs(at))
 }
 
@@ -57,7 +57,7 @@ fn opens_keeps_and_retracts() {
 }
 
 #[test]
-fn several_fates_are_told_with_counts() {
+fn several_causes_are_told_with_counts() {
     let mut world = two_in_transaction();
     let mut ledger = Ledger::default();
     turn(&mut ledger, &world, 80.0);
@@ -75,14 +75,14 @@ fn a_stack_that_becomes_known_is_no_retraction() {
     world.request(1, 10.0, "", WireState::InTransaction);
     let mut ledger = Ledger::default();
     turn(&mut ledger, &world, 80.0);
-    let request = world.table.get(ConnectionId(1)).unwrap().requests;
+    let request = world.table.get(ConnectionId(1)).unwrap().requests.count;
     let resolved = Event::StackResolved {
         id: ConnectionId(1),
         role: StackRole::LastUsedBy { request },
         stack: Some(StackId::from("pay")),
         goroutine: None,
     };
-    world.table.apply(&resolved, secs(85.0));
+    world.apply(&resolved, secs(85.0));
     let changes = turn(&mut ledger, &world, 90.0);
     let [Change::Updated(finding, None)] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!(finding.id.to_string(), "f1");
@@ -160,10 +160,10 @@ fn a_leak_outlives_its_process() {
     world.open(3, 1.0);
     let mut ledger = Ledger::default();
     turn(&mut ledger, &world, 80.0);
-    let evidence = ledger.open()[0].verdict.evidence.clone();
+    let evidence = ledger.open()[0].evidence();
     let changes = ledger.process_exited(APP);
     let [Change::Updated(told, None)] = &changes[..] else { panic!("{changes:?}") };
-    assert_eq!(told.verdict.evidence, format!("{evidence}; the process then exited"));
+    assert_eq!(told.evidence(), format!("{evidence}; the process then exited"));
     assert!(ledger.process_exited(APP).is_empty());
     // Its connections end one after the other.
     assert!(turn(&mut ledger, &world, 90.0).is_empty());
@@ -177,7 +177,7 @@ fn a_leak_outlives_its_process() {
     assert!(ledger.has_leak());
     let open = ledger.open();
     assert_eq!((open.len(), open[0].verdict.connections.len()), (1, 2));
-    assert_eq!(open[0].verdict.evidence, format!("{evidence}; the process then exited"));
+    assert_eq!(open[0].evidence(), format!("{evidence}; the process then exited"));
     assert_eq!(count(&ledger, Reason::IdleInTransaction), (1, 0));
 }
 
@@ -186,8 +186,8 @@ fn leaks_of_exited_processes_are_bounded() {
     let mut ledger = Ledger::default();
     for round in 0..600 {
         let world = two_in_transaction();
-        let verdicts =
-            evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), secs(80.0));
+        let accusations = ledger.accusations();
+        let verdicts = judge_again(&world, &Stacks::new(), &THRESHOLDS, &accusations, 80.0);
         let process = ProcessKey { pid: round, start_ticks: 1 };
         let verdicts = verdicts.into_iter().map(|verdict| Verdict { process, ..verdict }).collect();
         ledger.update(verdicts, &world.table, secs(80.0));

@@ -1,57 +1,70 @@
-//! Taking in the kernel programs' counters.
+//! Applying the kernel programs' counters.
 
-use crate::engine::table::{ConnectionTable, WentOn};
+use crate::engine::table::{ConnectionTable, Newcomer, Observer, Request};
 use crate::model::{ConnectionId, Timestamp, Usage};
 
 impl ConnectionTable {
     /// Learns what the counters of a connection say now.
-    pub(super) fn used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
+    pub(super) fn used(
+        &mut self,
+        id: ConnectionId,
+        usage: &Usage,
+        now: Timestamp,
+        observer: &mut dyn Observer,
+    ) {
         if !self.connections.contains_key(&id) {
             // Counters read just before the end, told just after it.
             let stale = self.gone.at(id).is_some_and(|at| usage.opened_at <= at);
             if stale || self.connections.len() >= self.capacity {
                 return;
             }
-            self.adopt_used(id, usage, now);
+            self.adopt_used(id, usage, now, observer);
         }
         if let Some(connection) = self.connections.get_mut(&id) {
-            if let Some(request_at) = usage.request_at
-                && usage.requests != connection.requests
-            {
-                let (from, after) = (connection.silent_since(), connection.last_used_by.as_ref());
-                self.pools.paused(&connection.pool, from, request_at, after);
-                if let Some(stack) = connection.last_used_by.take() {
-                    let (at, pause) = (from, request_at.since(from));
-                    self.pools.went_on(&connection.pool, WentOn { id, at, stack, pause });
-                }
+            connection.use_state(usage);
+            if usage.requests != connection.requests.count {
+                let request = Request {
+                    id,
+                    pool: &connection.account.pool,
+                    at: usage.request_at,
+                    silent_since: connection.silent_since(),
+                    after: connection.callers.last_used_by.as_ref(),
+                };
+                observer.request_began(request, &self.pools);
             }
             if let (Some(sqlstate), None) = (&usage.wire.refused, &connection.wire.refused) {
                 self.tallies.refuse(connection.process, sqlstate);
             }
             connection.use_counters(usage);
-            connection.last_counted = Some(now);
-            let since = connection.counted_since;
-            self.regroup(id, &usage.wire, since);
+            connection.account.last_counted = Some(now);
+            let since = connection.account.counted_since;
+            self.assign_pool(id, &usage.wire, since, observer);
         }
         if let (Some(connection), Some((_, tid)), Some(at)) =
             (self.connections.get(&id), usage.request_by, usage.request_at)
         {
-            self.pools.used_by(&connection.pool, tid, at);
+            observer.used_by(&connection.account.pool, tid, at, &self.pools);
         }
     }
 
     /// Takes in a connection that the kernel programs know and the table does not.
-    pub(super) fn adopt_used(&mut self, id: ConnectionId, usage: &Usage, now: Timestamp) {
+    pub(super) fn adopt_used(
+        &mut self,
+        id: ConnectionId,
+        usage: &Usage,
+        now: Timestamp,
+        observer: &mut dyn Observer,
+    ) {
         let opened_at = (!usage.adopted).then_some(usage.opened_at);
         let counted_since = opened_at.or_else(|| self.missed_since(id));
         // Before the first inventory, one that is older than the trace was not missed.
         self.losses.added += u64::from(counted_since.is_some());
-        self.insert(id, usage.opener.process, usage.endpoints, opened_at, counted_since, now);
+        let newcomer = Newcomer { process: usage.opener.process, opened_at, counted_since };
+        self.insert(id, newcomer, usage.endpoints, now, observer);
         self.tallies.name(&usage.opener);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.tid = opened_at.and(Some(usage.opener.tid));
-            connection.tcp_state = usage.tcp_state;
-            connection.state_changed_at = usage.state_changed_at;
+            connection.tcp.set(usage.tcp_state, usage.state_changed_at);
         }
     }
 
@@ -59,7 +72,7 @@ impl ConnectionTable {
     pub(super) fn unchanged(&mut self, ids: &[ConnectionId], now: Timestamp) {
         for id in ids {
             if let Some(connection) = self.connections.get_mut(id) {
-                connection.last_counted = Some(now);
+                connection.account.last_counted = Some(now);
             }
         }
     }

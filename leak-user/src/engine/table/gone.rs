@@ -1,4 +1,4 @@
-//! Connections that ended lately.
+//! Connections that ended recently.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,8 +7,8 @@ use crate::model::{ConnectionId, Timestamp};
 /// Most ends remembered.
 const MAX_GONE: usize = 16_384;
 
-/// Remembers ends for a while: counters and inventories that were read before an end may be told
-/// after it, and must not bring the connection back.
+/// Remembers ends for a while. Counters and inventories read before an end may arrive after it, and
+/// must not bring the connection back.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     ends: HashMap<ConnectionId, Timestamp>,
@@ -28,7 +28,7 @@ impl Gone {
         }
     }
 
-    /// When `id` ended, if it did so lately.
+    /// When `id` ended, if it did so recently.
     pub(super) fn at(&self, id: ConnectionId) -> Option<Timestamp> {
         self.ends.get(&id).copied()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// Most steps kept. When there are more, the older half is told in half as many.
+/// Most steps kept. Beyond that, pairs of steps in the older half are merged.
 const MAX_STEPS: usize = 1024;
 
 /// Changes that are closer together than this are one step: no verdict depends on less.
@@ -20,8 +20,8 @@ struct Step {
 
 /// The number of open connections as a step function of time, in bounded memory.
 ///
-/// Connections that are opened and closed leave two changes and no record of their own, so that a
-/// program with a connection a request costs no more than an idle one.
+/// A connection that is opened and closed leaves two changes and no record of its own, so a program
+/// with a connection per request costs no more than an idle one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     /// The count before the first step: connections older than the trace.
@@ -81,7 +81,7 @@ impl History {
         after
     }
 
-    /// Joins the older half's steps two by two.
+    /// Merges pairs of steps in the older half.
     ///
     /// The greater count stays: what follows then shows less growth than there was, never more.
     fn thin(&mut self) {

@@ -1,8 +1,8 @@
-//! Setting the table right by what sock_diag lists.
+//! Correcting the table by what sock_diag lists.
 
 use std::collections::HashSet;
 
-use crate::engine::table::ConnectionTable;
+use crate::engine::table::{ConnectionTable, End, Newcomer, Observer};
 use crate::model::{ConnectionId, ListedSocket, TcpState, Timestamp};
 
 /// Complete lists in a row without a connection that outweigh counters which the kernel programs
@@ -18,6 +18,7 @@ impl ConnectionTable {
         sockets: &[ListedSocket],
         complete: bool,
         now: Timestamp,
+        observer: &mut dyn Observer,
     ) {
         self.losses.untracked = 0;
         for socket in sockets {
@@ -25,22 +26,28 @@ impl ConnectionTable {
                 let corrected = connection.use_listing(socket, began);
                 self.losses.corrected += u64::from(corrected);
             } else {
-                self.adopt_listed(socket, began, now);
+                self.adopt_listed(socket, began, now, observer);
             }
         }
-        self.drop_unlisted(began, sockets, complete, now);
+        self.drop_unlisted(began, sockets, complete, now, observer);
         if complete && !self.untracked_at_first.is_empty() {
             let listed: HashSet<ConnectionId> = sockets.iter().map(|socket| socket.id).collect();
             self.untracked_at_first.retain(|id| listed.contains(id));
         }
         self.last_inventory = Some(began);
-        self.pools.prune(now);
+        self.pools.prune(now, observer);
     }
 
-    fn adopt_listed(&mut self, socket: &ListedSocket, began: Timestamp, now: Timestamp) {
+    fn adopt_listed(
+        &mut self,
+        socket: &ListedSocket,
+        began: Timestamp,
+        now: Timestamp,
+        observer: &mut dyn Observer,
+    ) {
         let ended_since = self.gone.at(socket.id).is_some_and(|at| at >= began);
-        // Without a holder it cannot be laid at anyone's door: its process has closed it, or died,
-        // or it is on its way from one process to another and will be listed again.
+        // Without a holder nobody can be blamed for it: its process has closed it or died, or is
+        // passing it to another one, and then it will be listed again.
         let Some(&process) = socket.held_by.first() else { return };
         if ended_since
             || socket.tcp_state.closed_by_process()
@@ -57,10 +64,10 @@ impl ConnectionTable {
         }
         let counted_since = self.missed_since(socket.id);
         self.losses.added += u64::from(counted_since.is_some());
-        self.insert(socket.id, process, socket.endpoints, None, counted_since, now);
+        let newcomer = Newcomer { process, opened_at: None, counted_since };
+        self.insert(socket.id, newcomer, socket.endpoints, now, observer);
         if let Some(connection) = self.connections.get_mut(&socket.id) {
-            connection.tcp_state = socket.tcp_state;
-            connection.state_changed_at = began;
+            connection.tcp.set(socket.tcp_state, began);
             connection.use_listing(socket, began);
         }
     }
@@ -71,18 +78,19 @@ impl ConnectionTable {
         self.last_inventory.filter(|_| !self.untracked_at_first.contains(&id))
     }
 
-    /// Drops what is gone: what neither the list nor the kernel programs know any more.
+    /// Drops connections that neither the list nor the kernel programs know any more.
     ///
     /// The programs' counters are read after the list has begun, so whoever has counters since then
-    /// lives, even if the dump has missed it; and whoever had counters and has none now is gone, even
-    /// where the list proves nothing. Only a second complete list is proof against counters: the
-    /// programs have missed the end.
+    /// lives, even if the dump has missed it; and whoever had counters and has none now is gone,
+    /// even where the list proves nothing. Only a second complete list is proof against counters:
+    /// the programs have missed the end.
     fn drop_unlisted(
         &mut self,
         began: Timestamp,
         sockets: &[ListedSocket],
         complete: bool,
         now: Timestamp,
+        observer: &mut dyn Observer,
     ) {
         let listed: HashSet<ConnectionId> = sockets.iter().map(|socket| socket.id).collect();
         let mut dropped = Vec::new();
@@ -90,11 +98,11 @@ impl ConnectionTable {
             if known.opened_at.unwrap_or(known.first_seen) >= began || listed.contains(&known.id) {
                 continue;
             }
-            known.unlisted += u32::from(complete);
-            let is_gone = match known.last_counted {
+            known.account.unlisted += u32::from(complete);
+            let is_gone = match known.account.last_counted {
                 None => complete,
                 Some(counted) if counted < began => true,
-                Some(_) => known.unlisted >= LISTS_AGAINST_COUNTERS,
+                Some(_) => known.account.unlisted >= LISTS_AGAINST_COUNTERS,
             };
             if is_gone {
                 dropped.push(known.id);
@@ -102,7 +110,7 @@ impl ConnectionTable {
         }
         for id in dropped {
             self.losses.closed += 1;
-            self.remove(id, began, false, now);
+            self.remove(id, began, End::Closed, now, observer);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What went wrong, and what it took to mend it.
+//! Corrections and losses.
 
 /// Where the table had to be corrected, and what it could not take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Losses {
     pub refused: u64,
     /// Connections that the last inventory listed and the full table could not take.
     pub untracked: u64,
-    /// Connections to servers too many to tell apart: no pool's growth is held against them.
+    /// Connections to servers beyond the limit of pools: they are not judged by growth.
     pub folded: u64,
 }
 

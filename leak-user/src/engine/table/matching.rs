@@ -1,9 +1,9 @@
-//! Which of a server's sessions is the other end of which connection.
+//! Matching connections with the server's sessions.
 //!
 //! The server names a session's client by address and port, and the wire names the backend by its
-//! PID. Neither is proof by itself: PIDs and ports are used again, other servers have the same ones,
-//! and address translation changes what the server sees. The time at which the session began tells
-//! them apart, and a session belongs to one connection.
+//! PID. Neither is proof by itself: PIDs and ports are used again, other servers have the same
+//! ones, and address translation changes what the server sees. The time at which the session began
+//! tells them apart, and a session belongs to one connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,8 +13,8 @@ use crate::engine::table::Connection;
 use crate::model::server::{Listing, Session, Settings};
 use crate::model::{ConnectionId, TcpState, Timestamp};
 
-/// How much earlier than its connection a session may seem to have begun: ages are told by the
-/// server's clock and its answer takes time.
+/// How much earlier than its connection a session may seem to have begun: ages are by the server's
+/// clock, and its answer takes time.
 const EARLIER: Duration = Duration::from_secs(2);
 /// How much later: a busy server lets connections wait before it looks at them.
 const LATER: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ fn surety(
     at: Timestamp,
 ) -> Option<Surety> {
     let ended = matches!(
-        connection.tcp_state,
+        connection.tcp.state,
         TcpState::SynSent | TcpState::CloseWait | TcpState::LastAck | TcpState::Close
     );
     let began_then = began_then(connection, session, at);
@@ -137,7 +137,7 @@ fn is_everywhere(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::table::testing::{World, endpoints, listed, secs};
+    use crate::engine::testing::{World, endpoints, listed, secs};
 
     /// The server's word at second `at` on a session that began `age` seconds before.
     fn session(id: u64, age: f64) -> Session {

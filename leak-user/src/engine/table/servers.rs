@@ -1,4 +1,4 @@
-//! What the servers say, beside what was seen of the connections.
+//! What PostgreSQL servers say of their sessions.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -8,7 +8,8 @@ use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::server::{Listing, ServerAnswer, Session, SessionState, Settings};
 use crate::model::{Timestamp, WireState};
 
-/// Most servers remembered: more than anybody names, fewer than a broken recording could.
+/// Most servers remembered: more than anybody names, but a damaged recording cannot add without
+/// end.
 const MAX_SERVERS: usize = 64;
 
 /// What a server says of one connection.
@@ -90,8 +91,8 @@ pub struct Server {
     pub at: Timestamp,
     /// What it allows; `None` until it has answered.
     pub settings: Option<Settings>,
-    /// Sessions that count against `max_connections`, without the one that asked; `None` while it does
-    /// not answer.
+    /// Sessions that count against `max_connections`, without the one that asked; `None` while it
+    /// does not answer.
     pub used: Option<usize>,
     /// Sessions that are connections of traced processes.
     pub traced: usize,
@@ -232,7 +233,7 @@ impl ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::table::testing::{World, secs, server_lists, session};
+    use crate::engine::testing::{World, secs, server_lists, session};
     use crate::model::{ConnectionId, Event};
 
     fn dialogue(world: &World, id: u64) -> WireState {
@@ -326,7 +327,7 @@ mod tests {
             at: secs(31.0),
             answer: Box::new(server_lists(vec![translated])),
         };
-        world.table.apply(&event, secs(31.0));
+        world.apply(&event, secs(31.0));
         let told = world.table.get(ConnectionId(1)).unwrap().server.clone().unwrap();
         assert_eq!(told.server, "db");
         assert_eq!(world.table.servers()["other"].traced, 0);

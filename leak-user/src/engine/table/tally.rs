@@ -1,18 +1,19 @@
-//! What was counted per process, also of connections that are gone.
+//! Counts per process, closed connections included.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
+use crate::engine::table::End;
 use crate::model::{Caller, ProcessKey, Timestamp};
 
-/// Most processes remembered when they have no connection left.
+/// Most processes without connections remembered.
 const MAX_IDLE_PROCESSES: usize = 4096;
 
-/// Most servers counted apart for one process, and most pairs of name and server kept of processes
-/// that were forgotten.
+/// Most servers counted separately for one process, and most pairs of name and server kept of
+/// forgotten processes.
 const MAX_DESTINATIONS: usize = 1024;
 
-/// Most reasons of refusals counted apart for one process.
+/// Most SQLSTATEs of refusals counted separately for one process.
 const MAX_REFUSALS: usize = 32;
 
 /// Counts of connections.
@@ -37,10 +38,10 @@ impl Tally {
         self.opened_total += u64::from(opened);
     }
 
-    fn remove_open(&mut self, failed: bool) {
+    fn remove_open(&mut self, end: End) {
         self.open = self.open.saturating_sub(1);
         self.closed_total += 1;
-        self.connect_failures += u64::from(failed);
+        self.connect_failures += u64::from(end == End::Failed);
     }
 
     /// Adds another process's counts. Peaks of different moments do not add up: the sum is only a
@@ -144,12 +145,12 @@ impl Tallies {
         &mut self,
         process: ProcessKey,
         remote: SocketAddr,
-        failed: bool,
+        end: End,
         now: Timestamp,
     ) {
         if let Some(process) = self.processes.get_mut(&process) {
             process.changed_at = now;
-            process.each(remote, |tally| tally.remove_open(failed));
+            process.each(remote, |tally| tally.remove_open(end));
         }
     }
 
@@ -187,7 +188,7 @@ mod tests {
             let process = ProcessKey { pid, start_ticks: 1 };
             tallies.add(process, remote, true, Timestamp(u64::from(pid)));
             tallies.name(&Caller { process, tid: pid, comm: "psql".into() });
-            tallies.remove(process, remote, false, Timestamp(u64::from(pid)));
+            tallies.remove(process, remote, End::Closed, Timestamp(u64::from(pid)));
         }
         assert!(tallies.processes.len() <= MAX_IDLE_PROCESSES);
         let mut sum = tallies.forgotten()[&("psql".to_owned(), remote)];

@@ -1,5 +1,5 @@
-use crate::engine::table::testing::{APP, World, caller, endpoints, listed, secs, usage};
 use crate::engine::table::*;
+use crate::engine::testing::{APP, World, caller, endpoints, listed, secs, usage};
 use crate::model::{ListedSocket, StackId, StackRole, TcpState, WireState};
 
 fn id(number: u64) -> ConnectionId {
@@ -11,7 +11,11 @@ fn tally(table: &ConnectionTable) -> Tally {
 }
 
 fn inventory(table: &mut ConnectionTable, began: f64, sockets: Vec<ListedSocket>, now: f64) {
-    table.apply(&Event::Inventory { began: secs(began), sockets, complete: true }, secs(now));
+    table.apply(
+        &Event::Inventory { began: secs(began), sockets, complete: true },
+        secs(now),
+        &mut (),
+    );
 }
 
 #[test]
@@ -23,7 +27,7 @@ fn follows_a_life() {
     let connection = world.table.get(id(1)).unwrap();
     assert_eq!(connection.opened_at, Some(secs(1.0)));
     assert_eq!(connection.silent_since(), secs(5.001));
-    assert_eq!(connection.last_used_by, Some(StackId::from("query")));
+    assert_eq!(connection.callers.last_used_by, Some(StackId::from("query")));
     assert_eq!(connection.wire.state, WireState::InTransaction);
     assert_eq!(world.table.opened_since_silent(connection), 0);
     world.close(1, 9.0);
@@ -39,12 +43,12 @@ fn follows_a_life() {
 fn counts_failed_connects() {
     let mut world = World::new();
     world.dial(1, 1.0);
-    world.table.apply(&Event::Failed { id: id(1), at: secs(2.0), errno: Some(111) }, secs(2.0));
+    world.apply(&Event::Failed { id: id(1), at: secs(2.0), errno: Some(111) }, secs(2.0));
     let tally = tally(&world.table);
     assert_eq!((tally.open, tally.connect_failures, tally.closed_total), (0, 1, 1));
     // Counters read before the failure and told after it do not bring it back.
     let usage = Box::new(usage(1, secs(1.0)));
-    world.table.apply(&Event::Used { id: id(1), usage }, secs(3.0));
+    world.apply(&Event::Used { id: id(1), usage }, secs(3.0));
     assert!(world.table.get(id(1)).is_none());
 }
 
@@ -55,22 +59,22 @@ fn a_stack_belongs_to_one_request() {
     world.request(1, 2.0, "guilty", WireState::Idle);
     world.set(1, |usage| usage.requests += 1);
     let connection = world.table.get(id(1)).unwrap();
-    assert_eq!(connection.last_used_by, None);
-    let request = connection.requests;
+    assert_eq!(connection.callers.last_used_by, None);
+    let request = connection.requests.count;
     let late = |request| Event::StackResolved {
         id: id(1),
         role: StackRole::LastUsedBy { request },
         stack: Some(StackId::from("late")),
         goroutine: None,
     };
-    world.table.apply(&late(request - 1), secs(3.0));
-    assert_eq!(world.table.get(id(1)).unwrap().last_used_by, None);
+    world.apply(&late(request - 1), secs(3.0));
+    assert_eq!(world.table.get(id(1)).unwrap().callers.last_used_by, None);
     let wanting = |world: &World| {
         world.table.wanting_stack(Duration::from_secs(5), secs(60.0)).collect::<Vec<_>>()
     };
     assert_eq!(wanting(&world), [(id(1), request)]);
-    world.table.apply(&late(request), secs(3.0));
-    assert_eq!(world.table.get(id(1)).unwrap().last_used_by, Some(StackId::from("late")));
+    world.apply(&late(request), secs(3.0));
+    assert_eq!(world.table.get(id(1)).unwrap().callers.last_used_by, Some(StackId::from("late")));
     assert_eq!(wanting(&world), []);
 }
 
@@ -83,7 +87,7 @@ fn adopts_what_was_there_before() {
     assert!(connection.opened_before_trace());
     assert_eq!(connection.process, APP);
     assert_eq!(connection.silent_for(secs(at)).as_secs(), 99);
-    assert_eq!(connection.bytes_sent, 1000);
+    assert_eq!(connection.traffic.bytes_sent, 1000);
     assert!(connection.is_idle());
     assert_eq!(table.losses(), Losses::default());
     // Its clock ticks do not make it look used, and use under trace does.
@@ -95,10 +99,10 @@ fn adopts_what_was_there_before() {
     adopted.adopted = true;
     adopted.last_send = Some(secs(at + 12.0));
     adopted.bytes_sent = 5;
-    table.apply(&Event::Used { id: id(1), usage: Box::new(adopted) }, secs(at + 13.0));
+    table.apply(&Event::Used { id: id(1), usage: Box::new(adopted) }, secs(at + 13.0), &mut ());
     let connection = table.get(id(1)).unwrap();
     assert_eq!(connection.silent_since(), secs(at + 12.0));
-    assert_eq!(connection.bytes_sent, 1000);
+    assert_eq!(connection.traffic.bytes_sent, 1000);
     assert!(connection.opened_before_trace());
     assert_eq!((tally(&table).open, tally(&table).opened_total), (1, 0));
 }
@@ -115,18 +119,21 @@ fn inventories_mend_losses() {
     // 2's end and 4's beginning were lost; 3 was opened after the dump began.
     inventory(&mut world.table, 8.0, vec![half_closed, listed(4, 5.0)], 10.0);
     let connection = world.table.get(id(1)).unwrap();
-    assert_eq!(connection.tcp_state, TcpState::CloseWait);
-    assert_eq!((connection.unread_bytes, connection.unread_inventories), (Some(7), 1));
+    assert_eq!(connection.tcp.state, TcpState::CloseWait);
+    assert_eq!(
+        (connection.traffic.unread_bytes, connection.traffic.unread_inventories),
+        (Some(7), 1)
+    );
     assert!(world.table.get(id(2)).is_none());
     assert!(world.table.get(id(3)).is_some());
     let missed = world.table.get(id(4)).unwrap();
     assert_eq!((missed.opened_at, missed.opened_before_trace()), (None, false));
-    assert_eq!(missed.bytes_received, 2000);
+    assert_eq!(missed.traffic.bytes_received, 2000);
     let losses = world.table.losses();
     assert_eq!((losses.added, losses.closed, losses.corrected), (1, 1, 1));
     // The lost end comes after all: it counts for nothing.
     let event = Event::Closed { id: id(2), at: secs(7.0), usage: Box::new(usage(2, secs(2.0))) };
-    world.table.apply(&event, secs(11.0));
+    world.apply(&event, secs(11.0));
     assert_eq!(world.table.losses(), losses);
     assert_eq!(tally(&world.table).closed_total, 1);
 }
@@ -136,13 +143,13 @@ fn what_is_first_seen_in_use_after_an_inventory_is_no_older_than_the_trace() {
     let adopted = |world: &mut World, number: u64| {
         let mut usage = usage(number, secs(20.0));
         usage.adopted = true;
-        world.table.apply(&Event::Used { id: id(number), usage: Box::new(usage) }, secs(21.0));
+        world.apply(&Event::Used { id: id(number), usage: Box::new(usage) }, secs(21.0));
         world.inventory(30.0, vec![listed(number, 19.0)]);
         world.table.get(id(number)).cloned().unwrap()
     };
     let later = adopted(&mut World::new(), 1);
     assert_eq!((later.opened_at, later.opened_before_trace()), (None, false));
-    assert_eq!((later.bytes_sent, later.bytes_received), (1000, 2000));
+    assert_eq!((later.traffic.bytes_sent, later.traffic.bytes_received), (1000, 2000));
     let mut before_any = World::new();
     before_any.table = ConnectionTable::new(10);
     assert!(adopted(&mut before_any, 1).opened_before_trace());
@@ -212,7 +219,7 @@ fn a_socket_can_connect_again() {
 fn counters_may_come_before_the_opening() {
     let mut world = World::new();
     let used = Event::Used { id: id(1), usage: Box::new(usage(1, secs(3.0))) };
-    world.table.apply(&used, secs(4.0));
+    world.apply(&used, secs(4.0));
     inventory(&mut world.table, 3.5, vec![listed(1, 3.0), listed(2, 3.0)], 4.0);
     for number in [1, 2] {
         let opened = Event::Opened {
@@ -221,7 +228,7 @@ fn counters_may_come_before_the_opening() {
             caller: caller(APP),
             endpoints: endpoints(number),
         };
-        world.table.apply(&opened, secs(4.0));
+        world.apply(&opened, secs(4.0));
     }
     let tally = tally(&world.table);
     assert_eq!((tally.open, tally.opened_total, tally.closed_total), (2, 2, 0));
@@ -236,9 +243,9 @@ fn refuses_when_full_and_evicts_nothing() {
     inventory(&mut table, 0.0, vec![listed(1, 0.0), listed(2, 0.0)], 0.0);
     let opened =
         Event::Opened { id: id(3), at: secs(1.0), caller: caller(APP), endpoints: endpoints(3) };
-    table.apply(&opened, secs(1.0));
+    table.apply(&opened, secs(1.0), &mut ());
     let closed = Event::Closed { id: id(3), at: secs(2.0), usage: Box::new(usage(3, secs(1.0))) };
-    table.apply(&closed, secs(2.0));
+    table.apply(&closed, secs(2.0), &mut ());
     assert!(table.get(id(1)).is_some());
     let losses = table.losses();
     assert_eq!((losses.refused, losses.untracked, losses.reconciled()), (1, 1, 0));
@@ -249,7 +256,7 @@ fn what_a_full_table_could_not_take_at_first_is_older_than_the_trace() {
     let mut table = ConnectionTable::new(1);
     inventory(&mut table, 0.0, vec![listed(1, 0.0), listed(2, 0.0)], 0.0);
     let closed = Event::Closed { id: id(1), at: secs(2.0), usage: Box::new(usage(1, secs(1.0))) };
-    table.apply(&closed, secs(2.0));
+    table.apply(&closed, secs(2.0), &mut ());
     inventory(&mut table, 10.0, vec![listed(2, 0.0)], 10.0);
     assert!(table.get(id(2)).unwrap().opened_before_trace());
     assert_eq!(table.pools().next().unwrap().growth_since(secs(5.0)), 0);

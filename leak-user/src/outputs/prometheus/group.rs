@@ -73,7 +73,7 @@ impl Group {
         let silent_for = connection.silent_for(now);
         self.silent += u64::from(silent_for >= silent_after);
         self.oldest = self.oldest.max(silent_for);
-        let at_rest = !connection.is_busy() && connection.tcp_state != TcpState::SynSent;
+        let at_rest = !connection.is_busy() && connection.tcp.state != TcpState::SynSent;
         if at_rest {
             self.idle.observe(silent_for);
         }
@@ -82,7 +82,7 @@ impl Group {
 
 /// What a connection is doing, in one word.
 fn state(connection: &Connection) -> &'static str {
-    match connection.tcp_state {
+    match connection.tcp.state {
         TcpState::SynSent | TcpState::SynRecv => return "connecting",
         TcpState::CloseWait => return "close_wait",
         TcpState::Close => return "reset",

@@ -13,7 +13,7 @@ use crate::cli::Output as Format;
 use crate::engine::Engine;
 use crate::engine::detect::Thresholds;
 use crate::engine::snapshot::{EventCounts, RunInfo, StackCopies};
-use crate::engine::table::testing::{APP, caller, endpoints, listed, secs, usage};
+use crate::engine::testing::{APP, caller, endpoints, listed, secs, usage};
 use crate::model::Pod;
 use crate::model::clock::Clock;
 use crate::model::cost::{Cost, Sample};

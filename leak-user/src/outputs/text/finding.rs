@@ -8,7 +8,6 @@ use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
-use crate::outputs::next_step::next_step;
 use crate::outputs::text::style::{Paint, Tone, printable};
 use leak_stacks::{Frame, Quality, Stack};
 
@@ -98,7 +97,7 @@ pub(super) fn write_retracted(
 
 /// The evidence, on a line of its own.
 pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
-    writeln!(out, "  {}", finding.verdict.evidence)
+    writeln!(out, "  {}", finding.evidence())
 }
 
 /// What to do about it, on a line of its own.
@@ -109,7 +108,7 @@ fn write_next_step(
 ) -> io::Result<()> {
     let stack = snapshot.stack(finding.verdict.stack.as_ref());
     let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
-    match next_step(&finding.verdict, culprit) {
+    match finding.verdict.next_step(culprit) {
         Some(step) => writeln!(out, "  next: {}", printable(&step)),
         None => Ok(()),
     }

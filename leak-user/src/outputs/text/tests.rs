@@ -1,4 +1,4 @@
-use crate::engine::table::testing::{server_lists, session};
+use crate::engine::testing::{server_lists, session};
 use crate::model::server::{ServerAnswer, Session, SessionState};
 use crate::model::{Destination, DestinationKind};
 use crate::outputs::testing::Run;

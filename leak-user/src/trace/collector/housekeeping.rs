@@ -13,7 +13,7 @@ impl Collector {
     /// has used, when that thread is gone.
     pub(super) fn look_for_gone_users(&mut self) -> io::Result<()> {
         let silent_for = self.engine.thresholds().silent_after / 2;
-        let bound = self.engine.table().bound_to_threads(silent_for, clock::now());
+        let bound = self.engine.bound_to_threads(silent_for, clock::now());
         let gone: Vec<_> = bound
             .filter(|&(_, _, (pid, tid))| !procfs::has_thread(pid, tid))
             .map(|(id, request, _)| Event::UserGone { id, request })

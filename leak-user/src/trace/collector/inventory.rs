@@ -112,11 +112,11 @@ impl Collector {
     /// What only the list knows stays as it was. `None` when it is not closed, or nobody holds it: its
     /// end was missed.
     fn closed_but_held(&self, known: &Connection) -> Option<ListedSocket> {
-        if known.tcp_state != TcpState::Close {
+        if known.tcp.state != TcpState::Close {
             return None;
         }
         // Until it is listed, whoever opened it has it.
-        let is_listed = known.unread_bytes.is_some();
+        let is_listed = known.traffic.unread_bytes.is_some();
         let mut held_by = if is_listed { known.held_by.clone() } else { vec![known.process] };
         held_by.retain(|&holder| !self.engine.has_exited(holder));
         if held_by.is_empty() {
@@ -126,12 +126,12 @@ impl Collector {
         Some(ListedSocket {
             id: known.id,
             endpoints: known.endpoints,
-            tcp_state: known.tcp_state,
+            tcp_state: known.tcp.state,
             unread_bytes: 0,
-            bytes_sent: known.bytes_sent,
-            bytes_received: known.bytes_received,
-            last_send: used(known.last_send),
-            last_receive: used(known.last_receive),
+            bytes_sent: known.traffic.bytes_sent,
+            bytes_received: known.traffic.bytes_received,
+            last_send: used(known.traffic.last_send),
+            last_receive: used(known.traffic.last_receive),
             held_by,
         })
     }

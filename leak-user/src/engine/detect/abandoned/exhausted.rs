@@ -1,24 +1,26 @@
-//! A pool of which nothing is left, or one that has nothing to do: from outside they look alike.
+//! A pool of which every connection is idle: it is exhausted by a leak, or has nothing to do. From
+//! outside they look alike.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::View;
 use crate::engine::detect::abandoned::{Candidate, STEPS, is_whole_pool};
-use crate::engine::detect::evidence::{plural, span};
+use crate::engine::detect::code::CodePath;
+use crate::engine::detect::{Evidence, Numbers, Silence, Span, View, plural};
 use crate::engine::table::Connection;
 use crate::model::Timestamp;
 
-/// What lies further apart was not one burst.
+/// Connections that fell silent further apart than this were not one burst.
 const ONE_BY_ONE: Duration = Duration::from_millis(100);
-/// So often other code must have used the rest of a pool while it was lost.
+/// How many times other code must have used the rest of the pool while it was being lost.
 const INTERLUDES: usize = 2;
-/// What took less long was the warming up of a pool.
+/// A pool that fell silent in less time was only warming up.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
-/// Whether all of a pool's connections fell silent, one by one and after the same code: a pool at its
-/// cap that leaks comes to that, and cannot grow. A pool with nothing to do may, too.
+/// Whether all of a pool's connections fell silent one by one, after the same code. A leaking pool
+/// at its cap ends like that and cannot grow; so does a pool with nothing to do.
 ///
-/// Of what fell silent before the trace began nobody knows the code.
+/// The code is unknown for connections that fell silent before the trace began.
 pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     let Some(first) = pool.first() else { return false };
     let mut moments: Vec<Timestamp> =
@@ -27,7 +29,7 @@ pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) ->
     let after_the_same = first.path.is_some()
         && pool.iter().all(|candidate| {
             // A startup message and nothing else is no use.
-            candidate.path == first.path && candidate.connection.requests > 1
+            candidate.path == first.path && candidate.connection.requests.count > 1
         });
     pool.len() >= STEPS
         && is_whole_pool(view, pool)
@@ -36,7 +38,7 @@ pub(super) fn fell_silent_one_by_one(view: &View<'_>, pool: &[Candidate<'_>]) ->
         && took(pool) >= LEAST_TIME
 }
 
-/// From when the first fell silent until the last did.
+/// Time from the first connection's falling silent to the last's.
 pub(super) fn took<'a, 'b: 'a>(pool: impl IntoIterator<Item = &'a Candidate<'b>>) -> Duration {
     let silent_since = pool.into_iter().map(|candidate| candidate.connection.silent_since());
     let ends = silent_since.fold(None, |ends: Option<(Timestamp, Timestamp)>, at| {
@@ -45,12 +47,12 @@ pub(super) fn took<'a, 'b: 'a>(pool: impl IntoIterator<Item = &'a Candidate<'b>>
     ends.map_or(Duration::ZERO, |(first, last)| last.since(first))
 }
 
-/// Whether all of a pool fell silent, one by one, each after code that was never seen to give a
-/// connection back, while other code went on to use the rest in between.
+/// Whether all of a pool fell silent one by one, each connection after code that was never seen to
+/// give one back, while other code used the rest in between.
 ///
-/// A pool that rests was used last by whatever code used it all along. That only such code as never
-/// gives back was the last one everywhere, with others at work between its uses, no pool comes to
-/// that gets its connections back.
+/// A resting pool was last used by whatever code uses it all along. Only a pool that does not get
+/// its connections back ends with every connection last used by code that never gives back, with
+/// other code at work in between.
 pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
     let Some(first) = pool.first() else { return false };
     if pool.len() < STEPS || !is_whole_pool(view, pool) {
@@ -70,8 +72,8 @@ pub(super) fn is_proven(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
         && took(pool) >= view.burst()
 }
 
-/// After how many of a pool's last uses, but before the next, other code used it.
-fn interludes(pool: &[Candidate<'_>], others: &[(Timestamp, String)]) -> usize {
+/// How many times other code used the pool between two of these last uses.
+fn interludes(pool: &[Candidate<'_>], others: &[(Timestamp, CodePath)]) -> usize {
     let mut moments: Vec<Timestamp> =
         pool.iter().map(|candidate| candidate.connection.silent_since()).collect();
     moments.sort_unstable();
@@ -82,53 +84,105 @@ fn interludes(pool: &[Candidate<'_>], others: &[(Timestamp, String)]) -> usize {
     moments.windows(2).filter(between).count()
 }
 
-/// Says so.
-pub(super) fn proof(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
-    format!(
-        "all {} of the pool idle and {}, one after the other by code that never gave one back, while \
-         other code used the rest; nothing of the pool is left",
-        plural(members.len(), "connection"),
-        view.silence(members, now),
-    )
+/// A pool of which nothing is left.
+#[derive(Debug)]
+pub(super) struct Emptied {
+    connections: usize,
+    silence: Silence,
 }
 
-/// Whether a connection was silent when the trace began, and since.
+impl Emptied {
+    pub(super) fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
+        Self { connections: members.len(), silence: Silence::of(members, view, now) }
+    }
+}
+
+impl Evidence for Emptied {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).silence(self.silence)
+    }
+}
+
+impl fmt::Display for Emptied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "all {} of the pool idle and {}, one after the other by code that never gave one back, \
+             while other code used the rest; nothing of the pool is left",
+            plural(self.connections, "connection"),
+            self.silence,
+        )
+    }
+}
+
+/// Whether a connection was already silent when the trace began, and has been since.
 fn is_late(view: &View<'_>, connection: &Connection) -> bool {
     connection.opened_before_trace()
         && view.table().began().is_some_and(|began| connection.silent_since() < began)
 }
 
-/// Says so.
-pub(super) fn evidence(view: &View<'_>, members: &[&Connection], now: Timestamp) -> String {
-    let silence = view.silence(members, now);
-    if members.iter().all(|member| is_late(view, member)) {
+/// A pool that is at rest or exhausted.
+#[derive(Debug)]
+pub(super) struct Resting {
+    connections: usize,
+    silence: Silence,
+    /// How long they had been silent when the trace began, if all of them were.
+    before_trace: Option<Span>,
+}
+
+impl Resting {
+    pub(super) fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
         let began = view.table().began().unwrap_or_default();
-        let before = span(members.iter().map(|member| began.since(member.silent_since())));
-        return format!(
-            "all {} of the pool idle and {silence}, one after the other, since {before} before the \
-             trace began, and none was opened since; the pool may be exhausted",
-            plural(members.len(), "connection"),
-        );
+        let before = || members.iter().map(|member| began.since(member.silent_since())).collect();
+        Self {
+            connections: members.len(),
+            silence: Silence::of(members, view, now),
+            before_trace: members.iter().all(|member| is_late(view, member)).then(before),
+        }
     }
-    format!(
-        "all {} of the pool idle and {silence}, one after the other by the same code; the pool may \
-         be exhausted",
-        plural(members.len(), "connection"),
-    )
+}
+
+impl Evidence for Resting {
+    fn numbers(&self) -> Numbers {
+        let numbers = Numbers::of(self.connections).silence(self.silence);
+        match self.before_trace {
+            Some(span) => {
+                numbers.span("silent_before_trace_min_ms", "silent_before_trace_max_ms", span)
+            }
+            None => numbers,
+        }
+    }
+}
+
+impl fmt::Display for Resting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, silence, before_trace } = self;
+        let connections = plural(*connections, "connection");
+        write!(f, "all {connections} of the pool idle and {silence}, one after the other")?;
+        match before_trace {
+            Some(before) => write!(
+                f,
+                ", since {before} before the trace began, and none was opened since; the pool may \
+                 be exhausted"
+            ),
+            None => f.write_str(" by the same code; the pool may be exhausted"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use crate::engine::detect::testing::{THRESHOLDS, find, judge};
-    use crate::engine::detect::{Reason, Severity, Stacks, Standing, evaluate};
-    use crate::engine::table::testing::{World, secs};
+    use crate::engine::detect::testing::{THRESHOLDS, find, judge, judge_with};
+    use crate::engine::detect::{Reason, Severity, Stacks};
+    use crate::engine::testing::World;
     use crate::model::{StackId, WireState};
     use leak_stacks::{Language, Quality, Stack};
 
-    /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each user asks
-    /// whether its connection still works before it uses it, and waits that long in between.
+    /// A pool of six that loses one every 10 s, while other code uses the last that is left. Each
+    /// user asks whether its connection still works before it uses it, and waits that long in
+    /// between.
     fn exhausted(waits: f64, by: &str) -> World {
         ended_by(waits, by, "work")
     }
@@ -156,7 +210,10 @@ mod tests {
         let verdicts = judge(&exhausted(0.05, "leak"), 130.0);
         let found = find(&verdicts, Reason::Abandoned);
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));
-        assert!(found[0].evidence.ends_with("nothing of the pool is left"), "{found:?}");
+        assert!(
+            found[0].evidence.to_string().ends_with("nothing of the pool is left"),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -171,7 +228,7 @@ mod tests {
             culprit: None,
         };
         let stacks = Stacks::from([(library.id, Arc::new(library))]);
-        let verdicts = evaluate(&world.table, &stacks, &THRESHOLDS, &Standing::new(), secs(130.0));
+        let verdicts = judge_with(&world, &stacks, &THRESHOLDS, 130.0);
         let found = find(&verdicts, Reason::Abandoned);
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));
     }

@@ -1,7 +1,7 @@
 use crate::engine::detect::abandoned::*;
-use crate::engine::detect::testing::{THRESHOLDS, find, judge};
-use crate::engine::detect::{Stacks, Standing, evaluate};
-use crate::engine::table::testing::{World, secs};
+use crate::engine::detect::testing::{THRESHOLDS, find, judge, judge_again, judge_with};
+use crate::engine::detect::{PriorAccusations, Stacks};
+use crate::engine::testing::World;
 use crate::model::{ConnectionId, StackId, WireState};
 
 fn query(world: &mut World, number: u64, at: f64, stack: &str) {
@@ -38,7 +38,7 @@ fn finds_a_staircase() {
     let ids: Vec<u64> = found[0].connections.iter().map(|id| id.0).collect();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
     assert_eq!(
-        found[0].evidence,
+        found[0].evidence.to_string(),
         "6 connections idle and silent for 60-110 s (threshold 60 s), while the pool opened 11 more"
     );
 }
@@ -50,8 +50,7 @@ fn finds_a_fast_leak_and_one_with_short_thresholds() {
     let world = leaking(8, 2.0);
     let mut thresholds = THRESHOLDS;
     thresholds.silent_after = Duration::from_secs(5);
-    let verdicts =
-        evaluate(&world.table, &Stacks::new(), &thresholds, &Standing::new(), secs(14.5));
+    let verdicts = judge_with(&world, &Stacks::new(), &thresholds, 14.5);
     assert_eq!(find(&verdicts, Reason::Abandoned).len(), 1);
 }
 
@@ -94,10 +93,10 @@ fn what_was_found_stands_until_it_is_used_or_closed() {
     let mut world = leaking(12, 10.0);
     let found = judge(&world, 200.0);
     let found = find(&found, Reason::Abandoned);
-    let standing: Standing = found[0]
+    let prior: PriorAccusations = found[0]
         .connections
         .iter()
-        .map(|&id| (id, world.table.get(id).unwrap().silent_since()))
+        .map(|&id| ((Reason::Abandoned, id), world.table.get(id).unwrap().silent_since()))
         .collect();
     // A load that came and went leaves no growth to be seen.
     for number in [0].into_iter().chain(3..=12) {
@@ -105,10 +104,10 @@ fn what_was_found_stands_until_it_is_used_or_closed() {
     }
     query(&mut world, 2, 205.0, "work");
     assert!(find(&judge(&world, 210.0), Reason::Abandoned).is_empty());
-    let verdicts = evaluate(&world.table, &Stacks::new(), &THRESHOLDS, &standing, secs(210.0));
+    let verdicts = judge_again(&world, &Stacks::new(), &THRESHOLDS, &prior, 210.0);
     let found = find(&verdicts, Reason::Abandoned);
     assert_eq!(found[0].connections, [ConnectionId(1)]);
-    assert!(found[0].evidence.ends_with("while the pool opened others"));
+    assert!(found[0].evidence.to_string().ends_with("while the pool opened others"));
 }
 
 #[test]
@@ -267,7 +266,11 @@ fn a_cursor_that_was_read_in_part_is_not_busy() {
     let verdicts = lost_in(true);
     let found = find(&verdicts, Reason::Abandoned);
     assert_eq!(found[0].severity, Severity::Leak);
-    assert!(found[0].evidence.contains("(8 in the middle of an answer)"), "{}", found[0].evidence);
+    assert!(
+        found[0].evidence.to_string().contains("(8 in the middle of an answer)"),
+        "{}",
+        found[0].evidence
+    );
     let verdicts = lost_in(false);
     assert!(find(&verdicts, Reason::Abandoned).is_empty(), "a long report: {verdicts:?}");
 }
@@ -280,7 +283,7 @@ fn a_copy_that_nobody_feeds_is_lost() {
     }
     let verdicts = judge(&world, 150.0);
     let evidence = &find(&verdicts, Reason::Abandoned)[0].evidence;
-    assert!(evidence.contains("(8 with COPY left open)"), "{evidence}");
+    assert!(evidence.to_string().contains("(8 with COPY left open)"), "{evidence}");
 }
 
 #[test]

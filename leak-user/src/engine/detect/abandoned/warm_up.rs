@@ -1,8 +1,8 @@
-//! Connections that a pool opened in advance, and that nobody has taken out yet.
+//! Connections that a pool opened in advance and that nobody has used yet.
 //!
-//! A pool may fill up for longer than silence takes to count, one connection after the other, and the
-//! first then lie idle while it opens more. Leaks of connections that were opened and never used look
-//! the same in the beginning: but filling up ends.
+//! Filling a pool one connection after the other may take longer than the threshold of silence, and
+//! the first ones are then idle while it opens more. Leaked connections that were never used look
+//! the same at first, but filling up ends.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use crate::engine::detect::View;
 use crate::engine::detect::abandoned::Candidate;
 use crate::model::{ConnectionId, Timestamp};
 
-/// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever reason,
+/// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever
+/// reason,
 const LONGEST: u32 = 2;
 /// and without any.
 const LONGEST_AT_ONCE: u32 = 4;
 /// Connections are opened without pauses when those make up no more than this part of the time.
 const PAUSES_SHARE: u32 = 4;
 
-/// Those of the `candidates` of one pool that may have been opened in advance.
+/// The `candidates` of one pool that may have been opened in advance.
 pub(super) fn opened_in_advance(
     view: &View<'_>,
     candidates: &[&Candidate<'_>],
@@ -31,15 +32,15 @@ pub(super) fn opened_in_advance(
     fresh.into_iter().map(|candidate| candidate.connection.id).collect()
 }
 
-/// Whether nobody seems to have used it for more than getting it ready: there was one request, the
-/// startup message, or one thread opened and used it at once, and no code of the application is known
-/// to have had a part in that.
+/// Whether it seems to have been made ready and not used since: there was one request, the startup
+/// message, or one thread opened and used it at once and no application code is known to have taken
+/// part.
 fn is_fresh(view: &View<'_>, candidate: &Candidate<'_>) -> bool {
     let connection = candidate.connection;
     let Some(opened_at) = connection.opened_at else { return false };
     let at_once = connection.silent_since().since(opened_at) <= view.grace();
-    let nobody_else = !connection.moved && !view.blames(connection);
-    connection.requests <= 1 || (at_once && nobody_else)
+    let nobody_else = !connection.requests.moved && !view.blames(connection);
+    connection.requests.count <= 1 || (at_once && nobody_else)
 }
 
 /// Whether they were opened back to back, or within the time that filling up may take.
@@ -52,7 +53,7 @@ fn are_of_one_filling(view: &View<'_>, fresh: &[&Candidate<'_>]) -> bool {
     let (Some(&(first, _)), Some(&(last, _))) = (lives.first(), lives.last()) else {
         return false;
     };
-    let never_used = fresh.iter().all(|one| one.connection.requests <= 1);
+    let never_used = fresh.iter().all(|one| one.connection.requests.count <= 1);
     let took = last.since(first);
     let silent_after = view.thresholds().silent_after;
     if never_used && took < silent_after * LONGEST {

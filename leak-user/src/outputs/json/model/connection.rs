@@ -111,7 +111,7 @@ impl<'a> ConnectionModel<'a> {
     pub(super) fn new(snapshot: &Snapshot<'a>, connection: &'a Connection) -> Self {
         let silent = connection.silent_for(snapshot.now);
         let local = connection.endpoints.local;
-        let uses = connection.uses.as_ref();
+        let uses = connection.callers.uses.as_ref();
         Self {
             id: connection.id.0,
             pid: connection.process.pid,
@@ -121,18 +121,18 @@ impl<'a> ConnectionModel<'a> {
             local: (local.port() != 0).then(|| local.to_string()),
             remote: connection.endpoints.remote.to_string(),
             destination: snapshot.destination(connection.endpoints.remote),
-            tcp_state: connection.tcp_state,
+            tcp_state: connection.tcp.state,
             wire: WireModel::new(&connection.wire),
             opened_at: connection.opened_at.map(|at| Time(snapshot.clock.rfc3339(at))),
             opened_before_trace: connection.opened_before_trace(),
             silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
-            bytes_sent: connection.bytes_sent,
-            bytes_received: connection.bytes_received,
-            unread_bytes: connection.unread_bytes,
+            bytes_sent: connection.traffic.bytes_sent,
+            bytes_received: connection.traffic.bytes_received,
+            unread_bytes: connection.traffic.unread_bytes,
             opened_since_silent: snapshot.table.opened_since_silent(connection),
-            opened_by: at_hand(snapshot, connection.opened_by.as_ref()),
-            last_used_by: at_hand(snapshot, connection.last_used_by.as_ref()),
-            last_used_goroutine: connection.last_used_goroutine,
+            opened_by: at_hand(snapshot, connection.callers.opened_by.as_ref()),
+            last_used_by: at_hand(snapshot, connection.callers.last_used_by.as_ref()),
+            last_used_goroutine: connection.callers.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
             uses: uses.map(|uses| uses.iter().map(|one| UseModel::new(snapshot, one)).collect()),
         }

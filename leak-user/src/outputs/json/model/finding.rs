@@ -5,10 +5,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
-use crate::engine::detect::{Reason, Severity, StackOf};
+use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::next_step::next_step;
 
 /// A verdict about one or more connections of a process, with its evidence.
 #[derive(Serialize, JsonSchema)]
@@ -31,7 +30,9 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// How many connections there are.
     count: usize,
     /// Why, in one sentence with its numbers.
-    evidence: &'a str,
+    evidence: String,
+    /// The numbers of the sentence, by name. Those of durations end in `_ms`.
+    evidence_numbers: Numbers,
     /// Which stack of the connections `stack` is.
     stack_of: StackOf,
     /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
@@ -84,11 +85,12 @@ impl<'a> FindingModel<'a> {
             remote: verdict.remote.to_string(),
             connections: verdict.connections.iter().map(|id| id.0).collect(),
             count: verdict.connections.len(),
-            evidence: &verdict.evidence,
+            evidence: finding.evidence(),
+            evidence_numbers: finding.evidence_numbers(),
             stack_of: verdict.stack_of,
             stack: stack.map(|stack| &stack.id),
             culprit: culprit.map(CulpritModel::new),
-            next_step: next_step(verdict, culprit),
+            next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
         }
     }

@@ -30,12 +30,12 @@ pub(super) fn referred_to<'a>(
     connections: &[&'a Connection],
     findings: &[&'a Finding],
 ) -> BTreeMap<&'a StackId, StackModel<'a>> {
-    let of_connections = connections
-        .iter()
-        .flat_map(|connection| [connection.opened_by.as_ref(), connection.last_used_by.as_ref()]);
-    let of_uses = connections
-        .iter()
-        .flat_map(|connection| connection.uses.iter().flatten().map(|one| one.stack.as_ref()));
+    let of_connections = connections.iter().flat_map(|connection| {
+        [connection.callers.opened_by.as_ref(), connection.callers.last_used_by.as_ref()]
+    });
+    let of_uses = connections.iter().flat_map(|connection| {
+        connection.callers.uses.iter().flatten().map(|one| one.stack.as_ref())
+    });
     let of_findings = findings.iter().map(|finding| finding.verdict.stack.as_ref());
     let ids: BTreeSet<&StackId> =
         of_connections.chain(of_uses).chain(of_findings).flatten().collect();

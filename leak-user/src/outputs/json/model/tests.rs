@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use crate::engine::table::testing::{APP, endpoints, secs, server_lists, session};
+use crate::engine::testing::{APP, endpoints, secs, server_lists, session};
 use crate::model::server::SessionState;
 use crate::model::{ConnectionId, Destination, DestinationKind, Event, Use};
 use crate::outputs::json;
@@ -40,8 +40,7 @@ fn follows_its_schema_with_all_that_can_be_known() {
         goroutine: Some(1),
         stack: Some("leak".into()),
     };
-    let table = &mut run.world.table;
-    table.apply(&Event::Uses { id: ConnectionId(1), uses: vec![one] }, secs(200.0));
+    run.world.apply(&Event::Uses { id: ConnectionId(1), uses: vec![one] }, secs(200.0));
     let sessions = [SessionState::Idle, SessionState::IdleInTransaction].into_iter().zip(1..);
     let sessions = sessions.map(|(state, id)| session(id, 100.0, state)).collect();
     run.world.hear(200.0, server_lists(sessions));
@@ -85,6 +84,8 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(finding["stack_of"], "last_used_by");
     assert_eq!(finding["culprit"]["function"], "app::report");
     assert_eq!(finding["culprit"]["line"], 41);
+    assert_eq!(finding["evidence_numbers"]["threshold_ms"], 60_000);
+    assert_eq!(finding["evidence_numbers"]["silent_max_ms"], 189_899);
     let step = finding["next_step"].as_str().unwrap();
     assert!(step.contains("given back in app::report (report.go:41)"), "{step}");
     assert_eq!(finding["retracted_at"], Value::Null);

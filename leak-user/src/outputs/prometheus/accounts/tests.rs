@@ -1,5 +1,5 @@
 use crate::engine::detect::Reason;
-use crate::engine::table::testing::{APP, caller, endpoints, secs, usage};
+use crate::engine::testing::{APP, caller, endpoints, secs, usage};
 use crate::model::Pod;
 use crate::model::process::ProcessInfo;
 use crate::model::{ConnectionId, Event};
@@ -23,10 +23,10 @@ fn passes_by(run: &mut Run, number: u64, comm: &str, closes: bool, at: f64) {
     let mut counters = usage(1, secs(at));
     counters.opener = caller.clone();
     let opened = Event::Opened { id, at: secs(at), caller, endpoints: endpoints(1) };
-    run.world.table.apply(&opened, secs(at));
+    run.world.apply(&opened, secs(at));
     if closes {
         let closed = Event::Closed { id, at: secs(at), usage: Box::new(counters) };
-        run.world.table.apply(&closed, secs(at));
+        run.world.apply(&closed, secs(at));
         run.exited.insert(process);
     }
 }

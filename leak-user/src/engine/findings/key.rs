@@ -1,4 +1,4 @@
-//! What findings are about: only those about the same can be the same.
+//! Which verdicts can be the same finding.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,16 +9,16 @@ use crate::engine::findings::Finding;
 use crate::engine::table::Identity;
 use crate::model::ProcessKey;
 
-/// What a verdict is about, whoever made the trouble.
+/// What a verdict is about, whatever code is to blame.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Trouble {
+pub(super) struct FindingKey {
     reason: Reason,
     process: ProcessKey,
     remote: SocketAddr,
     pool: Option<Identity>,
 }
 
-impl Trouble {
+impl FindingKey {
     pub(super) fn of(verdict: &Verdict) -> Self {
         let Verdict { reason, process, remote, pool, .. } = verdict;
         Self { reason: *reason, process: *process, remote: *remote, pool: pool.clone() }
@@ -26,12 +26,12 @@ impl Trouble {
 }
 
 /// Findings by what they are about, in their order.
-pub(super) fn by_trouble<F: Borrow<Finding>>(
+pub(super) fn by_key<F: Borrow<Finding>>(
     findings: impl IntoIterator<Item = F>,
-) -> HashMap<Trouble, Vec<F>> {
-    let mut by_trouble: HashMap<Trouble, Vec<F>> = HashMap::new();
+) -> HashMap<FindingKey, Vec<F>> {
+    let mut by_key: HashMap<FindingKey, Vec<F>> = HashMap::new();
     for finding in findings {
-        by_trouble.entry(Trouble::of(&finding.borrow().verdict)).or_default().push(finding);
+        by_key.entry(FindingKey::of(&finding.borrow().verdict)).or_default().push(finding);
     }
-    by_trouble
+    by_key
 }

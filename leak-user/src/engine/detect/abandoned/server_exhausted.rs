@@ -1,59 +1,83 @@
-//! A pool that holds what its server lacks, and uses none of it.
+//! A second way to be abandoned: a pool that holds most of a full server's connections and uses
+//! none.
+//!
+//! This finds leaks that were over before the trace began: everything is silent then, nothing
+//! grows, and only the server knows the past.
+//!
+//! An idle pool is silent too, and its size may be a mistake without being a leak. So all of this
+//! must hold, by the server's word. The server is full, and the pool has more than half of it. All
+//! of the pool is silent, idle, and was used once. Connections were opened one after the other
+//! while earlier ones were idle; a pool that fills up at once or with its load does not do that.
+//! And it has stopped opening; a pool that replaces connections by age does not stop.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::evidence::plural;
-use crate::engine::detect::{Detector, Reason, Severity, Verdict, View};
+use crate::engine::detect::{Evidence, Numbers, Silence, View, plural};
 use crate::engine::table::{Connection, PoolKey, Server};
 use crate::model::{Timestamp, WireState};
 
-/// Fewer connections than that are no staircase.
+/// Least number of steps in a staircase.
 const STEPS: usize = 3;
-/// How many times as long as the longest pause between two openings nothing must have been opened.
+/// How long nothing must have been opened, in multiples of the longest pause between two openings.
 const QUIET: u32 = 3;
 
-/// Finds the pool behind a server that has no connection left, also when all was over before the trace
-/// began: everything is silent then, nothing grows, and only the server knows the past.
-///
-/// An idle pool is silent, too, and its size may be a mistake without being a leak. So it takes all of
-/// this, by the server's word: the server is full; more than half of it belongs to the pool; all of the
-/// pool is silent and idle, and was used once; connections were opened while others already lay idle,
-/// one after the other, which a pool does not do that fills up at once or with its load; and it has
-/// stopped, which a pool does not do that replaces its connections by their age.
-pub(super) struct Hoarded;
-
-impl Detector for Hoarded {
-    fn reason(&self) -> Reason {
-        Reason::Abandoned
+/// The pools that have exhausted their server, each with its connections that can be judged.
+pub(super) fn find<'a>(view: &View<'a>, now: Timestamp) -> BTreeMap<PoolKey, Vec<&'a Connection>> {
+    let table = view.table();
+    if !table.servers().values().any(Server::is_full) {
+        return BTreeMap::new();
     }
+    let mut pools: BTreeMap<PoolKey, Vec<&Connection>> = BTreeMap::new();
+    for connection in table.connections() {
+        pools.entry(table.pool_of(connection).key).or_default().push(connection);
+    }
+    pools.retain(|_, members| is_hoarded(view, members, now));
+    pools.values_mut().for_each(Vec::clear);
+    for connection in view.connections() {
+        if let Some(members) = pools.get_mut(&table.pool_of(connection).key) {
+            members.push(connection);
+        }
+    }
+    pools
+}
 
-    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
-        let table = view.table();
-        if !table.servers().values().any(Server::is_full) {
-            return Vec::new();
+/// A pool that has all that its server allows.
+#[derive(Debug)]
+pub(super) struct ServerExhausted {
+    connections: usize,
+    silence: Silence,
+    /// Connections that the server allows.
+    usable: usize,
+}
+
+impl ServerExhausted {
+    pub(super) fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
+        let usable = members.first().and_then(|member| usable(view, member));
+        Self {
+            connections: members.len(),
+            silence: Silence::of(members, view, now),
+            usable: usable.map_or(0, |(_, usable)| usable),
         }
-        let mut pools: BTreeMap<PoolKey, Vec<&Connection>> = BTreeMap::new();
-        for connection in table.connections() {
-            pools.entry(table.pool_of(connection).key).or_default().push(connection);
-        }
-        pools.retain(|_, members| is_hoarded(view, members, now));
-        let accused = view
-            .connections()
-            .filter(|connection| pools.contains_key(&table.pool_of(connection).key));
-        view.verdicts(self.reason(), accused, |members| {
-            let usable = members
-                .first()
-                .and_then(|member| usable(view, member))
-                .map_or(0, |(_, usable)| usable);
-            let evidence = format!(
-                "all {} of the pool idle and {}, opened one after the other while earlier ones lay \
-                 idle, and the server has none left of the {usable} that it allows",
-                plural(members.len(), "connection"),
-                view.silence(members, now),
-            );
-            (Severity::Leak, evidence)
-        })
+    }
+}
+
+impl Evidence for ServerExhausted {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections).count("server_limit", self.usable).silence(self.silence)
+    }
+}
+
+impl fmt::Display for ServerExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let Self { silence, usable, .. } = self;
+        write!(
+            f,
+            "all {connections} of the pool idle and {silence}, opened one after the other while \
+             earlier ones lay idle, and the server has none left of the {usable} that it allows"
+        )
     }
 }
 
@@ -68,13 +92,13 @@ fn is_hoarded(view: &View<'_>, members: &[&Connection], now: Timestamp) -> bool 
         && was_opened_in_steps(view, members, now)
 }
 
-/// The server that has told of `connection`, and how many connections it allows.
+/// The server that lists `connection`, and how many connections it allows.
 fn usable<'a>(view: &View<'a>, connection: &Connection) -> Option<(&'a Server, usize)> {
     let server = view.table().server_of(connection)?;
     Some((server, server.settings.as_ref()?.usable() as usize))
 }
 
-/// Whether it is silent, idle by the server's word on this silence, and was used for something before.
+/// Whether it is silent, idle by the server's word on this silence, and was used before.
 fn is_out_of_use(view: &View<'_>, connection: &Connection, now: Timestamp) -> bool {
     let Some(side) = &connection.server else { return false };
     let idle = matches!(
@@ -116,11 +140,11 @@ fn was_opened_in_steps(view: &View<'_>, members: &[&Connection], now: Timestamp)
 mod tests {
     use crate::engine::detect::testing::{find, judge};
     use crate::engine::detect::{Reason, Severity, Verdict};
-    use crate::engine::table::testing::{World, listed, server_lists, session};
+    use crate::engine::testing::{World, listed, server_lists, session};
     use crate::model::server::SessionState;
 
-    /// Four connections opened before the trace began, each at one second and last used at another; the
-    /// server allows 7 and, where it is full, has two sessions more. Judged at second 300.
+    /// Four connections opened before the trace began, each at one second and last used at another;
+    /// the server allows 7 and, where it is full, has two sessions more. Judged at second 300.
     fn found(opened: [f64; 4], used: [f64; 4], full: bool) -> Vec<Verdict> {
         let mut world = World::new();
         let connections: Vec<_> = (1..=4).zip(used).map(|(id, at)| listed(id, at)).collect();
@@ -149,7 +173,7 @@ mod tests {
         let [verdict] = found.as_slice() else { panic!("{found:#?}") };
         assert_eq!(verdict.connections.len(), 4);
         assert_eq!(
-            verdict.evidence,
+            verdict.evidence.to_string(),
             "all 4 connections of the pool idle and silent for 228-288 s (threshold 60 s), opened \
              one after the other while earlier ones lay idle, and the server has none left of the 7 \
              that it allows"
@@ -157,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_with_room_is_not_hoarded() {
+    fn a_server_with_room_is_not_exhausted() {
         assert!(found(STAIRS, [11.0, 31.0, 51.0, 71.0], false).is_empty());
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::engine::detect::Memory;
 use crate::engine::table::ConnectionTable;
 use crate::model::server::{Listing, ServerAnswer, Session, SessionState, Settings};
 use crate::model::{
@@ -29,18 +30,28 @@ pub(crate) fn caller(process: ProcessKey) -> Caller {
     Caller { process, tid: process.pid, comm: "app".into() }
 }
 
-/// A table and the counters that its kernel would keep.
+/// A table, what detectors remember beside it, and the counters that the kernel would keep.
 pub(crate) struct World {
     pub(crate) table: ConnectionTable,
+    pub(crate) memory: Memory,
     counters: HashMap<u64, Usage>,
 }
 
 impl World {
     /// Begins to trace at second 0.
     pub(crate) fn new() -> Self {
-        let mut world = Self { table: ConnectionTable::new(100_000), counters: HashMap::default() };
+        let mut world = Self {
+            table: ConnectionTable::new(100_000),
+            memory: Memory::default(),
+            counters: HashMap::default(),
+        };
         world.inventory(0.0, Vec::new());
         world
+    }
+
+    /// Something happens.
+    pub(crate) fn apply(&mut self, event: &Event, now: Timestamp) {
+        self.table.apply(event, now, &mut self.memory);
     }
 
     /// Reads the kernel's counters, as is done before every inventory, and applies an incomplete
@@ -48,22 +59,21 @@ impl World {
     pub(crate) fn inventory(&mut self, at: f64, sockets: Vec<ListedSocket>) {
         self.count(at);
         let event = Event::Inventory { began: secs(at), sockets, complete: false };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
     }
 
     /// Reads the kernel's counters of every connection. Whatever has changed was told when it did.
     pub(crate) fn count(&mut self, at: f64) {
         let mut ids = Vec::new();
-        for (&id, usage) in &self.counters {
+        for (id, usage) in self.counters.clone() {
             let id = ConnectionId(id);
             if self.table.get(id).is_some() {
                 ids.push(id);
             } else {
-                let usage = Box::new(usage.clone());
-                self.table.apply(&Event::Used { id, usage }, secs(at));
+                self.apply(&Event::Used { id, usage: Box::new(usage) }, secs(at));
             }
         }
-        self.table.apply(&Event::Unchanged { ids }, secs(at));
+        self.apply(&Event::Unchanged { ids }, secs(at));
     }
 
     /// Makes the kernel forget a connection without a word.
@@ -79,7 +89,7 @@ impl World {
             caller: caller(APP),
             endpoints: endpoints(id),
         };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
         self.counters.insert(id, usage(id, secs(at)));
     }
 
@@ -93,7 +103,7 @@ impl World {
     pub(crate) fn establish(&mut self, id: u64, at: f64) {
         let event =
             Event::Established { id: ConnectionId(id), at: secs(at), endpoints: endpoints(id) };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
         self.set(id, |usage| {
             usage.tcp_state = TcpState::Established;
             usage.state_changed_at = secs(at);
@@ -121,7 +131,7 @@ impl World {
             stack: (!stack.is_empty()).then(|| StackId::from(stack)),
             goroutine: None,
         };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
     }
 
     /// Sends a request from `stack` on one thread that leaves the connection idle.
@@ -139,20 +149,20 @@ impl World {
         change(usage);
         let now = usage.last_send.max(usage.last_receive).unwrap_or(usage.opened_at);
         let usage = Box::new(usage.clone());
-        self.table.apply(&Event::Used { id: ConnectionId(id), usage }, now);
+        self.apply(&Event::Used { id: ConnectionId(id), usage }, now);
     }
 
     /// The server "db" answers what it was asked at second `at`.
     pub(crate) fn hear(&mut self, at: f64, answer: ServerAnswer) {
         let (server, answer) = ("db".into(), Box::new(answer));
         let event = Event::ServerSessions { server, at: secs(at), answer };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
     }
 
     pub(crate) fn close(&mut self, id: u64, at: f64) {
         let usage = Box::new(self.counters.remove(&id).unwrap());
         let event = Event::Closed { id: ConnectionId(id), at: secs(at), usage };
-        self.table.apply(&event, secs(at));
+        self.apply(&event, secs(at));
     }
 }
 

@@ -1,25 +1,26 @@
-//! Made-up programs by the hundred, healthy and leaking ones, under changing load: what is called a
-//! leak must be lost indeed, and what is lost must be found.
+//! Simulates hundreds of programs, healthy and leaking ones, under changing load: what is called a
+//! leak must have been lost, and what was lost must be found.
 //!
-//! Healthy are: pools that warm up with up to 50 connections, come in bursts, refill, rotate with and
-//! without jitter, ping, rest, are replaced with and without overlap; two of them that look like one;
-//! threads and tasks that have a connection each; two pools of which one rests and one rises; with
-//! and without stacks. `PGSOCKTRACE_SIMULATIONS` runs another number of each kind.
+//! Healthy are: pools that warm up with up to 50 connections, come in bursts, refill, rotate with
+//! and without jitter, ping, rest, are replaced with and without overlap; two of them that look
+//! like one; threads and tasks that have a connection each; two pools of which one rests and one
+//! rises; with and without stacks. `PGSOCKTRACE_SIMULATIONS` runs another number of each kind.
 
 mod plan;
 mod pool;
-mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::engine::detect::{Reason, Severity, Stacks, Thresholds, evaluate};
+use fastrand::Rng;
+
+use crate::engine::detect::testing::judge_again;
+use crate::engine::detect::{Scope, Severity, Stacks, Thresholds};
 use crate::engine::findings::Ledger;
-use crate::engine::table::testing::{World, secs};
+use crate::engine::testing::{World, secs};
 use crate::model::ConnectionId;
 use plan::{Bound, Program};
-use pool::{Pool, Surroundings};
-use random::Random;
+use pool::{Pool, Shared};
 
 /// How many programs of each kind are made up.
 const PROGRAMS: u64 = 150;
@@ -49,16 +50,16 @@ struct Outcome {
 }
 
 fn run(program: &Program, seed: u64) -> Outcome {
-    let mut around = Surroundings {
+    let mut shared = Shared {
         world: World::new(),
-        random: Random::new(seed ^ 0x5eed),
+        random: Rng::with_seed(seed ^ 0x5eed),
         next_id: 1,
         nameless: program.nameless,
         lost: BTreeMap::new(),
     };
     let mut pools: Vec<Pool> = (1..)
         .zip(&program.pools)
-        .map(|(number, plan)| Pool::new(plan.clone(), number, &mut around))
+        .map(|(number, plan)| Pool::new(plan.clone(), number, &mut shared))
         .collect();
     let mut threads: Vec<(u64, f64)> =
         program.bound.iter().map(|bound| (0, bound.starts)).collect();
@@ -73,47 +74,40 @@ fn run(program: &Program, seed: u64) -> Outcome {
     for tick in 20..LASTS * 10 {
         let at = 0.1 * tick as f64;
         for pool in &mut pools {
-            pool.step(at, tick, &mut around);
+            pool.step(at, tick, &mut shared);
         }
         for ((number, bound), thread) in (0..).zip(&program.bound).zip(&mut threads) {
-            work_alone(bound, 5000 + number, thread, at, &mut around);
+            work_alone(bound, 5000 + number, thread, at, &mut shared);
         }
         if tick % 100 == 99 {
-            judge(&mut outcome, &mut ledger, &around.world, at + 0.09);
+            judge(&mut outcome, &mut ledger, &shared.world, at + 0.09);
         }
     }
-    outcome.lost = around.lost;
+    outcome.lost = shared.lost;
     outcome
 }
 
 /// A thread uses its own connection when its time has come.
-fn work_alone(
-    bound: &Bound,
-    tid: u32,
-    (id, next): &mut (u64, f64),
-    at: f64,
-    around: &mut Surroundings,
-) {
+fn work_alone(bound: &Bound, tid: u32, (id, next): &mut (u64, f64), at: f64, shared: &mut Shared) {
     if at < *next {
         return;
     }
     if *id == 0 {
-        *id = around.open(at, tid);
+        *id = shared.open(at, tid);
     }
-    let free = 6000 + u32::try_from(around.random.below(8)).unwrap();
+    let free = 6000 + shared.random.u32(..8);
     let tid = if bound.wanders { free } else { tid };
-    around.request(*id, at + 0.01, "work alone", tid);
-    *next = at + bound.period * (1.0 + bound.jitter * (around.random.chance() - 0.5));
+    shared.request(*id, at + 0.01, "work alone", tid);
+    *next = at + bound.period * (1.0 + bound.jitter * (shared.random.f64() - 0.5));
 }
 
 fn judge(outcome: &mut Outcome, ledger: &mut Ledger, world: &World, at: f64) {
-    let (table, now) = (&world.table, secs(at));
-    let verdicts = evaluate(table, &Stacks::new(), &THRESHOLDS, &ledger.standing(), now);
+    let verdicts = judge_again(world, &Stacks::new(), &THRESHOLDS, &ledger.accusations(), at);
     for verdict in &verdicts {
         match verdict.severity {
             Severity::Leak => {
-                // Growth is about a group, not about its connections one by one.
-                if verdict.reason != Reason::Growing {
+                // Growth is about a pool, not about its connections one by one.
+                if verdict.scope() == Scope::Connections {
                     outcome.accused.extend(&verdict.connections);
                 }
                 outcome.found_at.get_or_insert(at);
@@ -126,7 +120,7 @@ fn judge(outcome: &mut Outcome, ledger: &mut Ledger, world: &World, at: f64) {
             Severity::Info => {}
         }
     }
-    ledger.update(verdicts, table, now);
+    ledger.update(verdicts, &world.table, secs(at));
 }
 
 fn programs() -> u64 {

@@ -1,6 +1,6 @@
 //! How a made-up program behaves.
 
-use crate::engine::detect::simulation::random::Random;
+use fastrand::Rng;
 
 /// Which idle connection a pool uses next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +81,14 @@ pub(super) struct Program {
 impl Program {
     /// A healthy program, another one for each seed.
     pub(super) fn healthy(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        match random.below(8) {
-            0 => Self::of(Vec::new(), bound(&mut random)),
-            1 => Self::of(vec![Plan::random(&mut random), Plan::random(&mut random)], Vec::new()),
-            2 => Self::of(vec![Plan::resting(&mut random), Plan::rising(&mut random)], Vec::new()),
+        let random = &mut Rng::with_seed(seed);
+        match random.u32(..8) {
+            0 => Self::of(Vec::new(), bound(random)),
+            1 => Self::of(vec![Plan::random(random), Plan::random(random)], Vec::new()),
+            2 => Self::of(vec![Plan::resting(random), Plan::rising(random)], Vec::new()),
             _ => {
-                let nameless = random.one_in(4);
-                Self { nameless, ..Self::of(vec![Plan::random(&mut random)], Vec::new()) }
+                let nameless = one_in(random, 4);
+                Self { nameless, ..Self::of(vec![Plan::random(random)], Vec::new()) }
             }
         }
     }
@@ -99,50 +99,49 @@ impl Program {
 
     /// The same with a leak in its first pool.
     pub(super) fn leaking(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let mut pools = vec![Plan::random(&mut random)];
-        if random.one_in(8) {
-            pools.push(Plan::random(&mut random));
+        let random = &mut Rng::with_seed(seed);
+        let mut pools = vec![Plan::random(random)];
+        if one_in(random, 8) {
+            pools.push(Plan::random(random));
         }
         let first = &mut pools[0];
         first.rest = (0.0, 0.0);
         first.rate = first.rate.max(1.0);
-        first.leak_one_in = random.pick(&[10, 30, 100]);
-        first.leaks_in_work = random.one_in(3);
+        first.leak_one_in = pick(random, [10, 30, 100]);
+        first.leaks_in_work = one_in(random, 3);
         Self::of(pools, Vec::new())
     }
 }
 
 impl Plan {
-    fn random(random: &mut Random) -> Self {
-        let most = random.pick(&[10, 20, 60]);
-        let least_idle = random.pick(&[0, 0, 2, 10]).min(most);
-        let begins = random.between(20.0, 400.0);
-        let warm_up_pace = random.pick(&[0.0, 0.005, 0.1, SLOWLY]);
+    fn random(random: &mut Rng) -> Self {
+        let most = pick(random, [10, 20, 60]);
+        let least_idle = pick(random, [0, 0, 2, 10]).min(most);
+        let begins = between(random, 20.0, 400.0);
+        let warm_up_pace = pick(random, [0.0, 0.005, 0.1, SLOWLY]);
         let begins_slowly = warm_up_pace.total_cmp(&SLOWLY).is_eq();
         let never = (0.0, if begins_slowly { 100.0 } else { 0.0 });
         Self {
-            order: random.pick(&[Order::Lifo, Order::Lifo, Order::Fifo, Order::Random]),
+            order: pick(random, [Order::Lifo, Order::Lifo, Order::Fifo, Order::Random]),
             most,
             least_idle,
-            warm_up: random.pick(&[0, 0, 5, 10, 50]).min(most).max(least_idle),
+            warm_up: pick(random, [0, 0, 5, 10, 50]).min(most).max(least_idle),
             warm_up_pace,
-            idle_timeout: random.pick(&[30.0, 120.0, 600.0, 1e9]),
-            lifetime: random.pick(&[100.0, 300.0, 1800.0, 1e9]),
-            jitter: random.pick(&[0.0, 0.025, 0.2]),
-            housekeeping: random.pick(&[1.0, 10.0, 30.0]),
-            keepalive: random.pick(&[0.0, 0.0, 30.0, 90.0]),
-            hold: random.pick(&[0.1, 1.0, 6.0]),
-            rate: random.pick(&[0.0, 0.1, 1.0, 4.0]),
-            burst_every: random.pick(&[20.0, 45.0, 130.0, 1e9]),
-            burst: random.pick(&[5, 15, 30]),
-            rest: random.pick(&[never, never, (begins, begins + 150.0), (begins, 1e9)]),
-            restart: random
-                .one_in(6)
-                .then(|| (random.between(60.0, 400.0), random.pick(&[0.0, 5.0, 90.0]))),
-            threads: random.pick(&[1, 4, 16]),
-            helper: random.one_in(3),
-            functions: random.pick(&[1, 2, 5]),
+            idle_timeout: pick(random, [30.0, 120.0, 600.0, 1e9]),
+            lifetime: pick(random, [100.0, 300.0, 1800.0, 1e9]),
+            jitter: pick(random, [0.0, 0.025, 0.2]),
+            housekeeping: pick(random, [1.0, 10.0, 30.0]),
+            keepalive: pick(random, [0.0, 0.0, 30.0, 90.0]),
+            hold: pick(random, [0.1, 1.0, 6.0]),
+            rate: pick(random, [0.0, 0.1, 1.0, 4.0]),
+            burst_every: pick(random, [20.0, 45.0, 130.0, 1e9]),
+            burst: pick(random, [5, 15, 30]),
+            rest: pick(random, [never, never, (begins, begins + 150.0), (begins, 1e9)]),
+            restart: one_in(random, 6)
+                .then(|| (between(random, 60.0, 400.0), pick(random, [0.0, 5.0, 90.0]))),
+            threads: pick(random, [1, 4, 16]),
+            helper: one_in(random, 3),
+            functions: pick(random, [1, 2, 5]),
             leak_one_in: 0,
             leaks_in_work: false,
             crest: 0.0,
@@ -150,7 +149,7 @@ impl Plan {
     }
 
     /// Used once, all of it, and then never again.
-    fn resting(random: &mut Random) -> Self {
+    fn resting(random: &mut Rng) -> Self {
         Self {
             most: 10,
             least_idle: 0,
@@ -159,22 +158,22 @@ impl Plan {
             lifetime: 1e9,
             keepalive: 0.0,
             rate: 0.0,
-            burst_every: random.pick(&[5.0, 100.0]),
+            burst_every: pick(random, [5.0, 100.0]),
             burst: 16,
-            rest: (random.pick(&[6.0, 101.0]), 1e9),
+            rest: (pick(random, [6.0, 101.0]), 1e9),
             restart: None,
             ..Self::random(random)
         }
     }
 
     /// Comes in bursts whose height rises for a while and then begins anew.
-    fn rising(random: &mut Random) -> Self {
+    fn rising(random: &mut Rng) -> Self {
         Self {
             most: 60,
             idle_timeout: 1e9,
             rate: 0.0,
-            burst_every: random.pick(&[10.0, 20.0]),
-            crest: random.pick(&[150.0, 300.0]),
+            burst_every: pick(random, [10.0, 20.0]),
+            crest: pick(random, [150.0, 300.0]),
             rest: (0.0, 0.0),
             hold: 1.0,
             ..Self::random(random)
@@ -182,23 +181,35 @@ impl Plan {
     }
 }
 
-fn bound(random: &mut Random) -> Vec<Bound> {
-    let pace = random.pick(&[0.01, 3.0, 20.0]);
-    let count = random.pick(&[3, 8, 20]);
-    let wanders = random.one_in(2);
+fn bound(random: &mut Rng) -> Vec<Bound> {
+    let pace = pick(random, [0.01, 3.0, 20.0]);
+    let count = pick(random, [3, 8, 20]);
+    let wanders = one_in(random, 2);
     let mut starts = 1.0;
     let thread = |_| {
-        starts += pace * random.between(0.5, 1.5);
+        starts += pace * between(random, 0.5, 1.5);
         Bound {
             starts,
             // What a task does not use for very long, no one can tell from what it has lost.
             period: match wanders {
-                true => random.pick(&[5.0, 25.0, 50.0, 70.0]),
-                false => random.pick(&[5.0, 25.0, 70.0, 200.0, 1e9]),
+                true => pick(random, [5.0, 25.0, 50.0, 70.0]),
+                false => pick(random, [5.0, 25.0, 70.0, 200.0, 1e9]),
             },
-            jitter: random.pick(&[0.0, 0.1, 0.9]),
+            jitter: pick(random, [0.0, 0.1, 0.9]),
             wanders,
         }
     };
     (0..count).map(thread).collect()
+}
+
+pub(super) fn one_in(random: &mut Rng, many: u64) -> bool {
+    random.u64(..many) == 0
+}
+
+fn between(random: &mut Rng, least: f64, most: f64) -> f64 {
+    least + (most - least) * random.f64()
+}
+
+fn pick<T: Copy, const N: usize>(random: &mut Rng, from: [T; N]) -> T {
+    from[random.usize(..N)]
 }

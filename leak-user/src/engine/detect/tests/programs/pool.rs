@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::engine::detect::simulation::plan::{Order, Plan};
-use crate::engine::detect::simulation::random::Random;
-use crate::engine::table::testing::World;
+use fastrand::Rng;
+
+use crate::engine::detect::tests::programs::plan::{Order, Plan, one_in};
+use crate::engine::testing::World;
 use crate::model::ConnectionId;
 
 /// What pools share.
-pub(super) struct Surroundings {
+pub(super) struct Shared {
     pub(super) world: World,
-    pub(super) random: Random,
+    pub(super) random: Rng,
     pub(super) next_id: u64,
     /// No stack is known.
     pub(super) nameless: bool,
@@ -18,7 +19,7 @@ pub(super) struct Surroundings {
     pub(super) lost: BTreeMap<ConnectionId, f64>,
 }
 
-impl Surroundings {
+impl Shared {
     pub(super) fn open(&mut self, at: f64, tid: u32) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -49,7 +50,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(plan: Plan, number: u32, around: &mut Surroundings) -> Self {
+    pub(super) fn new(plan: Plan, number: u32, shared: &mut Shared) -> Self {
         let mut pool = Self {
             plan,
             number,
@@ -60,15 +61,15 @@ impl Pool {
             old: Vec::new(),
             former: BTreeSet::new(),
         };
-        pool.warm_up(1.0, around);
+        pool.warm_up(1.0, shared);
         pool
     }
 
-    fn warm_up(&mut self, from: f64, around: &mut Surroundings) {
+    fn warm_up(&mut self, from: f64, shared: &mut Shared) {
         for number in 0..self.plan.warm_up {
             let at = from + self.plan.warm_up_pace * number as f64;
-            let tid = self.thread(around);
-            let id = self.dial(at, tid, around);
+            let tid = self.thread(shared);
+            let id = self.dial(at, tid, shared);
             self.idle.push_back((id, at));
         }
     }
@@ -77,131 +78,130 @@ impl Pool {
         self.idle.len() + self.held.len() + self.lost
     }
 
-    fn thread(&self, around: &mut Surroundings) -> u32 {
-        let threads = usize::try_from(self.plan.threads).unwrap();
-        self.number * 1000 + u32::try_from(around.random.below(threads)).unwrap()
+    fn thread(&self, shared: &mut Shared) -> u32 {
+        self.number * 1000 + shared.random.u32(..self.plan.threads)
     }
 
-    fn dial(&mut self, at: f64, tid: u32, around: &mut Surroundings) -> u64 {
+    fn dial(&mut self, at: f64, tid: u32, shared: &mut Shared) -> u64 {
         let tid = if self.plan.helper { self.number * 1000 + 999 } else { tid };
-        let id = around.open(at, tid);
-        let jitter = self.plan.jitter * self.plan.lifetime * around.random.chance();
+        let id = shared.open(at, tid);
+        let jitter = self.plan.jitter * self.plan.lifetime * shared.random.f64();
         self.born.insert(id, at - jitter);
         id
     }
 
-    fn take_idle(&mut self, random: &mut Random) -> Option<u64> {
+    fn take_idle(&mut self, random: &mut Rng) -> Option<u64> {
         let taken = match self.plan.order {
             Order::Lifo => self.idle.pop_back(),
             Order::Fifo => self.idle.pop_front(),
             Order::Random => {
-                let index = random.below(self.idle.len().max(1));
+                let index = random.usize(..self.idle.len().max(1));
                 self.idle.remove(index)
             }
         };
         taken.map(|(id, _)| id)
     }
 
-    fn arrive(&mut self, at: f64, around: &mut Surroundings) {
-        let tid = self.thread(around);
-        let id = match self.take_idle(&mut around.random) {
+    fn arrive(&mut self, at: f64, shared: &mut Shared) {
+        let tid = self.thread(shared);
+        let id = match self.take_idle(&mut shared.random) {
             Some(id) => id,
-            None if self.size() < self.plan.most => self.dial(at, tid, around),
+            None if self.size() < self.plan.most => self.dial(at, tid, shared),
             None => return,
         };
-        let leaks = self.plan.leak_one_in > 0 && around.random.one_in(self.plan.leak_one_in);
-        let function = around.random.below(self.plan.functions);
+        let leaks = self.plan.leak_one_in > 0 && one_in(&mut shared.random, self.plan.leak_one_in);
+        let function = shared.random.usize(..self.plan.functions);
         let stack = match (leaks, self.plan.leaks_in_work) {
             (true, false) => "leak".to_owned(),
             (true, true) => format!("work {} 0", self.number),
             (false, _) => format!("work {} {function}", self.number),
         };
-        around.request(id, at + 0.005, &stack, tid);
+        shared.request(id, at + 0.005, &stack, tid);
         if leaks {
             self.lost += 1;
-            around.lost.insert(ConnectionId(id), at);
+            shared.lost.insert(ConnectionId(id), at);
         } else {
-            let until = at + 0.01 + self.plan.hold * around.random.chance().powi(2);
+            let until = at + 0.01 + self.plan.hold * shared.random.f64().powi(2);
             self.held.push((id, until));
         }
     }
 
     /// A tenth of a second passes.
-    pub(super) fn step(&mut self, at: f64, tick: u64, around: &mut Surroundings) {
+    pub(super) fn step(&mut self, at: f64, tick: u64, shared: &mut Shared) {
         let (done, held): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|held| held.1 <= at);
         self.held = held;
         for (id, _) in done {
             if self.former.remove(&id) {
-                around.world.close(id, at);
+                shared.world.close(id, at);
             } else {
                 self.idle.push_back((id, at));
             }
         }
         if self.plan.restart.is_some_and(|(when, _)| (at - when).abs() < 0.05) {
-            self.restart(at, around);
+            self.restart(at, shared);
         }
         let (ended, old): (Vec<_>, Vec<_>) = self.old.drain(..).partition(|old| old.1 <= at);
         self.old = old;
         for (id, _) in ended {
-            around.world.close(id, at);
+            shared.world.close(id, at);
         }
         let rests = at >= self.plan.rest.0 && at < self.plan.rest.1;
         if !rests {
-            if around.random.chance() < self.plan.rate * 0.1 {
-                self.arrive(at, around);
+            if shared.random.f64() < self.plan.rate * 0.1 {
+                self.arrive(at, shared);
             }
             if at % self.plan.burst_every < 0.05 {
                 let height = match self.plan.crest {
-                    0.0 => around.random.below(self.plan.burst),
+                    0.0 => shared.random.usize(..self.plan.burst),
                     crest => 2 + (at % crest / self.plan.burst_every) as usize,
                 };
                 for number in 0..height {
-                    self.arrive(at + 0.001 * number as f64, around);
+                    self.arrive(at + 0.001 * number as f64, shared);
                 }
             }
         }
         let is_due = |every: f64| every > 0.0 && tick.is_multiple_of((every * 10.0) as u64);
         if self.plan.keepalive > 0.0 && is_due(1.0) {
-            self.ping(at, around);
+            self.ping(at, shared);
         }
         if is_due(self.plan.housekeeping) {
-            self.keep_house(at, around);
+            self.keep_house(at, shared);
         }
     }
 
-    fn restart(&mut self, at: f64, around: &mut Surroundings) {
+    fn restart(&mut self, at: f64, shared: &mut Shared) {
         let kept = self.plan.restart.map_or(0.0, |(_, kept)| kept);
         self.old = self.idle.drain(..).map(|(id, _)| (id, at + kept)).collect();
         self.former = self.held.iter().map(|(id, _)| *id).collect();
-        self.warm_up(at + 0.01, around);
+        self.warm_up(at + 0.01, shared);
     }
 
-    fn ping(&mut self, at: f64, around: &mut Surroundings) {
+    fn ping(&mut self, at: f64, shared: &mut Shared) {
         let helper = self.number * 1000 + 998;
         for (id, since) in &mut self.idle {
             if at - *since >= self.plan.keepalive {
-                around.request(*id, at, "ping", helper);
+                shared.request(*id, at, "ping", helper);
                 *since = at;
             }
         }
     }
 
     /// Drops the old and the idle, and fills up.
-    fn keep_house(&mut self, at: f64, around: &mut Surroundings) {
+    fn keep_house(&mut self, at: f64, shared: &mut Shared) {
         let mut spare = self.idle.len().saturating_sub(self.plan.least_idle);
         for (id, since) in std::mem::take(&mut self.idle) {
             let old = at - self.born[&id] > self.plan.lifetime;
             let unused = spare > 0 && at - since > self.plan.idle_timeout;
             spare -= usize::from(unused);
             if old || unused {
-                around.world.close(id, at);
+                shared.world.close(id, at);
             } else {
                 self.idle.push_back((id, since));
             }
         }
         while self.idle.len() < self.plan.least_idle && self.size() < self.plan.most {
-            let tid = self.thread(around);
-            let id = self.dial(at + 0.02, tid, around);
+            let tid = self.thread(shared);
+            let id = self.dial(at + 0.02, tid, shared);
             self.idle.push_back((id, at + 0.02));
         }
     }

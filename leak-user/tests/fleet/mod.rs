@@ -1,4 +1,4 @@
-//! Made-up histories of any size, told to the engine as a trace tells them.
+//! Fleets of made-up processes, of any size, told to the engine as a trace tells them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,18 +26,18 @@ pub(crate) fn unseen() -> Output {
     Output::to(Format::Json, Box::new(io::sink()))
 }
 
-/// An engine, and the world that it is told of.
-pub(crate) struct World {
+/// Processes with connections, and the engine that is told of them.
+pub(crate) struct Fleet {
     /// The engine.
     pub(crate) engine: Engine,
 }
 
-impl World {
+impl Fleet {
     /// An engine that judges every `interval`, with room for a million connections and more.
     pub(crate) fn new(interval: Duration, output: Output) -> Self {
         let run = RunInfo {
             version: "0".into(),
-            host: "simulation".into(),
+            host: "fleet".into(),
             kernel: "none".into(),
             hooks: BTreeMap::new(),
             ports: vec![5432],
@@ -46,9 +46,9 @@ impl World {
         let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
         let thresholds = Thresholds { silent_after: interval, interval, limit: None };
         let beginning = Beginning { run, clock, thresholds, capacity: 2_000_000 };
-        let mut world = Self { engine: Engine::new(beginning, output) };
-        world.list(Timestamp(0), Vec::new());
-        world
+        let mut fleet = Self { engine: Engine::new(beginning, output) };
+        fleet.list(Timestamp(0), Vec::new());
+        fleet
     }
 
     /// Tells a fact.
@@ -193,11 +193,12 @@ pub(crate) struct Cost {
     pub(crate) publish: Duration,
 }
 
-/// That many connections at once, one process for every hundred; a fifth of the processes lose every
-/// connection that they open, the others use all of theirs. The shortest of three intervals counts.
-pub(crate) fn at_once(connections: u64) -> (Cost, World) {
+/// That many connections at once, one process for every hundred; a fifth of the processes lose
+/// every connection that they open, the others use all of theirs. The shortest of three intervals
+/// counts.
+pub(crate) fn at_once(connections: u64) -> (Cost, Fleet) {
     const INTERVAL: u64 = 60;
-    let mut world = World::new(Duration::from_secs(INTERVAL), unseen());
+    let mut fleet = Fleet::new(Duration::from_secs(INTERVAL), unseen());
     let begun = cpu_time();
     let mut usages = Vec::new();
     for number in 0..POOL {
@@ -205,9 +206,9 @@ pub(crate) fn at_once(connections: u64) -> (Cost, World) {
         for process in 0..connections.div_ceil(POOL) {
             let id = process * POOL + number;
             if id < connections {
-                let mut usage = world.open(id, at);
+                let mut usage = fleet.open(id, at);
                 let stack = if is_leaky(process) { "leak" } else { "work" };
-                world.use_it(id, &mut usage, at.after(Duration::from_millis(5)), stack);
+                fleet.use_it(id, &mut usage, at.after(Duration::from_millis(5)), stack);
                 usages.push((id, usage));
             }
         }
@@ -230,31 +231,31 @@ pub(crate) fn at_once(connections: u64) -> (Cost, World) {
         let sockets = usages.iter().map(|(id, usage)| listed(*id, usage)).collect();
         let begun = cpu_time();
         for (id, usage) in &usages {
-            world.count(*id, usage, now);
+            fleet.count(*id, usage, now);
         }
-        world.list(now, sockets);
+        fleet.list(now, sockets);
         cost.refresh = cost.refresh.min(cpu_time() - begun);
         let begun = cpu_time();
-        world.judge(now);
+        fleet.judge(now);
         cost.judge = cost.judge.min(cpu_time() - begun);
         let begun = cpu_time();
-        let snapshot = world.engine.snapshot(EventCounts::default(), now, false);
+        let snapshot = fleet.engine.snapshot(EventCounts::default(), now, false);
         exporter.publish(&snapshot, Tracing::default());
         cost.publish = cost.publish.min(cpu_time() - begun);
     }
-    (cost, world)
+    (cost, fleet)
 }
 
 /// A month, judged every hour: that many processes, one after the other, a tenth of them at a time,
-/// each with a hundred connections in its life. The healthy ones rotate a pool of five that is always
-/// in use; the others lose a connection every hour until they are replaced.
+/// each with a hundred connections in its life. The healthy ones rotate a pool of five that is
+/// always in use; the others lose a connection every hour until they are replaced.
 ///
 /// `look` is called at the end of every day.
-pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &World)) -> World {
+pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &Fleet)) -> Fleet {
     const HOUR: u64 = 3600;
     const HOURS: u64 = 30 * 24;
     const HEALTHY_POOL: usize = 5;
-    let mut world = World::new(Duration::from_secs(HOUR), output);
+    let mut fleet = Fleet::new(Duration::from_secs(HOUR), output);
     let mut open: BTreeMap<u64, Vec<(u64, Usage)>> = BTreeMap::new();
     let life = HOURS / 10;
     for hour in 0..HOURS {
@@ -266,9 +267,9 @@ pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &W
         };
         let over: Vec<u64> = open.keys().copied().filter(|&process| !alive(process)).collect();
         for process in over {
-            world.tell(begun, &Fact::Exited(process_of(process * POOL)));
+            fleet.tell(begun, &Fact::Exited(process_of(process * POOL)));
             for (id, usage) in open.remove(&process).unwrap_or_default() {
-                world.close(id, usage, begun);
+                fleet.close(id, usage, begun);
             }
         }
         for process in (0..processes).filter(|&process| alive(process)) {
@@ -279,9 +280,9 @@ pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &W
             let fresh = if is_leaky(process) { age..age + 1 } else { 2 * age..2 * age + 2 };
             for number in fresh.filter(|&number| number < POOL) {
                 let id = process * POOL + number;
-                let mut usage = world.open(id, begun);
+                let mut usage = fleet.open(id, begun);
                 let stack = if is_leaky(process) { "leak" } else { "work" };
-                world.use_it(id, &mut usage, begun.after(Duration::from_secs(1)), stack);
+                fleet.use_it(id, &mut usage, begun.after(Duration::from_secs(1)), stack);
                 connections.push((id, usage));
             }
             if is_leaky(process) {
@@ -289,24 +290,24 @@ pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &W
             }
             while connections.len() > HEALTHY_POOL {
                 let (id, usage) = connections.remove(0);
-                world.close(id, usage, begun.after(Duration::from_secs(2)));
+                fleet.close(id, usage, begun.after(Duration::from_secs(2)));
             }
             for (id, usage) in connections {
                 let at = secs(HOUR * hour + 3000 + *id % 600);
-                world.use_it(*id, usage, at, "work");
+                fleet.use_it(*id, usage, at, "work");
             }
         }
         let now = secs(HOUR * (hour + 1));
         let sockets =
             open.values().flatten().map(|(id, usage)| listed(*id, usage)).collect::<Vec<_>>();
         for (id, usage) in open.values().flatten() {
-            world.count(*id, usage, now);
+            fleet.count(*id, usage, now);
         }
-        world.list(now, sockets);
-        world.judge(now);
+        fleet.list(now, sockets);
+        fleet.judge(now);
         if hour % 24 == 23 {
-            look(hour / 24 + 1, &world);
+            look(hour / 24 + 1, &fleet);
         }
     }
-    world
+    fleet
 }

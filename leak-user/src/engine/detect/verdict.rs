@@ -1,0 +1,68 @@
+//! What a detector says of connections or a pool.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::engine::detect::{
+    CodeKey, Evidence, Reason, RetractionWords, Severity, StackOf, detector_of, place,
+};
+use crate::engine::table::Identity;
+use crate::model::{ConnectionId, ProcessKey, StackId};
+use leak_stacks::Frame;
+
+/// What the verdicts of a detector are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Single connections. Each is accused of one thing at a time, by the surest evidence.
+    Connections,
+    /// A pool, whatever its connections are accused of besides. The connections that represent it
+    /// change all the time.
+    Pool,
+}
+
+/// A problem with some connections of one process to one server that the same code used or opened.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What is wrong.
+    pub reason: Reason,
+    /// Its severity.
+    pub severity: Severity,
+    /// The process that opened them.
+    pub process: ProcessKey,
+    /// The server.
+    pub remote: SocketAddr,
+    /// The pool, where the verdict is about a pool.
+    pub pool: Option<Identity>,
+    /// The connections, in order.
+    pub connections: Vec<ConnectionId>,
+    /// The numbers that prove it; displayed, they are a sentence.
+    pub evidence: Arc<dyn Evidence>,
+    /// Which stack `stack` is.
+    pub stack_of: StackOf,
+    /// The stack of all the connections, or of most of them, where they have the code to blame in
+    /// common.
+    pub stack: Option<StackId>,
+    /// The code to blame: the same for every stack that leads to it.
+    pub cause: Option<CodeKey>,
+}
+
+impl Verdict {
+    /// What it is about.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        detector_of(self.reason).scope()
+    }
+
+    /// What is said when it is no longer true.
+    #[must_use]
+    pub fn retraction(&self) -> RetractionWords {
+        detector_of(self.reason).retraction()
+    }
+
+    /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
+    /// frame of the verdict's stack that belongs to the application.
+    #[must_use]
+    pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
+    }
+}
