@@ -1,8 +1,11 @@
 //! One JSON document at the end.
 
 pub(super) mod model;
+mod sink;
 
 use std::io;
+
+pub use sink::Json;
 
 use crate::engine::snapshot::Snapshot;
 use crate::outputs::json::model::Report;

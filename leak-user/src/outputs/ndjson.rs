@@ -1,14 +1,18 @@
 //! One JSON object a line, as things happen; the last line is the report.
 
+mod sink;
+
 use std::io;
 
 use serde::Serialize;
 
+pub use sink::Ndjson;
+
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::model::Event;
-use crate::model::clock::Clock;
 use crate::model::server::ServerAnswer;
+use crate::model::time::Clock;
+use crate::model::{Event, IntervalCost, Timestamp};
 use crate::outputs::json::model::{FindingModel, Report};
 use leak_stacks::Frame;
 
@@ -142,6 +146,44 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
     }
 }
 
+/// What an interval has cost the tracer, in microseconds of CPU time.
+#[derive(Serialize)]
+struct Interval {
+    event: &'static str,
+    at: String,
+    connections: usize,
+    read_us: Option<u128>,
+    taken_in_us: Option<u128>,
+    listed: Option<usize>,
+    list_us: Option<u128>,
+    holders_us: Option<u128>,
+}
+
+/// Writes what an interval has cost the tracer.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_interval_cost(
+    out: &mut impl io::Write,
+    now: Timestamp,
+    cost: &IntervalCost,
+    clock: &Clock,
+) -> io::Result<()> {
+    let IntervalCost { connections, read, taken_in, listed, list, holders } = *cost;
+    let body = Interval {
+        event: "interval",
+        at: clock.rfc3339(now),
+        connections,
+        read_us: read.map(|time| time.as_micros()),
+        taken_in_us: taken_in.map(|time| time.as_micros()),
+        listed,
+        list_us: list.map(|time| time.as_micros()),
+        holders_us: holders.map(|time| time.as_micros()),
+    };
+    serde_json::to_writer(&mut *out, &body)?;
+    writeln!(out)
+}
+
 /// Writes how a finding changed: `finding` when it is new or has changed, with the same id, and
 /// `finding_retracted`.
 ///
@@ -177,7 +219,7 @@ pub fn write_report(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use serde_json::Value;
 
@@ -185,8 +227,8 @@ mod tests {
     use crate::engine::table::testing::{
         APP, caller, endpoints, secs, server_lists, session, usage,
     };
+    use crate::model::ConnectionId;
     use crate::model::server::SessionState;
-    use crate::model::{ConnectionId, Timestamp};
     use crate::outputs::testing::Run;
 
     fn lines(bytes: &[u8]) -> Vec<Value> {
@@ -225,6 +267,20 @@ mod tests {
         assert_eq!(lines[1]["local"], "127.0.0.1:40007");
         assert_eq!(lines[2]["opened_at"], "1970-01-01T00:00:01.000Z");
         assert_eq!(lines[3]["errno"], 111);
+    }
+
+    #[test]
+    fn tells_what_an_interval_costs() {
+        let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
+        let mut out = Vec::new();
+        let read = Some(Duration::from_micros(1500));
+        let cost = IntervalCost { connections: 7, read, ..IntervalCost::default() };
+        write_interval_cost(&mut out, secs(1.0), &cost, &clock).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"event\":\"interval\",\"at\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
+             \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null}\n"
+        );
     }
 
     #[test]

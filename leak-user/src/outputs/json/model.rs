@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use crate::engine::detect::{Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
-use crate::engine::snapshot::{Snapshot, StackCopies};
+use crate::engine::snapshot::Snapshot;
 use crate::engine::table::{Connection, ProcessTally};
 use crate::model::Pod;
-use crate::model::clock::rfc3339;
+use crate::model::StackCopies;
+use crate::model::time::rfc3339;
 use crate::model::{Destination, ProcessKey, StackId, TcpState, Use, WireState};
 use crate::outputs::next_step::next_step;
 use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
@@ -189,7 +190,7 @@ struct CulpritModel<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(snapshot: &Snapshot<'a>) -> Self {
-        let Snapshot { table, ledger, run, events, .. } = *snapshot;
+        let Snapshot { table, ledger, run, health: events, .. } = *snapshot;
         let mut processes: Vec<_> = table.processes().collect();
         processes.sort_unstable_by_key(|(key, _)| *key);
         let mut connections: Vec<_> = table.connections().collect();
