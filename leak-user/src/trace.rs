@@ -25,7 +25,7 @@ mod worker;
 use std::time::{Duration, SystemTime};
 
 pub use error::TraceError;
-pub use session::Session;
+pub use session::{Ended, Session};
 pub use settings::TraceSettings;
 
 use crate::clock;
@@ -49,13 +49,6 @@ use targets::Targets;
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last judgement waits for stacks: the report is what people keep.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How a trace ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Whether a finding of severity `leak` was open at the end.
-    pub leak: bool,
-}
 
 /// Traces until told to stop, and shows what is found.
 ///

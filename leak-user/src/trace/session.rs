@@ -3,7 +3,13 @@
 use crate::engine::{Beginning, Engine};
 use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::{OutputError, Sink as _, Sinks};
-use crate::trace::Ended;
+
+/// How a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether a finding of severity `leak` was open at the end.
+    pub leak: bool,
+}
 
 /// An engine, and the outputs that show what it finds. A trace and a replay tell it facts.
 pub struct Session {
