@@ -149,8 +149,6 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
 /// What an interval has cost the tracer, in microseconds of CPU time.
 #[derive(Serialize)]
 struct Interval {
-    event: &'static str,
-    at: String,
     connections: usize,
     read_us: Option<u128>,
     taken_in_us: Option<u128>,
@@ -171,8 +169,6 @@ pub fn write_interval_cost(
 ) -> io::Result<()> {
     let IntervalCost { connections, read, taken_in, listed, list, holders } = *cost;
     let body = Interval {
-        event: "interval",
-        at: clock.rfc3339(now),
         connections,
         read_us: read.map(|time| time.as_micros()),
         taken_in_us: taken_in.map(|time| time.as_micros()),
@@ -180,8 +176,7 @@ pub fn write_interval_cost(
         list_us: list.map(|time| time.as_micros()),
         holders_us: holders.map(|time| time.as_micros()),
     };
-    serde_json::to_writer(&mut *out, &body)?;
-    writeln!(out)
+    line(out, "interval", clock.rfc3339(now), body)
 }
 
 /// Writes how a finding changed: `finding` when it is new or has changed, with the same id, and
@@ -278,7 +273,7 @@ mod tests {
         write_interval_cost(&mut out, secs(1.0), &cost, &clock).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "{\"event\":\"interval\",\"at\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
+            "{\"event\":\"interval\",\"time\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
              \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null}\n"
         );
     }
