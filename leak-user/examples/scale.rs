@@ -29,14 +29,14 @@ fn main() {
             each(cost.publish).as_nanos(),
             resident_mib(),
             cost.judge.as_millis(),
-            fleet.engine.accused().len(),
+            fleet.engine().accused().len(),
         );
     }
     println!("\nday  open  processes  pools  memory  so far");
     let begun = cpu_time();
     month(PROCESSES, unseen(), |day, fleet| {
         if day % 3 == 0 {
-            let table = fleet.engine.table();
+            let table = fleet.engine().table();
             println!(
                 "{day:>3} {:>5} {:>10} {:>6} {:>4} MiB {:>6.1} s",
                 table.connections().count(),

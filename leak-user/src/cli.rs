@@ -1,5 +1,9 @@
 //! The command line. Users and scripts rely on it: options keep their meaning.
 
+mod kubernetes;
+mod settings;
+mod values;
+
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -9,17 +13,18 @@ use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
 
-use crate::outputs::flamegraph::By;
+use crate::engine::{LONGEST_PERIOD as LONGEST, MAX_CONNECTIONS, SHORTEST_PERIOD};
 use crate::outputs::prometheus::{Label, ListenAddress};
-use crate::sources::kernel::hooks::Flavour;
-use crate::sources::kubernetes::Kubernetes;
 use crate::sources::postgres::{Dsn, DsnError};
 use crate::sources::procfs::name::CommPattern;
 use leak_stacks::DriverFrames;
+
+pub use kubernetes::KubernetesArgs;
+pub use values::{FlamegraphBy, Hooks, KubernetesServer, Output};
 
 const EXIT_STATUSES: &str = "\
 Repeatable options also take several values separated by commas.
@@ -196,7 +201,7 @@ pub struct PictureArgs {
         default_value_t,
         env = "PGSOCKTRACE_FLAMEGRAPH_BY"
     )]
-    pub flamegraph_by: By,
+    pub flamegraph_by: FlamegraphBy,
 }
 
 /// The options for tracing.
@@ -286,7 +291,7 @@ pub struct TraceArgs {
     pub fail_on_leak: bool,
     /// The names of pods.
     #[command(flatten, next_help_heading = "Kubernetes")]
-    pub kubernetes: Kubernetes,
+    pub kubernetes: KubernetesArgs,
     /// Resources that the tracer may use.
     #[command(flatten, next_help_heading = "Resources")]
     pub resources: Resources,
@@ -321,31 +326,12 @@ pub struct Resources {
     pub drop_one_in: u32,
     /// Use only hooks of this kind where there is a choice (tests the fallbacks).
     #[arg(long, value_enum, hide = true)]
-    pub hooks: Option<Flavour>,
+    pub hooks: Option<Hooks>,
 }
-
-/// Format of the report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people: a live table, findings as they arise, and a report at the end.
-    #[default]
-    Text,
-    /// One JSON document at the end.
-    Json,
-    /// One JSON event per line, live; the last line is the report.
-    Ndjson,
-}
-
-/// Upper limit of `--max-connections`.
-pub(crate) const MAX_CONNECTIONS: u32 = 4_000_000;
-/// The shortest interval.
-pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
-/// The longest duration, short enough that sums and multiples of it never overflow.
-pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// An interval, or a threshold that is checked at each interval.
 fn period(text: &str) -> Result<Duration, String> {
-    duration(text, SHORTEST..=LONGEST)
+    duration(text, SHORTEST_PERIOD..=LONGEST)
 }
 
 fn duration_of_trace(text: &str) -> Result<Duration, String> {

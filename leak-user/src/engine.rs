@@ -1,8 +1,8 @@
-//! Everything to the right of decoding: the table, its judgement and the report.
+//! The table of connections, and its judgement.
 //!
-//! The engine is told [`Fact`]s, one after the other and each with its moment, and nothing else: it
-//! asks no kernel, no procfs and no clock. A live trace and the replay of a recording differ only
-//! in who tells it. The same facts give the same output, byte for byte.
+//! The engine takes [`Fact`]s, one after the other and each with its moment, and nothing else: it
+//! reads no kernel, no procfs and no clock, and prints nothing. A live trace and the replay of a
+//! recording differ only in who tells it the facts. The same facts give the same findings.
 
 pub mod detect;
 pub mod findings;
@@ -12,7 +12,6 @@ pub mod table;
 pub(crate) mod testing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Memory, Thresholds, View};
 use crate::engine::findings::{Change, Ledger};
-use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot};
+use crate::engine::snapshot::{RunInfo, Snapshot};
 use crate::engine::table::ConnectionTable;
-use crate::model::clock::Clock;
-use crate::model::process::ProcessInfo;
-use crate::model::{ConnectionId, Destination, Event, ProcessKey, StackId, Timestamp};
-use crate::outputs::writer::Output;
+use crate::model::time::Clock;
+use crate::model::{
+    ConnectionId, Destination, Fact, Health, ProcessInfo, ProcessKey, StackId, Timestamp,
+};
 use leak_stacks::Stack;
 
 /// Most stacks kept. References to stacks beyond this limit resolve to none.
@@ -35,6 +34,13 @@ const MAX_STACKS: usize = 32 * 1024;
 const MAX_PROCESSES: usize = 128 * 1024;
 /// Most addresses kept that have a name.
 const MAX_DESTINATIONS: usize = 4096;
+
+/// Most connections that a table can be made for.
+pub const MAX_CONNECTIONS: u32 = 4_000_000;
+/// Shortest interval and shortest silence: nothing is judged more often.
+pub const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
+/// Longest interval and longest silence: sums and multiples of it never overflow.
+pub const LONGEST_PERIOD: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,87 +55,62 @@ pub struct Beginning {
     pub capacity: usize,
 }
 
-/// What the engine can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fact {
-    /// Something happened to connections, or was found out about them.
-    Event(Event),
-    /// What is known of a process.
-    Process(ProcessInfo),
-    /// A process has exited.
-    Exited(ProcessKey),
-    /// The name of an address that processes connect to.
-    Destination {
-        /// The address; IPv4-mapped ones are canonicalised.
-        address: IpAddr,
-        /// What Kubernetes calls it.
-        name: Destination,
-    },
-    /// A stack that events to come refer to.
-    Stack(Arc<Stack>),
-    /// An interval is over: judge, and tell what has changed.
-    Judge(EventCounts),
-    /// The run is over: judge for the last time, and report.
-    End(EventCounts),
+impl Beginning {
+    /// Whether a run could have begun like this: the numbers of a recording are not trusted.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let Self { run: _, clock: _, thresholds, capacity } = self;
+        let period = SHORTEST_PERIOD..=LONGEST_PERIOD;
+        period.contains(&thresholds.silent_after)
+            && period.contains(&thresholds.interval)
+            && (1..=MAX_CONNECTIONS as usize).contains(capacity)
+    }
 }
 
-/// The table, the findings about its connections, and where to print them.
+/// The table of connections, and the findings about them.
 pub struct Engine {
     known: Known,
-    output: Output,
 }
 
 impl Engine {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(beginning: Beginning, output: Output) -> Self {
-        Self { known: Known::new(beginning), output }
+    pub fn new(beginning: Beginning) -> Self {
+        Self { known: Known::new(beginning) }
     }
 
-    /// Learns a fact. `now` is when it became known; it never falls from one fact to the next.
+    /// Learns a fact, and returns how findings have changed when it is one that asks for a judgement.
+    /// `now` is when the fact became known; it never falls from one fact to the next.
     ///
-    /// # Errors
-    ///
-    /// When the output cannot be written.
-    pub fn take(&mut self, fact: &Fact, now: Timestamp) -> io::Result<()> {
+    /// After a judgement, and once its [`Snapshot`] has been shown, [`Engine::forget_the_unneeded`] is
+    /// to be called.
+    pub fn take(&mut self, fact: &Fact, now: Timestamp) -> Vec<Change> {
+        let known = &mut self.known;
         match fact {
-            Fact::Event(event) => {
-                self.output.event(event, &self.known.beginning.clock)?;
-                self.known.table.apply(event, now, &mut self.known.memory);
-            }
-            Fact::Process(info) => self.known.describe(info),
+            Fact::Event(event) => known.table.apply(event, now, &mut known.memory),
+            Fact::Process(info) => known.describe(info),
             Fact::Exited(process) => {
-                self.known.exited.insert(*process);
+                known.exited.insert(*process);
             }
-            Fact::Destination { address, name } => self.known.name(*address, name),
-            Fact::Stack(stack) => self.known.keep_stack(stack),
-            Fact::Judge(counts) => {
-                let changes = self.known.judge(now);
-                self.output.interval(&self.known.snapshot(*counts, now, false), &changes)?;
-                self.known.forget_the_unneeded();
-            }
-            Fact::End(counts) => {
-                let changes = self.known.judge(now);
-                self.output.report(&self.known.snapshot(*counts, now, true), &changes)?;
+            Fact::Destination { address, name } => known.name(*address, name),
+            Fact::Stack(stack) => known.keep_stack(stack),
+            Fact::Judge(health) | Fact::End(health) => {
+                known.health.clone_from(health);
+                return known.judge(now);
             }
         }
-        Ok(())
+        Vec::new()
     }
 
-    /// The state as reports see it.
+    /// The state as outputs see it. `ended` says whether the run has ended.
     #[must_use]
-    pub fn snapshot(&self, events: EventCounts, now: Timestamp, ended: bool) -> Snapshot<'_> {
-        self.known.snapshot(events, now, ended)
+    pub fn snapshot(&self, now: Timestamp, ended: bool) -> Snapshot<'_> {
+        self.known.snapshot(now, ended)
     }
 
-    /// Makes visible what was printed so far.
-    ///
-    /// # Errors
-    ///
-    /// When the output cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
+    /// Drops stacks that nothing refers to, and exited processes that no output shows any more.
+    pub fn forget_the_unneeded(&mut self) {
+        self.known.forget_the_unneeded();
     }
 
     /// The connections.
@@ -146,6 +127,12 @@ impl Engine {
         now: Timestamp,
     ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
         self.known.memory.bound_to_threads(&self.known.table, silent_for, now)
+    }
+
+    /// How the tracer fares, as the latest judgement was told.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.known.health
     }
 
     /// From when on things count.
@@ -215,6 +202,7 @@ struct Known {
     exited: HashSet<ProcessKey>,
     /// What Kubernetes calls servers' addresses.
     destinations: HashMap<IpAddr, Destination>,
+    health: Health,
 }
 
 impl Known {
@@ -228,6 +216,7 @@ impl Known {
             processes: HashMap::new(),
             exited: HashSet::new(),
             destinations: HashMap::new(),
+            health: Health::default(),
         }
     }
 
@@ -314,7 +303,7 @@ impl Known {
     }
 
     /// The state as reports see it.
-    fn snapshot(&self, events: EventCounts, now: Timestamp, ended: bool) -> Snapshot<'_> {
+    fn snapshot(&self, now: Timestamp, ended: bool) -> Snapshot<'_> {
         Snapshot {
             table: &self.table,
             ledger: &self.ledger,
@@ -324,7 +313,7 @@ impl Known {
             exited: &self.exited,
             destinations: &self.destinations,
             run: &self.beginning.run,
-            events,
+            health: &self.health,
             now,
             ended,
             clock: self.beginning.clock,

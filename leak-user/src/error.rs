@@ -16,3 +16,20 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Link(&'static str, #[source] Option<Box<Link>>);
+
+    #[test]
+    fn a_cause_that_was_said_is_left_out() {
+        let end = Link("refused", None);
+        let repeated = Link("the port is closed: refused", Some(Box::new(end)));
+        let error = Link("no metrics", Some(Box::new(repeated)));
+        assert_eq!(with_causes(&error), "no metrics: the port is closed: refused");
+    }
+}

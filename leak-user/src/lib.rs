@@ -5,43 +5,53 @@
 //! is opened, used and destroyed and by which code; the collector keeps one truthful table of
 //! connections, and small, separate detectors judge it.
 //!
-//! # The way of an event
+//! # The flow, with its way back
 //!
 //! ```text
-//!                                                  ┌────────────────── engine ──────────────────┐
-//! leak-ebpf ──ring buffer──▶ kernel ──▶ decode ──▶ │ table ──▶ detect ──▶ findings ──▶ report   │
-//!     └──mapped arrays─────────┘                   └──▲────▲────────────────────────────────────┘
-//!                                     inventory, server    stacks
+//! leak-ebpf ─ring, mapped arrays─▶ sources/kernel ──┐
+//!          procfs, sock_diag ─▶ sources/inventory ──┤           ┌───────────── engine ─────────────┐
+//!        PostgreSQL sessions ─▶ sources/postgres  ──┼─▶ Fact ─▶ │ table ─▶ detect ─▶ findings ─▶   │ ─▶ Snapshot, ─▶ outputs/*
+//!             Kubernetes API ─▶ sources/kubernetes ─┤   (tell)  └──────────────────────────────────┘    Change
+//!          copies of stacks ──▶ leak-stacks ────────┘                           │
+//!                                      ▲                                        │
+//!                                      └───────────── trace/feedback ◀──────────┘
 //! ```
 //!
-//! 1. [`kernel`] loads the kernel programs, attaches for each purpose the best hook that this kernel
-//!    accepts, and reads what they say: rare events through a ring buffer, counters
-//!    of each connection in an array that both sides map, and its latest stack in a map.
-//! 2. [`decode`] turns bytes into [`event::Event`]s, trusting none of them.
-//! 3. [`table`] applies events. It is bounded and never forgets a silent connection.
-//! 4. [`inventory`] lists, each interval, what exists according to the kernel and to procfs: the table
-//!    is corrected by it, so that a lost event is healed.
-//! 5. [`stacks`] turns registers and stack bytes into functions, files and lines, on a thread of its
-//!    own, with the files that [`stacks`] opened when the process first appeared.
-//! 6. [`server`] asks the servers that `--pg-dsn` names, on a thread of its own, for their sessions:
-//!    the table matches them with its connections.
-//! 7. [`kubernetes`] asks the API server or the node's kubelet, on a thread of its own, what the pods of
-//!    the traced processes are called.
-//! 8. [`detect`] judges the table, one file a reason; [`findings`] remembers what was found and what
-//!    turned out not to be so.
-//! 9. [`report`] prints it, [`metrics`] serves it to Prometheus, and [`flamegraph`] draws it.
+//! A [`model::Fact`] is the only thing that the engine can be told, and [`trace::Session::tell`] the only
+//! way to tell it. From there on data goes one way, and time is an argument. What must go back has its name
+//! in `trace/feedback`: how to copy a process's stacks, which connections' stacks to fetch, which
+//! processes to forget, which addresses to name. `--record` keeps what goes through the door;
+//! [`replay`] tells it once more, to the same engine and the same outputs.
 //!
-//! [`cost`] is what all of this takes of the machine, told in the report; [`memory`] keeps it from
-//! growing for nothing.
+//! # The rooms
 //!
-//! [`engine`] holds 3, 8 and 9 together: whoever drives it tells it facts, each with its moment.
-//! [`recording`] keeps these facts, and [`replay`] tells them once more.
+//! | room | holds | may use |
+//! |---|---|---|
+//! | [`model`] | facts and the words for them: plain data, without input, output or a clock | nothing |
+//! | [`engine`] | the table of connections, the detectors that judge it, and their findings | model |
+//! | `sources` | whatever makes facts: the kernel programs, sock_diag and procfs, PostgreSQL, Kubernetes | model |
+//! | [`outputs`] | whatever shows findings: text, JSON, NDJSON, metrics, flame graph, recording | model, engine |
+//! | [`trace`] | the event loop, which knows both sides, and the way back | all of these |
+//! | [`cli`], [`doctor`], [`replay`], `main` | commands and their options | all of these |
 //!
-//! Data goes one way. From [`event`] on, time is an argument: only [`pipeline`], which drives all of
-//! this, and [`inventory`], which looks at the system, read the clock.
+//! Beside them stand `clock`, which reads the clocks, `background`, which runs threads that must not keep
+//! the event loop waiting, and `error`. Resolving stacks is a crate of its own, [`leak_stacks`].
+//! `structure/tests/leak_user.rs` checks that no import climbs and that files outside the engine do not import each
+//! other in a circle.
+//!
+//! # Where something new belongs
+//!
+//! - A way to learn about connections: a folder in `sources` that makes facts, a turn in
+//!   `trace/schedule`, and a line in [`trace()`](trace::trace).
+//! - A reason to report a connection: a file in [`engine::detect`].
+//! - A form of output: a file or folder in [`outputs`] with an [`outputs::Sink`], a line in
+//!   [`outputs::Sinks::open`], and its option in [`cli`].
+//! - Something that a source should do because of what was found: a function in `trace/feedback`.
+//! - A figure about the tracer itself: a field of [`model::Health`].
 
+mod background;
 pub mod cli;
-pub mod clock;
+mod clock;
 pub mod doctor;
 pub mod engine;
 pub mod error;
@@ -51,5 +61,6 @@ pub mod fuzzing;
 pub mod model;
 pub mod outputs;
 pub mod replay;
-pub mod sources;
+#[expect(unreachable_pub, reason = "what is `pub` in a source is what the trace may use of it")]
+mod sources;
 pub mod trace;

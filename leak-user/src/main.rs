@@ -3,15 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
-use leak_user::outputs::{json, ndjson};
-use leak_user::replay::replay;
-use leak_user::sources::kernel::KernelError;
-use leak_user::trace::memory;
-use leak_user::trace::{self, Ended};
+use leak_user::error::with_causes;
+use leak_user::outputs::{OutputError, json, ndjson};
+use leak_user::replay::{ReplayError, replay};
+use leak_user::trace::{Ended, TraceError, resources, trace};
 
 /// Exit statuses, as documented.
 mod status {
@@ -23,63 +21,90 @@ mod status {
 const UNJUDGED: &str =
     "stdout was closed before the trace ended, so whether there is a leak is not known";
 
-fn main() -> ExitCode {
-    let cli = Cli::from_command_line();
-    start_log(&cli);
-    match run(&cli) {
-        Ok(code) => code,
-        Err(error) if reader_has_gone(&error) => {
-            if fails_on_leak(&cli) {
-                // Whoever asked for a verdict must not take silence for a good one.
-                let _ = writeln!(io::stderr(), "pgsocktrace: {UNJUDGED}");
-                ExitCode::from(status::FAILED)
-            } else {
-                ExitCode::SUCCESS
-            }
-        }
-        Err(error) => {
-            // Nothing can be done when stderr is closed, too.
-            let _ = writeln!(io::stderr(), "pgsocktrace: {}", trace::sentence(&error));
-            let cannot_run = error.chain().any(|cause| cause.is::<KernelError>());
-            ExitCode::from(if cannot_run { status::CANNOT_RUN } else { status::FAILED })
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("the event loop could not be started")]
+    EventLoop(#[source] io::Error),
+}
+
+impl Failure {
+    /// Whether whoever read stdout has closed it: then there is nobody left to tell.
+    fn reader_has_gone(&self) -> bool {
+        match self {
+            Self::Trace(TraceError::Output(error))
+            | Self::Replay(ReplayError::Output(error))
+            | Self::Output(error) => error.reader_has_gone(),
+            _ => false,
         }
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    let cli = Cli::from_command_line();
+    start_log(&cli);
+    let failure = match run(&cli) {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    let (said, status) = match &failure {
+        gone if gone.reader_has_gone() => {
+            if !fails_on_leak(&cli) {
+                return ExitCode::SUCCESS;
+            }
+            // Whoever asked for a verdict must not take silence for a good one.
+            (UNJUDGED.to_owned(), status::FAILED)
+        }
+        Failure::Trace(TraceError::Kernel(error)) => (with_causes(error), status::CANNOT_RUN),
+        failure => (with_causes(failure), status::FAILED),
+    };
+    // Nothing can be done when stderr is closed, too.
+    let _ = writeln!(io::stderr(), "pgsocktrace: {said}");
+    ExitCode::from(status)
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Some(Command::Doctor) => {
-            let settings = trace::settings(&cli.trace, cli.verbose);
-            let fit = doctor::examine(&settings, &mut io::stdout().lock())?;
+            let fit = doctor::examine(&cli.kernel_settings(), &mut io::stdout().lock());
+            let fit = fit.map_err(OutputError::from)?;
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::from(status::CANNOT_RUN) })
         }
-        Some(Command::Replay(args)) => Ok(verdict(cli, replay(args)?)),
+        Some(Command::Replay(args)) => Ok(verdict(cli, replay(&args.settings())?)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "pgsocktrace", &mut script);
-            io::stdout().write_all(&script)?;
+            io::stdout().write_all(&script).map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Man) => {
-            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            let page = clap_mangen::Man::new(Cli::command());
+            page.render(&mut io::stdout()).map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Schema { ndjson }) => {
             let out = &mut io::stdout();
-            if *ndjson {
-                ndjson::write_schema(out)?
-            } else {
-                json::write_schema(out)?
-            }
+            let written = if *ndjson { ndjson::write_schema(out) } else { json::write_schema(out) };
+            written.map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
-            memory::give_back_promptly();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("the event loop could not be started")?;
-            Ok(verdict(cli, runtime.block_on(trace::trace(&cli.trace, cli.verbose))?))
+            resources::return_memory_promptly();
+            if cli.trace.shows_password {
+                log::warn!(
+                    "everyone can see the password of --pg-dsn in `ps`; put it into ~/.pgpass, a \
+                     passfile, or the variable PGSOCKTRACE_PG_DSN"
+                );
+            }
+            let mut event_loop = tokio::runtime::Builder::new_current_thread();
+            let event_loop = event_loop.enable_all().build().map_err(Failure::EventLoop)?;
+            Ok(verdict(cli, event_loop.block_on(trace(&cli.trace_settings()))?))
         }
     }
 }
@@ -107,6 +132,7 @@ fn start_log(cli: &Cli) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
         .filter_module("leak_user", level)
+        .filter_module("leak_stacks", level)
         .filter_module("leak_ebpf", level)
         .format(|out, record| match record.level() {
             log::Level::Info => writeln!(out, "pgsocktrace: {}", record.args()),
@@ -115,14 +141,4 @@ fn start_log(cli: &Cli) {
             }
         })
         .init();
-}
-
-/// Whether whoever read the report has gone: then there is nobody left to tell. What is written to
-/// stdout fails with the bare error; a pipe that broke elsewhere has a context that says so.
-fn reader_has_gone(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .next()
-        .and_then(|first| first.downcast_ref::<io::Error>())
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,14 +1,23 @@
 //! Telling people and programs what was found.
 //!
-//! Outputs see a [`Snapshot`](crate::engine::snapshot::Snapshot) and the
-//! [changes](crate::engine::findings::Change) since the last one; they only differ in form.
+//! Each output is a [`Sink`]: it sees facts as they become known, and after each judgement a
+//! [`Snapshot`](crate::engine::snapshot::Snapshot) with the [changes](crate::engine::findings::Change)
+//! since the last one. A live trace and a replay feed the same sinks.
+//!
+//! A new output is one file or folder here, and one line in [`Sinks::open`].
 
 pub mod flamegraph;
 pub mod json;
 pub mod ndjson;
 pub mod prometheus;
 pub mod recording;
+mod settings;
+mod sink;
+mod sinks;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
-pub mod writer;
+
+pub use settings::{FlamegraphSettings, Format, MetricsSettings, OutputSettings};
+pub use sink::{OutputError, Sink};
+pub use sinks::Sinks;

@@ -1,71 +1,86 @@
 //! `pgsocktrace replay`: a recorded run, told to the engine once more.
 
-use anyhow::Context as _;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::cli::ReplayArgs;
-use crate::engine::snapshot::EventCounts;
-use crate::engine::{Beginning, Engine, Fact};
-use crate::outputs::flamegraph::{File, Flames};
+use crate::engine::Beginning;
+use crate::model::Fact;
 use crate::outputs::recording::{Recording, RecordingError};
-use crate::outputs::writer::Output;
-use crate::trace::Ended;
+use crate::outputs::{OutputError, OutputSettings, Sinks};
+use crate::trace::{Ended, Session};
 
-/// Prints what the recorded run has printed, in the format asked for.
+/// What to replay, and how.
+#[derive(Clone, Debug)]
+pub struct ReplaySettings {
+    /// A recording.
+    pub file: PathBuf,
+    /// How long silence must last, instead of what was recorded.
+    pub silent_after: Option<Duration>,
+    /// How many connections are allowed, instead of what was recorded.
+    pub limit: Option<u64>,
+    /// What is written and drawn.
+    pub outputs: OutputSettings,
+}
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The file cannot be read, or is no recording.
+    #[error("{} cannot be replayed", file.display())]
+    Recording {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: RecordingError,
+    },
+    /// An output cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+/// Shows what the recorded run has shown, in the outputs asked for.
 ///
 /// A recording without an end, because its tracer was killed or its disk was full, is judged for the
 /// last time at the moment of its last entry, and a warning says so.
 ///
 /// # Errors
 ///
-/// When the file is no recording that this version can read, is damaged, or the output cannot be
+/// When the file is no recording that this version can read, is damaged, or an output cannot be
 /// written.
-pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ended> {
-    let picture = args.picture.flamegraph.as_deref().map(File::prepare).transpose()?;
-    let draw = |engine: &Engine, counts, now| match &picture {
-        Some(file) => {
-            let flames =
-                Flames::of(&engine.snapshot(counts, now, true), args.picture.flamegraph_by);
-            file.write(&flames.svg())
-        }
-        None => Ok(()),
-    };
-    let unreadable = || format!("{} cannot be replayed", args.file.display());
-    let mut recording = Recording::open(&args.file).with_context(unreadable)?;
-    let beginning = with_overrides(recording.beginning().clone(), args);
-    let mut engine = Engine::new(beginning, Output::to_stdout(args.output));
+pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
+    let file = &settings.file;
+    let unreadable = |source| ReplayError::Recording { file: file.clone(), source };
+    let sinks = Sinks::open(&settings.outputs)?;
+    let mut recording = Recording::open(file).map_err(unreadable)?;
+    let beginning = with_overrides(recording.beginning().clone(), settings);
+    let mut session = Session::begin(beginning, sinks)?;
     let mut last = None;
-    let mut counts = EventCounts::default();
     loop {
         let (now, fact) = match recording.next_fact() {
             Ok(Some(next)) => next,
             Ok(None) | Err(RecordingError::CutOff(_)) => break,
-            Err(error) => return Err(error).with_context(unreadable),
+            Err(error) => return Err(unreadable(error)),
         };
-        engine.take(&fact, now)?;
+        session.tell(now, &fact)?;
         last = Some(now);
-        match fact {
-            Fact::End(counts) => {
-                draw(&engine, counts, now)?;
-                return Ok(Ended { leak: engine.has_leak() });
-            }
-            Fact::Judge(so_far) => counts = so_far,
-            _ => {}
+        if let Fact::End(_) = fact {
+            return Ok(session.ended());
         }
     }
-    let last = last.ok_or(RecordingError::Empty).with_context(unreadable)?;
+    let last = last.ok_or(RecordingError::Empty).map_err(unreadable)?;
     log::warn!(
         "{} breaks off before the end of its trace; what it holds is reported",
-        args.file.display()
+        file.display()
     );
-    engine.take(&Fact::End(counts), last)?;
-    draw(&engine, counts, last)?;
-    Ok(Ended { leak: engine.has_leak() })
+    let health = session.engine().health().clone();
+    session.tell(last, &Fact::End(health))?;
+    Ok(session.ended())
 }
 
 /// The recorded settings, unless others are asked for.
-fn with_overrides(mut beginning: Beginning, args: &ReplayArgs) -> Beginning {
+fn with_overrides(mut beginning: Beginning, settings: &ReplaySettings) -> Beginning {
     let thresholds = &mut beginning.thresholds;
-    thresholds.silent_after = args.silent_after.unwrap_or(thresholds.silent_after);
-    thresholds.limit = args.limit.or(thresholds.limit);
+    thresholds.silent_after = settings.silent_after.unwrap_or(thresholds.silent_after);
+    thresholds.limit = settings.limit.or(thresholds.limit);
     beginning
 }

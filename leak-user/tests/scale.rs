@@ -8,8 +8,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use fleet::{at_once, is_leaky, month, process_of};
-use leak_user::cli::Output as Format;
-use leak_user::outputs::writer::Output;
+use leak_user::outputs::{Format, Sinks};
 
 #[test]
 fn judging_grows_with_the_number_of_connections() {
@@ -22,7 +21,7 @@ fn judging_grows_with_the_number_of_connections() {
     assert!(many.judge < few.judge * MOST, "{few:?} {many:?}");
     assert!(many.publish < few.publish * MOST, "{few:?} {many:?}");
     let accused: BTreeSet<u64> =
-        fleet.engine.accused().into_iter().map(|process| process.start_ticks).collect();
+        fleet.engine().accused().into_iter().map(|process| process.start_ticks).collect();
     assert_eq!(accused, (0..200).filter(|&process| is_leaky(process)).collect());
 }
 
@@ -31,11 +30,11 @@ fn a_month_is_judged_right_and_leaves_nothing_behind() {
     const PROCESSES: u64 = 100;
     let mut days = Vec::new();
     let printed = Printed::default();
-    let output = Output::to(Format::Ndjson, Box::new(printed.clone()));
-    month(PROCESSES, output, |_, fleet| {
-        let table = fleet.engine.table();
+    let sinks = Sinks::to(Format::Ndjson, printed.clone());
+    month(PROCESSES, sinks, |_, fleet| {
+        let table = fleet.engine().table();
         let connections = table.connections().count();
-        days.push((connections, table.pools().count(), fleet.engine.processes_in_use().len()));
+        days.push((connections, table.pools().count(), fleet.engine().processes_in_use().len()));
     });
     let text = String::from_utf8(printed.0.take()).unwrap();
     let found = |line: &&str| line.contains("\"event\":\"finding\"") && line.contains("\"leak\"");

@@ -5,17 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::Thresholds;
 use crate::engine::findings::Ledger;
 use crate::engine::table::ConnectionTable;
-use crate::model::clock::Clock;
-use crate::model::cost::Cost;
-use crate::model::process::ProcessInfo;
-use crate::model::{Destination, ProcessKey, StackId, Timestamp};
-use leak_stacks::{Stack, StackCounts};
+use crate::model::time::Clock;
+use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
+use leak_stacks::Stack;
 
 /// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,51 +29,6 @@ pub struct RunInfo {
     pub ports: Vec<u16>,
     /// When tracing began.
     pub started_at: SystemTime,
-}
-
-/// How the collector fared, and what it cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventCounts {
-    /// Events received from the kernel.
-    pub received: u64,
-    /// Events lost on the way.
-    pub lost: u64,
-    /// Stacks that were wanted and could not be captured or unwound.
-    pub stacks_skipped: u64,
-    /// How the stacks that were wanted came out.
-    pub stacks: StackCounts,
-    /// How the kernel programs fared with copying stacks.
-    #[serde(default)]
-    pub copies: StackCopies,
-    /// Runs of the kernel programs that the kernel skipped, whatever socket they were about.
-    #[serde(default)]
-    pub skipped_runs: u64,
-    /// What tracing has cost.
-    #[serde(default)]
-    pub cost: Cost,
-}
-
-/// Stacks of connects and requests, by what the kernel programs did with each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct StackCopies {
-    /// Copied.
-    pub recorded: u64,
-    /// Left out because the second's budget was spent.
-    pub over_budget: u64,
-    /// Left out because there was no room for it: all of `--stack-slots` taken, or no memory.
-    pub no_slot: u64,
-    /// Not readable.
-    pub unreadable: u64,
-}
-
-impl StackCopies {
-    /// The share that was copied; `None` when there was nothing to copy.
-    #[must_use]
-    pub fn share(&self) -> Option<f64> {
-        let Self { recorded, over_budget, no_slot, unreadable } = *self;
-        let all = recorded + over_budget + no_slot + unreadable;
-        (all > 0).then(|| recorded as f64 / all as f64)
-    }
 }
 
 /// Everything that a report is made from, at one moment.
@@ -98,8 +50,8 @@ pub struct Snapshot<'a> {
     pub destinations: &'a HashMap<IpAddr, Destination>,
     /// What stays the same.
     pub run: &'a RunInfo,
-    /// How the collector fared.
-    pub events: EventCounts,
+    /// How the tracer fares.
+    pub health: &'a Health,
     /// The moment.
     pub now: Timestamp,
     /// Whether tracing ended at this moment.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pod, ProcessKey};
+use crate::model::{Pod, ProcessKey};
 
 /// What a report says of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

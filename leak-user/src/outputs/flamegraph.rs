@@ -2,16 +2,17 @@
 //! last.
 
 mod file;
+mod sink;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use inferno::flamegraph::color::{BasicPalette, Color, PaletteMap};
 use inferno::flamegraph::{Options, Palette, from_lines};
 
 pub use file::{File, FileError};
+pub use sink::Flamegraph;
 
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -19,7 +20,7 @@ use crate::model::{ProcessKey, StackId};
 use leak_stacks::{Frame, Quality, Stack};
 
 /// Which of a connection's stacks is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum By {
     /// The one that sent the last request: it names who leaks.
     #[default]

@@ -2,8 +2,11 @@
 
 pub(super) mod model;
 pub(super) mod schema;
+mod sink;
 
 use std::io;
+
+pub use sink::Json;
 
 use crate::engine::snapshot::Snapshot;
 use crate::outputs::json::model::Report;

@@ -1,16 +1,21 @@
 //! One JSON object a line, as things happen; the last line is the report.
 
+mod sink;
+
 use std::io;
+use std::time::Duration;
 
 use leak_stacks::Frame;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use sink::Ndjson;
+
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::model::clock::Clock;
 use crate::model::server::{Listing, ServerAnswer};
-use crate::model::{Event, Usage};
+use crate::model::time::Clock;
+use crate::model::{Event, IntervalCost, Timestamp, Usage};
 use crate::outputs::json::model::{FindingModel, Report, ServerState, Time};
 use crate::outputs::json::schema;
 
@@ -34,6 +39,8 @@ enum Line<'a> {
     Finding(Timed<Found<'a>>),
     /// A finding is no longer true.
     FindingRetracted(Timed<Found<'a>>),
+    /// What an interval has cost the tracer. Not among the lines of a replay.
+    Interval(Timed<Interval>),
     /// The last line: the report, as `-o json` prints it.
     Report(Timed<Box<Report<'a>>>),
 }
@@ -218,6 +225,48 @@ impl<'a> Asked<'a> {
     }
 }
 
+#[derive(Serialize, JsonSchema)]
+struct Interval {
+    /// Connections that the kernel programs keep counters of.
+    connections: usize,
+    /// CPU time for reading those counters, in microseconds. Null when they were not read.
+    read_us: Option<u64>,
+    /// CPU time for applying them to the table, in microseconds. Null when they were not read.
+    taken_in_us: Option<u64>,
+    /// Sockets that the kernel listed. Null when they were not listed.
+    listed: Option<usize>,
+    /// CPU time for listing them, in microseconds. Null when they were not listed.
+    list_us: Option<u64>,
+    /// CPU time for finding the processes that hold them, in microseconds. Null when they were not
+    /// listed.
+    holders_us: Option<u64>,
+}
+
+/// Writes what an interval has cost the tracer.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_interval_cost(
+    out: &mut impl io::Write,
+    now: Timestamp,
+    cost: &IntervalCost,
+    clock: &Clock,
+) -> io::Result<()> {
+    let IntervalCost { connections, read, taken_in, listed, list, holders } = *cost;
+    let micros = |time: Option<Duration>| {
+        time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    };
+    let body = Interval {
+        connections,
+        read_us: micros(read),
+        taken_in_us: micros(taken_in),
+        listed,
+        list_us: micros(list),
+        holders_us: micros(holders),
+    };
+    write_line(out, &Line::Interval(Timed { time: Time(clock.rfc3339(now)), body }))
+}
+
 /// Writes how a finding changed: `finding` when it is new or has changed, with the same id, and
 /// `finding_retracted`.
 ///
@@ -258,14 +307,14 @@ pub fn write_report(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use serde_json::Value;
 
     use super::*;
     use crate::engine::testing::{APP, caller, endpoints, secs, server_lists, session, usage};
+    use crate::model::ConnectionId;
     use crate::model::server::SessionState;
-    use crate::model::{ConnectionId, Timestamp};
     use crate::outputs::json::schema::tests::assert_are_lines;
     use crate::outputs::testing::Run;
 
@@ -307,6 +356,20 @@ mod tests {
         assert_eq!(lines[1]["local"], "127.0.0.1:40007");
         assert_eq!(lines[2]["opened_at"], "1970-01-01T00:00:01.000Z");
         assert_eq!(lines[3]["errno"], 111);
+    }
+
+    #[test]
+    fn tells_what_an_interval_costs() {
+        let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
+        let mut out = Vec::new();
+        let read = Some(Duration::from_micros(1500));
+        let cost = IntervalCost { connections: 7, read, ..IntervalCost::default() };
+        write_interval_cost(&mut out, secs(1.0), &cost, &clock).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"event\":\"interval\",\"time\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
+             \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null}\n"
+        );
     }
 
     #[test]

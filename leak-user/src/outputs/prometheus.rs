@@ -19,31 +19,29 @@ mod http;
 mod label;
 mod names;
 mod openmetrics;
-mod own;
 mod pages;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
-pub use figures::Tracing;
 pub use label::{Label, LabelError};
 
+use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
 use crate::model::Timestamp;
 use crate::outputs::flamegraph::{By, Flames};
+use crate::outputs::{MetricsSettings, OutputError, Sink};
 use accounts::Accounts;
 use board::Board;
 use figures::Figures;
-use own::OwnCost;
 use pages::Pages;
 
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be served at {address}: {source}; choose another --metrics-addr")]
-pub struct ServeError {
+struct ServeError {
     address: SocketAddr,
     source: io::Error,
 }
@@ -57,43 +55,36 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Begins to listen, and to answer. Until something is published there are no metrics, and
-    /// `/readyz` says so.
+    /// Begins to listen, and to answer. Until an interval is over there are no metrics, and `/readyz`
+    /// says so.
     ///
     /// # Errors
     ///
     /// When it cannot listen there.
-    pub fn start(
-        address: ListenAddress,
-        labels: &[Label],
-        interval: Duration,
-    ) -> Result<Self, ServeError> {
-        let ListenAddress(address) = address;
-        let failed = |source| ServeError { address, source };
+    pub fn start(settings: &MetricsSettings) -> Result<Self, OutputError> {
+        let ListenAddress(address) = settings.address;
+        let failed = |source| OutputError::other(ServeError { address, source });
         let listener = TcpListener::bind(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let board = Arc::new(Board::new(interval));
+        let board = Arc::new(Board::new(settings.interval));
         http::serve(listener, Arc::clone(&board)).map_err(failed)?;
-        Ok(Self { address, labels: labels.into(), accounts: Accounts::default(), board })
+        let labels = settings.labels.as_slice().into();
+        let exporter = Self { address, labels, accounts: Accounts::default(), board };
+        log::info!("serving metrics at http://{}/metrics", exporter.address);
+        Ok(exporter)
     }
+}
 
-    /// Where it listens: the port is the real one, also where any was asked for.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The event loop has turned.
-    pub fn turned(&self, now: Timestamp) {
-        self.board.turned(now);
-    }
-
-    /// Takes in how everything stands at the end of an interval, for whoever asks next.
-    pub fn publish(&mut self, snapshot: &Snapshot<'_>, tracing: Tracing) {
+impl Sink for Exporter {
+    fn interval(&mut self, snapshot: &Snapshot<'_>, _: &[Change]) -> Result<(), OutputError> {
         self.accounts.observe(snapshot);
-        let own = OwnCost::measure();
-        let figures = Figures::new(snapshot, self.accounts.balance(), tracing, own);
+        let figures = Figures::new(snapshot, self.accounts.balance());
         let flames = By::ALL.map(|by| Flames::of(snapshot, by));
         self.board.post(Pages::new(figures, Arc::clone(&self.labels), flames));
+        Ok(())
+    }
+
+    fn alive(&mut self, now: Timestamp) {
+        self.board.turned(now);
     }
 }

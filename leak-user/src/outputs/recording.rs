@@ -7,7 +7,7 @@
 //! # The file
 //!
 //! A recording is a row of gzip members, each whole and with its own checksum, each holding lines of
-//! JSON: `zcat FILE` reads it. The first line is the header: the schema and the [`Beginning`]. Every
+//! JSON: `zcat FILE` reads it. The first line is the header: the schema and the [`Beginning`](crate::engine::Beginning). Every
 //! other line is an entry: when it became known, and what. A member is written at least every second
 //! and in one go, so that of a tracer that was killed, or whose disk was full, at most the last second
 //! is missing.
@@ -22,8 +22,11 @@
 //! in older recordings has `#[serde(default)]`. A new kind of entry, or another meaning of an old one,
 //! takes a new [`VERSION`]; a reader reads all versions up to its own and refuses later ones.
 
+mod disk;
 mod reader;
 mod sink;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -33,10 +36,10 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 pub use reader::Recording;
+pub use sink::RecordingSink;
 pub use writer::Recorder;
 
-use crate::engine::{Beginning, Fact};
-use crate::model::{ConnectionId, ListedSocket, Timestamp};
+use crate::model::{ConnectionId, Fact, ListedSocket, Timestamp};
 
 /// What the schema is called, without its version.
 const SCHEMA: &str = "pgsocktrace.recording/";
@@ -111,13 +114,3 @@ enum Entry<F, C, S> {
 
 type Written<'a> = Entry<&'a Fact, &'a [ConnectionId], &'a [ListedSocket]>;
 type Read = Entry<Fact, Vec<ConnectionId>, Vec<ListedSocket>>;
-
-/// Whether the run could have begun like this: whoever reads a file trusts none of its numbers.
-fn is_plausible(beginning: &Beginning) -> bool {
-    use crate::cli::{LONGEST, MAX_CONNECTIONS, SHORTEST};
-    let Beginning { run: _, clock: _, thresholds, capacity } = beginning;
-    let period = SHORTEST..=LONGEST;
-    period.contains(&thresholds.silent_after)
-        && period.contains(&thresholds.interval)
-        && (1..=MAX_CONNECTIONS as usize).contains(capacity)
-}

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use crate::engine::detect::Thresholds;
 use crate::engine::detect::testing::judge_again;
 use crate::engine::findings::{Change, Ledger};
-use crate::engine::snapshot::{EventCounts, RunInfo, Snapshot, StackCopies};
+use crate::engine::snapshot::{RunInfo, Snapshot};
 use crate::engine::testing::{APP, World, secs};
-use crate::model::Pod;
-use crate::model::clock::Clock;
-use crate::model::cost::{Cost, Sample};
-use crate::model::process::ProcessInfo;
-use crate::model::{StackId, Timestamp, WireState};
+use crate::model::time::Clock;
+use crate::model::{
+    Cost, Health, Pod, ProcessInfo, Sample, StackCopies, StackId, Timestamp, WireState,
+};
 use leak_stacks::{Frame, Language, Quality, Stack, StackCounts, TruncationReason};
 
 /// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
@@ -24,6 +23,7 @@ pub(crate) struct Run {
     stacks: HashMap<StackId, Arc<Stack>>,
     pub(crate) processes: HashMap<crate::model::ProcessKey, ProcessInfo>,
     info: RunInfo,
+    pub(crate) health: Health,
     pub(crate) exited: HashSet<crate::model::ProcessKey>,
     pub(crate) destinations: HashMap<std::net::IpAddr, crate::model::Destination>,
 }
@@ -71,6 +71,16 @@ impl Run {
                 ports: vec![5432],
                 started_at: SystemTime::UNIX_EPOCH,
             },
+            health: Health {
+                received: 40,
+                lost: 0,
+                stacks_skipped: 1,
+                stacks: counts(),
+                copies: StackCopies { recorded: 99, over_budget: 1, ..StackCopies::default() },
+                skipped_runs: 1,
+                cost: cost(),
+                ..Health::default()
+            },
         }
     }
 
@@ -91,15 +101,7 @@ impl Run {
             exited: &self.exited,
             destinations: &self.destinations,
             run: &self.info,
-            events: EventCounts {
-                received: 40,
-                lost: 0,
-                stacks_skipped: 1,
-                stacks: counts(),
-                copies: StackCopies { recorded: 99, over_budget: 1, ..StackCopies::default() },
-                skipped_runs: 1,
-                cost: cost(),
-            },
+            health: &self.health,
             now: secs(at),
             ended: true,
             clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),

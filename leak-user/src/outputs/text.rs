@@ -4,16 +4,18 @@ mod columns;
 mod finding;
 mod refused;
 mod servers;
+mod sink;
 mod style;
 
 use std::io;
 
+pub use sink::Text;
 pub use style::Paint;
 
 use crate::engine::detect::{Severity, plural};
 use crate::engine::findings::{Change, Finding};
-use crate::engine::snapshot::{Snapshot, StackCopies};
-use crate::model::cost::Cost;
+use crate::engine::snapshot::Snapshot;
+use crate::model::{Cost, StackCopies};
 use finding::Shown;
 use leak_stacks::StackCounts;
 use style::{Tone, printable};
@@ -84,7 +86,7 @@ pub fn write_report(
     writeln!(
         out,
         "{} until {}, {lasted}",
-        crate::model::clock::rfc3339(run.started_at),
+        crate::model::time::rfc3339(run.started_at),
         snapshot.clock.rfc3339(snapshot.now)
     )?;
     writeln!(out)?;
@@ -137,25 +139,25 @@ fn write_summary(
     let suspects = plural(grave.len() - leaks, "suspect");
     let retracted = plural_of(retracted, "finding");
     writeln!(out, "{verdict}, {suspects}; {retracted} retracted")?;
-    let events = snapshot.events;
+    let health = snapshot.health;
     let losses = snapshot.table.losses();
-    let loss = format!("{} lost", events.lost);
-    let loss = if events.lost > 0 { paint.tone(Tone::Suspect, &loss) } else { loss };
+    let loss = format!("{} lost", health.lost);
+    let loss = if health.lost > 0 { paint.tone(Tone::Suspect, &loss) } else { loss };
     writeln!(
         out,
         "{} received, {loss}, {} reconciled; {} skipped",
-        plural_of(events.received, "event"),
+        plural_of(health.received, "event"),
         losses.reconciled(),
-        plural_of(events.stacks_skipped, "stack")
+        plural_of(health.stacks_skipped, "stack")
     )?;
-    write_stack_quality(out, paint, &events.stacks)?;
-    write_copies(out, paint, &events.copies)?;
-    if events.skipped_runs > 0 {
-        let runs = plural_of(events.skipped_runs, "run");
+    write_stack_quality(out, paint, &health.stacks)?;
+    write_copies(out, paint, &health.copies)?;
+    if health.skipped_runs > 0 {
+        let runs = plural_of(health.skipped_runs, "run");
         let note = format!("the kernel skipped {runs} of the tracing programs, for any socket");
         writeln!(out, "{}", paint.tone(Tone::Dim, &note))?;
     }
-    write_cost(out, paint, &events.cost)?;
+    write_cost(out, paint, &health.cost)?;
     if losses.refused + losses.untracked > 0 {
         let note = format!(
             "the table was full: {} connections refused, {} not tracked at the last inventory",

@@ -25,5 +25,4 @@ pub use error::KernelError;
 pub use pid_namespace::check_pid_namespace;
 pub use settings::TracerSettings;
 pub use slots::Reading;
-pub use statistics::ProgramRuns;
 pub use tracer::{Counters, Tracer};

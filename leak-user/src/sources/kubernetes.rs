@@ -23,4 +23,5 @@ mod services;
 mod settings;
 
 pub use pods::Pods;
+pub(crate) use settings::kubelet_url;
 pub use settings::{Asked, Kubernetes, LabelKey, NodeName};

@@ -15,5 +15,4 @@ mod query;
 mod tls;
 
 pub use dsn::{Dsn, DsnError};
-pub use masking::mask;
 pub use poller::{PollAnswer, SessionPoller};

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::model::ProcessInfo;
 use crate::model::ProcessKey;
-use crate::model::process::ProcessInfo;
 
 /// Why a process cannot be described.
 #[derive(Debug, thiserror::Error)]

@@ -1,260 +1,295 @@
-//! What the event loop works on: it asks the kernel and procfs, and tells the engine what they say.
+//! Hands what each turn of the event loop brings from one part to the next.
 
-mod housekeeping;
-mod inventory;
-mod judgement;
-mod pods;
-mod server_join;
-mod stacks;
+use std::time::Duration;
 
-use std::collections::HashSet;
-use std::io;
-use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, sleep_until};
 
-use anyhow::Context as _;
-
-use crate::cli::TraceArgs;
 use crate::clock;
-use crate::engine::detect::Thresholds;
-use crate::engine::snapshot::RunInfo;
-use crate::engine::{Beginning, Engine, Fact};
-use crate::model::clock::Clock;
-use crate::model::process::ProcessInfo;
-use crate::model::{Event, ProcessKey, StackRole, Timestamp};
-use crate::outputs::recording::Recorder;
-use crate::outputs::writer::Output;
-use crate::sources::kernel::Tracer;
-use crate::sources::kernel::decode;
-use crate::sources::kubernetes::Pods;
-use crate::sources::procfs;
-use crate::trace::outlets::Outlets;
-use crate::trace::resolver::ResolverThread;
+use crate::engine::Engine;
+use crate::model::{Event, Fact, IntervalCost, ListedSocket, StackRole};
+use crate::outputs::OutputError;
+use crate::sources::inventory::{Inventory, InventoryError};
+use crate::sources::kernel::decode::Decoded;
+use crate::sources::kernel::{Reading, Tracer};
+use crate::sources::postgres;
+use crate::trace::enrichment::Enrichment;
+use crate::trace::feedback;
+use crate::trace::health::HealthMeter;
+use crate::trace::intake::Intake;
+use crate::trace::inventory::{Inventories, Taking, closed_but_held};
+use crate::trace::resolver;
+use crate::trace::session::Session;
+use crate::trace::stack_requests::StackRequests;
 use crate::trace::targets::Targets;
-use leak_stacks::StackCounts;
+use crate::trace::{Ended, TraceError, servers};
 
-/// Events handled at a stretch, so that a storm of them never keeps the clock waiting.
+/// Events taken at a stretch, so that a storm of them never keeps the clock waiting.
 pub(super) const BATCH: usize = 1024;
 /// More than fit into the ring buffer of the usual size.
 const MAX_BATCHES: usize = 256;
 
-/// Everything that is needed during a trace.
+/// The parts of a trace. Each does its work with what it is handed here.
 pub(super) struct Collector {
-    ports: Vec<u16>,
-    /// How many uses of each connection are reported.
-    uses: u32,
-    tracer: Tracer,
-    targets: Targets,
-    resolver: ResolverThread,
-    pods: Pods,
-    engine: Engine,
-    recorder: Option<Recorder>,
-    outlets: Outlets,
-    /// How the stacks that were wanted came out.
-    stack_counts: StackCounts,
-    /// Processes that the resolver has been shown.
-    met: HashSet<ProcessKey>,
-    events: Events,
-    /// When it began.
-    began: Timestamp,
-    /// CPU time that was taken until then.
-    cpu_before: Duration,
-    /// What it was warned of already.
-    warned: Warned,
-}
-
-/// How the events from the kernel programs fared here.
-#[derive(Clone, Copy, Debug, Default)]
-struct Events {
-    received: u64,
-    undecodable: u64,
-}
-
-/// Warnings that are given once.
-#[derive(Clone, Copy, Debug, Default)]
-struct Warned {
-    namespaces: bool,
-    holders: bool,
-    table_full: bool,
+    pub(super) session: Session,
+    pub(super) tracer: Tracer,
+    pub(super) targets: Targets,
+    pub(super) intake: Intake,
+    pub(super) stacks: StackRequests,
+    pub(super) enrichment: Enrichment,
+    pub(super) inventories: Inventories,
+    pub(super) health: HealthMeter,
 }
 
 impl Collector {
-    pub(super) fn new(
-        args: &TraceArgs,
-        tracer: Tracer,
-        targets: Targets,
-        pods: Pods,
-        outlets: Outlets,
-    ) -> anyhow::Result<Self> {
-        let beginning = beginning(args, &tracer);
-        let recorder = args.record.as_deref().map(|path| {
-            Recorder::create(path, &beginning)
-                .with_context(|| format!("{} cannot be written", path.display()))
-        });
-        let mut collector = Self {
-            ports: args.port.clone(),
-            uses: args.uses,
-            tracer,
-            targets,
-            resolver: ResolverThread::start(&args.driver_frames)
-                .context("the resolver's threads cannot be started")?,
-            pods,
-            engine: Engine::new(beginning, Output::to_stdout(args.output)),
-            recorder: recorder.transpose()?,
-            outlets,
-            stack_counts: StackCounts::default(),
-            met: HashSet::new(),
-            events: Events::default(),
-            began: clock::now(),
-            cpu_before: clock::cpu_time(),
-            warned: Warned::default(),
-        };
-        for process in collector.targets.roots().to_vec() {
-            collector.meet(process, None)?;
+    /// Describes the processes that were asked for by PID, and lists what exists.
+    ///
+    /// A socket is known by its cookie, which a kprobe cannot give it, and one that was opened before
+    /// the trace may have none until it is listed.
+    pub(super) async fn begin(&mut self) -> Result<(), TraceError> {
+        for process in self.targets.roots().to_vec() {
+            self.enrichment.meet(process, None, &mut self.stacks, &mut self.session)?;
         }
-        Ok(collector)
+        let first = self.start_inventory().await?;
+        self.take_inventory(first)?;
+        self.tracer.begin();
+        Ok(())
     }
 
-    /// What is traced, in words.
-    pub(super) fn subject(&self) -> String {
-        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
-        format!("{}, server port {}", self.targets.describe(), ports.join(", "))
-    }
-
-    /// Whether a traced process still lives.
-    pub(super) fn anyone_left(&self) -> bool {
+    /// Twice a second. Returns whether a traced process still lives.
+    pub(super) fn look_alive(&mut self) -> bool {
+        let now = clock::now();
+        self.session.alive(now);
+        self.tracer.sample_cost(now);
+        self.stacks.replace_stuck();
         self.targets.anyone_left(|| self.tracer.pids())
     }
 
-    /// Has what was recorded written, if it has waited for long enough.
-    pub(super) fn keep_recording(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.flush_if_due(clock::now());
+    /// Takes up to one [`BATCH`] of events. Returns how many there were.
+    pub(super) fn take_events(&mut self) -> Result<usize, OutputError> {
+        let (count, decoded) = self.intake.events(&mut self.tracer, BATCH);
+        for decoded in decoded {
+            self.take_event(decoded)?;
         }
+        self.session.flush()?;
+        Ok(count)
     }
 
-    /// Shows whoever asks for the metrics that the event loop turns.
-    pub(super) fn show_life(&self) {
-        self.outlets.turned(clock::now());
-    }
-
-    /// Measures what the kernel programs cost, if it is time to.
-    pub(super) fn sample_cost(&mut self) {
-        self.tracer.sample_cost(clock::now());
-    }
-
-    /// Takes in all events that have come. What comes meanwhile may have to wait: a storm never ends.
-    pub(super) fn drain_all(&mut self) -> anyhow::Result<()> {
+    /// Takes all events that have come. What comes meanwhile may have to wait: a storm never ends.
+    fn take_all_events(&mut self) -> Result<(), OutputError> {
         for _ in 0..MAX_BATCHES {
-            if self.drain(BATCH)? < BATCH {
+            if self.take_events()? < BATCH {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Takes in up to `limit` events and says how many there were.
-    pub(super) fn drain(&mut self, limit: usize) -> anyhow::Result<usize> {
-        let mut decoded = Vec::new();
-        let count = self.tracer.drain(limit, |bytes| decoded.push(decode::event(bytes)));
-        for decoded in decoded {
-            self.events.received += 1;
-            match decoded {
-                Ok(decoded) => self.take_decoded(decoded)?,
-                Err(error) => {
-                    self.events.undecodable += 1;
-                    log::warn!("{error}; it is left out");
-                }
-            }
-        }
-        self.engine.flush()?;
-        Ok(count)
-    }
-
-    fn take_decoded(&mut self, decoded: decode::Decoded) -> io::Result<()> {
-        let decode::Decoded { event, stack } = decoded;
-        if !self.is_wanted(&event) {
+    fn take_event(&mut self, Decoded { event, stack }: Decoded) -> Result<(), OutputError> {
+        if !is_wanted(&event, &mut self.targets, self.session.engine()) {
             return Ok(());
         }
         if let Event::Opened { id, at, caller, .. } = &event {
-            self.meet(caller.process, Some(&caller.comm))?;
+            let comm = Some(caller.comm.as_str());
+            self.enrichment.meet(caller.process, comm, &mut self.stacks, &mut self.session)?;
             if let Some(stack) = stack {
-                self.resolve(*id, StackRole::OpenedBy, *at, stack);
+                self.stacks.request(*id, StackRole::OpenedBy, *at, stack);
             }
         }
-        self.tell(&Fact::Event(event))
+        self.session.tell(clock::now(), &Fact::Event(event))
     }
 
-    /// Whether an event is about a process that was asked for. Events that do not say whose
-    /// connection they are about are wanted if the connection is known.
-    fn is_wanted(&mut self, event: &Event) -> bool {
-        match event {
-            Event::Opened { caller, .. } => self.targets.wants(caller.process, &caller.comm),
-            Event::Closed { usage, .. } | Event::Used { usage, .. } => {
-                self.targets.wants(usage.opener.process, &usage.opener.comm)
+    /// Takes the counters of every connection. Returns the connections that are closed but not
+    /// destroyed, which sock_diag does not list.
+    fn take_counters(&mut self, reading: Reading) -> Result<Vec<ListedSocket>, OutputError> {
+        let Reading { mut unchanged, changed } = reading;
+        let now = clock::now();
+        let mut changed_ids = Vec::new();
+        for event in self.intake.counters(changed) {
+            if !is_wanted(&event, &mut self.targets, self.session.engine()) {
+                continue;
             }
-            Event::Established { id, .. } | Event::Failed { id, .. } => {
-                self.engine.table().get(*id).is_some()
+            if let Event::Used { id, usage } = &event {
+                changed_ids.push(*id);
+                let (process, comm) = (usage.opener.process, Some(usage.opener.comm.as_str()));
+                self.enrichment.meet(process, comm, &mut self.stacks, &mut self.session)?;
             }
-            Event::Unchanged { .. }
-            | Event::Inventory { .. }
-            | Event::Uses { .. }
-            | Event::StackResolved { .. }
-            | Event::ServerSessions { .. }
-            | Event::UserGone { .. } => true,
+            self.session.tell(now, &Fact::Event(event))?;
         }
+        let engine = self.session.engine();
+        feedback::keep_known(engine, &mut self.tracer, &mut unchanged);
+        let known = changed_ids.iter().chain(&unchanged).filter_map(|&id| engine.table().get(id));
+        let undestroyed = known.filter_map(|known| closed_but_held(engine, known)).collect();
+        if !unchanged.is_empty() {
+            self.session.tell(now, &Fact::Event(Event::Unchanged { ids: unchanged }))?;
+        }
+        Ok(undestroyed)
     }
 
-    /// Tells the engine what has just become known.
-    fn tell(&mut self, fact: &Fact) -> io::Result<()> {
-        self.tell_at(clock::now(), fact)
+    /// Begins to list what exists.
+    pub(super) fn start_inventory(&self) -> Taking {
+        let scope = self.targets.scope(|| self.tracer.pids());
+        self.inventories.start(scope, self.session.engine())
     }
 
-    /// The only way to the engine, and so the place where it is recorded.
-    fn tell_at(&mut self, now: Timestamp, fact: &Fact) -> io::Result<()> {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.record(now, fact);
+    /// Corrects the table by what exists, and requests the stacks of what has fallen silent.
+    pub(super) fn take_inventory(
+        &mut self,
+        inventory: Result<Inventory, InventoryError>,
+    ) -> Result<(), OutputError> {
+        let begun = clock::thread_cpu_time();
+        let counters = self.tracer.connections();
+        let (connections, read) = (counters.count(), clock::thread_cpu_time());
+        // Whatever ended until now is told before the counters and the list say that it is gone.
+        self.take_all_events()?;
+        let undestroyed = self.take_counters(counters)?;
+        let mut cost = IntervalCost { connections, ..IntervalCost::default() };
+        match inventory {
+            Ok(mut inventory) => {
+                self.inventories.warn_of_gaps(&inventory, self.tracer.counters().table_full);
+                cost.listed = Some(inventory.sockets.len());
+                (cost.list, cost.holders) = (Some(inventory.listing), Some(inventory.holding));
+                inventory.sockets.extend(undestroyed);
+                self.keep_wanted(&mut inventory.sockets)?;
+                self.session.tell(clock::now(), &Fact::Event(inventory.into_event()))?;
+            }
+            Err(error) => log::warn!("the connections that exist cannot be listed: {error}"),
         }
-        self.engine.take(fact, now)
+        cost.read = Some(read.saturating_sub(begun));
+        cost.taken_in = Some(clock::thread_cpu_time().saturating_sub(read));
+        self.session.interval_cost(clock::now(), &cost)?;
+        self.enrichment.name_addresses(self.session.engine());
+        let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
+        self.stacks.fetch(wanted, &self.tracer, &mut self.session)
     }
 
-    /// Looks at a process when it first appears: it may be gone at the next look. `comm` is what is
-    /// known of its name when it is gone already.
-    fn meet(&mut self, process: ProcessKey, comm: Option<&str>) -> io::Result<()> {
-        if self.engine.describes(process) {
-            return Ok(());
+    /// Leaves out sockets that only processes of other names hold.
+    fn keep_wanted(&mut self, sockets: &mut Vec<ListedSocket>) -> Result<(), OutputError> {
+        for holder in sockets.iter().flat_map(|socket| &socket.held_by) {
+            self.enrichment.meet(*holder, None, &mut self.stacks, &mut self.session)?;
         }
-        if comm.is_some() {
-            // It has just connected, and may be about to exit: this before all else.
-            self.resolver.first_sight(process);
-        }
-        let info = procfs::describe(process).or_else(|error| {
-            log::debug!("process {}: {error}", process.pid);
-            comm.map(|comm| ProcessInfo::gone(process, comm)).ok_or(error)
+        let (table, targets) = (self.session.engine().table(), &mut self.targets);
+        sockets.retain(|socket| {
+            table.get(socket.id).is_some()
+                || socket.held_by.iter().any(|&holder| targets.wants(holder, ""))
         });
-        let Ok(mut info) = info else { return Ok(()) };
-        info.pod = self.pods.find(&info);
-        self.met.insert(process);
-        if comm.is_none() {
-            self.resolver.first_sight(process);
+        Ok(())
+    }
+
+    /// Takes an answer of the resolver: a stack, and how to copy its process's stacks.
+    pub(super) fn take_stack(
+        &mut self,
+        answer: Option<resolver::Answer>,
+    ) -> Result<(), TraceError> {
+        let answer = answer.ok_or(TraceError::Resolver)?;
+        let learnt = self.stacks.take(answer, self.session.engine());
+        if let Some(profile) = learnt.profile {
+            feedback::set_profile(&mut self.tracer, learnt.process, profile);
         }
-        self.tell(&Fact::Process(info))
+        if let Some(wanted) = learnt.too_short {
+            feedback::copy_more(&mut self.tracer, learnt.process, wanted);
+        }
+        for fact in learnt.facts {
+            self.session.tell(clock::now(), &fact)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a PostgreSQL server's answer.
+    pub(super) fn take_sessions(
+        &mut self,
+        answer: postgres::PollAnswer,
+    ) -> Result<(), OutputError> {
+        servers::take(answer, &mut self.session)
+    }
+
+    /// Takes the names that Kubernetes has changed.
+    pub(super) fn take_names(&mut self) -> Result<(), OutputError> {
+        let renamed = self.enrichment.renamed(self.session.engine());
+        renamed.iter().try_for_each(|fact| self.session.tell(clock::now(), fact))
+    }
+
+    /// Lets the resolver answer all requests, but for no longer than `patience`.
+    pub(super) async fn settle_stacks(&mut self, patience: Duration) -> Result<(), TraceError> {
+        let deadline = Instant::now() + patience;
+        while !self.stacks.are_answered() {
+            tokio::select! {
+                answer = self.stacks.answer() => self.take_stack(answer)?,
+                () = sleep_until(deadline) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the table judged, and what has changed shown.
+    pub(super) fn judge(&mut self) -> Result<(), OutputError> {
+        self.look_for_exits()?;
+        let health = self.health.read(&self.tracer, &self.intake, &self.stacks);
+        self.session.tell(clock::now(), &Fact::Judge(health))
+    }
+
+    /// Takes a last look at everything, judges, and reports. `taking` is an inventory under way.
+    pub(super) async fn finish(
+        mut self,
+        taking: Option<Taking>,
+        mut servers: postgres::SessionPoller,
+        patience: Duration,
+    ) -> Result<Ended, TraceError> {
+        servers.ask();
+        if let Some(taking) = taking {
+            // It looked too early for the last judgement, but it may hold what the kernel is about to
+            // forget.
+            self.take_inventory(taking.await?)?;
+        }
+        self.take_all_events()?;
+        let last = self.start_inventory().await?;
+        self.take_inventory(last)?;
+        servers::settle(&mut servers, &mut self.session).await?;
+        self.stacks.fetch_uses(&self.tracer, &mut self.session)?;
+        self.settle_stacks(patience).await?;
+        self.stacks.give_up();
+        self.look_for_exits()?;
+        let health = self.health.read(&self.tracer, &self.intake, &self.stacks);
+        for program in &health.programs {
+            if let Some(count) = program.skipped.filter(|&count| count > 0) {
+                let name = &program.program;
+                log::info!("the kernel skipped {count} runs of {name}, whatever they were about");
+            }
+        }
+        self.session.tell(clock::now(), &Fact::End(health))?;
+        Ok(self.session.ended())
+    }
+
+    /// Tells which processes have exited, and which threads that connections may be bound to.
+    fn look_for_exits(&mut self) -> Result<(), OutputError> {
+        for process in self.enrichment.look_for_exits(&mut self.session)? {
+            feedback::forget_process(&mut self.tracer, &mut self.stacks, process);
+        }
+        self.targets.prune();
+        let now = clock::now();
+        let gone: Vec<_> = feedback::threads_to_check(self.session.engine(), now)
+            .filter(|&(_, _, (pid, tid))| !crate::sources::procfs::has_thread(pid, tid))
+            .map(|(id, request, _)| Fact::Event(Event::UserGone { id, request }))
+            .collect();
+        gone.iter().try_for_each(|fact| self.session.tell(clock::now(), fact))
     }
 }
 
-/// What stays the same for the whole run.
-fn beginning(args: &TraceArgs, tracer: &Tracer) -> Beginning {
-    let system = rustix::system::uname();
-    let started_at = SystemTime::now();
-    let run = RunInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: system.nodename().to_string_lossy().into_owned(),
-        kernel: system.release().to_string_lossy().into_owned(),
-        hooks: tracer.hooks(),
-        ports: args.port.clone(),
-        started_at,
-    };
-    let thresholds =
-        Thresholds { silent_after: args.silent_after, interval: args.interval, limit: args.limit };
-    let capacity = usize::try_from(args.resources.max_connections).unwrap_or(usize::MAX);
-    Beginning { run, clock: Clock::new(clock::now(), started_at), thresholds, capacity }
+/// Whether an event is about a process that was asked for. Events that do not say whose connection they
+/// are about are wanted if the connection is known.
+fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
+    match event {
+        Event::Opened { caller, .. } => targets.wants(caller.process, &caller.comm),
+        Event::Closed { usage, .. } | Event::Used { usage, .. } => {
+            targets.wants(usage.opener.process, &usage.opener.comm)
+        }
+        Event::Established { id, .. } | Event::Failed { id, .. } => {
+            engine.table().get(*id).is_some()
+        }
+        Event::Unchanged { .. }
+        | Event::Inventory { .. }
+        | Event::Uses { .. }
+        | Event::StackResolved { .. }
+        | Event::ServerSessions { .. }
+        | Event::UserGone { .. } => true,
+    }
 }

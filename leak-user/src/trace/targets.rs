@@ -2,13 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context as _, bail};
-
-use crate::cli::TraceArgs;
 use crate::model::ProcessKey;
 use crate::sources::inventory::Scope;
 use crate::sources::procfs;
 use crate::sources::procfs::name::CommPattern;
+use crate::trace::{TraceError, TraceSettings};
 
 /// The processes asked for, by number and by name.
 pub(super) struct Targets {
@@ -27,23 +25,21 @@ impl Targets {
     ///
     /// # Errors
     ///
-    /// When one does not exist, or a pattern is not one.
-    pub(super) fn find(args: &TraceArgs) -> anyhow::Result<Self> {
+    /// When one does not exist.
+    pub(super) fn find(settings: &TraceSettings) -> Result<Self, TraceError> {
+        let (children, names) = (settings.kernel.children, settings.comm.clone());
         let mut roots = None;
-        if !args.pid.is_empty() {
-            let mut pids: HashSet<u32> = args.pid.iter().copied().collect();
-            for &pid in &args.pid {
-                if let Err(error) = procfs::identify(pid) {
-                    bail!("process {pid} cannot be traced: {error}");
-                }
+        if let Some(wanted) = &settings.kernel.pids {
+            let mut pids: HashSet<u32> = wanted.iter().copied().collect();
+            for &pid in wanted {
+                procfs::identify(pid).map_err(|source| TraceError::NoProcess { pid, source })?;
             }
-            if args.children {
-                pids = procfs::with_descendants(&pids).context("children cannot be listed")?;
+            if children {
+                pids = procfs::with_descendants(&pids).map_err(TraceError::Children)?;
             }
             // What exits between the two looks is no target any more.
             roots = Some(pids.into_iter().filter_map(|pid| procfs::identify(pid).ok()).collect());
         }
-        let (children, names) = (args.children, args.comm.clone());
         Ok(Self { roots, children, names, own: std::process::id(), met: HashMap::new() })
     }
 

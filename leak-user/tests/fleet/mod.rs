@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use leak_user::cli::Output as Format;
 use leak_user::engine::detect::Thresholds;
-use leak_user::engine::snapshot::{EventCounts, RunInfo};
-use leak_user::engine::{Beginning, Engine, Fact};
-use leak_user::model::clock::Clock;
+use leak_user::engine::snapshot::RunInfo;
+use leak_user::engine::{Beginning, Engine};
+use leak_user::model::time::Clock;
 use leak_user::model::{
-    Caller, ConnectionId, Endpoints, Event, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
-    Timestamp, Usage, Wire, WireState,
+    Caller, ConnectionId, Endpoints, Event, Fact, Health, ListedSocket, ProcessKey, StackId,
+    StackRole, TcpState, Timestamp, Usage, Wire, WireState,
 };
-use leak_user::outputs::prometheus::{Exporter, Tracing};
-use leak_user::outputs::writer::Output;
+use leak_user::outputs::prometheus::Exporter;
+use leak_user::outputs::{Format, MetricsSettings, Sink as _, Sinks};
+use leak_user::trace::Session;
 
 /// Connections of one process.
 pub(crate) const POOL: u64 = 100;
@@ -22,19 +22,18 @@ pub(crate) const POOL: u64 = 100;
 const LEAKY: u64 = 5;
 
 /// For what is printed and not looked at.
-pub(crate) fn unseen() -> Output {
-    Output::to(Format::Json, Box::new(io::sink()))
+pub(crate) fn unseen() -> Sinks {
+    Sinks::to(Format::Json, io::sink())
 }
 
 /// Processes with connections, and the engine that is told of them.
 pub(crate) struct Fleet {
-    /// The engine.
-    pub(crate) engine: Engine,
+    session: Session,
 }
 
 impl Fleet {
     /// An engine that judges every `interval`, with room for a million connections and more.
-    pub(crate) fn new(interval: Duration, output: Output) -> Self {
+    pub(crate) fn new(interval: Duration, sinks: Sinks) -> Self {
         let run = RunInfo {
             version: "0".into(),
             host: "fleet".into(),
@@ -46,14 +45,20 @@ impl Fleet {
         let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
         let thresholds = Thresholds { silent_after: interval, interval, limit: None };
         let beginning = Beginning { run, clock, thresholds, capacity: 2_000_000 };
-        let mut fleet = Self { engine: Engine::new(beginning, output) };
+        let mut fleet =
+            Self { session: Session::begin(beginning, sinks).expect("memory can be written") };
         fleet.list(Timestamp(0), Vec::new());
         fleet
     }
 
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.session.engine()
+    }
+
     /// Tells a fact.
     pub(crate) fn tell(&mut self, now: Timestamp, fact: &Fact) {
-        self.engine.take(fact, now).expect("memory can be written");
+        self.session.tell(now, fact).expect("memory can be written");
     }
 
     /// A connection is opened, and its startup message answered.
@@ -101,7 +106,7 @@ impl Fleet {
 
     /// An interval is over.
     pub(crate) fn judge(&mut self, now: Timestamp) {
-        self.tell(now, &Fact::Judge(EventCounts::default()));
+        self.tell(now, &Fact::Judge(Health::default()));
     }
 }
 
@@ -216,9 +221,9 @@ pub(crate) fn at_once(connections: u64) -> (Cost, Fleet) {
     let never = Duration::MAX;
     let mut cost =
         Cost { events: cpu_time() - begun, refresh: never, judge: never, publish: never };
-    let any_port = "0".parse().expect("a port");
-    let mut exporter =
-        Exporter::start(any_port, &[], secs(INTERVAL).since(secs(0))).expect("a port");
+    let (address, interval) = ("0".parse().expect("a port"), Duration::from_secs(INTERVAL));
+    let settings = MetricsSettings { address, labels: Vec::new(), interval };
+    let mut exporter = Exporter::start(&settings).expect("a port");
     for interval in 0..3 {
         let now = secs(INTERVAL + 10 * POOL + INTERVAL * (interval + 1));
         for (id, usage) in &mut usages {
@@ -239,8 +244,8 @@ pub(crate) fn at_once(connections: u64) -> (Cost, Fleet) {
         fleet.judge(now);
         cost.judge = cost.judge.min(cpu_time() - begun);
         let begun = cpu_time();
-        let snapshot = fleet.engine.snapshot(EventCounts::default(), now, false);
-        exporter.publish(&snapshot, Tracing::default());
+        let snapshot = fleet.engine().snapshot(now, false);
+        exporter.interval(&snapshot, &[]).expect("a board takes everything");
         cost.publish = cost.publish.min(cpu_time() - begun);
     }
     (cost, fleet)
@@ -251,11 +256,11 @@ pub(crate) fn at_once(connections: u64) -> (Cost, Fleet) {
 /// always in use; the others lose a connection every hour until they are replaced.
 ///
 /// `look` is called at the end of every day.
-pub(crate) fn month(processes: u64, output: Output, mut look: impl FnMut(u64, &Fleet)) -> Fleet {
+pub(crate) fn month(processes: u64, sinks: Sinks, mut look: impl FnMut(u64, &Fleet)) -> Fleet {
     const HOUR: u64 = 3600;
     const HOURS: u64 = 30 * 24;
     const HEALTHY_POOL: usize = 5;
-    let mut fleet = Fleet::new(Duration::from_secs(HOUR), output);
+    let mut fleet = Fleet::new(Duration::from_secs(HOUR), sinks);
     let mut open: BTreeMap<u64, Vec<(u64, Usage)>> = BTreeMap::new();
     let life = HOURS / 10;
     for hour in 0..HOURS {

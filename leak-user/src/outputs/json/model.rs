@@ -23,9 +23,9 @@ use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
 use self::stack::StackModel;
 pub(in crate::outputs) use self::time::Time;
-use crate::engine::snapshot::{Snapshot, StackCopies};
-use crate::model::clock::rfc3339;
-use crate::model::cost::Cost;
+use crate::engine::snapshot::Snapshot;
+use crate::model::time::rfc3339;
+use crate::model::{Cost, StackCopies};
 
 const SCHEMA: &str = "pgsocktrace.report/1";
 
@@ -112,7 +112,7 @@ struct CostModel {
 
 impl<'a> Report<'a> {
     pub(in crate::outputs) fn new(snapshot: &Snapshot<'a>) -> Self {
-        let Snapshot { table, ledger, run, events, .. } = *snapshot;
+        let Snapshot { table, ledger, run, health, .. } = *snapshot;
         let mut processes: Vec<_> = table.processes().collect();
         processes.sort_unstable_by_key(|(key, _)| *key);
         let mut connections: Vec<_> = table.connections().collect();
@@ -128,14 +128,14 @@ impl<'a> Report<'a> {
             ended_at: snapshot.ended.then(|| Time(snapshot.clock.rfc3339(snapshot.now))),
             ports: &run.ports,
             events: EventsModel {
-                received: events.received,
-                lost: events.lost,
+                received: health.received,
+                lost: health.lost,
                 reconciled: table.losses().reconciled(),
             },
-            stack_quality: StackQualityModel::new(&events.stacks),
-            stack_copies: events.copies,
-            skipped_runs: events.skipped_runs,
-            cost: CostModel::new(&events.cost),
+            stack_quality: StackQualityModel::new(&health.stacks),
+            stack_copies: health.copies,
+            skipped_runs: health.skipped_runs,
+            cost: CostModel::new(&health.cost),
             processes: processes
                 .into_iter()
                 .map(|(key, tally)| ProcessModel::new(snapshot, key, tally))

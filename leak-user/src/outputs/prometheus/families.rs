@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use leak_common::event::kind;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -20,14 +19,6 @@ const REVISION: &str = match option_env!("PGSOCKTRACE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// Kinds of events, by their numbers.
-const KINDS: [(usize, &str); 4] = [
-    (kind::OPENED as usize, "opened"),
-    (kind::ESTABLISHED as usize, "established"),
-    (kind::FAILED as usize, "failed"),
-    (kind::CLOSED as usize, "closed"),
-];
 
 /// Collects from the figures of one interval.
 pub(super) struct Families {
@@ -47,7 +38,7 @@ impl Collector for Families {
         let figures = &*self.figures;
         out.groups(figures);
         out.judgement(figures);
-        out.tracing(figures);
+        out.health(figures);
         out.servers(figures);
         out.itself(figures);
         out.families
@@ -110,47 +101,47 @@ impl Builder<'_> {
         self.family(&names::FINDINGS_RETRACTED, by_reason(|count| count.retracted));
     }
 
-    fn tracing(&mut self, figures: &Figures) {
-        let tracing = &figures.tracing;
-        let counters = &tracing.counters;
-        let kinds = |values: &[u64; kind::COUNT]| {
-            KINDS.map(|(number, name)| (name, values.get(number).copied().unwrap_or(0)))
-        };
-        self.by(&names::EVENTS, "kind", kinds(&counters.sent));
-        let others = [("undecodable", tracing.undecodable), ("unseen_call", counters.unseen_calls)];
-        self.by(&names::EVENTS_LOST, "kind", kinds(&counters.lost).into_iter().chain(others));
-        let losses = &figures.losses;
+    fn health(&mut self, figures: &Figures) {
+        let health = &figures.health;
+        let kinds = health.kinds.iter();
+        self.by(&names::EVENTS, "kind", kinds.clone().map(|kind| (kind.name, kind.sent)));
+        let others = [("undecodable", health.undecodable), ("unseen_call", health.unseen_calls)];
+        let lost = kinds.map(|kind| (kind.name, kind.lost)).chain(others);
+        self.by(&names::EVENTS_LOST, "kind", lost);
+        let (losses, copies, stacks) = (&figures.losses, &health.copies, &health.stacks);
         let full = [
-            ("connections", counters.table_full),
-            ("stack_slots", counters.stacks_no_slot),
+            ("connections", health.table_full),
+            ("stack_slots", copies.no_slot),
             ("table", losses.refused),
         ];
         self.by(&names::MAP_FULL, "kind", full);
         let reconciled =
             [("added", losses.added), ("closed", losses.closed), ("corrected", losses.corrected)];
         self.by(&names::RECONCILED, "kind", reconciled);
-        let stacks = &figures.stacks;
         let qualities =
             [("complete", stacks.complete), ("truncated", stacks.truncated), ("none", stacks.none)];
         self.by(&names::STACKS, "quality", qualities);
         let copies = [
-            ("recorded", counters.stacks_copied),
-            ("over_budget", counters.stacks_over_budget),
-            ("no_slot", counters.stacks_no_slot),
-            ("unreadable", counters.stacks_unreadable),
+            ("recorded", copies.recorded),
+            ("over_budget", copies.over_budget),
+            ("no_slot", copies.no_slot),
+            ("unreadable", copies.unreadable),
         ];
         self.by(&names::STACK_COPIES, "result", copies);
-        let runs = tracing.programs.iter();
-        let time =
-            runs.clone().map(|runs| (labelled("program", &runs.program), runs.time.as_secs_f64()));
+        let programs = &health.programs;
+        let counted = programs.iter().filter_map(|of| Some((&of.program, of.counted?)));
+        let time = counted
+            .clone()
+            .map(|(program, (time, _))| (labelled("program", program), time.as_secs_f64()));
         self.family(&names::BPF_RUN_TIME, time);
-        let count = runs.map(|runs| (labelled("program", &runs.program), runs.count as f64));
+        let count =
+            counted.map(|(program, (_, count))| (labelled("program", program), count as f64));
         self.family(&names::BPF_RUN_COUNT, count);
-        if let Some(cores) = figures.cost.kernel_cores() {
+        if let Some(cores) = health.cost.kernel_cores() {
             self.one(&names::BPF_CORES, cores);
         }
-        let skipped = tracing.skipped.iter();
-        let skipped = skipped.map(|(program, count)| (labelled("program", program), *count as f64));
+        let skipped = programs.iter().filter_map(|of| Some((&of.program, of.skipped?)));
+        let skipped = skipped.map(|(program, count)| (labelled("program", program), count as f64));
         self.family(&names::BPF_SKIPPED, skipped);
     }
 
@@ -177,7 +168,7 @@ impl Builder<'_> {
         if let Some(limit) = figures.limit {
             self.one(&names::CONNECTION_LIMIT, limit as f64);
         }
-        if let Some(own) = &figures.own {
+        if let Some(own) = &figures.health.own {
             self.one(&names::PROCESS_CPU, own.cpu.as_secs_f64());
             self.one(&names::PROCESS_MEMORY, own.resident_bytes as f64);
             self.one(&names::PROCESS_VIRTUAL, own.virtual_bytes as f64);

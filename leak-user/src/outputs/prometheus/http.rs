@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use crate::background::background;
 use crate::clock;
 use crate::outputs::flamegraph::By;
 use crate::outputs::prometheus::accept::prefers_openmetrics;
@@ -44,28 +45,20 @@ const MAKERS: usize = 4;
 /// Serves `board` until the process ends.
 pub(super) fn serve(listener: StdListener, board: Arc<Board>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(MAKERS)
-        .thread_name("metrics-page")
-        .build()?;
-    let listener = {
-        let _inside = runtime.enter();
-        TcpListener::from_std(listener)?
-    };
-    std::thread::Builder::new()
-        .name("metrics".into())
-        .spawn(move || runtime.block_on(accept(&listener, &board)))?;
-    Ok(())
+    background("metrics", MAKERS, || accept(listener, board))
 }
 
-async fn accept(listener: &TcpListener, board: &Arc<Board>) {
+async fn accept(listener: StdListener, board: Arc<Board>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("metrics are not served: {error}"),
+    };
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, Arc::clone(board), place));
+                tokio::spawn(converse(stream, Arc::clone(&board), place));
             }
             Err(error) => {
                 // For want of descriptors, which come back; never a reason to spin.

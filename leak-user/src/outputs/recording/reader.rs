@@ -8,10 +8,10 @@ use flate2::bufread::GzDecoder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::engine::{Beginning, Fact};
-use crate::model::{Event, ListedSocket, Timestamp};
+use crate::engine::Beginning;
+use crate::model::{Event, Fact, ListedSocket, Timestamp};
 use crate::outputs::recording::{
-    Entry, Header, Line, MAX_TEXT, Read, RecordingError, SCHEMA, VERSION, is_plausible,
+    Entry, Header, Line, MAX_TEXT, Read, RecordingError, SCHEMA, VERSION,
 };
 
 /// Most sockets that an inventory may list: no machine has more to one server's port.
@@ -150,9 +150,9 @@ fn header(line: &[u8]) -> Result<Beginning, RecordingError> {
         return Err(RecordingError::Newer { version: maker.unwrap_or("of later days".into()) });
     }
     let damaged = |why: String| RecordingError::Damaged { at: 0, why };
-    let Header { schema: _, beginning } =
+    let Header::<Beginning> { schema: _, beginning } =
         parse(line).map_err(|error| damaged(format!("its header: {error}")))?;
-    if !is_plausible(&beginning) {
+    if !beginning.is_plausible() {
         return Err(damaged("its header holds settings that no run can have".into()));
     }
     Ok(beginning)

@@ -1,78 +1,63 @@
-//! Compressing and writing, on a thread of its own: a slow disk never delays an event.
+//! The recording as an output.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
-use std::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use crate::engine::Beginning;
+use crate::engine::findings::Change;
+use crate::engine::snapshot::Snapshot;
+use crate::model::{Fact, Timestamp};
+use crate::outputs::recording::Recorder;
+use crate::outputs::{OutputError, Sink};
 
-/// How long the last members may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The thread, seen from the event loop.
-pub(super) struct Sink {
-    texts: Sender<Vec<u8>>,
-    /// Bytes that wait.
-    waiting: Arc<AtomicUsize>,
-    most_waiting: usize,
-    /// Is disconnected when the thread has ended.
-    ended: Receiver<()>,
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written", path.display())]
+struct CreateError {
+    path: PathBuf,
+    source: io::Error,
 }
 
-impl Sink {
-    /// Starts the thread; at most `most_waiting` bytes may wait for it.
-    pub(super) fn start(mut file: File, most_waiting: usize) -> io::Result<Self> {
-        let (texts, incoming) = mpsc::channel::<Vec<u8>>();
-        let (alive, ended) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let taken = Arc::clone(&waiting);
-        thread::Builder::new().name("recorder".into()).spawn(move || {
-            let _alive: Sender<()> = alive;
-            for text in incoming {
-                if let Err(error) = write(&mut file, &text) {
-                    warn_of_stop(&error);
-                    break;
-                }
-                taken.fetch_sub(text.len(), Ordering::Relaxed);
-            }
-        })?;
-        Ok(Self { texts, waiting, most_waiting, ended })
+/// Records the facts of a run.
+pub struct RecordingSink {
+    path: PathBuf,
+    /// `None` before the run begins, and after it has ended.
+    recorder: Option<Recorder>,
+}
+
+impl RecordingSink {
+    /// Records to `path`. The file is made when the run begins.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), recorder: None }
+    }
+}
+
+impl Sink for RecordingSink {
+    fn begin(&mut self, beginning: &Beginning) -> Result<(), OutputError> {
+        let created = Recorder::create(&self.path, beginning);
+        let failed = |source| CreateError { path: self.path.clone(), source };
+        self.recorder = Some(created.map_err(failed).map_err(OutputError::other)?);
+        Ok(())
     }
 
-    /// Has a member of this text written. Gives the sink back unless recording has stopped.
-    pub(super) fn send(self, text: Vec<u8>) -> Option<Self> {
-        let waiting = self.waiting.fetch_add(text.len(), Ordering::Relaxed);
-        if waiting > self.most_waiting {
-            warn_of_stop(&format!("{} MiB wait for the disk", waiting >> 20));
-            return None;
+    fn fact(&mut self, now: Timestamp, fact: &Fact) -> Result<(), OutputError> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(now, fact);
         }
-        // When it fails, the thread has said why.
-        self.texts.send(text).is_ok().then_some(self)
+        Ok(())
     }
 
-    /// Waits until everything is written, but not for ever.
-    pub(super) fn finish(self) {
-        let Self { texts, ended, waiting: _, most_waiting: _ } = self;
-        drop(texts);
-        if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            log::warn!("the recording lacks its end: the disk has not taken it in time");
+    fn end(&mut self, _: &Snapshot<'_>, _: &[Change]) -> Result<(), OutputError> {
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish();
+        }
+        Ok(())
+    }
+
+    fn alive(&mut self, now: Timestamp) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush_if_due(now);
         }
     }
-}
-
-/// In one go, so that a member is whole or visibly cut off.
-fn write(file: &mut File, text: &[u8]) -> io::Result<()> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text)?;
-    file.write_all(&encoder.finish()?)
-}
-
-/// Says that no more is recorded.
-pub(super) fn warn_of_stop(why: &impl std::fmt::Display) {
-    log::warn!("recording stopped: {why}; the trace goes on");
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::{Beginning, Fact};
-use crate::model::{Event, Timestamp};
-use crate::outputs::recording::sink::{Sink, warn_of_stop};
+use crate::engine::Beginning;
+use crate::model::{Event, Fact, Timestamp};
+use crate::outputs::recording::disk::{Disk, warn_of_stop};
 use crate::outputs::recording::{
     Entry, Header, Line, MAX_TEXT, SCHEMA, SOCKETS_AT_ONCE, VERSION, Written,
 };
@@ -32,7 +32,7 @@ const MODE: u32 = 0o600;
 /// says so and records no more, and what it has recorded stays good.
 pub struct Recorder {
     /// `None` when it has stopped.
-    sink: Option<Sink>,
+    disk: Option<Disk>,
     text: Vec<u8>,
     text_began: Timestamp,
     unrecorded: u64,
@@ -57,7 +57,7 @@ impl Recorder {
     fn begin(file: File, beginning: &Beginning) -> io::Result<Self> {
         let waiting = WAITING_BYTES + WAITING_BYTES_A_CONNECTION * beginning.capacity;
         let mut recorder = Self {
-            sink: Some(Sink::start(file, waiting)?),
+            disk: Some(Disk::start(file, waiting)?),
             text: Vec::new(),
             text_began: Timestamp::default(),
             unrecorded: 0,
@@ -99,14 +99,14 @@ impl Recorder {
     /// Whether it has had to stop.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
-        self.sink.is_none()
+        self.disk.is_none()
     }
 
     /// Ends the recording, and says when it is not whole.
     pub fn finish(mut self) {
         self.hand_over();
-        if let Some(sink) = self.sink.take() {
-            sink.finish();
+        if let Some(disk) = self.disk.take() {
+            disk.finish();
         }
         if self.unrecorded > 0 {
             log::warn!("the recording lacks the last {} entries", self.unrecorded);
@@ -133,15 +133,15 @@ impl Recorder {
     fn stop(&mut self, why: &impl std::fmt::Display) {
         warn_of_stop(why);
         self.text.clear();
-        self.sink = None;
+        self.disk = None;
         self.unrecorded += 1;
     }
 
     fn hand_over(&mut self) {
         if !self.text.is_empty()
-            && let Some(sink) = self.sink.take()
+            && let Some(disk) = self.disk.take()
         {
-            self.sink = sink.send(std::mem::take(&mut self.text));
+            self.disk = disk.send(std::mem::take(&mut self.text));
         }
     }
 }

@@ -72,17 +72,14 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A way of hooking, best first. Users of the command line know them as a, b and c.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+/// A way of hooking, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flavour {
     /// BTF tracepoints.
-    #[value(name = "a")]
     BtfTracepoint,
     /// fexit programs, at the return of a function.
-    #[value(name = "b")]
     Fexit,
     /// kprobes and kretprobes.
-    #[value(name = "c")]
     Kprobe,
 }
 

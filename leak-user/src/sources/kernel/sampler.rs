@@ -9,8 +9,8 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::sys::{Stats, enable_stats};
 
+use crate::model::Sample;
 use crate::model::Timestamp;
-use crate::model::cost::Sample;
 use crate::sources::kernel::statistics;
 
 /// How long statistics are on.

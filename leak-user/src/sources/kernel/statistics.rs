@@ -7,52 +7,37 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::programs::Program;
 
+use crate::model::ProgramHealth;
+
 /// The line of `fdinfo` with the skipped runs.
 const SKIPPED: &str = "recursion_misses:";
 
-/// How often a program ran, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramRuns {
-    /// The program's name.
-    pub program: String,
-    /// Total time of its runs.
-    pub time: Duration,
-    /// Number of its runs.
-    pub count: u64,
+/// The runs of each loaded program. They are counted only while `kernel.bpf_stats_enabled` is set.
+///
+/// The kernel skips runs for traced sockets and others: it does not start a program on a processor
+/// that is already running it, nor a kprobe program during another kprobe or a system call on a map.
+/// It has counted such runs since Linux 5.12 for BTF tracepoints and functions, and since 6.7 for
+/// kprobes.
+pub(super) fn programs(ebpf: &Ebpf) -> Vec<ProgramHealth> {
+    let enabled = is_enabled();
+    let health = |(name, program): (&str, &Program)| {
+        let fdinfo = fdinfo(program)?;
+        Some(ProgramHealth {
+            program: name.to_owned(),
+            counted: parse(&fdinfo).filter(|_| enabled),
+            skipped: field(&fdinfo, SKIPPED),
+        })
+    };
+    ebpf.programs().filter_map(health).collect()
 }
 
-/// The runs of each loaded program; empty unless `kernel.bpf_stats_enabled` is set.
-pub(super) fn program_runs(ebpf: &Ebpf) -> Vec<ProgramRuns> {
-    if is_enabled() { counted(ebpf).collect() } else { Vec::new() }
-}
-
-/// Total time of all runs that the kernel has counted.
-pub(super) fn run_time(ebpf: &Ebpf) -> Duration {
-    counted(ebpf).map(|runs| runs.time).sum()
-}
-
-/// What the kernel has counted so far, whoever turned statistics on.
+/// Total time of all runs that the kernel has counted so far, whoever turned statistics on.
 ///
 /// The counters are in the `fdinfo` of a program's file descriptor, see `bpf_prog_show_fdinfo` in
 /// `kernel/bpf/syscall.c`.
-fn counted(ebpf: &Ebpf) -> impl Iterator<Item = ProgramRuns> {
-    let runs = |(name, program): (&str, &Program)| {
-        let (time, count) = parse(&fdinfo(program)?)?;
-        Some(ProgramRuns { program: name.to_owned(), time, count })
-    };
-    ebpf.programs().filter_map(runs)
-}
-
-/// How many runs of each loaded program the kernel skipped, for traced sockets and others.
-///
-/// The kernel does not start a program on a processor that is already running it, nor a kprobe
-/// program during another kprobe or a system call on a map. It has counted such runs since Linux
-/// 5.12 for BTF tracepoints and functions, and since 6.7 for kprobes.
-pub(super) fn skipped_runs(ebpf: &Ebpf) -> Vec<(String, u64)> {
-    let skipped = |(name, program): (&str, &Program)| {
-        Some((name.to_owned(), field(&fdinfo(program)?, SKIPPED)?))
-    };
-    ebpf.programs().filter_map(skipped).collect()
+pub(super) fn run_time(ebpf: &Ebpf) -> Duration {
+    let time = |(_, program): (&str, &Program)| Some(parse(&fdinfo(program)?)?.0);
+    ebpf.programs().filter_map(time).sum()
 }
 
 /// The `fdinfo` of a loaded program.

@@ -10,8 +10,7 @@ use leak_common::event::{counter, kind};
 use leak_common::interpreter::NONE;
 use leak_common::stack::{ANY_PROCESS, MAX_STACK, StackHeader, StackProfile};
 
-use crate::model::cost::Sample;
-use crate::model::{ConnectionId, Timestamp};
+use crate::model::{ConnectionId, ProgramHealth, Sample, Timestamp};
 use crate::sources::kernel::attach;
 use crate::sources::kernel::attach::HookOutcome;
 use crate::sources::kernel::btf;
@@ -27,7 +26,6 @@ use crate::sources::kernel::sampler::Sampler;
 use crate::sources::kernel::settings::TracerSettings;
 use crate::sources::kernel::slots::{Reading, Slots};
 use crate::sources::kernel::statistics;
-use crate::sources::kernel::statistics::ProgramRuns;
 
 /// How far beyond the highest used slot to read: [`counter::SLOTS_USED`] may lag behind.
 const SLACK: usize = 64;
@@ -247,10 +245,10 @@ impl Tracer {
         }
     }
 
-    /// How often and how long each program ran, if the kernel counts that.
+    /// The runs of each program, as far as the kernel counts them.
     #[must_use]
-    pub fn program_runs(&self) -> Vec<ProgramRuns> {
-        statistics::program_runs(&self.ebpf)
+    pub fn programs(&self) -> Vec<ProgramHealth> {
+        statistics::programs(&self.ebpf)
     }
 
     /// Turns the kernel's run-time statistics on and off, to sample the programs' cost. Call this
@@ -263,12 +261,6 @@ impl Tracer {
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Option<Sample> {
         self.sampler.sample(&self.ebpf, now)
-    }
-
-    /// How many runs of each program the kernel skipped, for traced sockets and others.
-    #[must_use]
-    pub fn skipped_runs(&self) -> Vec<(String, u64)> {
-        statistics::skipped_runs(&self.ebpf)
     }
 
     fn sum(&self, index: u32) -> u64 {

@@ -2,24 +2,25 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
-use std::{io, thread};
 
 use kube::runtime::watcher::DefaultBackoff;
-use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::background::background;
 use crate::error::with_causes;
-use crate::model::process::ProcessInfo;
-use crate::model::{Destination, Pod};
+use crate::model::{Destination, Pod, ProcessInfo};
 use crate::sources::kubernetes::answers::Answers;
 use crate::sources::kubernetes::destinations::{Names, Wanted};
 use crate::sources::kubernetes::directory::Directory;
 use crate::sources::kubernetes::settings::{Asked, Kubernetes};
 use crate::sources::kubernetes::{api, destinations, kubelet};
 
+/// Most names of hosts to look up at once.
+const LOOKUPS: usize = 4;
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -50,18 +51,14 @@ impl Pods {
             return Ok(pods);
         }
         let settings = Kubernetes { asked, ..settings.clone() };
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let body = move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = sender.closed() => {}
-                    never = keep_asking(&settings, &sender) => match never {},
-                    // A kubelet knows only its own node's pods.
-                    never = keep_naming(&mut to_name, &namer), if asked == Asked::Api => match never {},
-                }
-            });
-        };
-        thread::Builder::new().name("kubernetes".into()).spawn(body)?;
+        background("kubernetes", LOOKUPS, move || async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                never = keep_asking(&settings, &sender) => match never {},
+                // A kubelet knows only its own node's pods.
+                never = keep_naming(&mut to_name, &namer), if asked == Asked::Api => match never {},
+            }
+        })?;
         Ok(pods)
     }
 

@@ -1,11 +1,9 @@
-//! Options for the names of pods: whom to ask, and for which pods.
+//! Which server to ask for the names of pods, and for which pods.
 
 use std::env;
 use std::path::Path;
 use std::str::FromStr;
 
-use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
 use http::Uri;
 
 /// The token with which a pod identifies itself to the API server.
@@ -17,33 +15,23 @@ const MAX_SUBDOMAIN: usize = 253;
 /// Longest name of a label without the prefix.
 const MAX_LABEL: usize = 63;
 
-/// Options for the names of pods.
-#[derive(Clone, Debug, Args)]
+/// Which server to ask for the names of pods, and for which pods.
+#[derive(Clone, Debug)]
 pub struct Kubernetes {
-    /// Which server to ask for the pods of the traced processes.
-    #[arg(long = "kubernetes", value_name = "SERVER", value_enum, default_value_t)]
-    #[arg(env = "PGSOCKTRACE_KUBERNETES")]
+    /// The server.
     pub asked: Asked,
-    /// This node's name, as `kubectl get nodes` shows it [default: the host's name].
-    #[arg(long, value_name = "NAME", env = "PGSOCKTRACE_NODE_NAME")]
+    /// This node's name; `None` for the host's.
     pub node_name: Option<NodeName>,
-    /// Report this label of pods, for example `app.kubernetes.io/name` (repeatable).
-    #[arg(long, value_name = "KEY", env = "PGSOCKTRACE_POD_LABEL", value_delimiter = ',')]
+    /// Labels of pods to report.
     pub pod_label: Vec<LabelKey>,
-    /// The kubelet's address; use `http` for its read-only port.
-    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:10250")]
-    #[arg(env = "PGSOCKTRACE_KUBELET_URL", value_parser = kubelet_url)]
+    /// The kubelet's address.
     pub kubelet_url: Uri,
-    /// Accept any certificate from the kubelet; many kubelets use a self-signed one.
-    ///
-    /// Anyone who can pose as the kubelet then receives this pod's token, so keep the URL on this
-    /// node. Without this option the certificate must be signed by the cluster's CA.
-    #[arg(long, env = "PGSOCKTRACE_KUBELET_INSECURE_TLS", value_parser = BoolishValueParser::new())]
+    /// Accept any certificate from the kubelet.
     pub kubelet_insecure_tls: bool,
 }
 
 /// Which server to ask for the names of pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asked {
     /// The API server when this runs in a pod, else none.
     #[default]
@@ -131,7 +119,8 @@ fn is_subdomain(text: &str) -> bool {
     (1..=MAX_SUBDOMAIN).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-fn kubelet_url(text: &str) -> Result<Uri, String> {
+/// Parses the address of a kubelet.
+pub(crate) fn kubelet_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("https" | "http"), Some(_)) => Ok(uri),

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::{io, thread};
+use std::io;
 
-use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
+use crate::background::background;
 use crate::clock;
 use crate::model::Timestamp;
 use crate::model::server::ServerAnswer;
@@ -53,21 +53,19 @@ impl SessionPoller {
         if servers.is_empty() {
             return Ok(Self { polls, answers, answered });
         }
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("servers".into()).spawn(move || {
-            runtime.block_on(async move {
-                let tasks: Vec<_> = servers
-                    .into_iter()
-                    .map(|(name, dsn)| {
-                        tokio::spawn(serve(name, dsn, incoming.clone(), outgoing.clone()))
-                    })
-                    .collect();
-                for task in tasks {
-                    if let Err(error) = task.await {
-                        log::error!("polling of a PostgreSQL server ended: {error}");
-                    }
+        // A name that takes long to look up must not keep another server waiting.
+        background("servers", servers.len(), move || async move {
+            let tasks: Vec<_> = servers
+                .into_iter()
+                .map(|(name, dsn)| {
+                    tokio::spawn(serve(name, dsn, incoming.clone(), outgoing.clone()))
+                })
+                .collect();
+            for task in tasks {
+                if let Err(error) = task.await {
+                    log::error!("polling of a PostgreSQL server ended: {error}");
                 }
-            });
+            }
         })?;
         Ok(Self { polls, answers, answered })
     }

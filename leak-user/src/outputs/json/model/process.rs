@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Time;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::ProcessTally;
-use crate::model::clock::rfc3339;
+use crate::model::time::rfc3339;
 use crate::model::{Pod, ProcessKey};
 
 /// A traced process. One that ended before it could be looked at has neither a start nor a program.

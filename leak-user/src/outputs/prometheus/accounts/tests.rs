@@ -1,7 +1,7 @@
 use crate::engine::detect::Reason;
 use crate::engine::testing::{APP, caller, endpoints, secs, usage};
 use crate::model::Pod;
-use crate::model::process::ProcessInfo;
+use crate::model::ProcessInfo;
 use crate::model::{ConnectionId, Event};
 use crate::outputs::prometheus::accounts::*;
 use crate::outputs::testing::Run;

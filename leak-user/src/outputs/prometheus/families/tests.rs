@@ -1,19 +1,20 @@
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use crate::model::{EventKind, Health, ProgramHealth};
 use crate::outputs::prometheus::accounts::Accounts;
 use crate::outputs::prometheus::families::*;
-use crate::outputs::prometheus::{Tracing, openmetrics};
+use crate::outputs::prometheus::openmetrics;
 use crate::outputs::testing::Run;
-use crate::sources::kernel::ProgramRuns;
 
 /// What the collector gives for the made-up run, gathered as a scrape does it.
-fn gathered(labels: &[&str], tracing: Tracing) -> Vec<MetricFamily> {
+fn gathered(labels: &[&str], live: impl FnOnce(&mut Health)) -> Vec<MetricFamily> {
     let mut run = Run::new();
     run.turn(200.0);
+    live(&mut run.health);
     let snapshot = run.snapshot(200.0);
     let mut accounts = Accounts::default();
     accounts.observe(&snapshot);
-    let figures = Figures::new(&snapshot, accounts.balance(), tracing, None);
+    let figures = Figures::new(&snapshot, accounts.balance());
     let labels: Vec<Label> = labels.iter().map(|label| label.parse().unwrap()).collect();
     let registry = Registry::new();
     let families = Families { figures: Arc::new(figures), labels: labels.into() };
@@ -37,19 +38,21 @@ fn says(text: &str, line: &str) {
 
 #[test]
 fn the_text_says_what_the_table_says() {
-    let programs = vec![ProgramRuns {
-        program: "connect_tp_btf".into(),
-        time: Duration::from_millis(1500),
-        count: 7,
-    }];
-    let mut tracing = Tracing { programs, undecodable: 2, ..Tracing::default() };
-    tracing.counters.sent[kind::OPENED as usize] = 13;
-    tracing.counters.lost[kind::CLOSED as usize] = 3;
-    tracing.counters.table_full = 5;
-    tracing.counters.stacks_copied = 21;
-    tracing.counters.unseen_calls = 4;
-    tracing.skipped = vec![("connect_tp_btf".into(), 6)];
-    let text = text(&gathered(&["env=te\"st", "service=shop"], tracing));
+    let text = text(&gathered(&["env=te\"st", "service=shop"], |health| {
+        health.kinds = vec![
+            EventKind { name: "opened", sent: 13, lost: 0 },
+            EventKind { name: "closed", sent: 0, lost: 3 },
+        ];
+        health.undecodable = 2;
+        health.table_full = 5;
+        health.copies.recorded = 21;
+        health.unseen_calls = 4;
+        health.programs = vec![ProgramHealth {
+            program: "connect_tp_btf".into(),
+            counted: Some((Duration::from_millis(1500), 7)),
+            skipped: Some(6),
+        }];
+    }));
     let common = "env=\"te\\\"st\",service=\"shop\"";
     for line in [
         format!("pgsocktrace_open_connections{{{GROUP},state=\"idle\",{common}}} 13"),
@@ -91,7 +94,7 @@ fn the_text_says_what_the_table_says() {
 
 #[test]
 fn no_label_tells_one_process_connection_or_stack_from_another() {
-    let text = text(&gathered(&[], Tracing::default()));
+    let text = text(&gathered(&[], |_| ()));
     // The process's PID, the client's ports, the code on its stacks.
     for told in ["4242", "4000", "4001", "report.go", "app::report"] {
         assert!(!text.contains(told), "{told} in\n{text}");
@@ -100,7 +103,7 @@ fn no_label_tells_one_process_connection_or_stack_from_another() {
 
 #[test]
 fn what_is_not_known_is_not_told() {
-    let text = text(&gathered(&[], Tracing::default()));
+    let text = text(&gathered(&[], |_| ()));
     for absent in ["bpf_run", "server_", "connection_limit"] {
         assert!(!text.contains(absent), "{absent} in\n{text}");
     }
@@ -108,7 +111,7 @@ fn what_is_not_known_is_not_told() {
 
 #[test]
 fn openmetrics_names_families_without_total_and_ends() {
-    let text = openmetrics::encode(&gathered(&["env=a\\b\nc"], Tracing::default()));
+    let text = openmetrics::encode(&gathered(&["env=a\\b\nc"], |_| ()));
     let common = "env=\"a\\\\b\\nc\"";
     says(&text, "# TYPE pgsocktrace_connections_opened counter");
     says(&text, &format!("pgsocktrace_connections_opened_total{{{GROUP},{common}}} 13"));

@@ -2,19 +2,24 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
 use std::time::Instant;
 
-use crate::outputs::prometheus::{Exporter, Tracing};
+use crate::outputs::prometheus::{Exporter, ListenAddress};
 use crate::outputs::testing::Run;
+use crate::outputs::{MetricsSettings, Sink as _};
 
 use crate::outputs::prometheus::http::*;
 
 /// A server with figures, unless it is to have none yet.
+fn settings(address: ListenAddress) -> MetricsSettings {
+    MetricsSettings { address, labels: Vec::new(), interval: Duration::from_secs(10) }
+}
+
 fn exporter(published: bool) -> Exporter {
     let address = "0".parse().unwrap();
-    let mut exporter = Exporter::start(address, &[], Duration::from_secs(10)).unwrap();
+    let mut exporter = Exporter::start(&settings(address)).unwrap();
     if published {
         let mut run = Run::new();
         run.turn(200.0);
-        exporter.publish(&run.snapshot(200.0), Tracing::default());
+        exporter.interval(&run.snapshot(200.0), &[]).unwrap();
     }
     exporter
 }
@@ -31,7 +36,7 @@ fn converse(address: SocketAddr, request: &str) -> String {
 
 fn ask(exporter: &Exporter, line: &str) -> (String, String) {
     let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let answer = converse(exporter.address(), &request);
+    let answer = converse(exporter.address, &request);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
@@ -64,7 +69,7 @@ fn openmetrics_for_those_who_accept_it() {
     let exporter = exporter(true);
     let line = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
                 Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n";
-    let answer = converse(exporter.address(), line);
+    let answer = converse(exporter.address, line);
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(answer.ends_with("# EOF\n"));
 }
@@ -80,8 +85,8 @@ fn before_the_first_inventory_it_lives_but_is_not_ready() {
 
 #[test]
 fn a_loop_that_stands_still_is_not_healthy() {
-    let exporter = exporter(true);
-    exporter.turned(clock::now().before(Duration::from_secs(60)));
+    let mut exporter = exporter(true);
+    exporter.alive(clock::now().before(Duration::from_secs(60)));
     let (head, body) = ask(&exporter, "GET /healthz");
     status(&head, 503);
     assert!(body.contains("stands still"));
@@ -106,10 +111,10 @@ fn wrong_requests_are_answered_as_they_deserve() {
     status(&head, 405);
     assert!(head.contains("allow: GET, HEAD"), "{head}");
     status(&ask(&exporter, "DELETE /nothing").0, 404);
-    status(&converse(exporter.address(), "nonsense\r\n\r\n"), 400);
-    status(&converse(exporter.address(), "GET / HTTP/1.1\r\nbad header\r\n\r\n"), 400);
+    status(&converse(exporter.address, "nonsense\r\n\r\n"), 400);
+    status(&converse(exporter.address, "GET / HTTP/1.1\r\nbad header\r\n\r\n"), 400);
     let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(MAX_HEAD * 4));
-    let mut client = Client::connect(exporter.address()).unwrap();
+    let mut client = Client::connect(exporter.address).unwrap();
     // The server may hang up before all of it is sent.
     let _ = client.write_all(long.as_bytes());
     let mut answer = [0; 12];
@@ -122,7 +127,7 @@ fn a_connection_serves_many_requests() {
     let exporter = exporter(true);
     let keep = "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(9);
     let last = "HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let answers = converse(exporter.address(), &format!("{keep}{last}"));
+    let answers = converse(exporter.address, &format!("{keep}{last}"));
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 10);
 }
 
@@ -131,7 +136,7 @@ fn slow_clients_are_let_go_and_keep_nobody_out() {
     let exporter = exporter(true);
     let slow: Vec<Client> = (0..MAX_CONNECTIONS - 1)
         .map(|_| {
-            let mut client = Client::connect(exporter.address()).unwrap();
+            let mut client = Client::connect(exporter.address).unwrap();
             client.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
             client
         })
@@ -151,8 +156,8 @@ fn slow_clients_are_let_go_and_keep_nobody_out() {
 #[test]
 fn a_port_in_use_is_said() {
     let first = exporter(false);
-    let again = first.address().to_string().parse().unwrap();
-    let error = Exporter::start(again, &[], Duration::from_secs(10)).err().unwrap().to_string();
-    assert!(error.contains(&first.address().to_string()), "{error}");
+    let again = first.address.to_string().parse().unwrap();
+    let error = Exporter::start(&settings(again)).err().unwrap().to_string();
+    assert!(error.contains(&first.address.to_string()), "{error}");
     assert!(error.contains("in use") && error.contains("--metrics-addr"), "{error}");
 }

@@ -1,6 +1,8 @@
 //! Fields that several kinds of records share.
 
 use bytemuck::Pod;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use leak_common::connection as raw;
 
 use crate::model::{Caller, Endpoints, ProcessKey, Timestamp};
@@ -28,9 +30,20 @@ pub(super) fn caller(caller: &raw::Caller) -> Caller {
     }
 }
 
-/// Both ends of a connection.
+/// Both ends of a connection. IPv4-mapped IPv6 addresses are canonicalised.
 pub(super) fn endpoints(tuple: &raw::Tuple) -> Result<Endpoints, DecodeError> {
-    Endpoints::from_tuple(tuple).ok_or(DecodeError::UnknownFamily(tuple.family))
+    let address = |bytes: [u8; 16], port| {
+        let ip = match tuple.family {
+            raw::AF_INET => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+            raw::AF_INET6 => Ipv6Addr::from(bytes).to_canonical(),
+            unknown => return Err(DecodeError::UnknownFamily(unknown)),
+        };
+        Ok(SocketAddr::new(ip, port))
+    };
+    Ok(Endpoints {
+        local: address(tuple.local, tuple.local_port)?,
+        remote: address(tuple.remote, tuple.remote_port)?,
+    })
 }
 
 /// A time; the programs write 0 for "never".

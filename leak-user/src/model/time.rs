@@ -1,4 +1,4 @@
-//! From the kernel's monotonic time to the calendar's.
+//! Conversion of the kernel's monotonic timestamps to calendar time.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 
-/// One moment in both reckonings. Everything else is told from it, so that distances stay right
-/// when the calendar clock is set during a run.
+/// One moment on both clocks, from which all others are computed: durations stay right when the
+/// calendar clock is set during a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Clock {
     monotonic: Timestamp,
@@ -21,7 +21,7 @@ impl Clock {
         Self { monotonic, wall }
     }
 
-    /// When `at` was, by the calendar.
+    /// The calendar time of `at`.
     #[must_use]
     pub fn wall(&self, at: Timestamp) -> SystemTime {
         let wall = if at >= self.monotonic {

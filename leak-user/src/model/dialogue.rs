@@ -1,0 +1,50 @@
+//! What client and server say to each other, as far as reports tell it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// State of the PostgreSQL dialogue; the names are those of the JSON report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WireState {
+    /// The startup message is not answered yet.
+    Startup,
+    /// Ready for a query, outside a transaction.
+    Idle,
+    /// A request is unanswered.
+    Busy,
+    /// Ready for a query, inside a transaction.
+    InTransaction,
+    /// Ready for a query, inside a failed transaction.
+    FailedTransaction,
+    /// In COPY.
+    Copy,
+    /// Streaming replication.
+    Replication,
+    /// Cannot be known: encrypted, not PostgreSQL, or not seen.
+    #[default]
+    Unknown,
+}
+
+/// What the wire tells of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// Where the dialogue stands.
+    pub state: WireState,
+    /// Whether it is encrypted.
+    pub tls: bool,
+    /// The client has sent `LISTEN`.
+    pub listens: bool,
+    /// It was opened to cancel a request on another connection.
+    pub cancels: bool,
+    /// SQLSTATE of the error with which the server refused the startup message.
+    pub refused: Option<String>,
+    /// The startup message's user.
+    pub user: Option<String>,
+    /// The startup message's database.
+    pub database: Option<String>,
+    /// The startup message's `application_name`.
+    pub application_name: Option<String>,
+    /// PID of the server's backend.
+    pub backend_pid: Option<u32>,
+}

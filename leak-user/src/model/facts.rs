@@ -1,0 +1,142 @@
+//! What the engine can be told: everything that it knows, it knows from facts.
+//!
+//! A recording keeps [`Fact`]s as they are. An [`Event`] is a fact of its own kind, one that the table
+//! of connections takes; in recordings it stands inside of one, so the two stay apart.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use leak_stacks::Stack;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Caller, ConnectionId, Destination, Endpoints, Health, ListedSocket, ProcessInfo, ProcessKey,
+    ServerAnswer, StackId, StackRole, Timestamp, Usage, Use,
+};
+
+/// What the engine can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// Something happened to connections, or was found out about them.
+    Event(Event),
+    /// What is known of a process.
+    Process(ProcessInfo),
+    /// A process has exited.
+    Exited(ProcessKey),
+    /// Kubernetes has a name for an address that processes connect to.
+    Destination {
+        /// The address; IPv4-mapped ones are canonicalised.
+        address: IpAddr,
+        /// What Kubernetes calls it.
+        name: Destination,
+    },
+    /// A stack that later events refer to.
+    Stack(Arc<Stack>),
+    /// An interval is over: judge, and return what has changed.
+    Judge(Health),
+    /// The run is over: judge for the last time.
+    End(Health),
+}
+
+/// Something that happened, or was found to be so, to one connection or to the whole table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A process called `connect()`.
+    Opened {
+        /// The connection.
+        id: ConnectionId,
+        /// When.
+        at: Timestamp,
+        /// Who.
+        caller: Caller,
+        /// Both ends; the local port may be 0.
+        endpoints: Endpoints,
+    },
+    /// The handshake is done.
+    Established {
+        /// The connection.
+        id: ConnectionId,
+        /// When.
+        at: Timestamp,
+        /// Both ends.
+        endpoints: Endpoints,
+    },
+    /// The handshake failed or was given up.
+    Failed {
+        /// The connection.
+        id: ConnectionId,
+        /// When.
+        at: Timestamp,
+        /// The socket's error number, when it had one.
+        errno: Option<i32>,
+    },
+    /// The socket is gone.
+    Closed {
+        /// The connection.
+        id: ConnectionId,
+        /// When.
+        at: Timestamp,
+        /// Its final counters.
+        usage: Box<Usage>,
+    },
+    /// The kernel programs' counters of a live connection, as read in an interval.
+    Used {
+        /// The connection.
+        id: ConnectionId,
+        /// Its counters.
+        usage: Box<Usage>,
+    },
+    /// The kernel programs' counters of these live connections say what they said when they were last
+    /// told.
+    Unchanged {
+        /// The connections.
+        ids: Vec<ConnectionId>,
+    },
+    /// Everything that sock_diag listed, in every network namespace that could be read: what the
+    /// table holds besides is gone. The dump began at `began`; what was opened later is not judged
+    /// by it.
+    Inventory {
+        /// When the dump began.
+        began: Timestamp,
+        /// Live connections to traced ports.
+        sockets: Vec<ListedSocket>,
+        /// Whether every network namespace could be read; when not, absence proves nothing.
+        complete: bool,
+    },
+    /// The latest uses of a connection, the oldest first, in place of what was told of them before.
+    Uses {
+        /// The connection.
+        id: ConnectionId,
+        /// The uses.
+        uses: Vec<Use>,
+    },
+    /// A stack was unwound and symbolized.
+    StackResolved {
+        /// The connection.
+        id: ConnectionId,
+        /// Which of its stacks.
+        role: StackRole,
+        /// The stack; `None` when it was looked for and could not be had.
+        stack: Option<StackId>,
+        /// The goroutine that ran, in a Go program.
+        goroutine: Option<u64>,
+    },
+    /// A server was asked for its sessions.
+    ServerSessions {
+        /// Its name.
+        server: String,
+        /// When it was asked.
+        at: Timestamp,
+        /// What it answered.
+        answer: Box<ServerAnswer>,
+    },
+    /// The thread that began a connection's latest request has ended.
+    UserGone {
+        /// The connection.
+        id: ConnectionId,
+        /// The request's number.
+        request: u64,
+    },
+}

@@ -1,0 +1,33 @@
+//! The text as an output.
+
+use std::io::{BufWriter, Write};
+
+use crate::engine::findings::Change;
+use crate::engine::snapshot::Snapshot;
+use crate::outputs::text::{Paint, write_interval, write_report};
+use crate::outputs::{OutputError, Sink};
+
+/// Prints text for people.
+pub struct Text<W: Write> {
+    out: BufWriter<W>,
+    paint: Paint,
+}
+
+impl<W: Write> Text<W> {
+    /// Prints to `out`.
+    pub fn new(out: W, paint: Paint) -> Self {
+        Self { out: BufWriter::new(out), paint }
+    }
+}
+
+impl<W: Write> Sink for Text<W> {
+    fn interval(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> Result<(), OutputError> {
+        write_interval(&mut self.out, self.paint, snapshot, changes)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn end(&mut self, snapshot: &Snapshot<'_>, _: &[Change]) -> Result<(), OutputError> {
+        write_report(&mut self.out, self.paint, snapshot)?;
+        Ok(self.out.flush()?)
+    }
+}

@@ -1,0 +1,100 @@
+//! The way back: what the engine and resolved stacks have to say to the sources.
+//!
+//! Facts go one way, from the sources to the engine. Whatever goes the other way has its name here, and
+//! nothing else in this crate calls what these functions call:
+//!
+//! | what goes back | to | why |
+//! |---|---|---|
+//! | [`set_profile`], [`copy_more`] | kernel programs | how to copy a process's stacks, as its binaries and stacks have shown |
+//! | [`stacks_to_fetch`] | flight recorder | a stack is fetched once its connection has fallen silent |
+//! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
+//! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
+//! | [`known_connections`], [`threads_to_check`], [`processes_to_check`] | sock_diag, procfs | which are looked for |
+//! | [`name_addresses`] | Kubernetes | which servers' addresses are to be named |
+
+use std::collections::{BTreeSet, HashSet};
+
+use leak_stacks::StackProfile;
+
+use crate::engine::Engine;
+use crate::model::{ConnectionId, ProcessKey, Timestamp};
+use crate::sources::kernel::Tracer;
+use crate::sources::kubernetes::Pods;
+use crate::trace::stack_requests::StackRequests;
+
+/// When a copy of a stack was too short, this many times as much is copied from then on.
+const STACK_GROWTH: u32 = 2;
+
+/// Stacks of connections in use to fetch each interval, of one group and in all: what the others do
+/// shows what those that lose connections do not.
+const SAMPLES_OF_GROUP: usize = 8;
+const MAX_SAMPLES: usize = 128;
+
+/// Has the kernel programs copy a process's stacks as its binaries need it.
+pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: StackProfile) {
+    tracer.set_profile(process.pid, profile);
+}
+
+/// Has the kernel programs copy more of a process's stacks than the `wanted` bytes that were too few.
+pub(super) fn copy_more(tracer: &mut Tracer, process: ProcessKey, wanted: u32) {
+    tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
+}
+
+/// The connections whose latest request's stack is to be fetched, with the request: those on their way
+/// to being called silent, and some that are in use.
+pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(ConnectionId, u64)> {
+    let (table, thresholds) = (engine.table(), engine.thresholds());
+    let silent = table.wanting_stack(thresholds.silent_after / 2, now);
+    let samples = table.wanting_sample(now.before(thresholds.interval), SAMPLES_OF_GROUP);
+    silent.chain(samples.into_iter().take(MAX_SAMPLES)).collect()
+}
+
+/// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the
+/// next reading: the engine may have room for them then.
+pub(super) fn keep_known(engine: &Engine, tracer: &mut Tracer, unchanged: &mut Vec<ConnectionId>) {
+    unchanged.retain(|&id| {
+        engine.table().get(id).is_some() || {
+            tracer.forget_connection(id);
+            false
+        }
+    });
+}
+
+/// Drops what kernel programs and resolver know of a process that is gone.
+pub(super) fn forget_process(tracer: &mut Tracer, stacks: &mut StackRequests, process: ProcessKey) {
+    stacks.forget(process);
+    tracer.forget_process(process.pid);
+}
+
+/// The connections that an inventory is to list whoever holds them.
+pub(super) fn known_connections(engine: &Engine) -> HashSet<ConnectionId> {
+    engine.table().connections().map(|connection| connection.id).collect()
+}
+
+/// Connections that only one thread has used and that are on their way to being called silent: each with
+/// its latest request, and that thread's process and thread number.
+pub(super) fn threads_to_check(
+    engine: &Engine,
+    now: Timestamp,
+) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
+    engine.bound_to_threads(engine.thresholds().silent_after / 2, now)
+}
+
+/// Processes whose exit matters: those with open findings, and those of `met` that are not `in_use`. All
+/// others have connections, so they live.
+pub(super) fn processes_to_check(
+    engine: &Engine,
+    in_use: &HashSet<ProcessKey>,
+    met: &HashSet<ProcessKey>,
+) -> BTreeSet<ProcessKey> {
+    let mut processes = engine.accused();
+    processes.extend(met.difference(in_use));
+    processes
+}
+
+/// Has Kubernetes name the servers that there are connections to. Loopback addresses have no owner.
+pub(super) fn name_addresses(engine: &Engine, pods: &Pods) {
+    let remotes = engine.table().connections().map(|open| open.endpoints.remote.ip());
+    let addresses = remotes.map(|address| address.to_canonical());
+    pods.want(addresses.filter(|address| !address.is_loopback()));
+}

@@ -1,0 +1,184 @@
+//! Stacks, from the kernel's copy to facts: requested here, resolved on other threads, and answered.
+
+use std::io;
+use std::sync::Arc;
+
+use leak_stacks::StackProfile;
+use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason};
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
+use crate::outputs::OutputError;
+use crate::sources::kernel::Tracer;
+use crate::sources::kernel::decode;
+use crate::trace::resolver::{Answer, ResolverThread, Task};
+use crate::trace::session::Session;
+
+/// The resolver's threads, and how the stacks that were wanted came out.
+pub(super) struct StackRequests {
+    resolver: ResolverThread,
+    counts: StackCounts,
+    /// How many uses of each connection are reported.
+    uses: u32,
+}
+
+/// What an answer of the resolver comes to.
+#[derive(Debug)]
+pub(super) struct Learnt {
+    /// The process that it is about.
+    pub(super) process: ProcessKey,
+    /// What the kernel programs should know to copy its stacks well.
+    pub(super) profile: Option<StackProfile>,
+    /// How many bytes of its stack were copied, when they were too few.
+    pub(super) too_short: Option<u32>,
+    /// The stack, and whose it is.
+    pub(super) facts: Vec<Fact>,
+}
+
+impl StackRequests {
+    /// Starts the resolver's threads.
+    pub(super) fn start(driver_frames: &[DriverFrames], uses: u32) -> io::Result<Self> {
+        let resolver = ResolverThread::start(driver_frames)?;
+        Ok(Self { resolver, counts: StackCounts::default(), uses })
+    }
+
+    /// Opens the binaries of a process before it can exit.
+    pub(super) fn first_sight(&mut self, process: ProcessKey) {
+        self.resolver.first_sight(process);
+    }
+
+    /// Drops what is known of a process that is gone.
+    pub(super) fn forget(&mut self, process: ProcessKey) {
+        self.resolver.forget(process);
+    }
+
+    /// Requests a stack, or counts why there is none. `at` is when its connection was opened, which
+    /// tells it from others that used the same socket.
+    pub(super) fn request(
+        &mut self,
+        id: ConnectionId,
+        role: StackRole,
+        at: Timestamp,
+        stack: Result<RawStack, TruncationReason>,
+    ) {
+        let requested = stack.and_then(|stack| match self.resolver.resolve(id, role, at, stack) {
+            true => Ok(()),
+            false => Err(TruncationReason::TooManyWaiting),
+        });
+        if let Err(missing) = requested {
+            self.counts.add(Quality::None, Some(missing));
+        }
+    }
+
+    /// Requests the stacks of these connections' latest requests.
+    pub(super) fn fetch(
+        &mut self,
+        wanted: Vec<(ConnectionId, u64)>,
+        tracer: &Tracer,
+        session: &mut Session,
+    ) -> Result<(), OutputError> {
+        for (id, request) in wanted {
+            let role = StackRole::LastUsedBy { request };
+            let stack = recorded(tracer, id, request);
+            if stack.is_err() {
+                // An older one would accuse an innocent.
+                let event = Event::StackResolved { id, role, stack: None, goroutine: None };
+                session.tell(clock::now(), &Fact::Event(event))?;
+            }
+            self.request(id, role, opened_at(session.engine(), id), stack);
+        }
+        Ok(())
+    }
+
+    /// Tells the latest uses of every connection, when they are to be reported, and requests their
+    /// stacks.
+    pub(super) fn fetch_uses(
+        &mut self,
+        tracer: &Tracer,
+        session: &mut Session,
+    ) -> Result<(), OutputError> {
+        if self.uses == 0 {
+            return Ok(());
+        }
+        let ids: Vec<_> = session.engine().table().connections().map(|known| known.id).collect();
+        for id in ids {
+            let kept = tracer.uses(id);
+            let uses = kept.map(|kept| decode::uses(&kept, self.uses)).unwrap_or_default();
+            let requests: Vec<_> = uses.iter().map(|one| one.request).collect();
+            session.tell(clock::now(), &Fact::Event(Event::Uses { id, uses }))?;
+            for request in requests {
+                let at = opened_at(session.engine(), id);
+                let stack = recorded(tracer, id, request);
+                self.request(id, StackRole::UsedBy { request }, at, stack);
+            }
+        }
+        Ok(())
+    }
+
+    /// The resolver's next answer; `None` when its threads have died.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        self.resolver.answer().await
+    }
+
+    /// Makes facts of an answer, except when its connection is no longer the one that was asked about.
+    pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
+        let Answer { task, profile, stack } = answer;
+        let process = task.process();
+        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
+        let (Task::Resolve { id, role, at, .. }, Some((wanted, resolved))) = (task, stack) else {
+            return learnt;
+        };
+        let quality = resolved.stack.as_ref().map_or(Quality::None, |stack| stack.quality);
+        self.counts.add(quality, resolved.truncation);
+        let known = engine.table().get(id).and_then(|connection| connection.opened_at);
+        if known.is_some_and(|known| known != at) {
+            return learnt;
+        }
+        learnt.too_short = resolved.frames_wanted_more.then_some(wanted);
+        let new = resolved.stack.as_ref().filter(|stack| !engine.has_stack(stack));
+        learnt.facts.extend(new.map(|stack| Fact::Stack(Arc::clone(stack))));
+        let stack = resolved.stack.map(|stack| stack.id.clone());
+        let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
+        learnt.facts.push(Fact::Event(event));
+        learnt
+    }
+
+    /// Whether every request was answered.
+    pub(super) fn are_answered(&self) -> bool {
+        self.resolver.is_idle()
+    }
+
+    /// Replaces a thread of the resolver's that hangs.
+    pub(super) fn replace_stuck(&mut self) {
+        self.resolver.replace_stuck();
+    }
+
+    /// Counts the requests that are not answered as stacks that came too late.
+    pub(super) fn give_up(&mut self) {
+        for _ in 0..self.resolver.unresolved() {
+            self.counts.add(Quality::None, Some(TruncationReason::NotInTime));
+        }
+    }
+
+    /// How the stacks that were wanted came out.
+    pub(super) fn counts(&self) -> StackCounts {
+        self.counts
+    }
+
+    /// Requests that were refused because too many waited.
+    pub(super) fn refused(&self) -> u64 {
+        self.resolver.refused()
+    }
+}
+
+/// The stack of a request, as the flight recorder has it.
+fn recorded(tracer: &Tracer, id: ConnectionId, request: u64) -> Result<RawStack, TruncationReason> {
+    let (header, bytes) =
+        tracer.recorded_stack(id, request).ok_or(TruncationReason::NotRecorded)?;
+    decode::raw_stack(&header, &bytes)
+}
+
+fn opened_at(engine: &Engine, id: ConnectionId) -> Timestamp {
+    engine.table().get(id).and_then(|known| known.opened_at).unwrap_or_default()
+}
