@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::leftovers::{self, DIRECTORY};
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::process::eventually;
 
 /// Where the hierarchies are: this one, or those below it.
@@ -116,8 +118,8 @@ impl Domain {
         eventually("all processes of the node end", || {
             let left = self.processes()?;
             for pid in &left {
-                // SAFETY: kill only sends a signal; the process is in a cgroup of this test's own.
-                unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+                // It may have ended meanwhile.
+                let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::KILL));
             }
             Ok(left.is_empty())
         })?;

@@ -43,10 +43,6 @@ pub struct Load {
 
 /// Measures what a watcher's programs cost. `watch` starts it on connections to a port, and `pid` tells
 /// its process.
-///
-/// # Errors
-///
-/// When it cannot be started, or the kernel does not count.
 pub fn measure<W>(
     load: Load,
     statistics: &Statistics,

@@ -229,10 +229,6 @@ impl Stack {
     }
 
     /// The frame of this function.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, with those that there are.
     pub fn frame(&self, function: &str) -> Result<&Frame> {
         let found = self.frames.iter().find(|frame| frame.function.as_deref() == Some(function));
         found.with_context(|| {
@@ -263,10 +259,6 @@ impl Finding {
 
 impl Report {
     /// Reads a document of `-o json`, or the last event of `-o ndjson`.
-    ///
-    /// # Errors
-    ///
-    /// Names the field that is missing or of another type.
     pub fn read(document: &Value) -> Result<Self> {
         let document = report_of(document);
         schema::check(document).context("the report breaks its schema")?;
@@ -274,20 +266,12 @@ impl Report {
     }
 
     /// The connection with this id.
-    ///
-    /// # Errors
-    ///
-    /// When the report has no such connection.
     pub fn connection(&self, id: u64) -> Result<&Connection> {
         let found = self.connections.iter().find(|connection| connection.id == id);
         found.with_context(|| format!("no connection {id} among {:#?}", self.connections))
     }
 
     /// The only connection.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or more than one.
     pub fn only_connection(&self) -> Result<&Connection> {
         match self.connections.as_slice() {
             [connection] => Ok(connection),
@@ -296,10 +280,6 @@ impl Report {
     }
 
     /// The only server.
-    ///
-    /// # Errors
-    ///
-    /// When none was asked, or more than one.
     pub fn only_server(&self) -> Result<&Server> {
         match self.servers.as_slice() {
             [server] => Ok(server),
@@ -308,20 +288,12 @@ impl Report {
     }
 
     /// The process with this PID.
-    ///
-    /// # Errors
-    ///
-    /// When the report has no such process.
     pub fn process(&self, pid: u32) -> Result<&Process> {
         let found = self.processes.iter().find(|process| process.pid == pid);
         found.with_context(|| format!("no process {pid} among {:?}", self.processes))
     }
 
     /// The stack with this id.
-    ///
-    /// # Errors
-    ///
-    /// When there is no id, or no such stack.
     pub fn stack(&self, id: Option<&String>) -> Result<&Stack> {
         let id = id.context("there is no stack")?;
         self.stacks.get(id).with_context(|| format!("no stack {id} in the report"))

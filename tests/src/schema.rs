@@ -169,10 +169,6 @@ const FINDING: &[(&str, Kind)] = &[
 ];
 
 /// Checks a document of `-o json`.
-///
-/// # Errors
-///
-/// Names the first field that is missing or of another type.
 pub fn check(document: &Value) -> Result<()> {
     fields(document, DOCUMENT).context("the document")?;
     ensure!(document["schema"] == "pgsocktrace.report/1", "schema is {}", document["schema"]);

@@ -17,10 +17,6 @@ pub struct Stopped {
 
 /// Stops the thread of this name, once it is there and sleeps: one that is stopped at work may hold what
 /// the others wait for.
-///
-/// # Errors
-///
-/// When there is none, or the system refuses.
 pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
     let mut tid = 0;
     eventually(&format!("process {pid} has a thread {name} that sleeps"), || {

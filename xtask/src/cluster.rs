@@ -10,13 +10,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    build,
+use support::{
+    command::{check, output},
     debian::Suite,
-    dist,
-    process::{check, output},
+    workspace::{BINARY, cargo, target_directory},
+};
+
+use crate::{
+    build, dist,
     setup::{self, Need},
-    toolchain::target_directory,
+    test::{PATIENCE, SUITES},
 };
 
 /// Where Go looks for its sources.
@@ -29,7 +32,7 @@ const SOURCES: (&str, &str) = ("bookworm", "v1.20.2");
 /// A release with a `kubectl` that knows what is in the manifests; it runs on older ones, too.
 const CLIENT: &str = "trixie";
 /// Seconds that anything may take: a cluster starts more slowly than the other tests' programs.
-const PATIENCE: &str = "120";
+const SECONDS: &str = "120";
 
 /// Runs the tests.
 pub(crate) fn test(workspace: &Path) -> Result<()> {
@@ -38,14 +41,15 @@ pub(crate) fn test(workspace: &Path) -> Result<()> {
     let binary = build::run(workspace)?;
     let image = dist::image(workspace)?;
     check(
-        build::cargo(workspace)
-            .args(["test", "--locked", "--package", "tests", "--test", "cluster", "--"])
+        cargo(workspace)
+            .args(["test", "--locked", "--package", "tests", "--test", "e2e", "--"])
             // A test that lacks something fails, for nothing else is run here.
             .args(["--include-ignored", "real"])
-            .env("PGSOCKTRACE_BIN", binary)
+            .env(SUITES, "cluster")
+            .env(BINARY, binary)
             .env("PGSOCKTRACE_IMAGE", image)
             .env("PGSOCKTRACE_KUBERNETES", kubernetes)
-            .env(::tests::process::PATIENCE, PATIENCE),
+            .env(PATIENCE, SECONDS),
     )
 }
 

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
-use tests::mounts::mount;
-use tests::namespace::raise_loopback;
-use tests::vm::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
+use harness::mounts::mount;
+use harness::namespace::raise_loopback;
+use harness::vm::protocol::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
 
 /// File systems, with their types and options, in the order in which they are mounted.
 const MOUNTS: &[(&str, &str, &str)] = &[

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::check;
+use support::command::output;
 
 /// An unpacked image.
 pub struct Image {
@@ -29,15 +29,11 @@ impl Image {
     }
 
     /// Unpacks it into a directory that does not exist yet.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there or no image.
     pub fn unpack(root: &Path) -> Result<Self> {
         let layout = root.with_extension("layout");
         fs::create_dir(&layout)?;
         fs::create_dir(root)?;
-        check(Command::new("tar").arg("-xf").arg(Self::path()).arg("-C").arg(&layout))?;
+        output(Command::new("tar").arg("-xf").arg(Self::path()).arg("-C").arg(&layout))?;
         let read = |path: &Path| -> Result<Value> {
             Ok(serde_json::from_slice(&fs::read(path).with_context(|| format!("{path:?}"))?)?)
         };
@@ -49,7 +45,7 @@ impl Image {
         let manifest = read(&blob(&index["manifests"][0])?)?;
         let config = read(&blob(&manifest["config"])?)?;
         for layer in manifest["layers"].as_array().context("layers")? {
-            check(Command::new("tar").arg("-xf").arg(blob(layer)?).arg("-C").arg(root))?;
+            output(Command::new("tar").arg("-xf").arg(blob(layer)?).arg("-C").arg(root))?;
         }
         let texts = |name: &str| -> Vec<String> {
             let list = config["config"][name].as_array().cloned().unwrap_or_default();

@@ -27,10 +27,6 @@ pub struct Measured {
 
 impl Figures {
     /// As a line of text, without its end.
-    ///
-    /// # Errors
-    ///
-    /// Never, as long as all figures are finite.
     pub fn line(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }

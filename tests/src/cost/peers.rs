@@ -80,10 +80,6 @@ impl Peer {
     }
 
     /// Whether this process of it has loaded all its programs.
-    ///
-    /// # Errors
-    ///
-    /// When the process is gone.
     pub fn has_loaded(self, pid: u32) -> Result<bool> {
         Ok(programs_of(pid)?.len() >= self.programs())
     }

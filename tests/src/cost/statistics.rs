@@ -30,19 +30,11 @@ pub struct Cost {
 
 impl Statistics {
     /// Has the kernel count.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub fn on() -> Result<Self> {
         Ok(Self { _counting: count_runs()? })
     }
 
     /// Reads the counters of all programs that these processes hold.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is gone.
     pub fn of(&self, pids: &[u32]) -> Result<Counters> {
         let runs: Result<Vec<_>> = pids.iter().map(|pid| runs_of(*pid)).collect();
         Ok(Counters(runs?.concat()))

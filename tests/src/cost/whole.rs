@@ -39,10 +39,6 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Measures so many rounds without a watcher and as many with one. `watch` starts it on connections to a port,
 /// and `pid` tells its process.
-///
-/// # Errors
-///
-/// When it cannot be started, or a connection breaks.
 pub fn measure_whole<W>(
     rounds: usize,
     load: Load,

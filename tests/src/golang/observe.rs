@@ -35,10 +35,6 @@ pub fn shapes(toolchain: &Toolchain, how: GoBuild) -> Vec<&'static str> {
 }
 
 /// Has the program connect and send requests by way of each shape, ends the trace and compares.
-///
-/// # Errors
-///
-/// When the program or the trace fails; not when something is wrong with the stacks.
 pub fn observe(
     program: &mut GoProgram,
     shapes: &[&'static str],

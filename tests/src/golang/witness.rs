@@ -39,10 +39,6 @@ pub struct Comparison {
 
 impl Witness {
     /// Reads what `runtime.Stack` wrote.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
     pub fn read(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let first = lines.next().context("there is no stack")?;

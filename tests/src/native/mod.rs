@@ -48,10 +48,6 @@ pub struct Difference {
 }
 
 /// Runs a program through all its places, and compares each stack with gdb's.
-///
-/// # Errors
-///
-/// When the program cannot be built or run, or a call has no witness.
 pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let build = subject.build(suite)?;
     let mut program = Program::start(build.command(suite.port()).env("TOKIO_WORKER_THREADS", "2"))?;
@@ -161,10 +157,6 @@ impl Visit {
 pub const ROUNDS: u32 = 1000;
 
 /// Hands `measure` the PID of a tracer and what makes a program send [`ROUNDS`] requests under it, without gdb.
-///
-/// # Errors
-///
-/// When the program cannot be built or run, or `measure` fails.
 pub fn requests<T>(
     suite: &Suite,
     subject: &Subject,

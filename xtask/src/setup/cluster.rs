@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Need, Requirement};
-use crate::process::which;
+use support::command::which;
 
 pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {

@@ -2,26 +2,12 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use support::{
+    command::{succeeds, which},
+    corpus::Language,
+};
 
-use super::{LIBPQ_HEADER, Need, Requirement, succeeds};
-use crate::process::which;
-
-/// What programs of the corpus are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Language {
-    C,
-    Go,
-    Java,
-    Node,
-    Php,
-    Python,
-    Ruby,
-    Rust,
-    /// PostgreSQL's own client programs.
-    Tools,
-}
+use super::{LIBPQ_HEADER, Need, Requirement};
 
 /// What has to be there for each language. Rust's drivers come by cargo, and PostgreSQL's own clients with its server.
 pub(super) const REQUIREMENTS: &[Requirement] = &[

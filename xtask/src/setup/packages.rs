@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
+use support::{
+    command::{check, which},
     debian::Suite,
-    process::{check, is_root, which},
+    process::is_root,
 };
 
 /// Packages that belong together.
