@@ -1,4 +1,4 @@
-//! When two tellings of a function's name mean the same function.
+//! Decides whether two spellings of a name mean the same function.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
@@ -53,7 +53,8 @@ fn without_closures(name: &str) -> &str {
     }
 }
 
-/// A C++ function's name without what is in brackets, what it returns, and how the compiler split it.
+/// A C++ function's name without what is in brackets, what it returns, and how the compiler split
+/// it.
 fn without_arguments(name: &str) -> String {
     const WORDS: [(&str, &str); 6] = [
         ("(anonymous namespace)", "anonymous"),

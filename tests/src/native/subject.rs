@@ -1,4 +1,4 @@
-//! The programs, and the ways of building them.
+//! The programs whose stacks are compared, and the ways of building them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ enum Finish {
     Compressed(&'static str),
     /// Symbols and lines go to a file beside it, which it names.
     DebugLink,
-    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug` that the
-    /// program sees.
+    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug`
+    /// that the program sees.
     BuildId,
 }
 
