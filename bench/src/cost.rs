@@ -39,7 +39,8 @@ use support::{
 /// Where the tables go.
 const DOCUMENT: &str = "docs/performance.md";
 
-/// What stands at the page's end: of the targets that are missed, what was tried and what the limit is.
+/// What stands at the page's end: of the targets that are missed, what was tried and what the limit
+/// is.
 const LIMITS: &str = include_str!("cost/limits.md");
 
 /// What the tracer's log says once it is attached, as the tests know it, too.
@@ -110,8 +111,9 @@ pub(super) fn run(workspace: &Path, parts: &[Part]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a part's figures as JSON beside what was built, and once there are some of every part, writes the page:
-/// one part can be measured again without the others, which take three quarters of an hour.
+/// Keeps a part's figures as JSON beside what was built, and once there are some of every part,
+/// writes the page: one part can be measured again without the others, which take three quarters of
+/// an hour.
 fn keep(workspace: &Path, part: &str, page: &str, sections: &[Section]) -> Result<()> {
     let data = target_directory(workspace).join("performance.json");
     let mut all: Map<String, Value> = match fs::read(&data) {

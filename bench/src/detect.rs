@@ -1,4 +1,4 @@
-//! How right verdicts are: every program of the corpus, leaking and healthy, under a tracer of its own.
+//! Accuracy of verdicts: every program of the corpus runs under a tracer of its own.
 
 mod judge;
 mod manifest;
@@ -21,7 +21,7 @@ use clap::Args;
 use self::{
     judge::Outcome,
     manifest::{Manifest, Scenario},
-    programs::Workshop,
+    programs::Builder,
     scenario::{INTERVAL, SILENT_AFTER, Stage},
 };
 use harness::{
@@ -89,14 +89,14 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     scenarios.sort_by_key(|scenario| scenario.pick("turn", 0..u64::MAX));
     ensure!(!scenarios.is_empty(), "No scenario has such a title.");
     let tracer = workspace::binary(root);
-    let workshop = Workshop::new(root);
+    let builder = Builder::new(root);
     let postgres = Server::alone(Purpose::Crowds)?;
     postgres.load(&root.join(manifest::CORPUS).join("schema.sql"))?;
     let (hole, full) = (FakeServer::start(Manner::Mute)?, FakeServer::start(Manner::Full)?);
     let scratch = tempfile::Builder::new().prefix("pgsocktrace-").tempdir()?;
     let stage = Stage {
         workspace: root,
-        workshop: &workshop,
+        builder: &builder,
         postgres: &postgres,
         programs: server::programs()?,
         tracer: &tracer,
@@ -107,7 +107,7 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
     };
     for scenario in &scenarios {
         // Said again, and why, where the program would run.
-        drop(workshop.command(&scenario.program));
+        drop(builder.command(&scenario.program));
     }
     println!("bench: {} runs, {} at a time", scenarios.len(), choice.parallel);
     let end = choice.within.map(|within| Instant::now() + within);
@@ -140,9 +140,9 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
 }
 
 fn play(stage: &Stage<'_>, scenario: &Scenario) -> Verdict {
-    let command = match stage.workshop.equip(scenario.program.language) {
+    let command = match stage.builder.equip(scenario.program.language) {
         Err(missing) => return Verdict::Skipped(missing),
-        Ok(()) => stage.workshop.command(&scenario.program),
+        Ok(()) => stage.builder.command(&scenario.program),
     };
     let command = match command {
         Ok(command) => command,

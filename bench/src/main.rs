@@ -1,5 +1,5 @@
-//! Measures, on this machine and now, what the documentation says. `cargo xtask bench` starts it once
-//! everything is built.
+//! Measures, on this machine and now, what the documentation says. `cargo xtask bench` starts it
+//! once everything is built.
 
 mod cost;
 mod detect;
@@ -28,7 +28,8 @@ enum Subject {
     Cost(Cost),
     /// How many stacks are complete and right; writes docs/stacks.md.
     Stacks,
-    /// How right verdicts are, on the corpus of leaking and healthy programs; writes docs/detection.md.
+    /// How right verdicts are, on the corpus of leaking and healthy programs; writes
+    /// docs/detection.md.
     Detect(detect::Choice),
 }
 

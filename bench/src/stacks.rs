@@ -1,4 +1,4 @@
-//! How many stacks are complete and right, for each language and version; writes `docs/stacks.md`.
+//! Share of complete and correct stacks, for each language and version; writes `docs/stacks.md`.
 
 mod golang;
 mod large;
@@ -43,7 +43,8 @@ pub(super) struct Row {
     pub(super) version: String,
     /// How the program was built or started: "stripped, PIE", "-O2, no frame pointers" …
     pub(super) build: String,
-    /// Frames that were traced like the program itself or its debugger tells them, of those that it tells.
+    /// Frames that were traced like the program itself or its debugger tells them, of those that it
+    /// tells.
     pub(super) frames: Share,
     /// Connections whose connect stack names the application's right function.
     pub(super) opened_by: Share,
@@ -105,8 +106,8 @@ pub(super) fn run(workspace: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Time that a tracer's programs take for each of so many rounds that `run` makes, in nanoseconds: the
-/// least of three, because they also see what other processes send meanwhile.
+/// Time that a tracer's programs take for each of so many rounds that `run` makes, in nanoseconds:
+/// the least of three, because they also see what other processes send meanwhile.
 fn added_ns(tracer: u32, rounds: u32, mut run: impl FnMut(u32) -> Result<()>) -> Result<f64> {
     let statistics = Statistics::on()?;
     let mut least = f64::INFINITY;

@@ -27,8 +27,8 @@ pub enum Language {
 }
 
 impl Language {
-    /// What `cargo xtask setup` calls its compilers, interpreters and drivers; `None` where nothing is
-    /// needed: cargo fetches Rust's drivers, and PostgreSQL's own clients come with its server.
+    /// What `cargo xtask setup` calls its compilers, interpreters and drivers; `None` where nothing
+    /// is needed: cargo fetches Rust's drivers, and PostgreSQL's own clients come with its server.
     #[must_use]
     pub fn need(self) -> Option<&'static str> {
         match self {

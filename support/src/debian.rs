@@ -1,4 +1,5 @@
-//! Debian packages of other suites than the machine's, most of them unpacked below the build directory.
+//! Debian packages of other suites than the machine's, most of them unpacked below the build
+//! directory.
 //!
 //! apt fetches and verifies them, with lists, archives and sources of its own for each suite: the
 //! machine's stay as they are. Unpacking installs nothing and needs no root.
@@ -13,8 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{output, which};
 
-/// The keys of Debian's suites. Newer suites are signed with the older keys as well, so that those which
-/// a machine has suffice.
+/// The keys of Debian's suites. Newer suites are signed with the older keys as well, so that those
+/// which a machine has suffice.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The user that apt would become must not be able to write below the build directory.
@@ -77,8 +78,8 @@ impl Suite {
         Ok(fs::write(self.directory.join("sources.list"), source)?)
     }
 
-    /// The options with which apt has this suite beside the machine's own, and prefers it. The machine's
-    /// lists and sources stay as they are.
+    /// The options with which apt has this suite beside the machine's own, and prefers it. The
+    /// machine's lists and sources stay as they are.
     pub fn beside(&self) -> Result<Vec<String>> {
         let (lists, archives) = (self.directory.join("lists"), self.directory.join("archives"));
         for place in [&lists, &archives] {
@@ -95,7 +96,8 @@ impl Suite {
         ])
     }
 
-    /// Fetches a package's sources and unpacks them, patched, into a directory that does not exist yet.
+    /// Fetches a package's sources and unpacks them, patched, into a directory that does not exist
+    /// yet.
     pub fn unpack_source(&self, package: &str, to: &Path) -> Result<()> {
         self.update_kind("deb-src")?;
         println!("setup: fetching the sources of {package}");
@@ -139,8 +141,8 @@ impl Suite {
         packages.iter().all(|package| mark(package.as_ref()).exists())
     }
 
-    /// Fetches and unpacks packages, given as `NAME` or `NAME=VERSION`, without what they depend on; those
-    /// that are unpacked already stay.
+    /// Fetches and unpacks packages, given as `NAME` or `NAME=VERSION`, without what they depend
+    /// on; those that are unpacked already stay.
     pub fn unpack(&self, packages: &[impl AsRef<str>]) -> Result<()> {
         let mark = |package: &str| self.directory.join("unpacked").join(package);
         let wanted: Vec<&str> =

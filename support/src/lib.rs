@@ -1,5 +1,5 @@
-//! What `xtask`, `tests`, `bench` and the build script of `leak-user` share: the BPF toolchain, paths of
-//! the workspace, running commands, and child processes that never outlive us.
+//! What `xtask`, `tests`, `bench` and the build script of `leak-user` share: the BPF toolchain,
+//! paths of the workspace, running commands, and child processes that never outlive us.
 
 #[cfg(feature = "commands")]
 pub mod command;

@@ -7,7 +7,8 @@ use std::{
 
 use crate::command::which;
 
-/// Programs that lie together where the server is installed, of which the `PATH` may show but a few.
+/// Programs that lie together where the server is installed, of which the `PATH` may show but a
+/// few.
 const PROGRAMS: [&str; 2] = ["postgres", "psql"];
 
 /// The directory of PostgreSQL's programs: the one where `postgres` on the `PATH` really lies, or

@@ -1,14 +1,14 @@
-//! What test programs report, read from their machine-readable output: JSON lines, which libtest and
-//! libtest-mimic write alike with [`ARGUMENTS`].
+//! What test programs report, read from their machine-readable output: JSON lines, which libtest
+//! and libtest-mimic write alike with [`ARGUMENTS`].
 
 use serde::Deserialize;
 
-/// Makes a test program write one JSON object a line. libtest calls the format unstable and asks for
-/// [`UNLOCK`]; libtest-mimic does not.
+/// Makes a test program write one JSON object a line. libtest calls the format unstable and asks
+/// for [`UNLOCK`]; libtest-mimic does not.
 pub const ARGUMENTS: [&str; 4] = ["-Z", "unstable-options", "--format", "json"];
 
-/// The environment variable, and its value, that lets a stable libtest write JSON. It is set for test
-/// programs alone and never for the compiler.
+/// The environment variable, and its value, that lets a stable libtest write JSON. It is set for
+/// test programs alone and never for the compiler.
 pub const UNLOCK: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
 
 /// So many tests of a run may fail and pass when they are run once more; where more fail, a busy

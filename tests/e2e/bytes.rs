@@ -219,8 +219,8 @@ fn many_arrivals_in_one_call(suite: &Suite) -> Result<()> {
     let id = session(suite, &mut client)?;
     client.ok("query SELECT 1")?;
     client.ok("receive-by recv_all")?;
-    // Longer than what the server gathers before it sends: CommandComplete, RowDescription, DataRow,
-    // CommandComplete, ReadyForQuery.
+    // Longer than what the server gathers before it sends: CommandComplete, RowDescription,
+    // DataRow, CommandComplete, ReadyForQuery.
     client.ok(&format!("pieces-of {}", 11 + 32 + (11 + 40_000) + 14 + 6))?;
     let reply = client.ok("query BEGIN; SELECT repeat('x', 40000)")?;
     check(&trace.stop()?, &reply, id, &["in_transaction"])

@@ -1,5 +1,5 @@
-//! The tracer as its DaemonSet runs it: the image, with the manifest's capabilities and nothing more,
-//! names code and pod of what leaks in other containers.
+//! The tracer as its DaemonSet runs it: the image, with the manifest's capabilities and nothing
+//! more, names code and pod of what leaks in other containers.
 
 mod capabilities;
 mod real;
@@ -155,8 +155,8 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// Tracing begins without it, and names come as soon as somebody tells them. What is told later, after
-/// the server has ended the watch, is heard, too, without another list.
+/// Tracing begins without it, and names come as soon as somebody tells them. What is told later,
+/// after the server has ended the watch, is heard, too, without another list.
 fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     let tracer = node.trace(suite, &Manifest::read()?, &[])?;
@@ -243,8 +243,8 @@ fn asks_the_kubelet(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// A certificate that the cluster's authority has not signed is taken only when that was asked for, and
-/// until then nobody is told the token.
+/// A certificate that the cluster's authority has not signed is taken only when that was asked for,
+/// and until then nobody is told the token.
 fn asks_no_stranger(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     node.api.distrust(suite)?;
@@ -267,8 +267,8 @@ fn asks_no_stranger(suite: &Suite) -> Result<()> {
     tracer.stop().map(drop)
 }
 
-/// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they bear the
-/// names of the pod that leaks.
+/// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they
+/// bear the names of the pod that leaks.
 fn check_metrics(network: &Namespace, host: &str, manifest: &Manifest) -> Result<()> {
     let address = format!("{host}:{}", manifest.metrics_port()?);
     for probe in manifest.probes()? {

@@ -1,5 +1,5 @@
-//! What kernels' configurations and a lack of privileges do: the tracer works, or says what is missing and
-//! how that is mended. For virtual machines, where the whole system can be changed.
+//! What kernels' configurations and a lack of privileges do: the tracer works, or says what is
+//! missing and how that is mended. For virtual machines, where the whole system can be changed.
 //!
 //! Tests whose names begin alike belong to machines that were booted alike.
 
@@ -134,8 +134,8 @@ fn perf_event_paranoid(suite: &Suite, level: i32) -> Result<()> {
     done
 }
 
-/// Tracepoints do not mind it. Kprobes are opened as perf events, and Debian's kernels have a level 3
-/// that keeps those from everybody without CAP_SYS_ADMIN.
+/// Tracepoints do not mind it. Kprobes are opened as perf events, and Debian's kernels have a level
+/// 3 that keeps those from everybody without CAP_SYS_ADMIN.
 fn at_paranoia(suite: &Suite, level: i32) -> Result<()> {
     works(suite, with_capabilities(suite, &WITHOUT_SYS_ADMIN))?;
     works(suite, by_kprobes(suite.tool()))?;

@@ -1,5 +1,5 @@
-//! Programs in other namespaces and file systems, and such as are gone, replaced or changed when their
-//! stacks are asked for: their stacks are whole all the same.
+//! Complete stacks of programs in other namespaces and file systems, and of programs that were
+//! deleted, replaced or have exited when their stacks are resolved.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -98,7 +98,8 @@ fn stripped_go_in_a_container(suite: &Suite) -> Result<()> {
     container.delete()
 }
 
-/// chroot(2) into a bind mount, in a mount namespace: the path that the kernel shows leads elsewhere.
+/// chroot(2) into a bind mount, in a mount namespace: the path that the kernel shows leads
+/// elsewhere.
 fn below_another_root(suite: &Suite) -> Result<()> {
     let (root, mounted) = (suite.directory()?, suite.directory()?);
     fs::copy(suite.static_client_path()?, root.join("client"))?;
@@ -172,8 +173,8 @@ fn upgraded_while_traced(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Each process connects, makes one request, and exits at once. On a busy machine one may be gone before
-/// the tool gets to run at all: that is told, and rare.
+/// Each process connects, makes one request, and exits at once. On a busy machine one may be gone
+/// before the tool gets to run at all: that is told, and rare.
 fn gone_at_once(suite: &Suite) -> Result<()> {
     const RUNS: u64 = 20;
     let name = "gone-at-once";
@@ -195,8 +196,8 @@ fn gone_at_once(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Connections survive execve(2). A stack is that of the program that ran when it was taken, also when it
-/// is resolved after the process has executed another one.
+/// Connections survive execve(2). A stack is that of the program that ran when it was taken, also
+/// when it is resolved after the process has executed another one.
 fn executed_another_program(suite: &Suite) -> Result<()> {
     let directory = suite.directory()?;
     let (before, after) = (directory.join("before"), directory.join("after"));

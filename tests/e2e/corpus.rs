@@ -1,4 +1,5 @@
-//! Real programs with real drivers: each leak is found and its culprit named; no healthy one is accused.
+//! Real programs with real drivers: each leak is found and its culprit named; no healthy one is
+//! accused.
 //!
 //! This is a small part of the corpus; `cargo xtask bench detect` runs all of it.
 

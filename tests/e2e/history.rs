@@ -1,5 +1,5 @@
-//! One history of connections, watched by a tracer for each flavour of hooks at once: all have to report
-//! what the clients know of themselves, and the same.
+//! One history of connections, traced with every kind of hook at once: all must report what the
+//! clients did, and the same.
 
 use std::collections::BTreeMap;
 use std::{fmt, fs};
@@ -41,7 +41,8 @@ struct Account {
     report: Report,
 }
 
-/// The kernel has skipped so many runs of the programs, each of which may have been about the clients.
+/// The kernel has skipped so many runs of the programs, each of which may have been about the
+/// clients.
 #[derive(Debug)]
 struct Skipped(u64);
 
@@ -59,8 +60,8 @@ pub(super) fn told(suite: &Suite, flavours: &[&str]) -> Result<()> {
     done
 }
 
-/// A kernel that preempts itself skips a run of a program now and then, and the tracer says how many. Only
-/// what was told when it did may be other than it was.
+/// A kernel that preempts itself skips a run of a program now and then, and the tracer says how
+/// many. Only what was told when it did may be other than it was.
 fn until_none_was_skipped(suite: &Suite, flavours: &[&str]) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match play(suite, flavours) {
@@ -205,7 +206,8 @@ fn heard(trace: Trace, open: &BTreeMap<u64, Known>, gone: &[u64]) -> Result<Acco
     Ok(Account { told, report })
 }
 
-/// What a tracer has told, a line for each connection and each event, checked against what is known.
+/// What a tracer has told, a line for each connection and each event, checked against what is
+/// known.
 fn lines(account: &Account, open: &BTreeMap<u64, Known>) -> Result<Vec<String>> {
     let Account { told, report } = account;
     let ids: Vec<_> = report.connections.iter().map(|connection| connection.id).collect();

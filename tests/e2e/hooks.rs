@@ -1,5 +1,5 @@
-//! Which hooks load and attach on this kernel, and that all of them tell the same. For virtual machines,
-//! whose kernels are known.
+//! Which hooks load and attach on this kernel, and that all of them tell the same. For virtual
+//! machines, whose kernels are known.
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{Report, Suite, Test, test, vm::protocol::FLAVOURS as EXPECTED};

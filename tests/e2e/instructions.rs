@@ -1,5 +1,6 @@
-//! What the kernel programs take for an event, in instructions. For a virtual machine that emulates one in
-//! each nanosecond of its time: there the kernel's count of nanoseconds is one of instructions.
+//! What the kernel programs take for an event, in instructions. For a virtual machine that emulates
+//! one in each nanosecond of its time: there the kernel's count of nanoseconds is one of
+//! instructions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

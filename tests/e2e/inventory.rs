@@ -1,5 +1,5 @@
-//! What no event told is known all the same: connections opened before tracing, events that were
-//! lost, other holders, other network namespaces.
+//! Connections that no event announced: opened before tracing, events lost, other holders, other
+//! network namespaces.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What leaks is found, its evidence is told, and the code that did it is named.
+//! Leaks are found, with their evidence and the code that caused them.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes, what it makes of it, and the picture of the open connections.
+//! Metrics, alerts and dashboards of a real Prometheus, and the flame graph of open connections.
 
 use std::fs;
 use std::io::Write as _;
@@ -130,8 +130,8 @@ fn rules(_: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A real Prometheus scrapes a traced leak: nothing fires before, the right alert fires after, and each
-/// query of the dashboard gives what its panel shows.
+/// A real Prometheus scrapes a traced leak: nothing fires before, the right alert fires after, and
+/// each query of the dashboard gives what its panel shows.
 fn alert_and_panels(suite: &Suite) -> Result<()> {
     let _counting = bpf::count_runs()?;
     let mut shop = suite.shop(Build::Debug)?;

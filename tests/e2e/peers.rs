@@ -1,5 +1,5 @@
-//! What an event takes, in instructions, with the tracer and with what people would use instead. For a
-//! virtual machine like that of `instructions.rs`, whose nanoseconds are instructions.
+//! What an event takes, in instructions, with the tracer and with what people would use instead.
+//! For a virtual machine like that of `instructions.rs`, whose nanoseconds are instructions.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use harness::{Suite, Test, eventually, test};
 /// Emulated, every event takes its time.
 const LOAD: Load = Load { events: 2000, storm: Duration::from_millis(200) };
 
-/// What is measured as a whole, in each round.
+/// What is measured as a total, in each round.
 const ROUND: Load = Load { events: 1000, storm: Duration::from_millis(100) };
 
 /// How many rounds.
@@ -38,7 +38,7 @@ fn every_watcher_is_measured(suite: &Suite) -> Result<()> {
 
 fn measure(watch: impl Fn(u16) -> Result<Guarded>) -> Result<Measured> {
     let programs = cost::measure(LOAD, &Statistics::on()?, &watch, Guarded::pid)?;
-    Ok(Measured { programs, whole: cost::measure_whole(ROUNDS, ROUND, &watch, Guarded::pid)? })
+    Ok(Measured { programs, total: cost::measure_total(ROUNDS, ROUND, &watch, Guarded::pid)? })
 }
 
 /// Says what came of it. The test's name stands on a line without an end.
@@ -62,7 +62,8 @@ fn watch(suite: &Suite, peer: Peer, port: u16) -> Result<Guarded> {
     Ok(watcher)
 }
 
-/// Starts a watcher whose words nobody reads, for that would take instructions, and waits until it is ready.
+/// Starts a watcher whose words nobody reads, for that would take instructions, and waits until it
+/// is ready.
 fn start(
     suite: &Suite,
     command: &mut Command,

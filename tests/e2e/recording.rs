@@ -1,4 +1,4 @@
-//! What was recorded is replayed: the same output, without privileges, as far as the file is whole.
+//! Recordings replay with the same output, without privileges, up to where the file is intact.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

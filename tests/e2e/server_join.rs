@@ -1,4 +1,4 @@
-//! What the server says of its sessions is put beside what was seen of the connections.
+//! Sessions of pg_stat_activity are matched with traced connections.
 
 use std::time::Duration;
 
@@ -329,8 +329,8 @@ fn server_full_while_traced(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// All was over before the trace began. Only the server knows that the pool opened connections while it
-/// had idle ones.
+/// All was over before the trace began. Only the server knows that the pool opened connections
+/// while it had idle ones.
 fn exhausted_before_tracing(suite: &Suite) -> Result<()> {
     let (server, mut shop) = small_server(suite)?;
     for _ in 0..4 {
@@ -387,7 +387,8 @@ fn two_servers(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A trace of a client of this server, asked with this connection string; it must go on in any case.
+/// A trace of a client of this server, asked with this connection string; it must go on in any
+/// case.
 fn goes_on(suite: &Suite, port: u16, ask: &str) -> Result<(String, Report)> {
     let mut client: Program = suite.client()?;
     let trace = suite.trace().pid(client.pid()).variable("PGSOCKTRACE_PG_DSN", ask).start()?;

@@ -1,4 +1,4 @@
-//! Stacks that are deeper than what is copied at first, and resolvers that do not come back.
+//! Stacks deeper than the first copy, and resolvers that hang.
 
 use std::fs;
 use std::process::Command;
@@ -12,8 +12,8 @@ const DEEP: u32 = 110;
 /// A stack of that many calls is larger than any copy.
 const ABYSMAL: u32 = 450;
 
-/// How many deep requests are made: twice the growths that are needed, because a busy resolver may have
-/// learnt from one only after the next.
+/// How many deep requests are made: twice the growths that are needed, because a busy resolver may
+/// have learnt from one only after the next.
 const REQUESTS: u32 = 5;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -55,8 +55,8 @@ fn request_at_depth(
     Ok(())
 }
 
-/// The first deep stack comes out truncated; because of it, and of further ones if need be, a later one is
-/// whole.
+/// The first deep stack comes out truncated; because of it, and of further ones if need be, a later
+/// one is whole.
 fn copies_grow(mut client: Program, suite: &Suite, connect: &str, outer: &str) -> Result<()> {
     let trace = suite.trace().pid(client.pid()).start()?;
     for _ in 0..REQUESTS {

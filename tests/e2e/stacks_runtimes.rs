@@ -1,4 +1,4 @@
-//! Stacks of interpreters and of code that is compiled at run time.
+//! Stacks of interpreters and JIT compilers.
 
 use std::fs;
 
@@ -100,8 +100,8 @@ fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
     Ok(())
 }
 
-/// uvloop writes when its turn comes: the coroutine that asked is not on the stack, and the function
-/// that started the loop is innocent.
+/// uvloop writes when its turn comes: the coroutine that asked is not on the stack, and the
+/// function that started the loop is innocent.
 fn deferred_by_the_loop(suite: &Suite) -> Result<()> {
     let runtime = Runtime::Python("uvloop");
     let (mut shop, trace) = traced(suite, runtime)?;
@@ -160,8 +160,8 @@ fn node_with_a_perf_map(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
-    let runtime = Runtime::JavaFramePointers;
+/// The finding about a leak of a JVM that has compiled its methods and written its perf map.
+fn warm_java(suite: &Suite, runtime: Runtime) -> Result<(Finding, Report)> {
     let mut shop = runtime.start(suite)?;
     let _map = PerfMapFile::of(&shop);
     shop.ok(WARM_UP)?;
@@ -169,8 +169,12 @@ fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
     let trace = suite.trace().pid(shop.pid()).start()?;
     shop.ok("return")?;
     let finding = trace.finding(|finding| finding.stack.is_some())?;
+    Ok((finding, trace.stop()?))
+}
 
-    let report = trace.stop()?;
+fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
+    let runtime = Runtime::JavaFramePointers;
+    let (finding, report) = warm_java(suite, runtime)?;
     let stack = stack_of(&report, &finding)?;
     is_whole(stack, runtime)?;
     let has = |name: &str| stack.frames.iter().any(|f| f.function.as_deref() == Some(name));
@@ -181,19 +185,11 @@ fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Compiled Java code without frame pointers is stepped over: what is further out is no neighbour, and
-/// must not be blamed.
+/// Compiled Java code without frame pointers is stepped over: what is further out is no neighbour,
+/// and must not be blamed.
 fn java_without_frame_pointers(suite: &Suite) -> Result<()> {
     let runtime = Runtime::Java;
-    let mut shop = runtime.start(suite)?;
-    let _map = PerfMapFile::of(&shop);
-    shop.ok(WARM_UP)?;
-    write_perf_map(&shop)?;
-    let trace = suite.trace().pid(shop.pid()).start()?;
-    shop.ok("return")?;
-    let finding = trace.finding(|finding| finding.stack.is_some())?;
-
-    let report = trace.stop()?;
+    let (finding, report) = warm_java(suite, runtime)?;
     let stack = stack_of(&report, &finding)?;
     assert_eq!(
         (stack.quality.as_str(), stack.language.as_str()),

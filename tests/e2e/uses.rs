@@ -140,8 +140,8 @@ fn fewer_than_asked_for(suite: &Suite) -> Result<()> {
     is_right(&report, &uses[0], &read, client.pid())
 }
 
-/// The kernel lets few calls of a function be followed to their returns at once, whoever makes them: those
-/// that wait for something else must not hide the others.
+/// The kernel lets few calls of a function be followed to their returns at once, whoever makes
+/// them: those that wait for something else must not hide the others.
 fn while_others_wait_for_bytes(suite: &Suite) -> Result<()> {
     let mut client = client(suite, "disable")?;
     let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;

@@ -1,4 +1,4 @@
-//! The BPF programs that a process has loaded, as the kernel tells.
+//! The BPF programs that a process has loaded.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! A container's place in the machine's cgroups, of either version, and a place for a whole kubelet's.
+//! Cgroups of containers and of a whole node, in either version.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -51,7 +51,8 @@ impl Cgroup {
     }
 }
 
-/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends with it.
+/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends
+/// with it.
 pub(crate) struct Domain {
     name: String,
 }

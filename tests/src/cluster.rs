@@ -1,5 +1,5 @@
-//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly the
-//! manifest's capabilities, beside containers that lie where a kubelet puts them.
+//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly
+//! the manifest's capabilities, beside containers that lie where a kubelet puts them.
 //!
 //! The API server is a [`StandIn`]. `cargo xtask test cluster` has a real one, and a [`Worker`].
 
@@ -111,7 +111,8 @@ impl TracerPod {
         Ok(Self { trace: Trace::begin(&mut command)?, container })
     }
 
-    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is left.
+    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is
+    /// left.
     pub fn stop(self) -> Result<Report> {
         let Self { trace, mut container } = self;
         trace.signal(Signal::TERM);
@@ -214,8 +215,8 @@ fn configuration(
     })
 }
 
-/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error unless
-/// that is its 200.
+/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error
+/// unless that is its 200.
 pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
     let address = address.parse()?;
     let answer = network.run(|| http::get(address, path, &[]))?;

@@ -1,4 +1,5 @@
-//! Programs of `tests/apps/corpus`, that leak or only look like it. `cargo xtask bench detect` runs all of them.
+//! Programs of `tests/apps/corpus`, leaking and healthy. `cargo xtask bench detect` runs all of
+//! them.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Servers that only pretend: in other network namespaces, on other ports, and rude ones.
+//! Servers that are no PostgreSQL: for other network namespaces and ports, and for misbehaviour.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

@@ -18,8 +18,9 @@ pub use self::witness::{Comparison, Witness};
 use crate::program::{Program, Reply};
 use crate::suite::APPS;
 
-/// The ways to a call that every build of the program knows, but for "deep": its stack is longer than any
-/// copy. "recursion" comes first: its stack is longer than the copy that a new process gets.
+/// The ways to a call that every build of the program knows, but for "deep": its stack is longer
+/// than any copy. "recursion" comes first: its stack is longer than the copy that a new process
+/// gets.
 pub const SHAPES: [&str; 18] = [
     "recursion",
     "plain",
@@ -125,7 +126,8 @@ impl Toolchain {
         root.join("bin/go").exists().then(|| Self { root: root.to_owned(), version, release })
     }
 
-    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below `caches`.
+    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below
+    /// `caches`.
     pub fn build(&self, how: GoBuild, source: &Path, caches: &Path, to: &Path) -> Result<()> {
         let mut linker = if how.stripped { "-s -w".to_owned() } else { String::new() };
         if self.release >= (1, 23) {

@@ -1,4 +1,4 @@
-//! A client that asks one question over HTTP.
+//! A minimal HTTP client.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

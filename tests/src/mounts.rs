@@ -1,4 +1,4 @@
-//! File systems that come and go, in virtual machines whose mounts are nobody else's.
+//! Mounts and unmounts file systems in virtual machines.
 
 use std::ffi::CString;
 use std::fs;
@@ -6,7 +6,8 @@ use std::io;
 
 use anyhow::{Context, Result, ensure};
 
-/// Mounts a file system of this kind with these options, on a directory that is made where there is none.
+/// Mounts a file system of this kind with these options, on a directory that is made where there is
+/// none.
 pub fn mount(place: &str, kind: &str, options: &str) -> Result<()> {
     fs::create_dir_all(place).with_context(|| place.to_owned())?;
     let (to, kind, options) = (CString::new(place)?, CString::new(kind)?, CString::new(options)?);

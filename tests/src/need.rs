@@ -1,4 +1,4 @@
-//! What a test may need of the machine it runs on.
+//! What a test needs of the machine that it runs on.
 
 use std::fmt;
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! Processes that tests start: they never outlive the test, and it can wait for lines that they print.
+//! Processes that tests start: they never outlive the test, and it can wait for lines that they
+//! print.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,4 +1,4 @@
-//! The programs that are traced: one command a line on stdin, one answer a line on stdout.
+//! Client programs that are traced: they read one command a line and answer with one line.
 
 use std::process::Command;
 use std::time::Instant;

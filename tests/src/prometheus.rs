@@ -1,4 +1,4 @@
-//! A Prometheus of the test's own, with the rules of this repository.
+//! Runs a Prometheus with the rules of this repository.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,7 +29,8 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts one in `directory` that scrapes `target` every second.
     ///
-    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of minutes.
+    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of
+    /// minutes.
     pub fn start(directory: &Path, target: SocketAddr) -> Result<Self> {
         fs::write(directory.join("rules.yaml"), impatient_rules()?)?;
         fs::write(

@@ -1,4 +1,4 @@
-//! Order services in languages that have a runtime: interpreters and compilers at run time.
+//! The order services of languages with a runtime.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

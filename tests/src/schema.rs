@@ -49,8 +49,8 @@ const STACK_QUALITY: &[(&str, Kind)] =
 const STACK_COPIES: &[(&str, Kind)] =
     &[("recorded", Number), ("over_budget", Number), ("no_slot", Number), ("unreadable", Number)];
 
-/// The kernel tells only those with `CAP_SYS_ADMIN` what its programs cost; nothing is told in a recording
-/// that breaks off before the first judgement.
+/// The kernel tells only those with `CAP_SYS_ADMIN` what its programs cost; nothing is told in a
+/// recording that breaks off before the first judgement.
 const COST: &[(&str, Kind)] = &[("kernel_cores", NumberOrNull), ("collector_cores", NumberOrNull)];
 
 /// A process may be gone before its name and start can be read.

@@ -99,8 +99,8 @@ impl Suite {
         finish(self.tool().args(arguments))
     }
 
-    /// The binary under test as a user without any privileges runs it, from a place that this user can
-    /// reach.
+    /// The binary under test as a user without any privileges runs it, from a place that this user
+    /// can reach.
     pub fn tool_as_nobody(&self) -> Result<Command> {
         let copy = self.directory()?.join("pgsocktrace");
         fs::copy(&self.tool, &copy)?;
@@ -198,8 +198,8 @@ pub(crate) fn clean(mut command: Command) -> Command {
     command
 }
 
-/// What runs the program that is added to its arguments as a user without any privileges, free of the
-/// environment's options.
+/// What runs the program that is added to its arguments as a user without any privileges, free of
+/// the environment's options.
 #[must_use]
 pub fn as_nobody() -> Command {
     let mut command = clean(Command::new("setpriv"));

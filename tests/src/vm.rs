@@ -1,10 +1,12 @@
 //! `cargo xtask vm`: the real binary and the real tests on other kernels, in virtual machines.
 //!
-//! One archive holds everything: the binary, the tests and their client programs as they were compiled
-//! here, PostgreSQL, and a plan for each run, which the kernel's command line names. See [`protocol`].
+//! One archive holds everything: the binary, the tests and their client programs as they were
+//! compiled here, PostgreSQL, and a plan for each run, which the kernel's command line names. See
+//! [`protocol`].
 //!
-//! QEMU is run by hand and not by vmtest, whose machines share this machine's file system and kernel
-//! modules: other kernels, their consoles and their instruction counts need more than it offers.
+//! QEMU is run by hand and not by vmtest, whose machines share this machine's file system and
+//! kernel modules: other kernels, their consoles and their instruction counts need more than it
+//! offers.
 
 mod contents;
 mod image;
@@ -33,8 +35,8 @@ pub fn update(root: &Path) -> Result<()> {
     Kernels::read(root)?.update(root, &target_directory(root))
 }
 
-/// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs' names
-/// hold all of `filters`. Everything without a filter also writes `docs/kernels.md`.
+/// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs'
+/// names hold all of `filters`. Everything without a filter also writes `docs/kernels.md`.
 pub fn run(root: &Path, quick: bool, filters: &[String]) -> Result<()> {
     let began = Instant::now();
     let kernels = Kernels::read(root)?;
@@ -61,8 +63,8 @@ pub fn run(root: &Path, quick: bool, filters: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Counts the instructions that an event takes with the tracer, and with what people would use instead, in
-/// one machine. Returns its kernel's release, and the figures of each.
+/// Counts the instructions that an event takes with the tracer, and with what people would use
+/// instead, in one machine. Returns its kernel's release, and the figures of each.
 pub fn count(root: &Path) -> Result<(String, Vec<Figures>)> {
     let kernels = Kernels::read(root)?;
     let runs: Vec<Run> = plan::peers(&kernels).into_iter().collect();
@@ -118,8 +120,8 @@ fn carry_out<'a>(
     Ok(done)
 }
 
-/// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what fails
-/// again is a defect, what passes then is told apart.
+/// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what
+/// fails again is a defect, what passes then is told apart.
 fn boot(machine: &Machine<'_>) -> Result<Outcome> {
     let tell = |line: &str| println!("{line}");
     let first = machine.run(tell)?;

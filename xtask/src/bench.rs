@@ -1,4 +1,5 @@
-//! `cargo xtask bench` and `cargo xtask demo`: set-up and build, then the program that does the rest.
+//! `cargo xtask bench` and `cargo xtask demo`: set-up and build, then the program that does the
+//! rest.
 
 use std::{env, path::Path};
 

@@ -15,7 +15,8 @@ use crate::setup;
 pub(crate) fn run(workspace: &Path) -> Result<PathBuf> {
     setup::run(workspace, &[setup::Need::Build])?;
     let target = target_directory(workspace);
-    // The build script of leak-user would do it as well; here a failure is reported first and alone.
+    // The build script of leak-user would do it as well; here a failure is reported first and
+    // alone.
     let object = Toolchain::find(&target)
         .and_then(|toolchain| toolchain.build(workspace, &target))
         .map_err(Error::msg)?;

@@ -1,5 +1,5 @@
-//! `cargo xtask test cluster`: the DaemonSet on a real Kubernetes, which is built from Debian's sources
-//! once. That takes a quarter of an hour, so it is no part of the other tests.
+//! `cargo xtask test cluster`: the DaemonSet on a real Kubernetes, which is built from Debian's
+//! sources once. That takes a quarter of an hour, so it is no part of the other tests.
 
 use std::{
     collections::BTreeSet,
@@ -109,8 +109,8 @@ fn build_programs(target: &Path, directory: &Path, programs: &Path) -> Result<()
     })
 }
 
-/// The packages whose types the API server describes to its clients: the description is not among the
-/// sources, but made of them.
+/// The packages whose types the API server describes to its clients: the description is not among
+/// the sources, but made of them.
 fn described(sources: &Path) -> Result<String> {
     let mut grep = Command::new("grep");
     // These hold examples.

@@ -1,4 +1,4 @@
-//! `cargo xtask dist` and `cargo xtask image`: what is handed out, the same bytes at every build.
+//! `cargo xtask dist` and `cargo xtask image`: reproducible packages of the program.
 
 mod image;
 mod licences;

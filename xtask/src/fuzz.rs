@@ -28,8 +28,8 @@ pub(crate) fn list(workspace: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a target. What it finds, it leaves in `target/fuzz/found/`; inputs that reached new code stay in
-/// `target/fuzz/corpus/` for the next time.
+/// Runs a target. What it finds, it leaves in `target/fuzz/found/`; inputs that reached new code
+/// stay in `target/fuzz/corpus/` for the next time.
 pub(crate) fn run(workspace: &Path, target: &str, seconds: u32) -> Result<()> {
     let known = targets(workspace)?;
     ensure!(known.iter().any(|one| one == target), "The targets are {}.", known.join(", "));

@@ -1,4 +1,4 @@
-//! Go releases of Debian's suites, for what is to hold whatever release a program was built with.
+//! Fetches other Go releases from Debian's suites, to build test programs with each.
 
 use std::path::{Path, PathBuf};
 

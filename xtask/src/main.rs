@@ -40,8 +40,8 @@ enum Command {
     Demo,
     /// Run the tests: all, those on the running kernel and a real PostgreSQL included, or one suite
     Test {
-        /// A suite of tests/e2e such as `leaks`; `unit`: what needs neither root nor set-up; `cluster`:
-        /// the DaemonSet on a real Kubernetes, which is built first
+        /// A suite of tests/e2e such as `leaks`; `unit`: what needs neither root nor set-up;
+        /// `cluster`: the DaemonSet on a real Kubernetes, which is built first
         suite: Option<String>,
         /// Handed to the test programs: parts of tests' names, `--skip NAME` …
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -61,8 +61,8 @@ enum Command {
     Image,
     /// Run the tests on other kernels, in virtual machines
     Vm {
-        /// `quick`: what a change has to pass; `update`: take newer kernels; anything else: only runs
-        /// whose names contain it
+        /// `quick`: what a change has to pass; `update`: take newer kernels; anything else: only
+        /// runs whose names contain it
         filters: Vec<String>,
     },
     /// Give a parser any bytes; without a target, list them

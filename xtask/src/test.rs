@@ -126,9 +126,9 @@ fn examples_in_documentation(root: &Path, tally: &mut Tally<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs failed tests once more, each alone: what fails again is a defect of the project, what passes
-/// was late on a busy machine. More than a few are not late, and neither is a program that broke off.
-/// Those that passed are returned, and no longer count as failed.
+/// Runs failed tests once more, each alone: what fails again is a defect of the project, what
+/// passes was late on a busy machine. More than a few are not late, and neither is a program that
+/// broke off. Those that passed are returned, and no longer count as failed.
 fn late(tally: &mut Tally<'_>, command: impl Fn(&Program) -> Command) -> Result<Vec<String>> {
     let Some(failed) = tally.may_be_late(MOST_LATE) else { return Ok(Vec::new()) };
     let mut late = Vec::new();

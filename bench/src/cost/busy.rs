@@ -1,4 +1,4 @@
-//! Many connections of which some are at work, and what the kernel keeps of those that have been.
+//! Cost with many idle and some busy connections, and the kernel memory that their stacks take.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

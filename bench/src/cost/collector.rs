@@ -1,4 +1,4 @@
-//! What the collector takes with many connections.
+//! CPU time and memory of the collector with many connections.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Connections by the ten thousand, held by a small program of their own.
+//! Opens tens of thousands of connections, held by a small helper program.
 
 use std::{
     fs,
@@ -22,8 +22,8 @@ pub(super) const EACH: usize = 15_000;
 /// Connections that a listener keeps before anybody accepts them: the kernel's usual limit.
 const BACKLOG: usize = 4_000;
 
-/// Opens connections and holds them. A small program: what it takes to read a large one's symbols is
-/// measured elsewhere.
+/// Opens connections and holds them. A small program: what it takes to read a large one's symbols
+/// is measured elsewhere.
 const HOLDER: &str = include_str!("holder.c");
 
 /// What is said on each connection.

@@ -1,4 +1,4 @@
-//! Nanoseconds an event, by the kernel's own count, less those of a program that does nothing.
+//! Nanoseconds per event by the kernel's own count, less those of an empty program.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Figures, and the pages that show them.
+//! Measurements with confidence intervals, and the tables that show them.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
-    /// Bounds of the median's 95 % confidence interval; of all values where they are fewer than six.
+    /// Bounds of the median's 95 % confidence interval; of all values where they are fewer than
+    /// six.
     pub(super) low: f64,
     pub(super) high: f64,
     /// How many measurements.
@@ -35,8 +36,8 @@ impl Spread {
     }
 }
 
-/// How many values lie beyond the interval on each side: the most for which coins show so few heads, or
-/// so few tails, in at most one case of twenty.
+/// How many values lie beyond the interval on each side: the most for which coins show so few
+/// heads, or so few tails, in at most one case of twenty.
 fn beyond(count: usize) -> usize {
     let mut probability = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut sum = probability;

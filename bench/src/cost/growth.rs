@@ -1,27 +1,37 @@
-//! How judging grows with the number of connections, as a table and a picture.
+//! How the cost of an interval grows with the number of connections, as a table and a chart.
 
 use anyhow::{Context as _, Result, ensure};
 use plotters::prelude::*;
+use serde::Deserialize;
+use support::{command::output, workspace::cargo};
 
 use super::{
     Bench,
     figure::{Row, Section, Spread},
 };
-use support::{command::output, workspace::cargo};
-
 /// The picture, beside the page.
 const PICTURE: &str = "performance-growth.svg";
 
 /// What made-up histories of so many connections took.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 struct Growth {
     connections: f64,
+    /// Nanoseconds of CPU time for taking in the state of all of them.
+    refreshing_ns: f64,
+    /// Nanoseconds of CPU time for judging all of them.
+    judging_ns: f64,
+}
+
+impl Growth {
     /// Milliseconds of CPU time for taking in the state of all of them.
-    refreshing: f64,
+    fn refreshing(&self) -> f64 {
+        self.refreshing_ns / 1e6
+    }
+
     /// Milliseconds of CPU time for judging all of them.
-    judging: f64,
-    /// Resident memory, the made-up world included, in MiB.
-    memory: f64,
+    fn judging(&self) -> f64 {
+        self.judging_ns / 1e6
+    }
 }
 
 /// A figure of one size.
@@ -30,17 +40,18 @@ type Of = fn(&Growth) -> f64;
 /// Runs the simulation.
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut command = cargo(&bench.workspace);
-    let output =
-        output(command.args(["run", "--release", "-p", "leak-user", "--example", "scale"]))?;
-    let growth: Vec<Growth> = output.lines().filter_map(read).collect();
-    ensure!(growth.len() >= 4, "The simulation says nothing that can be read: {output}");
+    command.args(["run", "--release", "--locked", "-p", "leak-user", "--example", "scale"]);
+    let output = output(command.args(["--", "--json"]))?;
+    let growth: Vec<Growth> =
+        output.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(output)?;
+    ensure!(growth.len() >= 4, "The simulation printed {} sizes.", growth.len());
     draw(bench, &growth).context("The growth cannot be drawn")?;
     let one = |what: String, unit, value| Row::new(what, unit, Some(Spread::one(value)));
     let rows = growth.iter().flat_map(|growth| {
         let with = |what: &str| format!("{what} {} connections", growth.connections);
         [
-            one(with("taking in the state of"), "ms", growth.refreshing),
-            one(with("judging"), "ms", growth.judging),
+            one(with("taking in the state of"), "ms", growth.refreshing()),
+            one(with("judging"), "ms", growth.judging()),
         ]
     });
     Ok(Section {
@@ -50,26 +61,6 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
              (`cargo xtask bench scale`).\n\n![CPU time by connections, both axes logarithmic]({PICTURE})"
         ),
         rows: rows.collect(),
-    })
-}
-
-/// Reads a line of the simulation's table: connections, processes, and nanoseconds a connection for
-/// opening, refreshing, judging and publishing, and memory, each with its unit.
-fn read(line: &str) -> Option<Growth> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let [connections, _, _, "ns", refreshing, "ns", judging, "ns", _, "ns", memory, "MiB", ..] =
-        words.as_slice()
-    else {
-        return None;
-    };
-    let number = |text: &str| text.parse::<f64>().ok();
-    let connections = number(connections)?;
-    let total = |each: &str| Some(number(each)? * connections / 1e6);
-    Some(Growth {
-        connections,
-        refreshing: total(refreshing)?,
-        judging: total(judging)?,
-        memory: number(memory)?,
     })
 }
 
@@ -85,10 +76,8 @@ fn draw(bench: &Bench, growth: &[Growth]) -> Result<()> {
         .y_label_area_size(60)
         .build_cartesian_2d((least..most).log_scale(), (0.1..1e4).log_scale())?;
     chart.configure_mesh().x_desc("connections").y_desc("ms of CPU").draw()?;
-    let lines: [(&str, RGBColor, Of); 2] = [
-        ("taking in", BLUE, |growth| growth.refreshing),
-        ("judging", RED, |growth| growth.judging),
-    ];
+    let lines: [(&str, RGBColor, Of); 2] =
+        [("taking in", BLUE, Growth::refreshing), ("judging", RED, Growth::judging)];
     for (name, colour, of) in lines {
         let points = growth.iter().map(|growth| (growth.connections, of(growth)));
         chart
@@ -106,11 +95,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_simulation_s_table() {
-        let line = "       1000        10   3000 ns      2000 ns     400 ns        500 ns   12 MiB   (0 ms a \
-                    judgement, 1 findings)";
-        let growth = Growth { connections: 1000.0, refreshing: 2.0, judging: 0.4, memory: 12.0 };
-        assert_eq!(read(line), Some(growth));
-        assert_eq!(read("connections processes"), None);
+    fn reads_what_the_simulation_prints() {
+        let line =
+            r#"{"connections":1000,"refreshing_ns":2000000,"judging_ns":400000,"resident_mib":12}"#;
+        let growth: Growth = serde_json::from_str(line).unwrap();
+        assert_eq!((growth.connections, growth.refreshing(), growth.judging()), (1000.0, 2.0, 0.4));
     }
 }

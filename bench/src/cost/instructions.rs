@@ -1,9 +1,9 @@
-//! Instructions an event, in a virtual machine that counts them.
+//! Instructions per event, measured in a virtual machine that counts them.
 
 use std::fmt::Write as _;
 
 use anyhow::{Result, anyhow};
-use harness::cost::{EVENTS, Figures, Measured, OURS, Peer, WHOLE};
+use harness::cost::{EVENTS, Figures, Measured, OURS, Peer, TOTAL};
 
 use super::{
     Bench,
@@ -44,12 +44,12 @@ fn sections(release: &str, figures: &[Figures]) -> Result<Vec<Section>> {
         .iter()
         .enumerate()
         .map(|(index, what)| row((*what).to_owned(), &|of| of.programs[index].map(Spread::one)));
-    let watched = WHOLE.iter().enumerate().map(|(index, what)| {
-        row((*what).to_owned(), &|of| Spread::of(of.whole.watched[index].clone()))
+    let watched = TOTAL.iter().enumerate().map(|(index, what)| {
+        row((*what).to_owned(), &|of| Spread::of(of.total.watched[index].clone()))
     });
-    let watchers = WHOLE.iter().enumerate().map(|(index, what)| {
+    let watchers = TOTAL.iter().enumerate().map(|(index, what)| {
         row(format!("the same in the watcher's process: {what}"), &|of| {
-            Spread::of(of.whole.watcher[index].clone())
+            Spread::of(of.total.watcher[index].clone())
         })
     });
     Ok(vec![
@@ -75,7 +75,7 @@ fn sections(release: &str, figures: &[Figures]) -> Result<Vec<Section>> {
                  is left out. What the kernel puts off, such as freeing connections, counts for whoever runs then, so \
                  that of connections only both together are exact. Median of {} rounds, with bounds: tools without a \
                  program for an event show what is noise.",
-                ours.whole.watched[0].len()
+                ours.total.watched[0].len()
             ),
             rows: watched.chain(watchers).collect(),
         },
@@ -91,16 +91,16 @@ fn of<'a>(figures: &'a [Figures], name: &str) -> Result<&'a Measured, &'a str> {
 
 #[cfg(test)]
 mod tests {
-    use harness::cost::Whole;
+    use harness::cost::Total;
 
     use super::*;
 
-    fn figures(watcher: &str, send: Option<f64>, whole: f64) -> Figures {
+    fn figures(watcher: &str, send: Option<f64>, total: f64) -> Figures {
         let mut programs = [None; EVENTS.len()];
         programs[0] = send;
-        let timed = WHOLE.map(|_| vec![whole]);
-        let whole = Whole { watched: timed.clone(), watcher: timed };
-        Figures { watcher: watcher.to_owned(), measured: Ok(Measured { programs, whole }) }
+        let timed = TOTAL.map(|_| vec![total]);
+        let total = Total { watched: timed.clone(), watcher: timed };
+        Figures { watcher: watcher.to_owned(), measured: Ok(Measured { programs, total }) }
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         all.push(Figures { watcher: "tcplife".into(), measured: Err("it ended".into()) });
         let pages: Vec<String> =
             sections("6.12.1", &all).unwrap().iter().map(Section::markdown).collect();
-        let [programs, whole] = pages.as_slice() else { panic!("{pages:?}") };
+        let [programs, total] = pages.as_slice() else { panic!("{pages:?}") };
         assert!(programs.contains("| | target | pgsocktrace | tcptop |\n"), "{programs}");
         let row = format!("| {}, instructions |  | 41 | 1744 |\n", EVENTS[0]);
         assert!(programs.contains(&row), "{programs}");
@@ -120,7 +120,7 @@ mod tests {
         ] {
             assert!(programs.contains(said), "{programs}");
         }
-        assert_eq!(whole.matches("| 100 | 8769 |").count(), 2 * WHOLE.len(), "{whole}");
+        assert_eq!(total.matches("| 100 | 8769 |").count(), 2 * TOTAL.len(), "{total}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What people would use instead, started on this machine.
+//! Starts the tools that the tracer is compared with.
 
 use std::{
     process::{Command, Stdio},
@@ -11,7 +11,7 @@ use harness::cost::Peer;
 use support::process::{Guarded, Signal, pause};
 
 /// How long a tool may take to attach.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often it is asked whether it has.
 const POLL: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub(super) fn start(peer: Peer, port: u16) -> Result<Guarded> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut process = Guarded::spawn(&mut command, Signal::INT)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ATTACH_LIMIT;
     while !peer.has_loaded(process.pid())? {
         process.ensure_running()?;
         ensure!(Instant::now() < end, "{} does not attach.", peer.name());

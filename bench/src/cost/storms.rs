@@ -1,4 +1,4 @@
-//! Connections as fast as they can be opened, requests at a steady pace, and how fast tracing begins.
+//! Connection storms, requests at a steady rate, and the time that attaching takes.
 
 use std::time::Duration;
 

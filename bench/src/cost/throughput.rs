@@ -1,4 +1,4 @@
-//! What clients notice: pgbench at work, while the tracer comes and goes.
+//! Throughput and latency that pgbench loses while the tracer is attached.
 
 use std::{
     fs::{self, File},
@@ -29,15 +29,16 @@ const END: Duration = Duration::from_secs(6);
 /// How long clients are looked at, watched or not.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// After it has attached the tracer is left alone for so long: what it does but once, as reading the clients'
-/// symbols, is not to be counted, nor the second of thirty in which the kernel counts what its programs cost.
+/// After it has attached the tracer is left alone for so long: what it does but once, as reading
+/// the clients' symbols, is not to be counted, nor the second of thirty in which the kernel counts
+/// what its programs cost.
 const SETTLING: Duration = Duration::from_millis(1800);
 
 /// How long clients are left alone when nobody watches them any more, or they have just begun.
 const CALMING: Duration = Duration::from_millis(300);
 
 /// How long pgbench may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// Fewer turns have no interval: one of six values spans all of them.
 const FEWEST: usize = 6;
@@ -104,7 +105,8 @@ enum Watcher {
 }
 
 impl Watcher {
-    /// Lets a window pass in which it watches, ends it, and says how many cores it took, where it knows.
+    /// Lets a window pass in which it watches, ends it, and says how many cores it took, where it
+    /// knows.
     fn watch(self) -> Result<(Window, Option<f64>)> {
         match self {
             Self::Peer(mut peer) => {
@@ -190,7 +192,7 @@ fn turns(bench: &Bench, load: Load, start: impl Fn() -> Result<Watcher>) -> Resu
         windows.extend([window, Window::pass()?]);
     }
     clients.ensure_running()?;
-    ensure!(clients.wait(PATIENCE)?.success(), "pgbench failed.");
+    ensure!(clients.wait(END_LIMIT)?.success(), "pgbench failed.");
     read_latencies(logs.path(), &mut windows)?;
     let mut seen = Vec::new();
     for window in &mut windows {
@@ -239,8 +241,8 @@ fn read_latencies(logs: &Path, windows: &mut [Window]) -> Result<()> {
     Ok(())
 }
 
-/// When a transaction of pgbench's log ended, in microseconds since 1970, and its latency in microseconds. A line
-/// has client, transaction, latency, script, seconds and microseconds.
+/// When a transaction of pgbench's log ended, in microseconds since 1970, and its latency in
+/// microseconds. A line has client, transaction, latency, script, seconds and microseconds.
 fn transaction(line: &str) -> Option<(u64, f64)> {
     let mut fields = line.split(' ').skip(2);
     let latency = fields.next()?.parse().ok()?;

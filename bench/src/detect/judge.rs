@@ -1,4 +1,4 @@
-//! What a trace said, held against what the program did.
+//! Compares what a trace reported with what the program did.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +58,8 @@ pub(super) fn is_grave(scenario: &Scenario, finding: &Value) -> bool {
     finding["severity"] == "leak" || finding["severity"] == scenario.pattern.severity.as_str()
 }
 
-/// Judges a run; `patience` is how long after its leak a connection may stay unnoticed, in milliseconds.
+/// Judges a run; `patience` is how long after its leak a connection may stay unnoticed, in
+/// milliseconds.
 pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> Outcome {
     let ports = ports(&seen.lines);
     let leaked: BTreeSet<u16> = seen.leaks.iter().map(|&(_, port)| port).collect();

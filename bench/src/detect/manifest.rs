@@ -1,11 +1,13 @@
-//! What is in the corpus: `tests/apps/corpus/manifest.json`.
+//! Reads the corpus's manifest: `tests/apps/corpus/manifest.json`.
 //!
-//! A program gets its pattern as its only argument, and what it needs to know from its environment: libpq's `PG…`
-//! variables, `CORPUS_POOL` (the pool's cap), `CORPUS_EVERY` (milliseconds between two leaks), `CORPUS_LOAD` (between
-//! two ordinary requests), `CORPUS_HOLE` (the port of a server that never answers), `CORPUS_CERTIFICATE` (the server's).
-//! It serves, says `ready`, waits for a line on stdin and begins with the pattern. Whenever it has lost a connection
-//! it says `leak MILLISECONDS PORT`: the time since 1970 and the connection's local port, 0 where it cannot know.
-//! The function that loses connections has the name that the pattern states, and makes the last request itself.
+//! A program gets its pattern as its only argument, and what it needs to know from its environment:
+//! libpq's `PG…` variables, `CORPUS_POOL` (the pool's cap), `CORPUS_EVERY` (milliseconds between
+//! two leaks), `CORPUS_LOAD` (between two ordinary requests), `CORPUS_HOLE` (the port of a server
+//! that never answers), `CORPUS_CERTIFICATE` (the server's). It serves, says `ready`, waits for a
+//! line on stdin and begins with the pattern. Whenever it has lost a connection it says `leak
+//! MILLISECONDS PORT`: the time since 1970 and the connection's local port, 0 where it cannot know.
+//! The function that loses connections has the name that the pattern states, and makes the last
+//! request itself.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},

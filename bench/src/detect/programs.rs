@@ -1,4 +1,4 @@
-//! How the corpus's programs are built and started, language by language.
+//! Builds and starts the corpus's programs, language by language.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,8 @@ use support::{
     workspace::{cargo, node_path, target_directory},
 };
 
-/// Builds programs when they are first asked for.
-pub(super) struct Workshop {
+/// Builds programs on first use.
+pub(super) struct Builder {
     workspace: PathBuf,
     target: PathBuf,
     tools: Mutex<BTreeMap<Language, Result<(), String>>>,
@@ -38,7 +38,7 @@ impl Recipe {
     }
 }
 
-impl Workshop {
+impl Builder {
     pub(super) fn new(workspace: &Path) -> Self {
         Self {
             workspace: workspace.to_owned(),

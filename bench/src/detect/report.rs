@@ -1,4 +1,4 @@
-//! What the runs add up to.
+//! Totals of all runs; writes `docs/detection.md`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

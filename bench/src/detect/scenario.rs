@@ -1,4 +1,4 @@
-//! One program, one pattern, one tracer.
+//! Runs one program with one pattern under one tracer.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     judge::Observation,
     manifest::{CORPUS, Scenario},
-    programs::Workshop,
+    programs::Builder,
     watch::{Run, Said},
 };
 use harness::{Server, trace::privileged};
@@ -33,7 +33,7 @@ const READY: Duration = Duration::from_secs(180);
 /// What all runs share.
 pub(super) struct Stage<'a> {
     pub(super) workspace: &'a Path,
-    pub(super) workshop: &'a Workshop,
+    pub(super) builder: &'a Builder,
     pub(super) postgres: &'a Server,
     /// Where PostgreSQL's own programs are.
     pub(super) programs: PathBuf,
@@ -59,7 +59,7 @@ impl Drop for Group {
 
 /// Runs a scenario with a program's command, and returns what was seen.
 pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> Result<Observation> {
-    let logs = stage.workshop.target().join("logs").join(scenario.title().replace('/', "-"));
+    let logs = stage.builder.target().join("logs").join(scenario.title().replace('/', "-"));
     fs::create_dir_all(&logs)?;
     let (sender, said) = mpsc::channel();
     let mut command = prepare(stage, scenario, command);
@@ -94,8 +94,8 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     Ok(run.seen)
 }
 
-/// Adds what the program is told. Pools, pauses and load differ from scenario to scenario, so that no verdict
-/// can depend on one timing.
+/// Adds what the program is told. Pools, pauses and load differ from scenario to scenario, so that
+/// no verdict can depend on one timing.
 fn prepare(stage: &Stage<'_>, scenario: &Scenario, program: Command) -> Command {
     let mut command = if scenario.pattern.replaced {
         let mut supervisor = Command::new("/usr/bin/python3");

@@ -1,4 +1,4 @@
-//! Listening to a program and its tracer, and doing the server's part meanwhile.
+//! Follows a program and its tracer during a run, and makes the server do its part.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},

@@ -1,4 +1,4 @@
-//! Go: every release that the mirror has, in every way to build a program.
+//! Go: every release that the mirror has, built in every way.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A Go program of 100 MB: how long its stacks take, and how much memory.
+//! A Go program of 100 MB: time and memory that its stacks take.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -12,7 +12,8 @@ use support::workspace::target_directory;
 use super::Bench;
 use crate::cost::resident_peak;
 
-/// The program's packages and the functions of each; their names are as long as those of large programs.
+/// The program's packages and the functions of each; their names are as long as those of large
+/// programs.
 const PACKAGES: usize = 40;
 const FUNCTIONS: usize = 4600;
 /// What the program is to be at least, in bytes.

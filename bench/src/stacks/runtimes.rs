@@ -1,4 +1,4 @@
-//! Stacks of interpreters and of code that is compiled at run time.
+//! Stacks of interpreters and JIT compilers.
 
 mod witness;
 

@@ -1,4 +1,4 @@
-//! What each capability of the manifest is worth.
+//! What the tracer loses without each of the manifest's capabilities.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::cluster::Manifest;
@@ -16,8 +16,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What one run has shown of a program whose user is not the tracer's: it had a connection before the trace
-/// began, and has opened and used another one since.
+/// What one run has shown of a program whose user is not the tracer's: it had a connection before
+/// the trace began, and has opened and used another one since.
 struct Seen {
     report: Report,
     log: Vec<String>,

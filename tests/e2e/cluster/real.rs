@@ -1,4 +1,4 @@
-//! The same on a real Kubernetes: what users apply is applied, and names come from its API server.
+//! The DaemonSet on a real Kubernetes: the manifests are applied, and its API server names pods.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -23,7 +23,8 @@ const NAMESPACE: &str = "--namespace=shop";
 const TRACERS: &str = "--namespace=pgsocktrace";
 /// How long `kubectl` waits for what it is told to wait for.
 const TIMEOUT: &str = "--timeout=100s";
-/// An address that a service is given, of those that the API server has to give, and one that nobody has.
+/// An address that a service is given, of those that the API server has to give, and one that
+/// nobody has.
 const SERVICE: &str = "10.96.7.7";
 const NOBODY: &str = "10.244.1.10";
 /// The user that the leaking program runs as.
@@ -37,8 +38,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test("real_api_server", api_server), test("real_kubelet", kubelet).needs(Need::Prometheus)]
 }
 
-/// The tracer's service account may do what the tracer does and no more, and with its token the tracer
-/// learns the pod's name from the server that the pod was created on.
+/// The tracer's service account may do what the tracer does and no more, and with its token the
+/// tracer learns the pod's name from the server that the pod was created on.
 fn api_server(suite: &Suite) -> Result<()> {
     let (tracer_network, ()) = Namespace::create(|| Ok(()))?;
     let (pod_network, server) = Namespace::create(|| {
@@ -85,8 +86,8 @@ fn api_server(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the tracer's log:
-/// of the base, and with the components that change what the tracer asks or may do.
+/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the
+/// tracer's log: of the base, and with the components that change what the tracer asks or may do.
 fn kubelet(suite: &Suite) -> Result<()> {
     let (network, ()) = Namespace::create(|| Ok(()))?;
     let mut api = ApiServer::start(suite, &network)?;
@@ -199,8 +200,8 @@ struct Shop {
     uid: String,
 }
 
-/// What the manifest asks for is what the tracer has got: these capabilities, the runtime's filter of system
-/// calls, and no way to more.
+/// What the manifest asks for is what the tracer has got: these capabilities, the runtime's filter
+/// of system calls, and no way to more.
 fn check_confinement(tracer: u32, capabilities: &[u32]) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{tracer}/status"))?;
     let capabilities: u64 = capabilities.iter().map(|number| 1 << number).sum();
@@ -217,7 +218,8 @@ fn check_confinement(tracer: u32, capabilities: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// A real Prometheus in the cluster's network scrapes the tracer's pod, and an alert names the one that leaks.
+/// A real Prometheus in the cluster's network scrapes the tracer's pod, and an alert names the one
+/// that leaks.
 fn check_alert(suite: &Suite, network: &Namespace, target: &str) -> Result<()> {
     let target = target.parse()?;
     network.run(|| {

@@ -1,5 +1,5 @@
-//! The first process of a test machine: mounts what programs expect, runs the steps of its plan, and
-//! restarts the machine, which ends it.
+//! The first process of a test machine: mounts what programs expect, runs the steps of its plan,
+//! and restarts the machine, which ends it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -29,7 +29,8 @@ const MOUNTS: &[(&str, &str, &str)] = &[
 ];
 
 fn main() -> Result<()> {
-    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart it.
+    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart
+    // it.
     ensure!(unsafe { libc::getpid() } == 1, "this is the first process of test machines");
     if let Err(error) = work() {
         eprintln!("{error:#}");

@@ -34,7 +34,8 @@ pub struct ApiServer<'a> {
 }
 
 impl<'a> ApiServer<'a> {
-    /// Starts it in this namespace and waits until it is ready. Nobody acts upon what it is told yet.
+    /// Starts it in this namespace and waits until it is ready. Nobody acts upon what it is told
+    /// yet.
     pub fn start(suite: &Suite, network: &'a Namespace) -> Result<Self> {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
@@ -133,7 +134,8 @@ impl<'a> ApiServer<'a> {
         Kubectl::new(self.network, &self.directory, &self.directory.join("admin.config"))
     }
 
-    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the server.
+    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the
+    /// server.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }

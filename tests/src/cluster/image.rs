@@ -1,4 +1,4 @@
-//! The tracer's image, taken apart as a runtime does it.
+//! Unpacks the tracer's image as a container runtime does.
 
 use std::env;
 use std::fs;
@@ -21,7 +21,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// The archive that `cargo xtask image` makes, by the image format of the Open Container Initiative.
+    /// The archive that `cargo xtask image` makes, by the image format of the Open Container
+    /// Initiative.
     #[must_use]
     pub fn path() -> PathBuf {
         let default = || crate::target().join("packages/pgsocktrace-image.tar");

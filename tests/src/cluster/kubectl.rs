@@ -1,4 +1,4 @@
-//! `kubectl`, as somebody uses it who may do this or that.
+//! Runs `kubectl` as a user with given permissions.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the DaemonSet and its settings say.
+//! Reads the DaemonSet and its settings.
 
 use std::fs;
 use std::path::PathBuf;

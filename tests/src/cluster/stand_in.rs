@@ -1,4 +1,4 @@
-//! What answers in place of the API server and the kubelet: `tests/apps/cluster/stand_in.py`.
+//! A stand-in for the API server and the kubelet: `tests/apps/cluster/stand_in.py`.
 
 use std::fs;
 use std::process::Command;
@@ -56,8 +56,8 @@ impl StandIn {
         self.program.ok(&format!("token {token}")).map(drop)
     }
 
-    /// Puts another authority into the service account: the server's certificate is then as good as one
-    /// that it has signed by itself.
+    /// Puts another authority into the service account: the server's certificate is then as good as
+    /// one that it has signed by itself.
     pub fn distrust(&self, suite: &Suite) -> Result<()> {
         let directory = suite.directory()?;
         let certificate = directory.join("ca.crt");

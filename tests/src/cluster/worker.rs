@@ -1,8 +1,8 @@
 //! A real node: containerd and a kubelet, which run what an API server tells them to.
 //!
-//! Both would write to many places of the machine. They live in a mount namespace of their own, where
-//! those places are directories of the test, and so are the kernel's settings that a kubelet changes. What
-//! they run is in a cgroup of the test's own.
+//! Both would write to many places of the machine. They live in a mount namespace of their own,
+//! where those places are directories of the test, and so are the kernel's settings that a kubelet
+//! changes. What they run is in a cgroup of the test's own.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -49,8 +49,8 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Starts it, with the tracer's image, in the network namespace of the API server, and waits until
-    /// pods can run there.
+    /// Starts it, with the tracer's image, in the network namespace of the API server, and waits
+    /// until pods can run there.
     pub fn start(suite: &Suite, api: &'a ApiServer<'a>) -> Result<Self> {
         let directory = suite.directory()?;
         let domain = Domain::create()?;
@@ -241,8 +241,8 @@ impl Drop for Worker<'_> {
     }
 }
 
-/// Makes a command run in a mount namespace of its own, where the first path of each pair is bound to the
-/// second one.
+/// Makes a command run in a mount namespace of its own, where the first path of each pair is bound
+/// to the second one.
 fn replace(command: &mut Command, pairs: Vec<(PathBuf, PathBuf)>) -> Result<()> {
     let text = |path: PathBuf| CString::new(path.as_os_str().as_bytes());
     let pairs: Vec<(CString, CString)> = pairs

@@ -1,4 +1,4 @@
-//! Connections by the thousand, to a listener of our own that speaks as much of the protocol as it must.
+//! Generates load: thousands of connections to a listener that speaks a little of the protocol.
 
 use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// "Protocol 3.0, user u, database d": <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+/// "Protocol 3.0, user u, database d":
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 const STARTUP: &[u8] = b"\x00\x00\x00\x1b\x00\x03\x00\x00user\0u\0database\0d\0\0";
 
 /// AuthenticationOk and ReadyForQuery.
@@ -95,8 +96,8 @@ impl Listener {
         )
     }
 
-    /// Opens so many connections and makes requests on them in turn, so many a second for so long, each
-    /// answered. Returns how many.
+    /// Opens so many connections and makes requests on them in turn, so many a second for so long,
+    /// each answered. Returns how many.
     pub fn converse_in_turn(
         &self,
         connections: usize,

@@ -1,4 +1,4 @@
-//! Has the program go every way to a call, and compares what was traced of it with what it saw itself.
+//! Sends the Go program through every kind of call, and compares the traced stacks with its own.
 
 use anyhow::{Context, Result};
 

@@ -40,8 +40,8 @@ impl Node {
     }
 }
 
-/// An archive in the making. Paths are those in the machine, without the first slash; what a path lies
-/// in is made by itself.
+/// An archive in the making. Paths are those in the machine, without the first slash; what a path
+/// lies in is made by itself.
 #[derive(Default)]
 pub(super) struct Image {
     // In this order a directory comes before what is in it.
@@ -221,7 +221,8 @@ mod tests {
         let bytes = fs::read(path).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("07070100000001000041ed"), "{text}");
-        // Header and name take 119 bytes, so one more makes the contents begin at a multiple of four.
+        // Header and name take 119 bytes, so one more makes the contents begin at a multiple of
+        // four.
         let file = text.find("etc/name").unwrap();
         assert_eq!(text.get(file + 9..file + 10), Some("\0"));
         let contents = text.find("value").unwrap();

@@ -99,8 +99,8 @@ impl Kernels {
 }
 
 impl Kernel {
-    /// Fetches its packages, where they are not there yet, and unpacks them. A newer version is taken, and
-    /// said, when Debian no longer has the pinned one.
+    /// Fetches its packages, where they are not there yet, and unpacks them. A newer version is
+    /// taken, and said, when Debian no longer has the pinned one.
     pub(super) fn unpack(&self, target: &Path) -> Result<Unpacked> {
         let suite = Suite::new(target, &self.suite);
         let mut pins = self.pins.clone();

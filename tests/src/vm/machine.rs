@@ -1,4 +1,4 @@
-//! One run of a virtual machine: booted, watched, ended.
+//! Boots one virtual machine and follows it until it ends.
 
 use std::{
     fs::{self, File},
@@ -36,15 +36,16 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     /// What is added to the kernel's command line.
     pub(super) parameters: &'a str,
-    /// Whether its time is to be the number of its instructions: it has one processor then, and is slower.
+    /// Whether its time is to be the number of its instructions: it has one processor then, and is
+    /// slower.
     pub(super) counts: bool,
     /// Where the console and the results are kept.
     pub(super) directory: &'a Path,
 }
 
 impl Machine<'_> {
-    /// Boots, runs the plan, and says what became of it. The results are kept, and the console unless all
-    /// went well.
+    /// Boots, runs the plan, and says what became of it. The results are kept, and the console
+    /// unless all went well.
     pub(super) fn run(&self, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         let console = self.directory.join(format!("{}.console", self.name));
         let results = self.directory.join(format!("{}.results", self.name));
@@ -86,9 +87,9 @@ impl Machine<'_> {
         Ok(outcome)
     }
 
-    /// The processor that is emulated. Where instructions are counted it is an old one that copies word by
-    /// word: which instructions the newest has, and so what the kernel takes for copying, depends on the
-    /// emulator's release.
+    /// The processor that is emulated. Where instructions are counted it is an old one that copies
+    /// word by word: which instructions the newest has, and so what the kernel takes for copying,
+    /// depends on the emulator's release.
     fn processor(&self) -> &'static str {
         if self.counts { "Nehalem-v1" } else { "max" }
     }
@@ -96,7 +97,8 @@ impl Machine<'_> {
     fn command(&self, console: &Path, results: &Path) -> Command {
         let mut command = Command::new("nice");
         command.args(["-n", "5", "qemu-system-x86_64"]);
-        // Emulated, for what passes for virtualisation inside virtual machines is not to be relied on.
+        // Emulated, for what passes for virtualisation inside virtual machines is not to be relied
+        // on.
         if self.counts {
             // Its calendar begins at some day, too, so that nothing differs between two runs.
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);

@@ -125,18 +125,18 @@ impl Outcome {
         self.done
     }
 
-    /// Whether everything went as it should. A machine is given all that its tests need, so that none
-    /// may be skipped.
+    /// Whether everything went as it should. A machine is given all that its tests need, so that
+    /// none may be skipped.
     pub(super) fn is_well(&self) -> bool {
         self.ending == Ending::Whole
             && self.count(Fate::Failed) == 0
             && self.count(Fate::Skipped) == 0
     }
 
-    /// What failed, where chance may be to blame. A kernel that did not come up has run nothing of this
-    /// project; emulated, one now and then trips over its own code while it changes that. Of tests it is a
-    /// few: the machine was slow, or the kernel skipped a run of a program that was about the connection under
-    /// test.
+    /// What failed, where chance may be to blame. A kernel that did not come up has run nothing of
+    /// this project; emulated, one now and then trips over its own code while it changes that. Of
+    /// tests it is a few: the machine was slow, or the kernel skipped a run of a program that was
+    /// about the connection under test.
     pub(super) fn unlucky(&self) -> Option<Vec<String>> {
         if self.release.is_none() && self.ending != Ending::Whole {
             return Some(vec!["the boot".into()]);

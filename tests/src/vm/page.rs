@@ -1,4 +1,4 @@
-//! `docs/kernels.md`, made of what all runs came to.
+//! Writes `docs/kernels.md` from the outcomes of all runs.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 

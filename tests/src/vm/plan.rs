@@ -25,8 +25,9 @@ const INSTRUCTIONS: &str = "instructions";
 const PEERS: &str = "peers";
 
 /// Tests at once. When a program is attached to a function or detached, the kernel skips the fexit
-/// programs of the calls that are under way there, `bpf_tramp_image_put` in its `kernel/bpf/trampoline.c`:
-/// the tracers of several tests would make each other miss what a thread was waiting for.
+/// programs of the calls that are under way there, `bpf_tramp_image_put` in its
+/// `kernel/bpf/trampoline.c`: the tracers of several tests would make each other miss what a thread
+/// was waiting for.
 const PARALLEL: u32 = 1;
 
 /// Seconds that tests wait for what must happen: enough where everything is emulated.
@@ -66,8 +67,8 @@ const CONFIGURED: &[(&str, &str, Cgroups, &str)] = &[
     ("legacy", "", Cgroups::Legacy, "control groups of version 1 alone"),
 ];
 
-/// What a change has to pass before it lands: everything loads everywhere, all of it tells the same, and no
-/// event takes more than it did.
+/// What a change has to pass before it lands: everything loads everywhere, all of it tells the
+/// same, and no event takes more than it did.
 pub(super) fn quick(kernels: &Kernels) -> Vec<Run<'_>> {
     kernels.kernel.iter().map(loading).chain(instructions(kernels)).collect()
 }

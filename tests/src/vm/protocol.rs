@@ -1,5 +1,5 @@
-//! What a virtual machine is told to do, and how it answers: shared by the program that boots it and
-//! `vm_init`, its first process.
+//! What a virtual machine is told to do, and how it answers: shared by the program that boots it
+//! and `vm_init`, its first process.
 //!
 //! Plans lie in the machine as [`PLANS`]`/NAME.json`; the kernel's command line names one of them.
 //! The answer goes to [`RESULTS`], a line each of [`Line`], and between them what the steps print.

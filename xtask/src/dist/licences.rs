@@ -1,4 +1,5 @@
-//! The licences of everything that is in the program. Not by cargo-about, which would have to be installed.
+//! The licences of everything that is in the program. Not by cargo-about, which would have to be
+//! installed.
 
 use std::{fs, path::Path};
 

@@ -1,7 +1,7 @@
 //! What the program is made of, by the Software Package Data Exchange specification 2.3.
 //!
-//! Not by cargo-sbom or cargo-cyclonedx, which would have to be installed first and do not know the kernel
-//! programs and the C library inside.
+//! Not by cargo-sbom or cargo-cyclonedx, which would have to be installed first and do not know the
+//! kernel programs and the C library inside.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What the container image, and a cluster to try it on, take.
+//! What the container image and a cluster to try it on need.
 
 use std::path::Path;
 

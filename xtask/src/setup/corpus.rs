@@ -9,7 +9,8 @@ use support::{
 
 use super::{LIBPQ_HEADER, Need, Requirement};
 
-/// What has to be there for each language. Rust's drivers come by cargo, and PostgreSQL's own clients with its server.
+/// What has to be there for each language. Rust's drivers come by cargo, and PostgreSQL's own
+/// clients with its server.
 pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         need: Need::Corpus(Language::C),

@@ -39,8 +39,8 @@ const NODE_PG: [&str; 8] = [
     "node-safe-buffer",
 ];
 
-/// Makes sure that there is node-postgres. Its packages are unpacked and not installed: together with
-/// another Node.js than Debian's they cannot be.
+/// Makes sure that there is node-postgres. Its packages are unpacked and not installed: together
+/// with another Node.js than Debian's they cannot be.
 pub(super) fn node_pg(workspace: &Path) -> Result<()> {
     let is_there = || {
         let mut node = Command::new("node");

@@ -62,8 +62,8 @@ impl Program {
     }
 }
 
-/// Compiles all test programs. Without `--workspace`: the default members leave out what builds only
-/// for the BPF target.
+/// Compiles all test programs. Without `--workspace`: the default members leave out what builds
+/// only for the BPF target.
 pub(super) fn compile(root: &Path) -> Result<Vec<Program>> {
     let mut cargo = cargo(root);
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);

@@ -44,7 +44,8 @@ impl<'a> Tally<'a> {
         self.broken_off.push(format!("{}: {how}", program.name()));
     }
 
-    /// What failed tests printed: between them and the end of the run lies the output of all others.
+    /// What failed tests printed: between them and the end of the run lies the output of all
+    /// others.
     pub(super) fn failures(&self) -> String {
         let mut text = String::new();
         for (program, name, output) in &self.failed {

@@ -1,4 +1,4 @@
-//! What a debugger tells of the stack of a request.
+//! The stack of a request, as gdb reports it.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ const SCRIPT: &str = include_str!("witness.py");
 /// How long gdb may take to detach.
 const FAREWELL: Duration = Duration::from_secs(30);
 
-/// The functions on the stack of the last request that `work` makes a process send, innermost first:
-/// as far as gdb can follow, which is to the first code that lies in no file.
+/// The functions on the stack of the last request that `work` makes a process send, innermost
+/// first: as far as gdb can follow, which is to the first code that lies in no file.
 pub(super) fn frames(
     directory: &Path,
     pid: u32,

@@ -1,5 +1,5 @@
-//! What an event takes in all: not the kernel programs alone, but also the hooks that call them, and the
-//! watcher's own work. As time goes by, on one processor that is never idle.
+//! What an event takes in all: not the kernel programs alone, but also the hooks that call them,
+//! and the watcher's own work. As time goes by, on one processor that is never idle.
 
 use std::fs;
 use std::thread;
@@ -12,41 +12,41 @@ use super::Load;
 use super::load::Listener;
 
 /// What is timed, in the order of [`Timed`].
-pub const WHOLE: [&str; 3] = [
+pub const TOTAL: [&str; 3] = [
     "request and answer on a connection to another port",
     "request, its stack recorded, and answer",
     "connection from connect to close, with its stack",
 ];
 
-/// Nanoseconds of each of [`WHOLE`], once for each round.
-pub type Timed = [Vec<f64>; WHOLE.len()];
+/// Nanoseconds of each of [`TOTAL`], once for each round.
+pub type Timed = [Vec<f64>; TOTAL.len()];
 
-/// What a watcher adds to each of [`WHOLE`].
+/// What a watcher adds to each of [`TOTAL`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Whole {
+pub struct Total {
     /// In the programs that are watched, and in the kernel.
     pub watched: Timed,
     /// In the watcher's own process.
     pub watcher: Timed,
 }
 
-/// How long a watcher rests before it is measured: to read the symbols of what it watches takes once, not for
-/// each event.
+/// How long a watcher rests before it is measured: to read the symbols of what it watches takes
+/// once, not for each event.
 const FIRST_REST: Duration = Duration::from_secs(15);
 
 /// How long it is left to finish its work on one load before the next.
 const REST: Duration = Duration::from_secs(2);
 
-/// Measures so many rounds without a watcher and as many with one. `watch` starts it on connections to a port,
-/// and `pid` tells its process.
-pub fn measure_whole<W>(
+/// Measures so many rounds without a watcher and as many with one. `watch` starts it on connections
+/// to a port, and `pid` tells its process.
+pub fn measure_total<W>(
     rounds: usize,
     load: Load,
     watch: impl FnOnce(u16) -> Result<W>,
     pid: impl FnOnce(&W) -> u32,
-) -> Result<Whole> {
+) -> Result<Total> {
     let (server, elsewhere) = (Listener::open()?, Listener::open()?);
-    let round = |pid: Option<u32>| -> Result<[Took; WHOLE.len()]> {
+    let round = |pid: Option<u32>| -> Result<[Took; TOTAL.len()]> {
         let converse = |listener: &Listener| Ok((listener.time(load.events)?, load.events));
         let storm = || {
             let start = Instant::now();
@@ -74,7 +74,7 @@ pub fn measure_whole<W>(
             pairs.map(|(with, without)| of(&with[index]) - of(&without[index])).collect()
         })
     };
-    Ok(Whole { watched: added(|took| took.watched), watcher: added(|took| took.watcher) })
+    Ok(Total { watched: added(|took| took.watched), watcher: added(|took| took.watcher) })
 }
 
 /// Nanoseconds of an event.
@@ -86,8 +86,8 @@ struct Took {
 }
 
 impl Took {
-    /// Measures `load`, which says how long it took for how many events. What the watcher has left to do
-    /// afterwards is its own as well.
+    /// Measures `load`, which says how long it took for how many events. What the watcher has left
+    /// to do afterwards is its own as well.
     fn during(pid: Option<u32>, load: impl FnOnce() -> Result<(Duration, u64)>) -> Result<Self> {
         let own = || pid.map_or(Ok(0), processor_time);
         let before = own()?;
@@ -110,7 +110,8 @@ fn processor_time(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// The first field of `schedstat`: nanoseconds on a processor, Documentation/scheduler/sched-stats.rst.
+/// The first field of `schedstat`: nanoseconds on a processor,
+/// Documentation/scheduler/sched-stats.rst.
 fn running(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
