@@ -4,9 +4,10 @@
 //! and knows no library: gdb tells the file and the line of each frame, and the line says how the
 //! program calls what is inward of it.
 //!
-//! - Where it says `.await`, nothing but polling lies between both functions: all of that is left out.
-//! - Where it does not, it hands a closure or a task to somebody else (`block_on`, `catch_unwind`, a
-//!   thread). Frames directly outward of the closure may be left out, but not the last one before
+//! - Where it says `.await`, nothing but polling lies between both functions: all of that is left
+//!   out.
+//! - Where it does not, it hands a closure or a task to somebody else (`block_on`, `catch_unwind`,
+//!   a thread). Frames directly outward of the closure may be left out, but not the last one before
 //!   the program's next function, or before the stack's end.
 //! - Outward of a function that is no closure, nothing is left out.
 
