@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What precedes a name of which gdb made up all but the last part.
-const MADE_UP: &str = "last part: ";
+pub(super) const MADE_UP: &str = "last part: ";
 
 /// Symbols of a module and their addresses, as `nm` writes them.
 type Addresses = HashMap<String, String>;

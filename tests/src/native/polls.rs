@@ -15,6 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use super::frames::Witness;
+use super::names::MADE_UP;
 use crate::report::Frame;
 
 /// Whether a file belongs to the program's own sources.
@@ -38,7 +39,10 @@ pub(super) fn left_out<'a>(told: &'a [Witness], traced: &[Frame]) -> Vec<&'a Wit
         let traced = traced.next().unwrap_or(between);
         if is_closure(frame) {
             let left = match outward.get(between) {
-                Some(caller) if awaits(caller) => 0,
+                // Nobody can tell what a function is of which only the last part of its name is
+                // known.
+                Some(caller) if awaits(caller) && !are_known_in_part(&outward[..between]) => 0,
+                Some(caller) if awaits(caller) => traced.min(between),
                 _ => traced.clamp(between.min(1), between),
             };
             rest = &outward[between - left..];
@@ -55,12 +59,21 @@ fn is_closure(frame: &Witness) -> bool {
         .any(|closure| name.contains(closure))
 }
 
-/// Whether the program's sources say `.await` where the frame stands.
+/// Whether the debug information has no more than the last parts of these functions' names.
+fn are_known_in_part(frames: &[Witness]) -> bool {
+    let of =
+        |frame: &Witness| frame.function.as_ref().is_some_and(|name| name.starts_with(MADE_UP));
+    frames.iter().all(of)
+}
+
+/// Whether the program's sources say `.await` where the frame stands, and hand nothing to a
+/// runtime.
 fn awaits(frame: &Witness) -> bool {
     let line = || {
         let number = usize::try_from(frame.line?.checked_sub(1)?).ok()?;
         let text = fs::read_to_string(Path::new(frame.file.as_deref()?)).ok()?;
-        Some(text.lines().nth(number)?.contains(".await"))
+        let text = text.lines().nth(number)?;
+        Some(text.contains(".await") && !text.contains("block_on("))
     };
     line().unwrap_or(false)
 }

@@ -95,9 +95,7 @@ async fn enter(name: &str) -> io::Result<u32> {
         }
         "blocking_thread" => {
             let handle = tokio::runtime::Handle::current();
-            // Apart, for the witness asks whether the line of a frame awaits.
-            let work = move || handle.block_on(shop::checkout(6));
-            tokio::task::spawn_blocking(work).await?
+            tokio::task::spawn_blocking(move || handle.block_on(shop::checkout(6))).await?
         }
         other => panic!("no such place: {other}"),
     }
