@@ -5,15 +5,15 @@
 
 use std::{env, error::Error, fs, path::Path};
 
-#[path = "../xtask/src/toolchain.rs"]
-mod toolchain;
-
-use toolchain::Toolchain;
+use support::{
+    toolchain::Toolchain,
+    workspace::{target_directory, tools_directory},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest = env::var("CARGO_MANIFEST_DIR")?;
     let workspace = Path::new(&manifest).parent().ok_or("leak-user lies outside its workspace")?;
-    let target = toolchain::target_directory(workspace);
+    let target = target_directory(workspace);
     for path in [
         "Cargo.lock",
         "Cargo.toml",
@@ -21,12 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         "leak-common/src",
         "leak-ebpf/Cargo.toml",
         "leak-ebpf/src",
-        "xtask/src/toolchain.rs",
     ] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     // `cargo xtask setup` leaves its mark there when it has installed something.
-    println!("cargo::rerun-if-changed={}", toolchain::tools_directory(&target)?.display());
+    println!("cargo::rerun-if-changed={}", tools_directory(&target)?.display());
 
     let embedded = Path::new(&env::var("OUT_DIR")?).join("leak-ebpf");
     match Toolchain::find(&target) {

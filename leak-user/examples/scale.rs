@@ -1,6 +1,7 @@
 //! How judging grows with the number of connections, and whether a month fits into memory.
 //!
-//! Run it with `cargo xtask bench scale`.
+//! Run it with `cargo xtask bench scale`. With `--json` it prints one JSON object for each size, and
+//! nothing else.
 
 #[path = "../tests/fleet/mod.rs"]
 mod fleet;
@@ -13,11 +14,14 @@ use fleet::{POOL, at_once, cpu_time, month, unseen};
 const PROCESSES: u64 = 10_000;
 
 fn main() {
+    if std::env::args().any(|argument| argument == "--json") {
+        return as_json();
+    }
     println!(
         "{:>11} {:>9} {:>9} {:>12} {:>10} {:>13} {:>8}",
         "connections", "processes", "opening", "refreshing", "judging", "publishing", "memory"
     );
-    for connections in [1_000, 10_000, 100_000, 1_000_000] {
+    for connections in SIZES {
         let (cost, fleet) = at_once(connections);
         let each = |time: Duration| time / u32::try_from(connections).unwrap_or(u32::MAX);
         println!(
@@ -47,6 +51,23 @@ fn main() {
             );
         }
     });
+}
+
+/// Connections of each size that is measured.
+const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
+
+/// CPU time of one interval with so many connections, in nanoseconds, and memory.
+fn as_json() {
+    for connections in SIZES {
+        let (cost, _fleet) = at_once(connections);
+        let line = serde_json::json!({
+            "connections": connections,
+            "refreshing_ns": cost.refresh.as_nanos() as u64,
+            "judging_ns": cost.judge.as_nanos() as u64,
+            "resident_mib": resident_mib(),
+        });
+        println!("{line}");
+    }
 }
 
 /// Resident memory of this process, the fleet included.

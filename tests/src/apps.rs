@@ -28,19 +28,11 @@ impl Apps {
     }
 
     /// The client program that speaks the protocol by raw bytes.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn client(&self) -> Result<PathBuf> {
         self.compiled("client", Self::compile_client())
     }
 
     /// The same without a need of any library.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn static_client(&self) -> Result<PathBuf> {
         let mut compile = Self::compile_client();
         compile.arg("-static");
@@ -48,10 +40,6 @@ impl Apps {
     }
 
     /// The client program in Go, stripped; it needs no library.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn go_client(&self) -> Result<PathBuf> {
         let mut compile = Command::new("go");
         compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", &self.directory);
@@ -61,19 +49,11 @@ impl Apps {
     }
 
     /// The program made of `tests/apps/NAME.c`; it may use libpq and threads.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn with_libpq(&self, name: &str) -> Result<PathBuf> {
         self.with_libpq_and(name, name, &["-g"])
     }
 
     /// The order service.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn shop(&self) -> Result<PathBuf> {
         self.with_libpq("shop")
     }

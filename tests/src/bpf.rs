@@ -1,4 +1,4 @@
-//! The BPF programs that a process has loaded, as the kernel tells.
+//! The BPF programs that a process has loaded.
 
 use std::fs;
 use std::io;
@@ -16,10 +16,6 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const ENABLE_STATS: libc::c_int = 32;
 
 /// Ids of the programs that a process holds by its file descriptors.
-///
-/// # Errors
-///
-/// When the process is gone.
 pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("the process is gone")? {
@@ -37,10 +33,6 @@ pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
 }
 
 /// Whether the kernel has none of these programs any more.
-///
-/// # Errors
-///
-/// When the kernel does not say.
 pub fn none_exist(ids: &[u32]) -> Result<bool> {
     for id in ids {
         if exists(*id)? {
@@ -51,10 +43,6 @@ pub fn none_exist(ids: &[u32]) -> Result<bool> {
 }
 
 /// Makes the kernel count the runs of BPF programs as long as the descriptor is open.
-///
-/// # Errors
-///
-/// When the kernel refuses.
 pub fn count_runs() -> Result<OwnedFd> {
     // `union bpf_attr` begins with the type: run time.
     let attributes: u32 = 0;
@@ -76,10 +64,6 @@ pub struct Runs {
 }
 
 /// What the kernel has counted of the programs that a process holds.
-///
-/// # Errors
-///
-/// When the process is gone, or the kernel does not tell.
 pub fn runs_of(pid: u32) -> Result<Vec<Runs>> {
     programs_of(pid)?.into_iter().map(runs).collect()
 }

@@ -1,4 +1,4 @@
-//! A container's place in the machine's cgroups, of either version, and a place for a whole kubelet's.
+//! Cgroups of containers and of a whole node, in either version.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::leftovers::{self, DIRECTORY};
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::process::eventually;
 
 /// Where the hierarchies are: this one, or those below it.
@@ -49,7 +51,8 @@ impl Cgroup {
     }
 }
 
-/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends with it.
+/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends
+/// with it.
 pub(crate) struct Domain {
     name: String,
 }
@@ -116,8 +119,8 @@ impl Domain {
         eventually("all processes of the node end", || {
             let left = self.processes()?;
             for pid in &left {
-                // SAFETY: kill only sends a signal; the process is in a cgroup of this test's own.
-                unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+                // It may have ended meanwhile.
+                let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::KILL));
             }
             Ok(left.is_empty())
         })?;

@@ -1,11 +1,10 @@
-//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly the
-//! manifest's capabilities, beside containers that lie where a kubelet puts them.
+//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly
+//! the manifest's capabilities, beside containers that lie where a kubelet puts them.
 //!
 //! The API server is a [`StandIn`]. `cargo xtask test cluster` has a real one, and a [`Worker`].
 
 mod api_server;
 mod archive;
-mod certificates;
 mod image;
 mod kubectl;
 mod manifest;
@@ -16,8 +15,7 @@ mod worker;
 use std::env;
 use std::fs;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -35,6 +33,7 @@ use crate::container::runc;
 use crate::http;
 use crate::leftovers;
 use crate::namespace::Namespace;
+use crate::process::Signal;
 use crate::report::Report;
 use crate::suite::{Suite, finish};
 use crate::trace::{Trace, TraceBuilder};
@@ -87,10 +86,6 @@ struct RunningContainer {
 
 impl TracerPod {
     /// Starts it in this network namespace, with this service account, and waits until it traces.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be made, or does not begin to trace.
     pub fn start(
         suite: &Suite,
         manifest: &Manifest,
@@ -116,14 +111,11 @@ impl TracerPod {
         Ok(Self { trace: Trace::begin(&mut command)?, container })
     }
 
-    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is left.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end well, or names what is left.
+    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is
+    /// left.
     pub fn stop(self) -> Result<Report> {
         let Self { trace, mut container } = self;
-        trace.signal(libc::SIGTERM);
+        trace.signal(Signal::TERM);
         let outcome = trace.outcome()?;
         ensure!(outcome.status.success(), "ended with {}: {}", outcome.status, outcome.stderr);
         container.delete()?;
@@ -223,12 +215,8 @@ fn configuration(
     })
 }
 
-/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error unless
-/// that is its 200.
-///
-/// # Errors
-///
-/// When it answers something else, or nothing.
+/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error
+/// unless that is its 200.
 pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
     let address = address.parse()?;
     let answer = network.run(|| http::get(address, path, &[]))?;
@@ -237,23 +225,6 @@ pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
 }
 
 /// Where the programs of a real Kubernetes are, which `cargo xtask test cluster` builds.
-///
-/// # Errors
-///
-/// When the environment names no place.
 pub fn programs() -> Result<PathBuf> {
     env::var_os(PROGRAMS).map(PathBuf::from).with_context(|| format!("{PROGRAMS} is not set"))
-}
-
-/// Runs a program to its end, and fails when it does.
-fn check(command: &mut Command) -> Result<()> {
-    let output = finish(command)?;
-    ensure!(output.status.success(), "{command:?}: {output:?}");
-    Ok(())
-}
-
-/// The directory of the repository.
-fn repository() -> &'static Path {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests)
 }

@@ -50,20 +50,12 @@ pub struct Container {
 impl Container {
     /// Starts `binary`, which is static, in a container of its own in the given network namespace;
     /// with `users`, in a user namespace of its own, too.
-    ///
-    /// # Errors
-    ///
-    /// When `runc` cannot make it.
     pub fn start(suite: &Suite, binary: &Path, network: &Namespace, users: bool) -> Result<Self> {
         let user = if users { User::OwnRoot } else { User::Root };
         Self::start_below(suite, binary, network, user, "")
     }
 
     /// The same with its cgroup below `parent`, a path such as `/kubepods`.
-    ///
-    /// # Errors
-    ///
-    /// When `runc` cannot make it.
     pub fn start_below(
         suite: &Suite,
         binary: &Path,
@@ -129,10 +121,6 @@ impl Container {
     }
 
     /// Ends it, and makes sure that nothing of it is left.
-    ///
-    /// # Errors
-    ///
-    /// Names what is left.
     pub fn delete(mut self) -> Result<()> {
         self.end()
     }
@@ -262,10 +250,6 @@ fn configuration(root: &Path, network: &str, user: User, cgroup: &Cgroup) -> Val
 }
 
 /// Makes `command` run below `root`, bound to `mounted`, as its root directory.
-///
-/// # Errors
-///
-/// When a path holds a zero byte.
 pub fn confine(command: &mut Command, root: &Path, mounted: &Path) -> Result<()> {
     if root == mounted {
         bail!("a directory cannot be bound to itself here");

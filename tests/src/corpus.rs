@@ -1,22 +1,22 @@
-//! Programs of `tests/apps/corpus`, that leak or only look like it. `cargo xtask bench detect` runs all of them.
+//! Programs of `tests/apps/corpus`, leaking and healthy. `cargo xtask bench detect` runs all of
+//! them.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{Running, bound};
 use crate::server::USER;
-use crate::suite::{APPS, Suite};
+use crate::suite::{APPS, Suite, target};
 
 /// A port where nobody listens: no pattern that the tests use asks there.
 const NOWHERE: &str = "1";
 
-/// Shared with `cargo xtask bench detect`.
-const GO_CACHE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/corpus/go-cache");
+/// Below the target directory; shared with `cargo xtask bench detect`.
+const GO_CACHE: &str = "corpus/go-cache";
 
 /// A program of the corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +36,6 @@ pub struct Worker {
 
 impl Member {
     /// Starts it; it serves, and waits with its pattern until it is told to begin.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be built or started.
     pub fn start(self, suite: &Suite, pattern: &str, sslmode: &str) -> Result<Worker> {
         load(suite)?;
         let mut command = self.command(suite)?;
@@ -74,7 +70,7 @@ impl Member {
                     .env("GO111MODULE", "off")
                     .env("GOPATH", "/usr/share/gocode")
                     .env("GOFLAGS", "")
-                    .env("GOCACHE", GO_CACHE);
+                    .env("GOCACHE", target().join(GO_CACHE));
                 suite.apps().compiled("corpus-go", build)?
             }
             Self::Libpq => {
@@ -101,10 +97,6 @@ impl Worker {
     }
 
     /// Lets it begin with its pattern.
-    ///
-    /// # Errors
-    ///
-    /// When it has ended.
     pub fn begin(&mut self) -> Result<()> {
         self.running.say("go")
     }
@@ -117,16 +109,14 @@ impl Worker {
     }
 }
 
-/// Makes the tables that the programs use, once.
+/// Makes the tables that the programs use, once a server.
 fn load(suite: &Suite) -> Result<()> {
-    static LOADED: Mutex<bool> = Mutex::new(false);
-    let mut loaded = LOADED.lock().ok().context("the tables could not be made")?;
-    if !*loaded {
-        let schema = Path::new(APPS).join("corpus/schema.sql");
-        suite.server().sql(&fs::read_to_string(schema)?)?;
-        let count = suite.server().sql("SELECT count(*) FROM orders")?;
-        ensure!(count == "500", "the tables hold {count} orders");
-        *loaded = true;
+    let _one_at_a_time = suite.tables().lock().unwrap_or_else(PoisonError::into_inner);
+    let server = suite.server();
+    if server.sql("SELECT to_regclass('orders') IS NULL")? == "t" {
+        server.load(&Path::new(APPS).join("corpus/schema.sql"))?;
     }
+    let count = server.sql("SELECT count(*) FROM orders")?;
+    ensure!(count == "500", "the tables hold {count} orders");
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! What kernel programs cost, event by event, by the kernel's own count.
+//! CPU time of kernel programs per event, by the kernel's own count.
 
 mod empty;
 mod figures;
 mod load;
 mod peers;
 mod statistics;
-mod whole;
+mod total;
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub use self::figures::{Figures, Measured, OURS};
 pub use self::load::{Listener, Storm};
 pub use self::peers::Peer;
 pub use self::statistics::{Cost, Counters, Statistics};
-pub use self::whole::{Timed, WHOLE, Whole, measure_whole};
+pub use self::total::{TOTAL, Timed, Total, measure_total};
 
 use self::empty::Empty;
 
@@ -29,7 +29,8 @@ pub const EVENTS: [&str; 6] = [
     "connection from connect to close, with its stack",
 ];
 
-/// Nanoseconds of each of [`EVENTS`], above those of a program that does nothing; `None`: no program ran.
+/// Nanoseconds of each of [`EVENTS`], above those of a program that does nothing; `None`: no
+/// program ran.
 pub type Costs = [Option<f64>; EVENTS.len()];
 
 /// How much is measured.
@@ -41,12 +42,8 @@ pub struct Load {
     pub storm: Duration,
 }
 
-/// Measures what a watcher's programs cost. `watch` starts it on connections to a port, and `pid` tells
-/// its process.
-///
-/// # Errors
-///
-/// When it cannot be started, or the kernel does not count.
+/// Measures what a watcher's programs cost. `watch` starts it on connections to a port, and `pid`
+/// tells its process.
 pub fn measure<W>(
     load: Load,
     statistics: &Statistics,

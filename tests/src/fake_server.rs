@@ -1,14 +1,13 @@
-//! Servers that only pretend: in other network namespaces, on other ports, and rude ones.
+//! Servers that are no PostgreSQL: for other network namespaces and ports, and for misbehaviour.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +33,11 @@ pub struct FakeServer {
 
 impl FakeServer {
     /// Listens on a free port of the loopback.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot listen.
     pub fn start(manner: Manner) -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST, manner)
     }
 
     /// Listens on a free port of an address, in a network namespace where nobody else does.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot listen.
     pub fn start_at(address: Ipv4Addr, manner: Manner) -> Result<Self> {
         let listener = TcpListener::bind((address, 0))?;
         listener.set_nonblocking(true)?;
@@ -77,9 +68,7 @@ impl FakeServer {
 
     /// Shrinks the listener's queue to one place and takes that place.
     fn fill(&self, listener: &TcpListener) -> Result<()> {
-        // SAFETY: listen only changes the queue length of a descriptor that the listener owns.
-        let shrunk = unsafe { libc::listen(listener.as_raw_fd(), 0) };
-        ensure!(shrunk == 0, "listen: {}", std::io::Error::last_os_error());
+        rustix::net::listen(listener, 0).context("listen")?;
         let filler = TcpStream::connect(("127.0.0.1", self.port))?;
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(filler);
         Ok(())

@@ -18,8 +18,9 @@ pub use self::witness::{Comparison, Witness};
 use crate::program::{Program, Reply};
 use crate::suite::APPS;
 
-/// The ways to a call that every build of the program knows, but for "deep": its stack is longer than any
-/// copy. "recursion" comes first: its stack is longer than the copy that a new process gets.
+/// The ways to a call that every build of the program knows, but for "deep": its stack is longer
+/// than any copy. "recursion" comes first: its stack is longer than the copy that a new process
+/// gets.
 pub const SHAPES: [&str; 18] = [
     "recursion",
     "plain",
@@ -125,11 +126,8 @@ impl Toolchain {
         root.join("bin/go").exists().then(|| Self { root: root.to_owned(), version, release })
     }
 
-    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below `caches`.
-    ///
-    /// # Errors
-    ///
-    /// When the compiler does, with what it says.
+    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below
+    /// `caches`.
     pub fn build(&self, how: GoBuild, source: &Path, caches: &Path, to: &Path) -> Result<()> {
         let mut linker = if how.stripped { "-s -w".to_owned() } else { String::new() };
         if self.release >= (1, 23) {
@@ -189,10 +187,6 @@ impl GoProgram {
     }
 
     /// Starts it as a client of the server on this port.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn start(path: &Path, port: u16) -> Result<Self> {
         let mut command = Command::new(path);
         command.env("SERVER", format!("127.0.0.1:{port}"));
@@ -206,40 +200,24 @@ impl GoProgram {
     }
 
     /// Makes it connect by way of a shape.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot.
     pub fn open(&mut self, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("open {shape}"))?;
         Self::call(&reply)
     }
 
     /// Makes it send a request by way of a shape, with `net.Conn.Write`.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot.
     pub fn request(&mut self, cookie: u64, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("use {cookie} {shape}"))?;
         Self::call(&reply)
     }
 
     /// The same with a system call of the program's own.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot.
     pub fn send(&mut self, cookie: u64, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("send {cookie} {shape}"))?;
         Self::call(&reply)
     }
 
     /// Makes it send so many requests, each after the answer to the one before.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot.
     pub fn rounds(&mut self, cookie: u64, count: u32) -> Result<()> {
         self.program.ok(&format!("rounds {cookie} {count}")).map(drop)
     }

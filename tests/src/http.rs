@@ -1,4 +1,4 @@
-//! A client that asks one question over HTTP.
+//! A minimal HTTP client.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,10 +19,6 @@ pub struct Answer {
 }
 
 /// Asks for `path`, with these header lines besides what must be there.
-///
-/// # Errors
-///
-/// When the server does not answer, or not as HTTP has it.
 pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(bound()))?;

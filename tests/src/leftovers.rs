@@ -55,10 +55,6 @@ fn processes() -> Vec<String> {
 }
 
 /// Whether a run's processes are all gone.
-///
-/// # Errors
-///
-/// Names those that stay.
 pub(crate) fn check() -> Result<()> {
     if eventually("processes end", || Ok(processes().is_empty())).is_err() {
         bail!("left behind: {}", processes().join(", "));

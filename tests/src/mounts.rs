@@ -1,4 +1,4 @@
-//! File systems that come and go, in virtual machines whose mounts are nobody else's.
+//! Mounts and unmounts file systems in virtual machines.
 
 use std::ffi::CString;
 use std::fs;
@@ -6,11 +6,8 @@ use std::io;
 
 use anyhow::{Context, Result, ensure};
 
-/// Mounts a file system of this kind with these options, on a directory that is made where there is none.
-///
-/// # Errors
-///
-/// When the kernel refuses.
+/// Mounts a file system of this kind with these options, on a directory that is made where there is
+/// none.
 pub fn mount(place: &str, kind: &str, options: &str) -> Result<()> {
     fs::create_dir_all(place).with_context(|| place.to_owned())?;
     let (to, kind, options) = (CString::new(place)?, CString::new(kind)?, CString::new(options)?);
@@ -23,10 +20,6 @@ pub fn mount(place: &str, kind: &str, options: &str) -> Result<()> {
 }
 
 /// Takes away what was last mounted there.
-///
-/// # Errors
-///
-/// When the kernel refuses.
 pub fn unmount(place: &str) -> Result<()> {
     let path = CString::new(place)?;
     // SAFETY: the path is terminated.

@@ -18,10 +18,6 @@ impl Namespace {
     /// Makes a namespace, brings its loopback up, and runs `inside` there.
     ///
     /// What `inside` starts listening on stays in the namespace.
-    ///
-    /// # Errors
-    ///
-    /// When the namespace cannot be made, or `inside` fails.
     pub fn create<T: Send>(inside: impl FnOnce() -> Result<T> + Send) -> Result<(Self, T)> {
         apart(|| {
             // SAFETY: unshare changes only the network namespace of this thread, which ends here.
@@ -34,20 +30,12 @@ impl Namespace {
     }
 
     /// The namespace that a process is in.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such process.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/ns/net");
         Ok(Self { handle: File::open(&path).context(path)? })
     }
 
     /// Runs `inside` there; what that starts listening on stays there.
-    ///
-    /// # Errors
-    ///
-    /// When the namespace cannot be entered, or `inside` fails.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         apart(|| {
             // SAFETY: setns changes only the network namespace of this thread, which ends here.
@@ -64,10 +52,6 @@ impl Namespace {
     }
 
     /// Makes `command` run in this namespace.
-    ///
-    /// # Errors
-    ///
-    /// When the namespace's descriptor cannot be duplicated.
     pub fn adopt(&self, command: &mut Command) -> Result<()> {
         let handle = self.handle.try_clone()?;
         // SAFETY: setns is async-signal-safe, and the descriptor stays open in the closure.
@@ -82,10 +66,6 @@ impl Namespace {
 }
 
 /// Brings up the loopback of the network namespace that this thread is in.
-///
-/// # Errors
-///
-/// When `ip` is missing or refuses.
 pub fn raise_loopback() -> Result<()> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
     ensure!(up.success(), "`ip link set lo up` failed");

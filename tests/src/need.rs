@@ -1,15 +1,17 @@
-//! What a test may need of the machine it runs on.
+//! What a test needs of the machine that it runs on.
 
 use std::fmt;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use support::command::succeeds;
+use support::postgres;
+use support::process::is_root;
 
 use crate::apps;
 use crate::cluster::Image;
 use crate::golang::Toolchain;
 use crate::runtimes::Runtime;
-use crate::server;
 use crate::suite::target;
 
 /// A prerequisite.
@@ -69,10 +71,9 @@ impl Need {
     #[must_use]
     pub fn is_met(self) -> bool {
         match self {
-            // SAFETY: geteuid only reads the caller's credentials.
-            Self::Root => unsafe { libc::geteuid() == 0 },
+            Self::Root => is_root(),
             Self::Compiler => apps::are_ready_made() || succeeds("gcc", &["--version"]),
-            Self::PostgreSql => server::find_binaries().is_some() && succeeds("psql", &["-V"]),
+            Self::PostgreSql => postgres::programs().is_some() && succeeds("psql", &["-V"]),
             Self::Libpq => {
                 apps::are_ready_made() || Path::new("/usr/include/postgresql/libpq-fe.h").exists()
             }
@@ -135,16 +136,6 @@ impl fmt::Display for Need {
             Self::Rust => "rustc and cargo",
         })
     }
-}
-
-pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 /// Asks for a ring with a pointer that cannot be: EFAULT says that the call is allowed, ENOSYS or

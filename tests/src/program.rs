@@ -1,11 +1,11 @@
-//! The programs that are traced: one command a line on stdin, one answer a line on stdout.
+//! Client programs that are traced: they read one command a line and answer with one line.
 
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{Running, bound};
+use crate::process::{Running, Signal, bound};
 
 /// A program of `tests/apps/` that waits for commands.
 pub struct Program {
@@ -19,19 +19,11 @@ pub struct Reply(String);
 
 impl Reply {
     /// The number that the answer gives for `key`.
-    ///
-    /// # Errors
-    ///
-    /// When it gives none.
     pub fn number(&self, key: &str) -> Result<u64> {
         self.word(key)?.parse().with_context(|| format!("{key} in \"{}\"", self.0))
     }
 
     /// The word that the answer gives for `key`.
-    ///
-    /// # Errors
-    ///
-    /// When it gives none.
     pub fn word(&self, key: &str) -> Result<&str> {
         self.0
             .split_whitespace()
@@ -42,10 +34,6 @@ impl Reply {
 
 impl Program {
     /// Starts the program.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         Ok(Self { running: Running::start(command)?, answers: 0 })
     }
@@ -57,19 +45,11 @@ impl Program {
     }
 
     /// Gives a command without waiting for the answer.
-    ///
-    /// # Errors
-    ///
-    /// When the program has ended.
     pub fn tell(&mut self, command: &str) -> Result<()> {
         self.running.say(command)
     }
 
     /// Waits for the answer to the oldest command that has none.
-    ///
-    /// # Errors
-    ///
-    /// When there is none within the bound, or the program could not do what it was told.
     pub fn answer(&mut self) -> Result<Reply> {
         let deadline = Instant::now() + bound();
         let found =
@@ -83,10 +63,6 @@ impl Program {
     }
 
     /// Gives a command and waits until it is done.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot do it.
     pub fn ok(&mut self, command: &str) -> Result<Reply> {
         self.tell(command)?;
         self.answer().with_context(|| format!("command \"{command}\""))
@@ -99,21 +75,13 @@ impl Program {
     }
 
     /// Kills the program and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// When it stays.
     pub fn kill(&mut self) -> Result<()> {
-        self.running.signal(libc::SIGKILL);
+        self.running.signal(Signal::KILL);
         self.running.wait()?;
         Ok(())
     }
 
     /// Waits until the program has ended by itself.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub fn ended(&mut self) -> Result<()> {
         self.running.wait()?;
         Ok(())

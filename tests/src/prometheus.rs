@@ -1,4 +1,4 @@
-//! A Prometheus of the test's own, with the rules of this repository.
+//! Runs a Prometheus with the rules of this repository.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use support::workspace::root;
 
 use crate::http;
 use crate::process::{Running, eventually};
@@ -16,7 +17,7 @@ use crate::server::free_port;
 /// The repository's file of this name below `deploy/`.
 #[must_use]
 pub fn deployed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
+    root().join("deploy").join(name)
 }
 
 /// A running server.
@@ -28,11 +29,8 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts one in `directory` that scrapes `target` every second.
     ///
-    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of minutes.
-    ///
-    /// # Errors
-    ///
-    /// When it does not become ready.
+    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of
+    /// minutes.
     pub fn start(directory: &Path, target: SocketAddr) -> Result<Self> {
         fs::write(directory.join("rules.yaml"), impatient_rules()?)?;
         fs::write(
@@ -62,10 +60,6 @@ impl Prometheus {
     }
 
     /// What an instant query gives: a vector, or a scalar.
-    ///
-    /// # Errors
-    ///
-    /// When the query is wrong, with what the server says of it.
     pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
         let answer = self.api(&format!("query?query={encoded}")).context(expression.to_owned())?;
@@ -73,10 +67,6 @@ impl Prometheus {
     }
 
     /// The alerts that fire now, as their labels.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not say.
     pub fn firing(&self) -> Result<Vec<Value>> {
         let alerts = self.api("alerts")?["alerts"].as_array().cloned().unwrap_or_default();
         let firing = alerts.into_iter().filter(|alert| alert["state"] == "firing");

@@ -1,9 +1,11 @@
-//! Order services in languages that have a runtime: interpreters and compilers at run time.
+//! The order services of languages with a runtime.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use support::command::succeeds;
+use support::workspace::{node_path, root};
 
 use crate::program::Program;
 use crate::server::USER;
@@ -13,12 +15,6 @@ use crate::suite::{APPS, Suite};
 const JARS: &str = "/usr/share/java";
 /// Those that the order service needs.
 const CLASS_PATH: [&str; 4] = ["HikariCP.jar", "postgresql.jar", "slf4j-api.jar", "slf4j-nop.jar"];
-/// Where Debian's packages for Node.js are.
-const NODE_PACKAGES: &str = "/usr/share/nodejs";
-/// The same where they were unpacked for this repository alone.
-const NODE_PACKAGES_UNPACKED: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/node-pg/usr/share/nodejs");
-
 /// A runtime, its driver, and what it was told to tell of the code that it compiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
@@ -65,10 +61,6 @@ impl Runtime {
     }
 
     /// Starts it.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn start(self, suite: &Suite) -> Result<Program> {
         let mut command = self.interpreter();
         command.arg(self.source());
@@ -86,7 +78,7 @@ impl Runtime {
             Self::Python(_) => Command::new("/usr/bin/python3"),
             Self::Node | Self::NodeMapped => {
                 let mut node = Command::new("node");
-                node.env("NODE_PATH", format!("{NODE_PACKAGES}:{NODE_PACKAGES_UNPACKED}"));
+                node.env("NODE_PATH", node_path(root()));
                 if self == Self::NodeMapped {
                     node.args(["--perf-basic-prof", "--interpreted-frames-native-stack"]);
                 }
@@ -124,15 +116,11 @@ impl Runtime {
         let found = command.args(check).output().is_ok_and(|output| output.status.success());
         let is_java = self.language() == "java";
         let jars = || CLASS_PATH.iter().all(|jar| Path::new(JARS).join(jar).exists());
-        found && (!is_java || (jars() && crate::need::succeeds("jcmd", &["-h"])))
+        found && (!is_java || (jars() && succeeds("jcmd", &["-h"])))
     }
 }
 
 /// Has a JVM write its perf map.
-///
-/// # Errors
-///
-/// When it does not.
 pub fn write_perf_map(jvm: &Program) -> Result<()> {
     let pid = jvm.pid().to_string();
     let mut jcmd = Command::new("jcmd");

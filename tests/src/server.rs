@@ -1,16 +1,21 @@
-//! A PostgreSQL server of the tests' own, thrown away with its data.
+//! A PostgreSQL server of our own, deleted with its data.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use support::command::output;
+use support::postgres;
+use support::process::is_root;
+use tempfile::TempDir;
 
+use crate::certificates;
 use crate::leftovers;
-use crate::process::{die_with_parent, eventually};
+use crate::process::{Guarded, Signal, bound, eventually};
 
 /// Names a data directory made elsewhere by [`Server::prepare`], to start servers on copies of it.
 pub const PREPARED: &str = "LEAK_TESTS_DATA";
@@ -18,88 +23,136 @@ pub const PREPARED: &str = "LEAK_TESTS_DATA";
 /// The database superuser and the only user.
 pub const USER: &str = "postgres";
 
-/// Where the newest installed PostgreSQL keeps its programs.
-#[must_use]
-pub fn find_binaries() -> Option<PathBuf> {
-    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
-    fs::read_dir("/usr/lib/postgresql")
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.join("bin/postgres").exists())
-        .max_by_key(|path| version(path))
-        .map(|path| path.join("bin"))
+/// The port that the tracer watches unless told otherwise.
+const DEFAULT_PORT: u16 = 5432;
+
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Tests: starts quickly, has room for many clients, can do TLS as `localhost`.
+    Tests,
+    /// Measurements: as PostgreSQL is configured out of the box.
+    Measurements,
+    /// Many programs at once: room for more clients, replication, TLS as `127.0.0.1`.
+    Crowds,
 }
 
-/// A running server, on IPv4's and IPv6's loopback, that trusts everyone and can do TLS.
+impl Purpose {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Tests => {
+                "max_connections = 700\n\
+                 shared_buffers = 16MB\n\
+                 full_page_writes = off\n\
+                 autovacuum = off\n\
+                 ssl = on\n\
+                 log_min_messages = warning\n"
+            }
+            Self::Measurements => "max_connections = 200\n",
+            Self::Crowds => "max_connections = 1500\nmax_wal_senders = 20\nssl = on\n",
+        }
+    }
+
+    /// The certificate's name, and what it says besides.
+    fn certificate(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Tests | Self::Measurements => ("localhost", &[]),
+            // Strict clients refuse an authority's certificate as a server's.
+            Self::Crowds => {
+                const EXTENSIONS: [&str; 2] =
+                    ["basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1"];
+                ("127.0.0.1", &EXTENSIONS)
+            }
+        }
+    }
+}
+
+/// A running server, on IPv4's and IPv6's loopback, that trusts everyone.
 pub struct Server {
     /// `None` while it is stopped.
-    postmaster: Option<Child>,
+    postmaster: Option<Guarded>,
     root: PathBuf,
     port: u16,
+    /// What `root` is, where it is the server's own; deleted after the server has ended.
+    _directory: Option<TempDir>,
 }
 
 impl Server {
-    /// Makes a data directory below `root` and starts a server on it.
-    ///
-    /// # Errors
-    ///
-    /// When PostgreSQL's programs are missing or fail; the message holds what they said.
+    /// Makes a data directory below `root` and starts a server for tests on it, on a free port.
     pub fn start(root: &Path) -> Result<Self> {
+        Self::launch(root.to_owned(), None, free_port()?, Purpose::Tests)
+    }
+
+    /// Starts a server in a directory of its own, on port 5432 unless that is taken.
+    pub fn alone(purpose: Purpose) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("pgsocktrace-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()?;
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).is_ok();
+        let port = if is_free { DEFAULT_PORT } else { free_port()? };
+        Self::launch(directory.path().to_owned(), Some(directory), port, purpose)
+    }
+
+    fn launch(
+        root: PathBuf,
+        directory: Option<TempDir>,
+        port: u16,
+        purpose: Purpose,
+    ) -> Result<Self> {
         let data = root.join("data");
         match std::env::var_os(PREPARED) {
             Some(prepared) => {
-                run(Command::new("cp").arg("-a").arg(prepared).arg(&data))?;
+                output(Command::new("cp").arg("-a").arg(prepared).arg(&data))?;
             }
-            None => Self::prepare(&data)?,
+            None => Self::prepare(&data, purpose)?,
         }
-
-        let port = free_port()?;
-        fs::write(data.join("postgresql.auto.conf"), settings(&data, port))?;
-        let mut server = Self { postmaster: None, root: root.to_owned(), port };
+        let settings = format!(
+            "port = {port}\n\
+             listen_addresses = '127.0.0.1,::1'\n\
+             unix_socket_directories = '{}'\n\
+             fsync = off\n\
+             {}",
+            data.display(),
+            purpose.settings()
+        );
+        fs::write(data.join("postgresql.auto.conf"), settings)?;
+        let mut server = Self { postmaster: None, root, port, _directory: directory };
         server.resume()?;
         Ok(server)
     }
 
     /// Makes a data directory.
-    ///
-    /// # Errors
-    ///
-    /// When PostgreSQL's programs are missing or fail; the message holds what they said.
-    pub fn prepare(data: &Path) -> Result<()> {
-        let binaries = find_binaries().context("PostgreSQL's server is not installed")?;
-        let owner = Owner::find("postgres")?;
+    pub fn prepare(data: &Path, purpose: Purpose) -> Result<()> {
+        let owner = Owner::find()?;
         fs::create_dir(data)?;
-        chown(data, Some(owner.uid), Some(owner.gid))?;
-        let mut initdb = Command::new(binaries.join("initdb"));
+        owner.take(data)?;
+        let mut initdb = Command::new(programs()?.join("initdb"));
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", USER]);
-        run(owner.of(initdb.arg("-D").arg(data)))?;
-        make_certificate(data, &owner)
+        output(owner.runs(initdb.arg("-D").arg(data)))?;
+        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+        let (name, extensions) = purpose.certificate();
+        certificates::self_signed(&key, &certificate, name, extensions)?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        [key, certificate].iter().try_for_each(|file| owner.take(file))
     }
 
     /// Starts it again after [`Self::stop`], with its data and the settings made since.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up; the message holds its log.
     pub fn resume(&mut self) -> Result<()> {
-        let binaries = find_binaries().context("PostgreSQL's server is not installed")?;
-        let owner = Owner::find("postgres")?;
         let log = fs::File::create(self.root.join("server.log"))?;
-        let mut postgres = Command::new(binaries.join("postgres"));
-        postgres.arg("-D").arg(self.data());
-        postgres.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        owner.of(&mut postgres);
-        leftovers::mark(&mut postgres);
+        let mut command = Command::new(programs()?.join("postgres"));
+        command.arg("-D").arg(self.data());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Owner::find()?.runs(&mut command);
+        leftovers::mark(&mut command);
         // An immediate shutdown: nothing in this database is worth a checkpoint.
-        die_with_parent(&mut postgres, libc::SIGQUIT);
-        let postmaster = postgres.spawn().context("PostgreSQL cannot be started")?;
+        let postmaster = Guarded::spawn(&mut command, Signal::QUIT)?;
         self.postmaster = Some(postmaster);
         eventually("PostgreSQL accepts connections", || {
-            let ended = self.postmaster.as_mut().and_then(|child| child.try_wait().transpose());
-            if let Some(status) = ended.transpose()? {
-                let log = fs::read_to_string(self.root.join("server.log")).unwrap_or_default();
-                bail!("PostgreSQL ended with {status}:\n{log}");
+            if let Some(postmaster) = &mut self.postmaster {
+                postmaster.ensure_running().with_context(|| {
+                    fs::read_to_string(self.root.join("server.log")).unwrap_or_default()
+                })?;
             }
             Ok(self.sql("SELECT 1").is_ok())
         })
@@ -108,25 +161,24 @@ impl Server {
     /// Stops it at once, whoever is connected.
     pub fn stop(&mut self) {
         let Some(mut postmaster) = self.postmaster.take() else { return };
-        // SAFETY: the child has not been waited for, so its PID is still its own.
-        unsafe { libc::kill(postmaster.id().cast_signed(), libc::SIGQUIT) };
-        if eventually("PostgreSQL ends", || Ok(postmaster.try_wait()?.is_some())).is_err() {
-            let _ = postmaster.kill();
-            let _ = postmaster.wait();
-        }
+        postmaster.dismiss();
+        // Dropping it kills it, should it not end.
+        let _ = postmaster.wait(bound());
     }
 
-    /// Its data directory, with its certificate in `server.crt`.
+    /// Its data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }
 
+    /// Its certificate, which is its own authority.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.data().join("server.crt")
+    }
+
     /// Lets users in over TCP only with their password; over the Unix socket, as ever.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration cannot be written or read.
     pub fn ask_for_passwords(&self) -> Result<()> {
         let rules = "local all all trust\nhost all all all scram-sha-256\n";
         fs::write(self.data().join("pg_hba.conf"), rules)?;
@@ -145,24 +197,40 @@ impl Server {
         self.port
     }
 
+    /// A connection string for drivers; the caller adds parameters.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// One of PostgreSQL's own client programs, told to talk TCP to this server.
+    pub fn client(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new(programs()?.join(program));
+        command
+            .current_dir("/")
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", USER)
+            .env("PGDATABASE", "postgres")
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
     /// Runs SQL over the Unix socket, unseen by any tracer, and returns what `psql` printed.
-    ///
-    /// # Errors
-    ///
-    /// When the statement fails.
     pub fn sql(&self, statement: &str) -> Result<String> {
-        let mut psql = Command::new("psql");
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", "postgres", "-h"])
-            .arg(self.data())
-            .args(["-p", &self.port.to_string(), "-c", statement]);
-        Ok(run(&mut psql)?.trim().to_owned())
+        let mut psql = self.client("psql")?;
+        psql.env("PGHOST", self.data());
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+        Ok(output(&mut psql)?.trim().to_owned())
+    }
+
+    /// Runs a file of SQL.
+    pub fn load(&self, file: &Path) -> Result<()> {
+        let statements = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        self.sql(&statements).map(drop)
     }
 
     /// Ends a backend, as an administrator would.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such backend.
     pub fn terminate(&self, backend: u64) -> Result<()> {
         let answer = self.sql(&format!("SELECT pg_terminate_backend({backend}, 10000)"))?;
         ensure!(answer == "t", "backend {backend} was not terminated");
@@ -176,82 +244,58 @@ impl Drop for Server {
     }
 }
 
+/// Where PostgreSQL's own programs are.
+pub fn programs() -> Result<PathBuf> {
+    postgres::programs().context("PostgreSQL's server is not installed")
+}
+
 /// A port of the loopback that nobody listens on at the moment.
-///
-/// # Errors
-///
-/// When there is none.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn settings(data: &Path, port: u16) -> String {
-    format!(
-        "port = {port}\n\
-         listen_addresses = '127.0.0.1,::1'\n\
-         unix_socket_directories = '{}'\n\
-         max_connections = 700\n\
-         shared_buffers = 16MB\n\
-         fsync = off\n\
-         full_page_writes = off\n\
-         autovacuum = off\n\
-         ssl = on\n\
-         log_min_messages = warning\n",
-        data.display()
-    )
-}
-
-fn make_certificate(data: &Path, owner: &Owner) -> Result<()> {
-    let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
-    run(Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-days", "2", "-subj", "/CN=localhost", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate))?;
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-    for file in [key, certificate] {
-        chown(file, Some(owner.uid), Some(owner.gid))?;
-    }
-    Ok(())
-}
-
-/// The user that PostgreSQL runs as: it refuses to run as root.
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
+/// The user that PostgreSQL runs as when we are root, which it refuses to be.
+struct Owner(Option<(u32, u32)>);
 
 impl Owner {
-    fn find(name: &str) -> Result<Self> {
+    fn find() -> Result<Self> {
+        if !is_root() {
+            return Ok(Self(None));
+        }
         let users = fs::read_to_string("/etc/passwd")?;
-        let fields = users
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-            .find(|fields| fields.first() == Some(&name))
-            .with_context(|| format!("there is no user {name}"))?;
-        let number = |field: usize| -> Result<u32> {
-            Ok(fields.get(field).context("/etc/passwd is broken")?.parse()?)
-        };
-        Ok(Self { uid: number(2)?, gid: number(3)? })
+        let ids = ids(&users, "postgres").context("there is no user postgres")?;
+        Ok(Self(Some(ids)))
     }
 
-    fn of<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.uid(self.uid).gid(self.gid).current_dir("/").env("LC_ALL", "C")
+    fn take(&self, path: &Path) -> Result<()> {
+        let Some((user, group)) = self.0 else { return Ok(()) };
+        Ok(chown(path, Some(user), Some(group))?)
+    }
+
+    fn runs<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some((user, group)) = self.0 {
+            command.uid(user).gid(group);
+        }
+        command.current_dir("/").env("LC_ALL", "C")
     }
 }
 
-/// Runs a command to its end and returns its stdout.
-fn run(command: &mut Command) -> Result<String> {
-    let Output { status, stdout, stderr } = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-    ensure!(
-        status.success(),
-        "{} failed: {}",
-        command.get_program().display(),
-        String::from_utf8_lossy(&stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&stdout).into_owned())
+/// User and group of this name in a file like /etc/passwd.
+fn ids(users: &str, name: &str) -> Option<(u32, u32)> {
+    let line = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let mut fields = line.split(':').skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ids;
+
+    #[test]
+    fn finds_the_ids_of_a_user() {
+        let users = "root:x:0:0::/root:/bin/sh\npostgres:x:101:104:,,,:/var:/bin/bash\n";
+        assert_eq!(ids(users, "postgres"), Some((101, 104)));
+        assert_eq!(ids("root:x:0:0::/root:/bin/sh\n", "postgres"), None);
+        assert_eq!(ids("postgres:x:\n", "postgres"), None);
+    }
 }

@@ -33,10 +33,6 @@ pub struct Shop {
 
 impl Shop {
     /// Starts it; `settings` are added to its connection string.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn start(suite: &Suite, build: Build, settings: &[&str]) -> Result<Self> {
         let mut command = Self::command(suite, build)?;
         command.arg(connection_string(suite.port(), settings));
@@ -47,10 +43,6 @@ impl Shop {
     }
 
     /// Starts it as a client of the server on this port.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn start_at(suite: &Suite, port: u16, settings: &[&str]) -> Result<Self> {
         let mut command = Self::command(suite, Build::Debug)?;
         command.arg(connection_string(port, settings));
@@ -58,10 +50,6 @@ impl Shop {
     }
 
     /// Starts a copy of it that lies at `path` and that the test may delete or replace.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled, copied or started.
     pub fn start_copy(suite: &Suite, path: &Path) -> Result<Self> {
         fs::copy(Self::compile(suite, Build::Debug)?, path)?;
         let mut command = Command::new(path);
@@ -88,10 +76,6 @@ impl Shop {
     }
 
     /// The line of the source that makes the last request of the handler with this leak.
-    ///
-    /// # Errors
-    ///
-    /// When no line is marked so.
     pub fn line_of(build: Build, leak: &str) -> Result<u32> {
         let (file, marker) = match build {
             Build::Python => ("shop.py", format!("# LEAK {leak}")),

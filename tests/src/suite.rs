@@ -1,12 +1,14 @@
-//! What the tests of one target share.
+//! What the tests of one suite share.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use support::workspace;
 use tempfile::TempDir;
 
 pub(crate) use crate::apps::APPS;
@@ -28,6 +30,8 @@ pub struct Suite {
     server: Server,
     tool: PathBuf,
     apps: Apps,
+    /// Held while tables are made.
+    tables: Mutex<()>,
 }
 
 impl Suite {
@@ -36,10 +40,6 @@ impl Suite {
     }
 
     /// Starts a server, to test this binary.
-    ///
-    /// # Errors
-    ///
-    /// When PostgreSQL cannot be started.
     pub fn start_with(tool: &Path) -> Result<Self> {
         let tool = tool.to_owned();
         leftovers::sweep();
@@ -49,16 +49,12 @@ impl Suite {
             .tempdir()?;
         let server = Server::start(root.path())?;
         let apps = Apps::new(root.path());
-        Ok(Self { root, server, tool, apps })
+        Ok(Self { root, server, tool, apps, tables: Mutex::default() })
     }
 
     /// Stops the server.
-    ///
-    /// # Errors
-    ///
-    /// When something is left behind.
     pub fn stop(self) -> Result<()> {
-        let Self { root, server, tool: _, apps: _ } = self;
+        let Self { root, server, .. } = self;
         drop(server);
         let checked = leftovers::check();
         let path = root.path().to_owned();
@@ -79,10 +75,6 @@ impl Suite {
     }
 
     /// A directory for files of the test's own, removed at the end.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be made.
     pub fn directory(&self) -> Result<PathBuf> {
         let made = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o755))
@@ -103,20 +95,12 @@ impl Suite {
     }
 
     /// Runs the binary with these arguments to its end.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started or does not end.
     pub fn tool_says(&self, arguments: &[&str]) -> Result<Output> {
         finish(self.tool().args(arguments))
     }
 
-    /// The binary under test as a user without any privileges runs it, from a place that this user can
-    /// reach.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be copied there.
+    /// The binary under test as a user without any privileges runs it, from a place that this user
+    /// can reach.
     pub fn tool_as_nobody(&self) -> Result<Command> {
         let copy = self.directory()?.join("pgsocktrace");
         fs::copy(&self.tool, &copy)?;
@@ -144,19 +128,11 @@ impl Suite {
     }
 
     /// The client program that speaks the protocol by raw bytes.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn client(&self) -> Result<Program> {
         Program::start(&mut Command::new(self.client_path()?))
     }
 
     /// The same under a name of the test's own.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn client_named(&self, name: &str) -> Result<Program> {
         let copy = self.directory()?.join(name);
         fs::copy(self.client_path()?, &copy)?;
@@ -164,10 +140,6 @@ impl Suite {
     }
 
     /// The same in another network namespace.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn client_in(&self, namespace: &Namespace) -> Result<Program> {
         let mut command = Command::new(self.client_path()?);
         namespace.adopt(&mut command)?;
@@ -175,48 +147,33 @@ impl Suite {
     }
 
     /// The order service, connected to the server without encryption.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled or started.
     pub fn shop(&self, build: Build) -> Result<Shop> {
         Shop::start(self, build, &[])
     }
 
     /// Where the compiled client program is.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn client_path(&self) -> Result<PathBuf> {
         self.apps.client()
     }
 
     /// The same without a need of any library.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn static_client_path(&self) -> Result<PathBuf> {
         self.apps.static_client()
     }
 
     /// The client program in Go, stripped; it needs no library.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn go_client_path(&self) -> Result<PathBuf> {
         self.apps.go_client()
     }
 
     /// Where the program made of `tests/apps/NAME.c` is; it may use libpq and threads.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be compiled.
     pub fn app_path(&self, name: &str) -> Result<PathBuf> {
         self.apps.with_libpq(name)
+    }
+
+    /// Held while tables are made, which several tests may want at once.
+    pub(crate) fn tables(&self) -> &Mutex<()> {
+        &self.tables
     }
 
     /// The client programs.
@@ -228,9 +185,7 @@ impl Suite {
 /// Cargo's target directory of the workspace.
 #[must_use]
 pub fn target() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    tests.parent().unwrap_or(tests).join(target)
+    workspace::target_directory(workspace::root())
 }
 
 /// Takes the environment's options away from a command.
@@ -243,8 +198,8 @@ pub(crate) fn clean(mut command: Command) -> Command {
     command
 }
 
-/// What runs the program that is added to its arguments as a user without any privileges, free of the
-/// environment's options.
+/// What runs the program that is added to its arguments as a user without any privileges, free of
+/// the environment's options.
 #[must_use]
 pub fn as_nobody() -> Command {
     let mut command = clean(Command::new("setpriv"));
@@ -253,10 +208,6 @@ pub fn as_nobody() -> Command {
 }
 
 /// Runs a command to its end, with a bound.
-///
-/// # Errors
-///
-/// When it cannot be started or does not end.
 pub fn finish(command: &mut Command) -> Result<Output> {
     let mut running = Running::start(command)?;
     let status = running.wait()?;
@@ -268,13 +219,7 @@ pub fn finish(command: &mut Command) -> Result<Output> {
 }
 
 fn find_tool() -> Result<PathBuf> {
-    let path = match std::env::var_os("PGSOCKTRACE_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-            tests.parent().unwrap_or(tests).join("target/release/pgsocktrace")
-        }
-    };
+    let path = workspace::binary(workspace::root());
     match path.canonicalize() {
         Ok(path) => Ok(path),
         Err(_) => bail!(

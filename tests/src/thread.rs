@@ -1,4 +1,4 @@
-//! Stops single threads of a process, as nothing but a debugger can.
+//! Stops single threads of a process, as a debugger does.
 
 use std::fs;
 use std::io;
@@ -15,12 +15,8 @@ pub struct Stopped {
     stays: std::marker::PhantomData<*const ()>,
 }
 
-/// Stops the thread of this name, once it is there and sleeps: one that is stopped at work may hold what
-/// the others wait for.
-///
-/// # Errors
-///
-/// When there is none, or the system refuses.
+/// Stops the thread of this name, once it is there and sleeps: one that is stopped at work may hold
+/// what the others wait for.
 pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
     let mut tid = 0;
     eventually(&format!("process {pid} has a thread {name} that sleeps"), || {
@@ -58,8 +54,8 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
         let mut status = 0;
-        // SAFETY: as above. It can be let go of unless it has been killed; then the process does not end
-        // before whoever stopped the thread has heard of that.
+        // SAFETY: as above. It can be let go of unless it has been killed; then the process does
+        // not end before whoever stopped the thread has heard of that.
         unsafe {
             if libc::ptrace(libc::PTRACE_DETACH, self.tid, none, none) != 0 {
                 libc::waitpid(self.tid, &raw mut status, libc::__WALL);

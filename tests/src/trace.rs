@@ -1,17 +1,34 @@
 //! A running `pgsocktrace` and what it prints.
 
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{Running, bound};
+use support::process::is_root;
+
+use crate::process::{Running, Signal, bound};
 use crate::report::{Event, Finding, Report};
 use crate::suite::INTERVAL;
 
 /// Names the flavour of hooks that all traces are to use: `a`, `b` or `c`.
 pub const FLAVOUR: &str = "LEAK_TESTS_HOOKS";
+
+/// What the tracer's log says once it is attached. All programs here wait for this word alone.
+pub const ATTACHED: &str = "tracing";
+
+/// The tracer at this path, with the privileges that it needs.
+#[must_use]
+pub fn privileged(binary: &Path) -> Command {
+    if is_root() {
+        return Command::new(binary);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg(binary);
+    sudo
+}
 
 /// A trace that has not been started.
 pub struct TraceBuilder {
@@ -84,10 +101,6 @@ impl TraceBuilder {
     }
 
     /// Starts the trace and waits until its hooks are attached.
-    ///
-    /// # Errors
-    ///
-    /// When it ends before, with what it said.
     pub fn start(self) -> Result<Trace> {
         Trace::begin(&mut self.into_command())
     }
@@ -110,10 +123,6 @@ pub struct Outcome {
 
 impl Outcome {
     /// The final report.
-    ///
-    /// # Errors
-    ///
-    /// When there is none or it breaks its schema.
     pub fn report(&self) -> Result<Report> {
         Report::printed(&self.stdout)
     }
@@ -121,21 +130,13 @@ impl Outcome {
 
 impl Trace {
     /// Runs what traces, and waits until its hooks are attached.
-    ///
-    /// # Errors
-    ///
-    /// When it ends before, with what it said.
     pub fn begin(command: &mut Command) -> Result<Self> {
         let trace = Self { running: Running::start(command)? };
-        trace.says("tracing").context("the trace does not begin")?;
+        trace.says(ATTACHED).context("the trace does not begin")?;
         Ok(trace)
     }
 
     /// Waits until it has said this on stderr, and returns the line.
-    ///
-    /// # Errors
-    ///
-    /// When it does not, with what it said instead.
     pub fn says(&self, words: &str) -> Result<String> {
         let pick = |line: &str| line.contains(words).then(|| line.to_owned());
         let found = self.running.stderr.find_from(0, Instant::now() + bound(), pick);
@@ -155,10 +156,6 @@ impl Trace {
     }
 
     /// Waits for an event of this kind that `wanted` accepts.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come, with the events that came.
     pub fn event(&self, kind: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
         self.event_until(kind, &wanted, Instant::now() + bound()).with_context(|| {
             format!("no such {kind} among {:#?}; {}", self.events(), self.complaints())
@@ -166,28 +163,16 @@ impl Trace {
     }
 
     /// Waits for an event of this kind about this connection.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come, with the events that came.
     pub fn event_about(&self, kind: &str, id: u64) -> Result<Event> {
         self.event(kind, |event| event.id() == Some(id))
     }
 
     /// Waits for a finding that `wanted` accepts.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come, with the events that came.
     pub fn finding(&self, wanted: impl Fn(&Finding) -> bool) -> Result<Finding> {
         self.finding_while(wanted, || Ok(()))
     }
 
     /// Waits for a finding that `wanted` accepts while the traced program goes about its work.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come, with the events that came, or when the work fails.
     pub fn finding_while(
         &self,
         wanted: impl Fn(&Finding) -> bool,
@@ -218,27 +203,19 @@ impl Trace {
     }
 
     /// Ends the trace as Ctrl-C does and reads its report.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end with status 0 and a report.
     pub fn stop(self) -> Result<Report> {
-        self.running.signal(libc::SIGINT);
+        self.running.signal(Signal::INT);
         let outcome = self.outcome()?;
         ensure!(outcome.status.success(), "ended with {}: {}", outcome.status, outcome.stderr);
         outcome.report()
     }
 
     /// Sends a signal to the tracer.
-    pub fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }
 
     /// Waits until the trace has ended by itself.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end.
     pub fn outcome(mut self) -> Result<Outcome> {
         let status = self.running.wait()?;
         let (stdout, stderr) = (self.running.stdout.to_end()?, self.running.stderr.to_end()?);

@@ -1,130 +1,148 @@
-//! What a virtual machine is told to do, and how it answers: shared by `cargo xtask vm`, which boots
-//! it, and `vm_init`, its first process.
+//! `cargo xtask vm`: the real binary and the real tests on other kernels, in virtual machines.
 //!
-//! Plans lie in the machine as [`PLANS`]`/NAME.json`; the kernel's command line names one of them.
-//! The answer goes to [`RESULTS`], a line each of [`Line`], and between them what the steps print.
+//! One archive holds everything: the binary, the tests and their client programs as they were
+//! compiled here, PostgreSQL, and a plan for each run, which the kernel's command line names. See
+//! [`protocol`].
+//!
+//! QEMU is run by hand and not by vmtest, whose machines share this machine's file system and
+//! kernel modules: other kernels, their consoles and their instruction counts need more than it
+//! offers.
 
-use std::collections::BTreeMap;
+mod contents;
+mod image;
+mod kernels;
+mod machine;
+mod outcome;
+mod page;
+mod plan;
+pub mod protocol;
 
-use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fs, path::Path, time::Instant};
 
-/// Where plans lie in the machine.
-pub const PLANS: &str = "/plans";
-/// The parameter of the kernel's command line that names the plan.
-pub const PLAN: &str = "vm.plan";
-/// The device that results are written to; the kernel's own messages go to another one.
-pub const RESULTS: &str = "/dev/ttyS1";
-/// Where a kernel's modules lie, below its release, in the order in which they are loaded.
-pub const MODULES: &str = "/modules";
+use anyhow::{Result, bail, ensure};
+use jiff::Timestamp;
+use support::workspace::{self, target_directory};
 
-/// Names the flavours of hooks that must work, separated by commas.
-pub const FLAVOURS: &str = "LEAK_TESTS_FLAVOURS";
+use self::kernels::{Kernels, Unpacked};
+use self::machine::Machine;
+use self::outcome::{Ending, Outcome};
+use self::page::Done;
+use self::plan::{Run, Topic};
+use crate::cost::{Figures, Peer};
 
-/// What marks a line of results that no step has printed.
-const MARK: &str = "@vm ";
-
-/// How control groups are mounted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cgroups {
-    /// Version 2 alone.
-    #[default]
-    Unified,
-    /// Version 1, with version 2 beside it.
-    Hybrid,
-    /// Version 1 alone.
-    Legacy,
+/// Writes newer packages into the list of kernels.
+pub fn update(root: &Path) -> Result<()> {
+    Kernels::read(root)?.update(root, &target_directory(root))
 }
 
-/// What one machine does between its start and its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// How control groups are mounted.
-    pub cgroups: Cgroups,
-    /// What is run, one after the other.
-    pub steps: Vec<Step>,
-}
+/// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs'
+/// names hold all of `filters`. Everything without a filter also writes `docs/kernels.md`.
+pub fn run(root: &Path, quick: bool, filters: &[String]) -> Result<()> {
+    let began = Instant::now();
+    let kernels = Kernels::read(root)?;
+    let all = if quick { plan::quick(&kernels) } else { plan::everything(&kernels) };
+    let is_wanted = |run: &Run| filters.iter().all(|filter| run.name.contains(filter.as_str()));
+    let runs: Vec<Run> = all.into_iter().filter(is_wanted).collect();
+    ensure!(!runs.is_empty(), "No run's name holds {filters:?}.");
 
-/// A program that is run in the machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// What it is called in results; without spaces.
-    pub name: String,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Variables that it is given.
-    pub environment: BTreeMap<String, String>,
-}
-
-/// A line of results by `vm_init` itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// The machine is up; its kernel's release.
-    Up(String),
-    /// A step begins.
-    Begin(String),
-    /// A step has ended: its name, and its exit status if it was not killed.
-    End(String, Option<i32>),
-    /// All steps have ended.
-    Done,
-    /// The machine could not do what it was told.
-    Trouble(String),
-}
-
-impl Line {
-    /// Reads a line of results; `None` when a step has printed it.
-    #[must_use]
-    pub fn read(line: &str) -> Option<Self> {
-        let rest = line.strip_prefix(MARK)?;
-        let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-        Some(match word {
-            "up" => Self::Up(rest.into()),
-            "begin" => Self::Begin(rest.into()),
-            "end" => {
-                let (name, status) = rest.split_once(' ')?;
-                Self::End(name.into(), status.parse().ok())
-            }
-            "done" => Self::Done,
-            "trouble" => Self::Trouble(rest.into()),
-            _ => return None,
-        })
+    let unpacked = unpack(&runs, &target_directory(root))?;
+    let done = carry_out(root, &runs, &unpacked, &BTreeSet::new())?;
+    println!(
+        "\nvirtual machines: {} in {} s",
+        page::tally(done.iter().map(|done| &done.outcome)),
+        began.elapsed().as_secs()
+    );
+    if !quick && filters.is_empty() {
+        fs::write(root.join("docs/kernels.md"), page::write(&done)?)?;
     }
-
-    /// The line as it is written, without its end.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::Up(release) => format!("{MARK}up {release}"),
-            Self::Begin(name) => format!("{MARK}begin {name}"),
-            Self::End(name, Some(status)) => format!("{MARK}end {name} {status}"),
-            Self::End(name, None) => format!("{MARK}end {name} killed"),
-            Self::Done => format!("{MARK}done"),
-            Self::Trouble(what) => format!("{MARK}trouble {}", what.replace('\n', " ")),
-        }
+    let bad = done.iter().filter(|done| !done.outcome.is_well());
+    let bad: Vec<&str> = bad.map(|done| done.run.name.as_str()).collect();
+    if !bad.is_empty() {
+        bail!("These runs failed: {}.", bad.join(", "));
     }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Counts the instructions that an event takes with the tracer, and with what people would use
+/// instead, in one machine. Returns its kernel's release, and the figures of each.
+pub fn count(root: &Path) -> Result<(String, Vec<Figures>)> {
+    let kernels = Kernels::read(root)?;
+    let runs: Vec<Run> = plan::peers(&kernels).into_iter().collect();
+    let unpacked = unpack(&runs, &target_directory(root))?;
+    let mut programs: BTreeSet<&str> = Peer::ALL.map(Peer::program).into();
+    // bpftrace has a shell ask for a compiler, and dies where there is no shell.
+    programs.insert("sh");
+    let done = carry_out(root, &runs, &unpacked, &programs)?;
+    let Some(Done { kernel, outcome, .. }) = done.first() else {
+        bail!("No kernel lets the best hooks load.");
+    };
+    ensure!(outcome.is_well(), "The machine that counts instructions failed.");
+    let notes = outcome.steps.iter().flat_map(|step| &step.notes);
+    Ok((kernel.release.clone(), notes.filter_map(|note| Figures::read(note)).collect()))
+}
 
-    #[test]
-    fn lines_are_read_as_they_are_written() {
-        for line in [
-            Line::Up("6.1.0-cloud".into()),
-            Line::Begin("b/bytes".into()),
-            Line::End("b/bytes".into(), Some(101)),
-            Line::End("b/bytes".into(), None),
-            Line::Done,
-            Line::Trouble("no such plan".into()),
-        ] {
-            assert_eq!(Line::read(&line.text()), Some(line));
-        }
+/// The kernels of these runs, on this machine's disk.
+fn unpack(runs: &[Run<'_>], target: &Path) -> Result<Vec<Unpacked>> {
+    runs.iter().map(|run| run.kernel.unpack(target)).collect()
+}
+
+/// Boots the machines of these runs one after the other, with these programs in them besides.
+fn carry_out<'a>(
+    root: &Path,
+    runs: &'a [Run<'a>],
+    unpacked: &'a [Unpacked],
+    programs: &BTreeSet<&str>,
+) -> Result<Vec<Done<'a>>> {
+    let directory = target_directory(root).join("vm");
+    fs::create_dir_all(&directory)?;
+    let binary = workspace::binary(root);
+    // Large, and of no use afterwards.
+    let scratch = tempfile::tempdir_in(&directory)?;
+    let image = scratch.path().join("image.cpio");
+    contents::write(root, &binary, unpacked, runs, programs, &image)?;
+
+    let mut done = Vec::new();
+    for (run, kernel) in runs.iter().zip(unpacked) {
+        println!("\n== {} on Linux {} ==", run.name, kernel.release);
+        let machine = Machine {
+            name: &run.name,
+            kernel: &kernel.kernel,
+            image: &image,
+            parameters: &run.parameters,
+            counts: run.topic == Topic::Instructions,
+            directory: &directory,
+        };
+        let outcome = boot(&machine)?;
+        conclude(run, &outcome, &directory);
+        let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
+        done.push(Done { run, kernel, outcome, date });
     }
+    Ok(done)
+}
 
-    #[test]
-    fn what_steps_print_is_no_line_of_ours() {
-        for line in ["", "test ipv4 ... ok", "@vm", "@vm end", "vm done"] {
-            assert_eq!(Line::read(line), None, "{line}");
-        }
+/// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what
+/// fails again is a defect, what passes then is told apart.
+fn boot(machine: &Machine<'_>) -> Result<Outcome> {
+    let tell = |line: &str| println!("{line}");
+    let first = machine.run(tell)?;
+    let Some(late) = first.unlucky() else { return Ok(first) };
+    println!("\nOnce more, for {} failed: {}", machine.name, late.join(", "));
+    let mut second = machine.run(tell)?;
+    if !second.is_well() {
+        return Ok(first);
+    }
+    second.late = late;
+    Ok(second)
+}
+
+/// Says how one run ended, and where its console is if it did not end well.
+fn conclude(run: &Run, outcome: &Outcome, directory: &Path) {
+    if outcome.ending != Ending::Whole {
+        let trouble = outcome.trouble.as_deref().unwrap_or("it did not say why");
+        println!("{}: {}; {trouble}", run.name, outcome.ending);
+    }
+    println!("{}: {} in {} s", run.name, page::tally([outcome]), outcome.seconds);
+    if !outcome.is_well() {
+        println!("{}: see {}/{0}.console", run.name, directory.display());
     }
 }

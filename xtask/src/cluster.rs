@@ -1,5 +1,5 @@
-//! `cargo xtask test cluster`: the DaemonSet on a real Kubernetes, which is built from Debian's sources
-//! once. That takes a quarter of an hour, so it is no part of the other tests.
+//! `cargo xtask test cluster`: the DaemonSet on a real Kubernetes, which is built from Debian's
+//! sources once. That takes a quarter of an hour, so it is no part of the other tests.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    build,
+use support::{
+    command::{check, output},
     debian::Suite,
-    dist,
-    process::{check, output},
+    workspace::{BINARY, cargo, target_directory},
+};
+
+use crate::{
+    build, dist,
     setup::{self, Need},
-    toolchain::target_directory,
+    test::{PATIENCE, SUITES},
 };
 
 /// Where Go looks for its sources.
@@ -29,7 +32,7 @@ const SOURCES: (&str, &str) = ("bookworm", "v1.20.2");
 /// A release with a `kubectl` that knows what is in the manifests; it runs on older ones, too.
 const CLIENT: &str = "trixie";
 /// Seconds that anything may take: a cluster starts more slowly than the other tests' programs.
-const PATIENCE: &str = "120";
+const SECONDS: &str = "120";
 
 /// Runs the tests.
 pub(crate) fn test(workspace: &Path) -> Result<()> {
@@ -38,14 +41,15 @@ pub(crate) fn test(workspace: &Path) -> Result<()> {
     let binary = build::run(workspace)?;
     let image = dist::image(workspace)?;
     check(
-        build::cargo(workspace)
-            .args(["test", "--locked", "--package", "tests", "--test", "cluster", "--"])
+        cargo(workspace)
+            .args(["test", "--locked", "--package", "tests", "--test", "e2e", "--"])
             // A test that lacks something fails, for nothing else is run here.
             .args(["--include-ignored", "real"])
-            .env("PGSOCKTRACE_BIN", binary)
+            .env(SUITES, "cluster")
+            .env(BINARY, binary)
             .env("PGSOCKTRACE_IMAGE", image)
             .env("PGSOCKTRACE_KUBERNETES", kubernetes)
-            .env(::tests::process::PATIENCE, PATIENCE),
+            .env(PATIENCE, SECONDS),
     )
 }
 
@@ -105,8 +109,8 @@ fn build_programs(target: &Path, directory: &Path, programs: &Path) -> Result<()
     })
 }
 
-/// The packages whose types the API server describes to its clients: the description is not among the
-/// sources, but made of them.
+/// The packages whose types the API server describes to its clients: the description is not among
+/// the sources, but made of them.
 fn described(sources: &Path) -> Result<String> {
     let mut grep = Command::new("grep");
     // These hold examples.

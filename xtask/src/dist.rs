@@ -1,4 +1,4 @@
-//! `cargo xtask dist` and `cargo xtask image`: what is handed out, the same bytes at every build.
+//! `cargo xtask dist` and `cargo xtask image`: reproducible packages of the program.
 
 mod image;
 mod licences;
@@ -11,15 +11,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use support::{
+    command::{check, output},
+    toolchain::remapped,
+    workspace::{cargo, target_directory},
+};
 
 pub(crate) use self::image::run as image;
 use self::sbom::Packages;
-use crate::{
-    build,
-    process::{check, output},
-    setup,
-    toolchain::{remapped, target_directory},
-};
+use crate::setup;
 
 /// What the program is built for: this machine's processor, and no shared library.
 pub(crate) const TARGET: &str = if cfg!(target_arch = "aarch64") {
@@ -103,7 +103,7 @@ pub(crate) fn static_binary(workspace: &Path) -> Result<PathBuf> {
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(remapped(workspace));
     check(
-        build::cargo(workspace)
+        cargo(workspace)
             .args(["build", "--locked", "--profile", "dist", "--package", "leak-user"])
             .args(["--target", TARGET])
             .env_remove("RUSTFLAGS")

@@ -1,13 +1,15 @@
 //! `cargo xtask fuzz`: gives the parsers any bytes, steered by the code that they reach.
+//!
+//! Not by cargo-fuzz, which asks for a nightly compiler and an installation of its own.
 
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
+use support::{
+    command::check,
+    workspace::{cargo, target_directory},
+};
 
-use crate::{build, process::check, toolchain::target_directory};
-
-/// How long a target is run unless told otherwise.
-const SECONDS: u32 = 60;
 /// What libFuzzer needs in the code: every compiler has it, so that no nightly one is needed.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
      -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -18,15 +20,6 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
 /// Named, so that the instrumentation is for the programs alone and not for build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// How long to run, from the rest of the command line; `None` when it makes no sense.
-pub(crate) fn seconds(arguments: &[String]) -> Option<u32> {
-    match arguments {
-        [] => Some(SECONDS),
-        [seconds] => seconds.parse().ok(),
-        _ => None,
-    }
-}
-
 /// Prints the targets.
 pub(crate) fn list(workspace: &Path) -> Result<()> {
     for target in targets(workspace)? {
@@ -35,8 +28,8 @@ pub(crate) fn list(workspace: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a target. What it finds, it leaves in `target/fuzz/found/`; inputs that reached new code stay in
-/// `target/fuzz/corpus/` for the next time.
+/// Runs a target. What it finds, it leaves in `target/fuzz/found/`; inputs that reached new code
+/// stay in `target/fuzz/corpus/` for the next time.
 pub(crate) fn run(workspace: &Path, target: &str, seconds: u32) -> Result<()> {
     let known = targets(workspace)?;
     ensure!(known.iter().any(|one| one == target), "The targets are {}.", known.join(", "));
@@ -45,7 +38,7 @@ pub(crate) fn run(workspace: &Path, target: &str, seconds: u32) -> Result<()> {
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&found)?;
     check(
-        build::cargo(workspace)
+        cargo(workspace)
             .env("RUSTFLAGS", INSTRUMENTATION)
             .args(["run", "--release", "--manifest-path", "fuzz/Cargo.toml"])
             .args(["--target", TARGET, "--bin", target, "--target-dir"])

@@ -1,16 +1,14 @@
-//! Go releases of Debian's suites, for what is to hold whatever release a program was built with.
+//! Fetches other Go releases from Debian's suites, to build test programs with each.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ::tests::golang::Toolchain;
 use anyhow::{Context as _, Result};
-
-use crate::debian::Suite;
+use support::debian::Suite;
 
 /// Suites with Go releases, those with the shortest lists of packages first.
 const SUITES: [&str; 4] = ["bookworm-backports", "trixie-backports", "trixie", "sid"];
-/// The suites of the releases that the tests use besides the machine's own: one from the years between,
-/// and the newest.
+/// The suites of the releases that the tests use besides the machine's own: one in between, and the
+/// newest.
 const TESTED: [&str; 2] = ["bookworm-backports", "trixie-backports"];
 /// The oldest release that can be traced; older ones have other tables.
 const OLDEST: u32 = 16;
@@ -38,13 +36,18 @@ pub(crate) fn set_up(target: &Path) -> Result<()> {
 
 /// Fetches every release that the mirror has, each from the first suite that has it.
 pub(crate) fn fetch_all(target: &Path) -> Result<()> {
-    for name in SUITES {
-        let suite = Suite::new(target, name);
+    let suites = SUITES.map(|name| Suite::new(target, name));
+    let libraries: Vec<_> = suites.iter().map(|suite| suite.root().join("usr/lib")).collect();
+    let is_there = |minor: u32| {
+        let own = Path::new("/usr/lib");
+        let mut libraries = libraries.iter().map(PathBuf::as_path).chain([own]);
+        libraries.any(|library| library.join(format!("go-1.{minor}")).is_dir())
+    };
+    for suite in &suites {
         suite.update()?;
-        for minor in releases(&suite)? {
-            let here = Toolchain::all(target);
-            if !here.iter().any(|toolchain| toolchain.release == (1, minor)) {
-                unpack(&suite, minor)?;
+        for minor in releases(suite)? {
+            if !is_there(minor) {
+                unpack(suite, minor)?;
             }
         }
     }

@@ -3,79 +3,81 @@
 mod bench;
 mod build;
 mod cluster;
-mod debian;
-mod demo;
 mod dist;
 mod fuzz;
 mod golang;
-mod postgres;
-mod process;
 mod rules;
-mod service;
 mod setup;
 mod test;
-mod toolchain;
 mod vm;
 
-use std::{env, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use support::{process::stop_on_signals, workspace::root};
 
-const USAGE: &str = "\
-Usage: cargo xtask COMMAND
+use self::setup::Need;
 
-  setup  install what the other commands but `test cluster` need, where something is missing
-  build  build the kernel programs and target/release/pgsocktrace
-  demo   trace an order service that leaks PostgreSQL connections, for half a minute
-  test   run every test, those on the running kernel and a real PostgreSQL included
-         `test cluster`: the DaemonSet on a real Kubernetes, which it builds first
-  bench  measure what tracing costs, beside what others cost: `bench [PART…]`; `bench stacks`: how many stacks are complete and right;
-         `bench scale`: what judging a million connections takes;
-         `bench detect [FILTER…]`: how right verdicts are, on leaking and healthy programs
-  dist   pack the static program with its manual, completions, licences and bill of materials
-  image  build the container image of deploy/kubernetes, as target/packages/pgsocktrace-image.tar
-  vm     run the tests on other kernels, in virtual machines: `vm [FILTER…]` everything,
-         `vm quick` what a change has to pass, `vm update` takes newer kernels
-  fuzz   `fuzz TARGET [SECONDS]`: give a parser any bytes (60 s); without a target, list them
-  rules  make the Prometheus operator's copy of the rules in deploy/prometheus
+/// The commands of this repository. Each does the set-up that it needs by itself.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_version_flag = true)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
 
-Each command does the set-up that it needs by itself. `test` hands its arguments to `cargo test`.
-";
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the other commands but `test cluster` need, where something is missing
+    Setup {
+        /// Only what these need
+        needs: Vec<Need>,
+    },
+    /// Build the kernel programs and target/release/pgsocktrace
+    Build,
+    /// Trace an order service that leaks PostgreSQL connections, for half a minute
+    Demo,
+    /// Run the tests: all, those on the running kernel and a real PostgreSQL included, or one suite
+    Test {
+        /// A suite of tests/e2e such as `leaks`; `unit`: what needs neither root nor set-up;
+        /// `cluster`: the DaemonSet on a real Kubernetes, which is built first
+        suite: Option<String>,
+        /// Handed to the test programs: parts of tests' names, `--skip NAME` …
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure what tracing costs, beside what others cost, or something else
+    #[command(args_conflicts_with_subcommands = true)]
+    Bench {
+        #[command(subcommand)]
+        subject: Option<bench::Subject>,
+        /// Only these parts of what tracing costs
+        parts: Vec<String>,
+    },
+    /// Pack the static program with its manual, completions, licences and bill of materials
+    Dist,
+    /// Build the container image of deploy/kubernetes, as target/packages/pgsocktrace-image.tar
+    Image,
+    /// Run the tests on other kernels, in virtual machines
+    Vm {
+        /// `quick`: what a change has to pass; `update`: take newer kernels; anything else: only
+        /// runs whose names contain it
+        filters: Vec<String>,
+    },
+    /// Give a parser any bytes; without a target, list them
+    Fuzz {
+        target: Option<String>,
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Make the Prometheus operator's copy of the rules in deploy/prometheus
+    Rules,
+}
 
 fn main() -> ExitCode {
-    let mut arguments = env::args().skip(1);
-    let command = arguments.next().unwrap_or_default();
-    let rest: Vec<String> = arguments.collect();
-    let done = match (command.as_str(), rest.as_slice()) {
-        ("setup", []) => in_workspace(|root| setup::run(root, setup::EVERYTHING)),
-        ("build", []) => in_workspace(|root| build::run(root).map(drop)),
-        ("dist", []) => in_workspace(dist::run),
-        ("image", []) => in_workspace(|root| dist::image(root).map(drop)),
-        ("demo", []) => in_workspace(demo::run),
-        ("test", [which]) if which == "cluster" => in_workspace(cluster::test),
-        ("test", rest) => in_workspace(|root| test::run(root, rest)),
-        ("bench", rest) => match bench::Subject::named(rest) {
-            Some(subject) => in_workspace(|root| bench::run(root, subject)),
-            None => return misused(),
-        },
-        ("vm", [update]) if update == "update" => in_workspace(vm::update),
-        ("vm", [quick, rest @ ..]) if quick == "quick" => {
-            in_workspace(|root| vm::run(root, true, rest))
-        }
-        ("vm", rest) => in_workspace(|root| vm::run(root, false, rest)),
-        ("fuzz", []) => in_workspace(fuzz::list),
-        ("fuzz", [target, seconds @ ..]) => match fuzz::seconds(seconds) {
-            Some(seconds) => in_workspace(|root| fuzz::run(root, target, seconds)),
-            None => return misused(),
-        },
-        ("rules", []) => in_workspace(rules::run),
-        ("help" | "--help" | "-h", _) => {
-            print!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        _ => return misused(),
-    };
-    match done {
+    let Options { command } = Options::parse();
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -84,15 +86,54 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says how the command is used.
-fn misused() -> ExitCode {
-    eprint!("{USAGE}");
-    ExitCode::from(2)
+fn run(command: Command) -> Result<()> {
+    stop_on_signals()?;
+    let root = root();
+    match command {
+        Command::Setup { needs } if needs.is_empty() => setup::run(root, setup::EVERYTHING),
+        Command::Setup { needs } => setup::run(root, &needs),
+        Command::Build => build::run(root).map(drop),
+        Command::Demo => bench::demo(root),
+        Command::Test { suite: Some(suite), .. } if suite == "cluster" => cluster::test(root),
+        Command::Test { suite, arguments } => test::run(root, suite.as_deref(), &arguments),
+        Command::Bench { subject, parts } => bench::run(root, subject, parts),
+        Command::Dist => dist::run(root),
+        Command::Image => dist::image(root).map(drop),
+        Command::Vm { filters } => vm::run(root, &filters),
+        Command::Fuzz { target: None, .. } => fuzz::list(root),
+        Command::Fuzz { target: Some(target), seconds } => fuzz::run(root, &target, seconds),
+        Command::Rules => rules::run(root),
+    }
 }
 
-/// Runs a command with the path of the workspace.
-fn in_workspace(command: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no workspace")?;
-    process::stop_on_signals()?;
-    command(root)
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_tests_are_handed_on() {
+        let options = Options::try_parse_from(["xtask", "test", "leaks", "--skip", "go"]).unwrap();
+        let Command::Test { suite, arguments } = options.command else { panic!("no test") };
+        assert_eq!((suite.as_deref(), arguments.join(" ")), (Some("leaks"), "--skip go".into()));
+    }
+
+    #[test]
+    fn parts_of_a_benchmark_are_no_subjects() {
+        let read = |words: &[&str]| {
+            let options = Options::try_parse_from([&["xtask", "bench"], words].concat()).ok()?;
+            let Command::Bench { subject, parts } = options.command else { return None };
+            Some((subject.is_some(), parts.len()))
+        };
+        assert_eq!(read(&[]), Some((false, 0)));
+        assert_eq!(read(&["collector", "storms"]), Some((false, 2)));
+        assert_eq!(read(&["scale"]), Some((true, 0)));
+        assert_eq!(read(&["detect", "go-pq", "!/tls/", "--seed", "3"]), Some((true, 0)));
+    }
 }

@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_resource_has_the_rules_of_the_day() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let root = support::workspace::root();
         let read = |path| fs::read_to_string(root.join(path)).unwrap();
         let hint = "run `cargo xtask rules`";
         assert!(read(RESOURCE) == resource(&read(PLAIN)), "{RESOURCE} is out of date: {hint}");

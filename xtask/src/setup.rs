@@ -3,26 +3,21 @@
 mod cluster;
 mod corpus;
 mod packages;
-pub(crate) mod runtimes;
+mod runtimes;
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    time::SystemTime,
+use std::{fs, path::Path, process::Command, str::FromStr, time::SystemTime};
+
+use anyhow::{Context as _, Error, Result, bail, ensure};
+use support::{
+    command::{check, output, which},
+    corpus::Language,
+    postgres,
+    toolchain::{Compiler, SYSTEM_RUSTC, Toolchain},
+    workspace::{cargo, target_directory, tools_directory},
 };
 
-use ::tests::cost::Peer;
-use anyhow::{Context as _, Result, bail, ensure};
-
-pub(crate) use self::corpus::Language;
 use self::packages::Wanted;
-use crate::{
-    build, golang,
-    postgres::binaries,
-    process::{check, output, which},
-    toolchain::{Compiler, SYSTEM_RUSTC, Toolchain, target_directory, tools_directory},
-};
+use crate::golang;
 
 /// The release of `bpf-linker` that is installed where none is found.
 const BPF_LINKER: &str = "0.13.0";
@@ -46,10 +41,45 @@ pub(crate) enum Need {
     Cluster,
     /// Building Go programs by other releases than the machine's.
     GoReleases,
+    /// The same by every release that the mirror has.
+    EveryGoRelease,
     /// Booting virtual machines.
     Machines,
     /// Building and running the corpus's programs in one language.
     Corpus(Language),
+}
+
+/// Every need, as it is named on the command line.
+const NAMES: [(&str, Need); 17] = [
+    ("build", Need::Build),
+    ("database", Need::Database),
+    ("demo", Need::Demo),
+    ("tests", Need::Tests),
+    ("peers", Need::Peers),
+    ("image", Need::Image),
+    ("cluster", Need::Cluster),
+    ("go-releases", Need::GoReleases),
+    ("every-go-release", Need::EveryGoRelease),
+    ("machines", Need::Machines),
+    ("corpus-c", Need::Corpus(Language::C)),
+    ("corpus-go", Need::Corpus(Language::Go)),
+    ("corpus-java", Need::Corpus(Language::Java)),
+    ("corpus-node", Need::Corpus(Language::Node)),
+    ("corpus-php", Need::Corpus(Language::Php)),
+    ("corpus-python", Need::Corpus(Language::Python)),
+    ("corpus-ruby", Need::Corpus(Language::Ruby)),
+];
+
+impl FromStr for Need {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = NAMES.iter().find(|(name, _)| *name == text).map(|(_, need)| *need);
+        found.with_context(|| {
+            let names = NAMES.map(|(name, _)| name);
+            format!("the needs are {}", names.join(", "))
+        })
+    }
 }
 
 /// All needs but the cluster's, which one command alone has and few will run.
@@ -104,7 +134,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Database,
-        present: || binaries().is_some(),
+        present: || postgres::programs().is_some(),
         packages: &["postgresql"],
         elsewhere: "Install the PostgreSQL server, and put its initdb and postgres on the PATH.",
     },
@@ -189,7 +219,7 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         need: Need::Peers,
-        present: || Peer::ALL.iter().all(|peer| which(peer.program()).is_some()),
+        present: || ["bpftrace", "tcptop"].iter().all(|program| which(program).is_some()),
         packages: &["bpftrace", "libbpf-tools"],
         elsewhere: "Install bpftrace and libbpf-tools.",
     },
@@ -227,6 +257,9 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::GoReleases) {
         golang::set_up(&target_directory(workspace))?;
     }
+    if needs.contains(&Need::EveryGoRelease) {
+        golang::fetch_all(&target_directory(workspace))?;
+    }
     if needs.contains(&Need::Corpus(Language::Node)) {
         runtimes::node_pg(workspace)?;
     }
@@ -257,7 +290,7 @@ fn linker(workspace: &Path) -> Result<()> {
     let tools = tools_directory(&target)?;
     println!("setup: installing bpf-linker {BPF_LINKER} into {}", tools.display());
     check(
-        build::cargo(workspace)
+        cargo(workspace)
             .args(["install", "bpf-linker", "--locked", "--force", "--version", BPF_LINKER])
             .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
             .arg(&tools)
@@ -276,19 +309,19 @@ fn llvm(version: &str) -> Option<u32> {
     line.split('.').next()?.parse().ok()
 }
 
-/// Whether a program does something successfully; used to ask interpreters for their modules.
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::llvm;
+    use super::*;
+
+    #[test]
+    fn needs_of_the_corpus_are_named_alike() {
+        use Language::{C, Go, Java, Node, Php, Python, Ruby};
+        for language in [C, Go, Java, Node, Php, Python, Ruby] {
+            let need: Need = language.need().unwrap().parse().unwrap();
+            assert_eq!(need, Need::Corpus(language));
+        }
+        assert!("corpus".parse::<Need>().is_err());
+    }
 
     #[test]
     fn reads_the_major_version_of_llvm() {

@@ -1,149 +1,146 @@
-//! `cargo xtask test`: every test of the workspace, and one honest line about them.
+//! `cargo xtask test`: the tests, and one honest line about them.
+//!
+//! cargo lists the test programs as JSON, each program writes JSON about its tests, and what is
+//! printed for people is made of that here. cargo-nextest would do most of it, but takes minutes to
+//! build and starts a process for each test, with a PostgreSQL for each.
 
-mod again;
 mod listen;
+mod programs;
+mod tally;
 
-use std::{io::Write as _, ops::AddAssign, path::Path, process::Stdio};
+use std::{path::Path, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use support::{
+    results::{ARGUMENTS, Fate, Line, MOST_LATE, UNLOCK},
+    workspace::{BINARY, cargo},
+};
 
-use self::again::Failed;
-use self::listen::{LONGEST_SILENCE, Line, listen};
+use self::{
+    listen::listen,
+    programs::{Program, compile},
+    tally::Tally,
+};
 use crate::{build, dist, setup};
 
-/// So many tests of a run may be late; where more fail, the machine is not to blame.
-pub(crate) const MOST_LATE: usize = 2;
+/// Chooses suites of the end-to-end tests, see `tests::suites`.
+pub(crate) const SUITES: &str = "LEAK_TESTS_SUITES";
+/// How many seconds the end-to-end tests wait for anything, see `tests::process`.
+pub(crate) const PATIENCE: &str = "LEAK_TESTS_BOUND";
 
-/// What became of the tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-}
+/// The suite of all tests that need neither root nor set-up.
+const UNIT: &str = "unit";
 
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
+/// The longest time in which no test ends and none prints anything: what takes longer hangs.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
+
+/// Runs all tests or those of one suite; `arguments` are handed to the test programs.
+pub(crate) fn run(root: &Path, suite: Option<&str>, arguments: &[String]) -> Result<()> {
+    let is_unit = suite == Some(UNIT);
+    let mut environment = Vec::new();
+    if !is_unit {
+        setup::run(root, setup::EVERYTHING)?;
+        environment.push((BINARY, build::run(root)?));
+        environment.push(("PGSOCKTRACE_IMAGE", dist::image(root)?));
     }
-}
-
-/// Runs all tests; `arguments` are handed to `cargo test`.
-pub(crate) fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
-    setup::run(workspace, setup::EVERYTHING)?;
-    let binary = build::run(workspace)?;
-    let image = dist::image(workspace)?;
-    // Without `--workspace`: the default members leave out what builds only for the BPF target.
-    let cargo = || {
-        let mut cargo = build::cargo(workspace);
-        cargo.env("PGSOCKTRACE_BIN", &binary).env("PGSOCKTRACE_IMAGE", &image).stdin(Stdio::null());
-        cargo
-    };
-    let mut tally = Tally::default();
-    let mut failures = Failures::default();
-    let mut again = Failed::default();
-    let mut command = cargo();
-    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments);
-    let status = listen(&mut command, LONGEST_SILENCE, |line| match line {
-        Line::Test(line) => {
-            if let Some(one) = read(line) {
-                tally += one;
-            }
-            failures.hear(line);
-            again.hear_test(line);
+    let all = compile(root)?;
+    let chosen: Vec<&Program> = match suite {
+        None => all.iter().collect(),
+        Some(UNIT) => all.iter().filter(|program| !program.is_end_to_end()).collect(),
+        Some(name) => {
+            let own: Vec<_> = all.iter().filter(|program| program.is_target(name)).collect();
+            // Any other name is that of a suite, which the end-to-end tests know.
+            let e2e = all.iter().filter(|program| program.is_end_to_end());
+            if own.is_empty() { e2e.collect() } else { own }
         }
-        Line::Cargo(line) => again.hear_cargo(line),
-    })?;
-    print!("{}", failures.told);
-    let late = again.late(cargo)?.unwrap_or_default();
-    let Tally { mut passed, mut failed, skipped } = tally;
-    passed += late.len() as u64;
-    failed -= late.len() as u64;
-    print!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    match late {
-        [] => println!(),
-        late => println!("; {} late, and passed alone: {}", late.len(), late.join(", ")),
+    };
+    ensure!(!chosen.is_empty(), "There are no such tests.");
+    let command = |program: &Program| {
+        let mut command = program.command();
+        command.envs(environment.iter().map(|(name, path)| (name, path)));
+        if program.is_end_to_end() {
+            if let Some(suite) = suite {
+                command.env(SUITES, suite);
+            }
+        } else {
+            command.env(UNLOCK.0, UNLOCK.1);
+        }
+        command.args(ARGUMENTS);
+        command
+    };
+
+    let mut tally = Tally::default();
+    for program in chosen {
+        println!("\n== {} ==", program.name());
+        run_program(command(program).args(arguments), program, &mut tally)?;
     }
-    std::io::stdout().flush()?;
-    ensure!(failed == 0 && (status.success() || !late.is_empty()), "cargo test failed: {status}.");
-    ensure!(passed > 0, "No test was run.");
+    if suite.is_none() && arguments.is_empty() {
+        examples_in_documentation(root, &mut tally)?;
+    }
+    print!("{}", tally.failures());
+    let late = late(&mut tally, command)?;
+    println!("\n{tally}");
+    if !late.is_empty() {
+        println!("{} late, and passed alone: {}", late.len(), late.join(", "));
+    }
+    if tally.has_failed() {
+        bail!("Tests failed.");
+    }
+    ensure!(tally.has_run(), "No test was run.");
     Ok(())
 }
 
-/// Lines told of one failure: an assertion and what it was about, and no whole report.
-const LINES_OF_FAILURE: usize = 24;
-
-/// What failed tests said, to be told once more at the end: between them and it lies the output of
-/// all the test binaries that came after.
-#[derive(Default)]
-struct Failures {
-    told: String,
-    /// Lines that may still be told of the failure that is being heard.
-    left: usize,
+/// Runs one test program to its end, prints what becomes of its tests, and counts it.
+fn run_program<'a>(
+    command: &mut Command,
+    program: &'a Program,
+    tally: &mut Tally<'a>,
+) -> Result<()> {
+    let mut reported_failure = false;
+    let status = listen(command, LONGEST_SILENCE, |line| match Line::read(line) {
+        Line::Ended { name, fate, output } => {
+            let word = match fate {
+                Fate::Passed => "ok",
+                Fate::Failed => "FAILED",
+                Fate::Skipped => "ignored",
+            };
+            println!("test {name} ... {word}");
+            reported_failure |= fate == Fate::Failed;
+            tally.count(program, name, fate, &output);
+        }
+        Line::Text(text) => println!("{text}"),
+        Line::Started(_) | Line::Other => {}
+    })?;
+    if !status.success() && !reported_failure {
+        tally.broke_off(program, &status.to_string());
+    }
+    Ok(())
 }
 
-impl Failures {
-    fn hear(&mut self, line: &str) {
-        if line.starts_with("---- ") && line.ends_with(" ----") {
-            self.left = LINES_OF_FAILURE;
-            self.told.push('\n');
-        } else if line == "failures:" {
-            self.left = 0;
-        }
-        if self.left > 0 && !line.is_empty() {
-            self.left -= 1;
-            self.told.push_str(line);
-            self.told.push('\n');
-        }
-    }
+/// Compiles and runs the examples in documentation. rustdoc reports them for people alone, so they
+/// count as one test.
+fn examples_in_documentation(root: &Path, tally: &mut Tally<'_>) -> Result<()> {
+    println!("\n== examples in documentation ==");
+    let status = cargo(root).args(["test", "--locked", "--doc", "--quiet"]).status()?;
+    tally.count_documentation(status.success());
+    Ok(())
 }
 
-/// Reads the closing line of one test binary.
-fn read(line: &str) -> Option<Tally> {
-    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let mut tally = Tally::default();
-    for part in counts.split("; ") {
-        let (number, what) = part.split_once(' ')?;
-        match what {
-            "passed" => tally.passed = number.parse().ok()?,
-            "failed" => tally.failed = number.parse().ok()?,
-            "ignored" => tally.skipped = number.parse().ok()?,
-            _ => {}
+/// Runs failed tests once more, each alone: what fails again is a defect of the project, what
+/// passes was late on a busy machine. More than a few are not late, and neither is a program that
+/// broke off. Those that passed are returned, and no longer count as failed.
+fn late(tally: &mut Tally<'_>, command: impl Fn(&Program) -> Command) -> Result<Vec<String>> {
+    let Some(failed) = tally.may_be_late(MOST_LATE) else { return Ok(Vec::new()) };
+    let mut late = Vec::new();
+    for (program, name) in failed {
+        println!("\nOnce more, and alone: {name}");
+        let mut again = Tally::default();
+        run_program(command(program).args(["--exact", &name]), program, &mut again)?;
+        if again.has_failed() || !again.has_run() {
+            return Ok(Vec::new());
         }
+        late.push(name);
     }
-    Some(tally)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_became_of_a_test_binary() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; \
-                    7 filtered out; finished in 0.02s";
-        assert_eq!(read(line), Some(Tally { passed: 12, failed: 3, skipped: 1 }));
-    }
-
-    #[test]
-    fn tells_failures_once_more() {
-        let mut failures = Failures::default();
-        let long = "left\n".repeat(2 * LINES_OF_FAILURE);
-        let output = format!(
-            "test one ... ok\nfailures:\n\n---- two ----\nit broke\n\n---- three ----\n{long}\n\nfailures:\n    two\n"
-        );
-        output.lines().for_each(|line| failures.hear(line));
-        let (two, three) = failures.told.split_once("\n---- three ----\n").unwrap();
-        assert_eq!(two, "\n---- two ----\nit broke\n");
-        assert_eq!(three, "left\n".repeat(LINES_OF_FAILURE - 1));
-    }
-
-    #[test]
-    fn reads_nothing_else() {
-        for line in ["", "test result", "test result: ok", "test result: ok. x passed; 1 failed"] {
-            assert_eq!(read(line), None, "{line:?}");
-        }
-    }
+    tally.forgive();
+    Ok(late)
 }

@@ -96,7 +96,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::engine::table::testing::secs;
+    use crate::engine::testing::secs;
     use crate::outputs::recording::testing::{Told, beginning, story};
     use crate::outputs::recording::{Recorder, Recording};
     use crate::outputs::{Format, Sink};

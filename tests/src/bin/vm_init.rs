@@ -1,5 +1,5 @@
-//! The first process of a test machine: mounts what programs expect, runs the steps of its plan, and
-//! restarts the machine, which ends it.
+//! The first process of a test machine: mounts what programs expect, runs the steps of its plan,
+//! and restarts the machine, which ends it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
-use tests::mounts::mount;
-use tests::namespace::raise_loopback;
-use tests::vm::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
+use harness::mounts::mount;
+use harness::namespace::raise_loopback;
+use harness::vm::protocol::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
 
 /// File systems, with their types and options, in the order in which they are mounted.
 const MOUNTS: &[(&str, &str, &str)] = &[
@@ -29,7 +29,8 @@ const MOUNTS: &[(&str, &str, &str)] = &[
 ];
 
 fn main() -> Result<()> {
-    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart it.
+    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart
+    // it.
     ensure!(unsafe { libc::getpid() } == 1, "this is the first process of test machines");
     if let Err(error) = work() {
         eprintln!("{error:#}");

@@ -6,11 +6,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::certificates::{self, Authority};
 use super::kubectl::{Kubectl, write_config};
-use super::{Access, NODE, check, programs};
+use super::{Access, NODE, programs};
+use crate::certificates::{self, Authority};
 use crate::namespace::Namespace;
-use crate::process::{Silent, eventually};
+use support::command::output;
+
+use crate::process::{Guarded, eventually, start_silently};
 use crate::suite::Suite;
 
 /// What may do everything.
@@ -28,15 +30,12 @@ pub struct ApiServer<'a> {
     directory: PathBuf,
     access: Access,
     /// In the order of their ends.
-    processes: Vec<(&'static str, Silent)>,
+    processes: Vec<(&'static str, Guarded)>,
 }
 
 impl<'a> ApiServer<'a> {
-    /// Starts it in this namespace and waits until it is ready. Nobody acts upon what it is told yet.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started, with what it said.
+    /// Starts it in this namespace and waits until it is ready. Nobody acts upon what it is told
+    /// yet.
     pub fn start(suite: &Suite, network: &'a Namespace) -> Result<Self> {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
@@ -56,7 +55,7 @@ impl<'a> ApiServer<'a> {
         }
         let mut address = Command::new("ip");
         network.adopt(address.args(["address", "add", SERVICE, "dev", "lo"]))?;
-        check(&mut address)?;
+        output(&mut address)?;
 
         let access = Access { node: NODE.to_owned(), port: PORT, service_account };
         let mut api = Self { network, directory, access, processes: Vec::new() };
@@ -94,10 +93,6 @@ impl<'a> ApiServer<'a> {
     }
 
     /// Starts those who act upon what it is told: the controllers and the scheduler.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be started.
     pub fn start_controllers(&mut self) -> Result<()> {
         self.run(
             "kube-controller-manager",
@@ -139,7 +134,8 @@ impl<'a> ApiServer<'a> {
         Kubectl::new(self.network, &self.directory, &self.directory.join("admin.config"))
     }
 
-    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the server.
+    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the
+    /// server.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -147,7 +143,7 @@ impl<'a> ApiServer<'a> {
     /// What all its programs said last.
     #[must_use]
     pub fn complaints(&self) -> String {
-        let said = |(name, _): &(&str, Silent)| {
+        let said = |(name, _): &(&str, Guarded)| {
             format!("{name}: {}", last_lines(&self.directory.join(name).with_extension("log")))
         };
         self.processes.iter().map(said).collect::<Vec<_>>().join("\n")
@@ -157,7 +153,7 @@ impl<'a> ApiServer<'a> {
         command.current_dir(&self.directory);
         self.network.adopt(command)?;
         let log = self.directory.join(name).with_extension("log");
-        let started = Silent::start(command, Stdio::null(), &log).context(name)?;
+        let started = start_silently(command, Stdio::null(), &log).context(name)?;
         self.processes.insert(0, (name, started));
         Ok(())
     }

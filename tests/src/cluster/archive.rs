@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::check;
 use crate::suite::finish;
+use support::command::output;
 
 /// Makes an archive of this image in a directory that does not exist yet; the program is
 /// `/srv/program`, which only `user` may read.
@@ -17,7 +17,7 @@ pub(super) fn write(directory: &Path, image: &str, program: &Path, user: u32) ->
     fs::copy(program, directory.join("root/srv/program"))?;
     let (root, layer) = (directory.join("root"), directory.join("layer.tar"));
     let owner = format!("--owner={user}");
-    check(
+    output(
         Command::new("tar")
             .args(["--mode=u=rx,go=", "--group=0", &owner, "-C"])
             .arg(&root)
@@ -38,7 +38,7 @@ pub(super) fn write(directory: &Path, image: &str, program: &Path, user: u32) ->
     fs::write(directory.join("manifest.json"), manifest.to_string())?;
     let archive = directory.join("image.tar");
     let parts = ["manifest.json", "config.json", "layer.tar"];
-    check(Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(&archive).args(parts))?;
+    output(Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(&archive).args(parts))?;
     Ok(archive)
 }
 

@@ -1,4 +1,4 @@
-//! The tracer's image, taken apart as a runtime does it.
+//! Unpacks the tracer's image as a container runtime does.
 
 use std::env;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::check;
+use support::command::output;
 
 /// An unpacked image.
 pub struct Image {
@@ -21,7 +21,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// The archive that `cargo xtask image` makes, by the image format of the Open Container Initiative.
+    /// The archive that `cargo xtask image` makes, by the image format of the Open Container
+    /// Initiative.
     #[must_use]
     pub fn path() -> PathBuf {
         let default = || crate::target().join("packages/pgsocktrace-image.tar");
@@ -29,15 +30,11 @@ impl Image {
     }
 
     /// Unpacks it into a directory that does not exist yet.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there or no image.
     pub fn unpack(root: &Path) -> Result<Self> {
         let layout = root.with_extension("layout");
         fs::create_dir(&layout)?;
         fs::create_dir(root)?;
-        check(Command::new("tar").arg("-xf").arg(Self::path()).arg("-C").arg(&layout))?;
+        output(Command::new("tar").arg("-xf").arg(Self::path()).arg("-C").arg(&layout))?;
         let read = |path: &Path| -> Result<Value> {
             Ok(serde_json::from_slice(&fs::read(path).with_context(|| format!("{path:?}"))?)?)
         };
@@ -49,7 +46,7 @@ impl Image {
         let manifest = read(&blob(&index["manifests"][0])?)?;
         let config = read(&blob(&manifest["config"])?)?;
         for layer in manifest["layers"].as_array().context("layers")? {
-            check(Command::new("tar").arg("-xf").arg(blob(layer)?).arg("-C").arg(root))?;
+            output(Command::new("tar").arg("-xf").arg(blob(layer)?).arg("-C").arg(root))?;
         }
         let texts = |name: &str| -> Vec<String> {
             let list = config["config"][name].as_array().cloned().unwrap_or_default();

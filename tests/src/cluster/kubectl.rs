@@ -1,4 +1,4 @@
-//! `kubectl`, as somebody uses it who may do this or that.
+//! Runs `kubectl` as a user with given permissions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,6 @@ impl<'a> Kubectl<'a> {
     }
 
     /// What it prints when it is run with these arguments.
-    ///
-    /// # Errors
-    ///
-    /// When it fails, with what it said.
     pub fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = finish(&mut self.command(arguments)?)?;
         ensure!(output.status.success(), "kubectl {arguments:?}: {output:?}");
@@ -36,20 +32,12 @@ impl<'a> Kubectl<'a> {
     }
 
     /// An object of the API.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or it cannot be asked for.
     pub fn object(&self, arguments: &[&str]) -> Result<Value> {
         let said = self.says(&[&["get", "--output=json"], arguments].concat())?;
         serde_json::from_str(&said).with_context(|| said)
     }
 
     /// Makes an object of the API, and returns what the server has made of it.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses it.
     pub fn create(&self, object: &Value) -> Result<Value> {
         let path = self.home.join("object.json");
         fs::write(&path, object.to_string())?;
@@ -59,20 +47,12 @@ impl<'a> Kubectl<'a> {
     }
 
     /// Applies what a directory's kustomization makes.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses something.
     pub fn apply(&self, directory: &Path) -> Result<()> {
         // The server's own description of its objects is older than what would read it.
         self.says(&["apply", "--validate=false", "-k", &directory.to_string_lossy()]).map(drop)
     }
 
     /// Whether an account may do this, such as `list pods`, in every namespace.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be asked.
     pub fn allows(&self, account: &str, what: &[&str]) -> Result<bool> {
         let account = format!("--as=system:serviceaccount:{account}");
         let mut command =
@@ -86,10 +66,6 @@ impl<'a> Kubectl<'a> {
     }
 
     /// It with these arguments, not run yet.
-    ///
-    /// # Errors
-    ///
-    /// When the programs are nowhere.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs()?.join("kubectl"));
         // It remembers what servers offer below the home directory.

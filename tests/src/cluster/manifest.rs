@@ -1,4 +1,4 @@
-//! What the DaemonSet and its settings say.
+//! Reads the DaemonSet and its settings.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::repository;
+use support::workspace::root;
 
 /// The manifest of the tracer's pods.
 pub struct Manifest {
@@ -19,14 +19,10 @@ impl Manifest {
     /// Where the base that users build upon is.
     #[must_use]
     pub fn base() -> PathBuf {
-        repository().join("deploy/kubernetes/base")
+        root().join("deploy/kubernetes/base")
     }
 
     /// Reads that base.
-    ///
-    /// # Errors
-    ///
-    /// When it is not where it belongs, or says nothing of what is looked for.
     pub fn read() -> Result<Self> {
         let pod = read("base/daemonset.yaml")?["spec"]["template"]["spec"].take();
         let kustomization = read("base/kustomization.yaml")?;
@@ -37,10 +33,6 @@ impl Manifest {
     }
 
     /// The same with the component that takes CAP_SYS_ADMIN away.
-    ///
-    /// # Errors
-    ///
-    /// When that is not where it belongs.
     pub fn without_sys_admin() -> Result<Self> {
         let component = read("components/without-sys-admin/kustomization.yaml")?;
         let patch = component["patches"][0]["patch"].as_str().context("patch")?;
@@ -51,10 +43,6 @@ impl Manifest {
     }
 
     /// The same without this capability.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there anyway.
     pub fn without(mut self, capability: &str) -> Result<Self> {
         let before = self.capabilities.len();
         self.capabilities.retain(|name| name != capability);
@@ -72,19 +60,11 @@ impl Manifest {
     }
 
     /// The port that Prometheus and the kubelet ask.
-    ///
-    /// # Errors
-    ///
-    /// When there is none.
     pub fn metrics_port(&self) -> Result<u64> {
         self.pod["containers"][0]["ports"][0]["containerPort"].as_u64().context("metrics port")
     }
 
     /// The paths that the kubelet asks for whether it starts, lives and is ready.
-    ///
-    /// # Errors
-    ///
-    /// When there is one too few.
     pub fn probes(&self) -> Result<Vec<String>> {
         let container = &self.pod["containers"][0];
         let path = |name: &str| {
@@ -122,7 +102,7 @@ impl Manifest {
 }
 
 fn read(name: &str) -> Result<Value> {
-    let text = fs::read_to_string(repository().join("deploy/kubernetes").join(name));
+    let text = fs::read_to_string(root().join("deploy/kubernetes").join(name));
     serde_saphyr::from_str(&text.with_context(|| name.to_owned())?).with_context(|| name.to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! Pods as the API writes them.
+//! Pods in the API's own form.
 
 use serde_json::{Value, json};
 

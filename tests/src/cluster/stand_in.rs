@@ -1,4 +1,4 @@
-//! What answers in place of the API server and the kubelet: `tests/apps/cluster/stand_in.py`.
+//! A stand-in for the API server and the kubelet: `tests/apps/cluster/stand_in.py`.
 
 use std::fs;
 use std::process::Command;
@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::certificates::Authority;
 use super::{Access, NODE, PodOnNode};
+use crate::certificates::Authority;
 use crate::namespace::Namespace;
 use crate::program::{Program, Reply};
 use crate::suite::{APPS, Suite};
@@ -20,10 +20,6 @@ pub struct StandIn {
 
 impl StandIn {
     /// Starts it in this namespace. It does not answer yet.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started, or `openssl` makes no certificate.
     pub fn start(suite: &Suite, network: &Namespace, port: u16) -> Result<Self> {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
@@ -43,10 +39,6 @@ impl StandIn {
     }
 
     /// Begins to answer.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot listen.
     pub fn listen(&mut self) -> Result<()> {
         let command = format!("listen {}", self.access.port);
         self.program.ok(&command).map(drop)
@@ -59,21 +51,13 @@ impl StandIn {
     }
 
     /// Writes a token into the service account; it is the only one that is taken from now on.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written.
     pub fn give_token(&mut self, token: &str) -> Result<()> {
         fs::write(self.access.service_account.join("token"), token)?;
         self.program.ok(&format!("token {token}")).map(drop)
     }
 
-    /// Puts another authority into the service account: the server's certificate is then as good as one
-    /// that it has signed by itself.
-    ///
-    /// # Errors
-    ///
-    /// When `openssl` makes none.
+    /// Puts another authority into the service account: the server's certificate is then as good as
+    /// one that it has signed by itself.
     pub fn distrust(&self, suite: &Suite) -> Result<()> {
         let directory = suite.directory()?;
         let certificate = directory.join("ca.crt");
@@ -82,37 +66,21 @@ impl StandIn {
     }
 
     /// Tells of a pod with one container, or of what has become of it.
-    ///
-    /// # Errors
-    ///
-    /// When it does not take it.
     pub fn put(&mut self, pod: &PodOnNode<'_>) -> Result<()> {
         self.put_object(&pod.as_running_object())
     }
 
     /// Tells of any pod or service.
-    ///
-    /// # Errors
-    ///
-    /// When it does not take it.
     pub fn put_object(&mut self, object: &Value) -> Result<()> {
         self.program.ok(&format!("put {object}")).map(drop)
     }
 
     /// Ends all watches, as servers do from time to time.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
     pub fn hang_up(&mut self) -> Result<()> {
         self.program.ok("hang_up").map(drop)
     }
 
     /// How often it was asked for what.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
     pub fn asked(&mut self) -> Result<Reply> {
         self.program.ok("asked")
     }

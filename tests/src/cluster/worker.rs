@@ -1,8 +1,8 @@
 //! A real node: containerd and a kubelet, which run what an API server tells them to.
 //!
-//! Both would write to many places of the machine. They live in a mount namespace of their own, where
-//! those places are directories of the test, and so are the kernel's settings that a kubelet changes. What
-//! they run is in a cgroup of the test's own.
+//! Both would write to many places of the machine. They live in a mount namespace of their own,
+//! where those places are directories of the test, and so are the kernel's settings that a kubelet
+//! changes. What they run is in a cgroup of the test's own.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -17,10 +17,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::api_server::{SERVICE, last_lines};
-use super::{ApiServer, Image, NODE, archive, check, programs};
+use super::{ApiServer, Image, NODE, archive, programs};
 use crate::cgroup::Domain;
 use crate::container::own_mounts;
-use crate::process::{Silent, eventually};
+use support::command::output;
+
+use crate::process::{Guarded, eventually, start_silently};
 use crate::suite::{APPS, Suite, finish};
 
 /// Directories that are replaced by empty ones.
@@ -42,24 +44,20 @@ pub struct Worker<'a> {
     api: &'a ApiServer<'a>,
     directory: PathBuf,
     /// In the order of their ends.
-    processes: Vec<(&'static str, Silent)>,
+    processes: Vec<(&'static str, Guarded)>,
     domain: Domain,
 }
 
 impl<'a> Worker<'a> {
-    /// Starts it, with the tracer's image, in the network namespace of the API server, and waits until
-    /// pods can run there.
-    ///
-    /// # Errors
-    ///
-    /// When it does not get ready, with what its programs said.
+    /// Starts it, with the tracer's image, in the network namespace of the API server, and waits
+    /// until pods can run there.
     pub fn start(suite: &Suite, api: &'a ApiServer<'a>) -> Result<Self> {
         let directory = suite.directory()?;
         let domain = Domain::create()?;
         let mut worker = Self { api, directory, processes: Vec::new(), domain };
         worker.start_containerd()?;
         let pause = worker.directory.join("pause");
-        check(
+        output(
             Command::new("gcc")
                 .args(["-static", "-O2", "-o"])
                 .arg(&pause)
@@ -81,20 +79,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Gives it an image with this static program alone, which `user` runs as `/srv/program`.
-    ///
-    /// # Errors
-    ///
-    /// When containerd does not take it.
     pub fn import_program(&self, image: &str, program: &Path, user: u32) -> Result<()> {
         let name = image.replace(['/', ':'], "-");
         self.import(&archive::write(&self.directory.join(name), image, program, user)?)
     }
 
     /// PID of a container's program, by the container's id.
-    ///
-    /// # Errors
-    ///
-    /// When it has none, or several.
     pub fn pid(&self, container: &str) -> Result<u32> {
         let inside = |pid: &u32| {
             let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -109,7 +99,7 @@ impl<'a> Worker<'a> {
     /// What its programs said last.
     #[must_use]
     pub fn complaints(&self) -> String {
-        let said = |(name, _): &(&str, Silent)| {
+        let said = |(name, _): &(&str, Guarded)| {
             format!("{name}: {}", last_lines(&self.directory.join(name).with_extension("log")))
         };
         let said: Vec<_> = self.processes.iter().map(said).collect();
@@ -193,7 +183,7 @@ conf_dir = "{}"
     }
 
     fn import(&self, archive: &Path) -> Result<()> {
-        check(self.ctr()?.args(["--namespace=k8s.io", "images", "import"]).arg(archive))
+        output(self.ctr()?.args(["--namespace=k8s.io", "images", "import"]).arg(archive)).map(drop)
     }
 
     fn ctr(&self) -> Result<Command> {
@@ -220,7 +210,7 @@ conf_dir = "{}"
     fn run(&mut self, name: &'static str, command: &mut Command) -> Result<u32> {
         self.api.network().adopt(command)?;
         let log = self.directory.join(name).with_extension("log");
-        let started = Silent::start(command, Stdio::null(), &log).context(name)?;
+        let started = start_silently(command, Stdio::null(), &log).context(name)?;
         let pid = started.pid();
         self.processes.insert(0, (name, started));
         Ok(pid)
@@ -251,8 +241,8 @@ impl Drop for Worker<'_> {
     }
 }
 
-/// Makes a command run in a mount namespace of its own, where the first path of each pair is bound to the
-/// second one.
+/// Makes a command run in a mount namespace of its own, where the first path of each pair is bound
+/// to the second one.
 fn replace(command: &mut Command, pairs: Vec<(PathBuf, PathBuf)>) -> Result<()> {
     let text = |path: PathBuf| CString::new(path.as_os_str().as_bytes());
     let pairs: Vec<(CString, CString)> = pairs

@@ -1,8 +1,8 @@
-//! Figures on their way from a virtual machine to what shows them.
+//! Measurements that a virtual machine hands to the program that booted it.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Costs, Whole};
+use super::{Costs, Total};
 
 /// The tracer's name among the watchers.
 pub const OURS: &str = "pgsocktrace";
@@ -22,15 +22,11 @@ pub struct Measured {
     /// What its programs take.
     pub programs: Costs,
     /// What events take in all.
-    pub whole: Whole,
+    pub total: Total,
 }
 
 impl Figures {
     /// As a line of text, without its end.
-    ///
-    /// # Errors
-    ///
-    /// Never, as long as all figures are finite.
     pub fn line(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
@@ -50,7 +46,7 @@ mod tests {
     fn lines_are_read_as_they_are_written() {
         let measured = Measured {
             programs: [Some(41.25), None, Some(0.0), Some(-1.5), Some(1e6), None],
-            whole: Whole {
+            total: Total {
                 watched: [vec![1.5, 2.0], vec![], vec![3.25]],
                 watcher: [vec![0.0], vec![-0.5], vec![]],
             },

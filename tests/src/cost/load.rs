@@ -1,4 +1,4 @@
-//! Connections by the thousand, to a listener of our own that speaks as much of the protocol as it must.
+//! Generates load: thousands of connections to a listener that speaks a little of the protocol.
 
 use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// "Protocol 3.0, user u, database d": <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+/// "Protocol 3.0, user u, database d":
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 const STARTUP: &[u8] = b"\x00\x00\x00\x1b\x00\x03\x00\x00user\0u\0database\0d\0\0";
 
 /// AuthenticationOk and ReadyForQuery.
@@ -30,10 +31,6 @@ pub struct Listener {
 
 impl Listener {
     /// Opens it, and lets this process have as many connections as it may.
-    ///
-    /// # Errors
-    ///
-    /// When no port is free.
     pub fn open() -> Result<Self> {
         allow_files()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -57,20 +54,12 @@ impl Listener {
 
     /// Sends so many requests on one connection, one after the other, from deep in a stack, and has
     /// each answered. Returns how many sends began a request.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
     pub fn converse(&self, requests: u64) -> Result<u64> {
         self.time(requests)?;
         Ok(requests + 1)
     }
 
     /// The same; returns how long it took from the first request to the last answer.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
     pub fn time(&self, requests: u64) -> Result<Duration> {
         let mut took = Duration::ZERO;
         self.talk(
@@ -89,10 +78,6 @@ impl Listener {
     }
 
     /// The same, but so many a second for so long.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
     pub fn converse_at(&self, pace: u32, duration: Duration) -> Result<()> {
         let requests = (f64::from(pace) * duration.as_secs_f64()) as u64;
         self.talk(
@@ -111,12 +96,8 @@ impl Listener {
         )
     }
 
-    /// Opens so many connections and makes requests on them in turn, so many a second for so long, each
-    /// answered. Returns how many.
-    ///
-    /// # Errors
-    ///
-    /// When a connection breaks.
+    /// Opens so many connections and makes requests on them in turn, so many a second for so long,
+    /// each answered. Returns how many.
     pub fn converse_in_turn(
         &self,
         connections: usize,
@@ -143,10 +124,6 @@ impl Listener {
     }
 
     /// Sends one request in so many pieces.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
     pub fn send_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'd', 0, 0, 0, 11, b'a', b' ', b'r', b'o', b'w', b'.', b'\n'];
         self.talk(
@@ -163,10 +140,6 @@ impl Listener {
     }
 
     /// Receives one answer in so many pieces.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
     pub fn receive_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'D', 0, 0, 0, 11, 0, 1, 0, 0, 0, 1, b'1'];
         self.talk(
@@ -214,10 +187,6 @@ impl Listener {
     /// Connects and closes in a loop on several threads.
     ///
     /// Closes with a reset: thousands of ports in TIME_WAIT would end the run early.
-    ///
-    /// # Errors
-    ///
-    /// When a connection cannot be opened.
     pub fn storm(&self, threads: u32, duration: Duration) -> Result<Storm> {
         let start = Instant::now();
         let work = || -> io::Result<u64> {

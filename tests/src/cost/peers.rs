@@ -1,4 +1,4 @@
-//! What people would use instead.
+//! The tools that the tracer is compared with.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::bpf::programs_of;
 pub enum Peer {
     /// bpftrace, with the script that people write: bytes and the latest stack of each socket.
     Bpftrace,
-    /// bpftrace, with what is done to memory that leaks: what is outstanding, with its stack, on kprobes.
+    /// bpftrace, with what is done to memory that leaks: what is outstanding, with its stack, on
+    /// kprobes.
     BpftraceOnKprobes,
     /// libbpf-tools' tcpstates: each change of state of each connection.
     Tcpstates,
@@ -80,10 +81,6 @@ impl Peer {
     }
 
     /// Whether this process of it has loaded all its programs.
-    ///
-    /// # Errors
-    ///
-    /// When the process is gone.
     pub fn has_loaded(self, pid: u32) -> Result<bool> {
         Ok(programs_of(pid)?.len() >= self.programs())
     }

@@ -1,4 +1,4 @@
-//! What the kernel counts about BPF programs: runs, and the time that they took.
+//! The kernel's statistics of BPF programs: runs, and the time that they took.
 
 use std::os::fd::OwnedFd;
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::bpf::{Runs, count_runs, runs_of};
 
-/// The kernel counts as long as this value lives; it does not otherwise, because counting costs time
-/// itself.
+/// The kernel counts as long as this value lives; it does not otherwise, because counting costs
+/// time itself.
 #[derive(Debug)]
 pub struct Statistics {
     _counting: OwnedFd,
@@ -30,19 +30,11 @@ pub struct Cost {
 
 impl Statistics {
     /// Has the kernel count.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub fn on() -> Result<Self> {
         Ok(Self { _counting: count_runs()? })
     }
 
     /// Reads the counters of all programs that these processes hold.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is gone.
     pub fn of(&self, pids: &[u32]) -> Result<Counters> {
         let runs: Result<Vec<_>> = pids.iter().map(|pid| runs_of(*pid)).collect();
         Ok(Counters(runs?.concat()))

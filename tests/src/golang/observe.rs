@@ -1,4 +1,4 @@
-//! Has the program go every way to a call, and compares what was traced of it with what it saw itself.
+//! Sends the Go program through every kind of call, and compares the traced stacks with its own.
 
 use anyhow::{Context, Result};
 
@@ -35,10 +35,6 @@ pub fn shapes(toolchain: &Toolchain, how: GoBuild) -> Vec<&'static str> {
 }
 
 /// Has the program connect and send requests by way of each shape, ends the trace and compares.
-///
-/// # Errors
-///
-/// When the program or the trace fails; not when something is wrong with the stacks.
 pub fn observe(
     program: &mut GoProgram,
     shapes: &[&'static str],

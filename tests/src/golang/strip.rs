@@ -1,4 +1,4 @@
-//! Takes the section headers off an ELF file: nothing that runs needs them.
+//! Removes the section headers of an ELF file: nothing that runs needs them.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Places in the header of a 64-bit ELF file: the section headers' offset (8 bytes), and their size,
-/// number and the index of the names (2 bytes each).
+/// Places in the header of a 64-bit ELF file: the section headers' offset (8 bytes), and their
+/// size, number and the index of the names (2 bytes each).
 const OFFSET_AT: usize = 40;
 const SIZES_AT: usize = 58;
 

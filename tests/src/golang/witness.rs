@@ -1,10 +1,11 @@
-//! What Go's runtime tells of a stack, and how a traced one compares.
+//! Compares a traced stack with the one that Go's runtime reports.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::report::{Frame, Stack};
 
-/// Packages whose functions lie between the place where the program asks the runtime and the kernel.
+/// Packages whose functions lie between the place where the program asks the runtime and the
+/// kernel.
 const BELOW: [&str; 5] =
     ["net.", "internal/poll.", "syscall.", "runtime/internal/syscall", "internal/runtime/syscall"];
 
@@ -39,10 +40,6 @@ pub struct Comparison {
 
 impl Witness {
     /// Reads what `runtime.Stack` wrote.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
     pub fn read(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let first = lines.next().context("there is no stack")?;
@@ -76,10 +73,10 @@ impl Witness {
 
     /// Compares a traced stack, frame by frame.
     ///
-    /// The runtime was asked before the call, so it does not know the functions of the library that lead
-    /// from there into the kernel: the traced stack must have some, and only such ones, further in. It
-    /// keeps its own internals to itself, which the traced stack may show. And it does not say by which
-    /// types a function is instantiated.
+    /// The runtime was asked before the call, so it does not know the functions of the library that
+    /// lead from there into the kernel: the traced stack must have some, and only such ones,
+    /// further in. It keeps its own internals to itself, which the traced stack may show. And it
+    /// does not say by which types a function is instantiated.
     #[must_use]
     pub fn compare(&self, stack: &Stack) -> Comparison {
         let traced: Vec<Seen> = stack.frames.iter().map(seen).collect();
@@ -130,8 +127,8 @@ fn seen(frame: &Frame) -> Seen {
 }
 
 /// Whether the runtime leaves the function out of what it tells: see `showframe` and
-/// `isExportedRuntime` of Go's src/runtime/traceback.go. Names without a package are of code that cgo
-/// made up; C's own functions are not on the goroutine's stack.
+/// `isExportedRuntime` of Go's src/runtime/traceback.go. Names without a package are of code that
+/// cgo made up; C's own functions are not on the goroutine's stack.
 fn is_internal(name: &str) -> bool {
     let is_exported = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
     name != "panic"

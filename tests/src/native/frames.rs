@@ -3,24 +3,26 @@
 //! What is alike, though it is written differently:
 //!
 //! - function names without their blanks: demanglers put them differently;
-//! - names of C++ functions without their arguments, their templates' and what they return: GNU's demangler,
-//!   which gdb uses, and others write these differently;
-//! - names of inlined C++ functions that are not seen outside of their file: debug information has their last
-//!   part only, and gdb puts the rest together;
-//! - functions of which gdb knows the last part of the name only, because debug information is of lines alone;
-//! - closures of Rust, named after the function that they are written in, and without what only polls
-//!   them: that is how the tracer tells asynchronous functions;
+//! - names of C++ functions without their arguments, their templates' and what they return: GNU's
+//!   demangler, which gdb uses, and others write these differently;
+//! - names of inlined C++ functions that are not seen outside of their file: debug information has
+//!   their last part only, and gdb puts the rest together;
+//! - functions of which gdb knows the last part of the name only, because debug information is of
+//!   lines alone;
+//! - closures of Rust, named after the function that they are written in, and without what only
+//!   polls them: that is how the tracer tells asynchronous functions;
 //! - names that the module has for one address, as `connect` and `__connect`;
 //! - names with and without the number of a part that the compiler split off, as `sort.part.0`;
-//! - lines that `addr2line` tells as the tracer does: gdb's is that of the nearest statement that begins before
-//!   the call, in whatever function, and the compiler may note another line for the call, or none;
+//! - lines that `addr2line` tells as the tracer does: gdb's is that of the nearest statement that
+//!   begins before the call, in whatever function, and the compiler may note another line for the
+//!   call, or none;
 //! - paths without `.` and `..`, and relative ones that end alike: where they begin is not known.
 //!
-//! Where gdb's backtrace ends with frames of which it knows nothing, it went past the first function: of
-//! these only the first is believed.
+//! Where gdb's backtrace ends with frames of which it knows nothing, it went past the first
+//! function: of these only the first is believed.
 //!
-//! What gdb does not know of a frame (no name in a stripped file, no line without debug information) is
-//! not compared.
+//! What gdb does not know of a frame (no name in a stripped file, no line without debug
+//! information) is not compared.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -28,7 +30,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{lines, names};
+use super::{lines, names, polls};
 use crate::report::{Frame, Stack};
 
 /// How many of so many are right.
@@ -94,21 +96,12 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// What gdb tells, without frames beyond the first function and without those that only poll.
+    /// What gdb tells, without frames beyond the first function and without those that only poll an
+    /// asynchronous function.
     fn believed(&self) -> Vec<&'a Witness> {
         let nameless = |frame: &&Witness| frame.function.is_none() && frame.file.is_none();
         let beyond = self.told.iter().rev().take_while(nameless).count().saturating_sub(1);
-        let mut outward_of_closure = false;
-        let told = self.told.iter().take(self.told.len() - beyond);
-        told.filter(|frame| {
-            let name = names::without_hashes(frame.function.as_deref().unwrap_or_default());
-            if outward_of_closure && passes_a_poll_on(&name) {
-                return false;
-            }
-            outward_of_closure = is_own_closure(&name);
-            true
-        })
-        .collect()
+        polls::left_out(&self.told[..self.told.len() - beyond], &self.traced.frames)
     }
 
     pub(super) fn share(&self) -> Share {
@@ -138,39 +131,6 @@ impl<'a> Comparison<'a> {
             Kind::Wrong
         }
     }
-}
-
-/// Of Rust's library and tokio.
-fn is_of_library(name: &str) -> bool {
-    let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
-    ["alloc::", "core::", "std::", "tokio::"].iter().any(|library| first.starts_with(library))
-}
-
-fn is_own_closure(name: &str) -> bool {
-    let last = name.rsplit("::").next().unwrap_or(name);
-    (last == "{{closure}}" || last.starts_with("{closure#")) && !is_of_library(name)
-}
-
-/// Whether a function does nothing but have a future polled.
-fn passes_a_poll_on(name: &str) -> bool {
-    const MODULES: [&str; 13] = [
-        "__rust_try",
-        "core::future::",
-        "core::ops::function::",
-        "core::panic::unwind_safe::",
-        "std::panic::",
-        "std::panicking::",
-        "tokio::future::",
-        "tokio::loom::",
-        "tokio::runtime::context::",
-        "tokio::runtime::coop::",
-        "tokio::runtime::task::",
-        "tokio::task::",
-        "tokio::util::",
-    ];
-    let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
-    MODULES.iter().any(|module| first.starts_with(module))
-        || (is_of_library(name) && name.ends_with(" as core::future::future::Future>::poll"))
 }
 
 /// Whether gdb's frame and the tracer's are one.

@@ -1,4 +1,4 @@
-//! gdb as a witness of what is on the stack of a call.
+//! Backtraces of traced calls, as gdb reports them.
 
 use std::path::Path;
 use std::process::Command;

@@ -11,8 +11,8 @@ type Line = (String, Option<u32>);
 /// What was read, by module and address.
 type Known = BTreeMap<(String, u64), Arc<[Line]>>;
 
-/// The lines of the functions at `address` of `module`, inlined ones first. With a debug file beside it, that
-/// one is read.
+/// The lines of the functions at `address` of `module`, inlined ones first. With a debug file
+/// beside it, that one is read.
 pub(super) fn at(module: &str, address: u64) -> Arc<[Line]> {
     static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,18 +1,19 @@
 //! Stacks of compiled programs, compared with what gdb sees at the very same calls.
 //!
-//! A [`Subject`] is a program of `tests/apps/stacks` in one way of building it. [`compare`] runs it under
-//! the tracer and under gdb at the same time: gdb stops it as it enters `connect` and `sendto` and
-//! tells its backtrace, the tracer sees the same call go on.
+//! A [`Subject`] is a program of `tests/apps/stacks` in one way of building it. [`compare`] runs it
+//! under the tracer and under gdb at the same time: gdb stops it as it enters `connect` and
+//! `sendto` and tells its backtrace, the tracer sees the same call go on.
 
 mod frames;
 mod gdb;
 mod lines;
 mod names;
+mod polls;
 mod subject;
 
 use anyhow::{Context, Result};
 
-use self::frames::{Comparison, Witness, is_alike};
+use self::frames::{Comparison, is_alike};
 pub use self::frames::{Kind, Share};
 use self::gdb::Gdb;
 pub use self::subject::{Subject, distinct, subjects};
@@ -25,8 +26,8 @@ use crate::suite::Suite;
 pub struct Outcome {
     /// Frames that both tell alike, of those that either tells.
     pub frames: Share,
-    /// Findings about connections that were only opened, whose culprit is the innermost function of the
-    /// program's own sources, with its file and line.
+    /// Findings about connections that were only opened, whose culprit is the innermost function of
+    /// the program's own sources, with its file and line.
     pub opened_by: Share,
     /// The same of connections that were used.
     pub last_used_by: Share,
@@ -48,10 +49,6 @@ pub struct Difference {
 }
 
 /// Runs a program through all its places, and compares each stack with gdb's.
-///
-/// # Errors
-///
-/// When the program cannot be built or run, or a call has no witness.
 pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let build = subject.build(suite)?;
     let mut program = Program::start(build.command(suite.port()).env("TOKIO_WORKER_THREADS", "2"))?;
@@ -124,12 +121,12 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
             let named = visit.culprit(&report, role);
             let is_right = told
                 .iter()
-                .find(|frame| is_own(frame))
+                .find(|frame| polls::is_own(frame.file.as_deref()))
                 .zip(named.as_ref())
                 .is_some_and(|(own, named)| is_alike(own, named));
             share.add(is_right);
             if !is_right {
-                let own = told.iter().find(|frame| is_own(frame));
+                let own = told.iter().find(|frame| polls::is_own(frame.file.as_deref()));
                 outcome.misnamed.push(format!("{place}, {role}: {named:?}, not {own:?}"));
             }
         }
@@ -160,11 +157,8 @@ impl Visit {
 /// How many requests [`requests`] makes at a time.
 pub const ROUNDS: u32 = 1000;
 
-/// Hands `measure` the PID of a tracer and what makes a program send [`ROUNDS`] requests under it, without gdb.
-///
-/// # Errors
-///
-/// When the program cannot be built or run, or `measure` fails.
+/// Hands `measure` the PID of a tracer and what makes a program send [`ROUNDS`] requests under it,
+/// without gdb.
 pub fn requests<T>(
     suite: &Suite,
     subject: &Subject,
@@ -179,9 +173,4 @@ pub fn requests<T>(
     let measured = measure(trace.pid(), &mut || program.ok("requests").map(drop))?;
     trace.stop()?;
     Ok(measured)
-}
-
-/// Whether a frame that gdb tells is of the program's own sources.
-fn is_own(frame: &Witness) -> bool {
-    frame.file.as_deref().is_some_and(|file| file.contains("/apps/stacks/"))
 }

@@ -1,11 +1,11 @@
-//! When two tellings of a function's name mean the same function.
+//! Decides whether two spellings of a name mean the same function.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What precedes a name of which gdb made up all but the last part.
-const MADE_UP: &str = "last part: ";
+pub(super) const MADE_UP: &str = "last part: ";
 
 /// Symbols of a module and their addresses, as `nm` writes them.
 type Addresses = HashMap<String, String>;
@@ -53,7 +53,8 @@ fn without_closures(name: &str) -> &str {
     }
 }
 
-/// A C++ function's name without what is in brackets, what it returns, and how the compiler split it.
+/// A C++ function's name without what is in brackets, what it returns, and how the compiler split
+/// it.
 fn without_arguments(name: &str) -> String {
     const WORDS: [(&str, &str); 6] = [
         ("(anonymous namespace)", "anonymous"),

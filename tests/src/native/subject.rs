@@ -1,10 +1,11 @@
-//! The programs, and the ways of building them.
+//! The programs whose stacks are compared, and the ways of building them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use support::command::output;
 
 use crate::need::Need;
 use crate::suite::{APPS, Suite};
@@ -41,8 +42,8 @@ enum Finish {
     Compressed(&'static str),
     /// Symbols and lines go to a file beside it, which it names.
     DebugLink,
-    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug` that the
-    /// program sees.
+    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug`
+    /// that the program sees.
     BuildId,
 }
 
@@ -159,10 +160,6 @@ impl Subject {
     }
 
     /// What the compiler says of itself.
-    ///
-    /// # Errors
-    ///
-    /// When it is missing.
     pub fn version(&self) -> Result<String> {
         let output = Command::new(self.compiler).arg("--version").output();
         let text = output.with_context(|| self.compiler.to_owned())?.stdout;
@@ -183,19 +180,19 @@ impl Subject {
             Source::C => {
                 compile.args(["-g", "-pthread"]);
                 compile.args(["c/places.c", "c/serve.c", "c/assembly.S"].map(source));
-                run(compile.arg("-o").arg(&program))?;
+                output(compile.arg("-o").arg(&program))?;
             }
             Source::Cpp => {
                 let object = directory.join("serve.o");
                 let mut serve = Command::new("gcc");
                 serve.args(["-O2", "-g", "-c"]).arg(source("c/serve.c"));
-                run(serve.arg("-o").arg(&object))?;
+                output(serve.arg("-o").arg(&object))?;
                 compile.args(["-std=c++20", "-g", "-pthread"]).arg(source("cpp/places.cpp"));
-                run(compile.arg(object).arg("-o").arg(&program))?;
+                output(compile.arg(object).arg("-o").arg(&program))?;
             }
             Source::Rust => {
                 compile.args(["--edition=2024", "-g"]).arg(source("rust/places.rs"));
-                run(compile.arg("-o").arg(&program))?;
+                output(compile.arg("-o").arg(&program))?;
             }
             Source::Tokio => {
                 let manifest = source("rust/tokio/Cargo.toml");
@@ -204,7 +201,7 @@ impl Subject {
                     .args(self.options);
                 // Kept: building the runtime takes longer than the test.
                 let target = Path::new(APPS).join("../../target/stacks");
-                run(compile.arg("--target-dir").arg(&target))?;
+                output(compile.arg("--target-dir").arg(&target))?;
                 let profile = if self.options.is_empty() { "debug" } else { "release" };
                 fs::copy(target.join(profile).join("places"), &program)?;
             }
@@ -217,9 +214,11 @@ impl Subject {
         let debug_file = match self.finish {
             Finish::Nothing => return Ok(None),
             Finish::Compressed(kind) => {
-                run(Command::new("objcopy")
-                    .arg(format!("--compress-debug-sections={kind}"))
-                    .arg(program))?;
+                output(
+                    Command::new("objcopy")
+                        .arg(format!("--compress-debug-sections={kind}"))
+                        .arg(program),
+                )?;
                 return Ok(None);
             }
             Finish::DebugLink => directory.join("places.debug"),
@@ -231,7 +230,7 @@ impl Subject {
                 below.join(format!("{rest}.debug"))
             }
         };
-        run(Command::new("objcopy").arg("--only-keep-debug").arg(program).arg(&debug_file))?;
+        output(Command::new("objcopy").arg("--only-keep-debug").arg(program).arg(&debug_file))?;
         if self.finish == Finish::BuildId {
             // For the witnesses that do not look for it where gdb does.
             fs::hard_link(&debug_file, directory.join("places.debug"))?;
@@ -243,7 +242,7 @@ impl Subject {
             link.push(&debug_file);
             strip.arg(link);
         }
-        run(strip.arg(program))?;
+        output(strip.arg(program))?;
         Ok((self.finish == Finish::BuildId).then(|| directory.join("debug")))
     }
 }
@@ -272,10 +271,4 @@ fn build_id(program: &Path) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: "));
     Ok(id.context("the program has no build id")?.to_owned())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Result;
 
+use support::command::check;
+
 use super::{Staged, directory, mb, stage};
-use crate::{process::check, setup};
+use crate::setup;
 
 /// Builds the image as an archive of the Open Container Initiative's layout, which `skopeo copy`,
 /// `podman load` and `ctr images import` read, and says how large it is.

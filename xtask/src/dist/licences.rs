@@ -1,10 +1,11 @@
-//! The licences of everything that is in the program.
+//! The licences of everything that is in the program. Not by cargo-about, which would have to be
+//! installed.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::sbom::Packages;
+use super::sbom::{Packages, label};
 
 /// How the files begin in which packages keep their licences.
 const NAMES: &[&str] = &["licen", "copying", "notice", "copyright", "unlicense"];
@@ -13,8 +14,9 @@ const NAMES: &[&str] = &["licen", "copying", "notice", "copyright", "unlicense"]
 pub(crate) fn copy(workspace: &Path, packages: &Packages, to: &Path) -> Result<()> {
     copy_from(workspace, to)?;
     for package in packages.foreign() {
-        copy_from(package.directory(), &to.join(package.label()))
-            .with_context(|| format!("The licences of {}", package.label()))?;
+        let directory = package.manifest_path.parent().context("a manifest lies nowhere")?;
+        copy_from(directory.as_std_path(), &to.join(label(package)))
+            .with_context(|| format!("The licences of {}", label(package)))?;
     }
     Ok(())
 }

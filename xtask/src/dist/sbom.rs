@@ -1,18 +1,20 @@
 //! What the program is made of, by the Software Package Data Exchange specification 2.3.
+//!
+//! Not by cargo-sbom or cargo-cyclonedx, which would have to be installed first and do not know the
+//! kernel programs and the C library inside.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CStr,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId, TargetKind};
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::TARGET;
-use crate::{build, process::output};
 
 /// The packages whose code is in the program, by name and version.
 pub(crate) struct Packages {
@@ -20,86 +22,37 @@ pub(crate) struct Packages {
     version: String,
 }
 
-/// One of them.
-#[derive(Clone, Deserialize)]
-pub(crate) struct Package {
-    id: String,
-    name: String,
-    version: String,
-    license: Option<String>,
-    source: Option<String>,
-    manifest_path: PathBuf,
-    targets: Vec<Target>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Target {
-    kind: Vec<String>,
-}
-
-/// What `cargo metadata` says, as far as it is looked at.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    resolve: Resolve,
-}
-
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    deps: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    pkg: String,
-    dep_kinds: Vec<DependencyKind>,
-}
-
-#[derive(Deserialize)]
-struct DependencyKind {
-    /// None: of the program itself, not of its build or its tests.
-    kind: Option<String>,
-}
-
 impl Packages {
     /// Those of the program and of the kernel programs that it embeds.
     pub(crate) fn of_program(workspace: &Path) -> Result<Self> {
-        let text = output(build::cargo(workspace).args([
-            "metadata",
-            "--locked",
-            "--format-version=1",
-            "--filter-platform",
-            TARGET,
-        ]))?;
-        let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata")?;
+        let options = ["--locked", "--filter-platform", TARGET].map(str::to_owned);
+        let mut command = MetadataCommand::new();
+        let metadata = command.current_dir(workspace).other_options(options).exec()?;
         Self::select(&metadata)
     }
 
     fn select(metadata: &Metadata) -> Result<Self> {
-        let by_id: BTreeMap<&str, &Package> =
-            metadata.packages.iter().map(|package| (package.id.as_str(), package)).collect();
-        let nodes: BTreeMap<&str, &Node> =
-            metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+        let by_id: BTreeMap<&PackageId, &Package> =
+            metadata.packages.iter().map(|package| (&package.id, package)).collect();
+        let resolve = metadata.resolve.as_ref().context("cargo resolves no dependencies")?;
+        let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
         let roots = ["leak-user", "leak-ebpf"];
         let is_root = |package: &&&Package| roots.contains(&package.name.as_str());
         let mut wanted: Vec<&Package> = by_id.values().filter(is_root).copied().collect();
-        let version = wanted.first().context("leak-user is no package here")?.version.clone();
+        let version = wanted.first().context("leak-user is no package here")?.version.to_string();
         let mut seen = BTreeSet::new();
         let mut all = BTreeMap::new();
         while let Some(package) = wanted.pop() {
-            if !seen.insert(&package.id) || package.is_macro() {
+            if !seen.insert(&package.id) || is_macro(package) {
                 continue;
             }
-            all.insert((package.name.clone(), package.version.clone()), package.clone());
-            let dependencies = nodes.get(package.id.as_str()).into_iter().flat_map(|n| &n.deps);
-            let linked = dependencies.filter(|one| one.dep_kinds.iter().any(|k| k.kind.is_none()));
-            wanted.extend(linked.filter_map(|one| by_id.get(one.pkg.as_str())));
+            all.insert((package.name.to_string(), package.version.to_string()), package.clone());
+            let dependencies = nodes.get(&package.id).into_iter().flat_map(|node| &node.deps);
+            // Not those of the build or of tests.
+            let linked = dependencies.filter(|dependency| {
+                dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            });
+            wanted.extend(linked.filter_map(|dependency| by_id.get(&dependency.pkg)));
         }
         Ok(Self { all, version })
     }
@@ -117,7 +70,7 @@ impl Packages {
     /// The document. `epoch` is when it counts as written.
     pub(crate) fn to_spdx(&self, epoch: u64) -> Result<String> {
         let created = Timestamp::from_second(i64::try_from(epoch)?)?.to_string();
-        let mut packages: Vec<Value> = self.all.values().map(Package::to_spdx).collect();
+        let mut packages: Vec<Value> = self.all.values().map(to_spdx).collect();
         packages.push(libc());
         let main = id("leak-user", &self.version);
         let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", &main)];
@@ -142,41 +95,35 @@ impl Packages {
     }
 }
 
-impl Package {
-    /// `NAME-VERSION`.
-    pub(crate) fn label(&self) -> String {
-        format!("{}-{}", self.name, self.version)
-    }
+/// `NAME-VERSION`.
+pub(super) fn label(package: &Package) -> String {
+    format!("{}-{}", package.name, package.version)
+}
 
-    /// Where its sources are.
-    pub(crate) fn directory(&self) -> &Path {
-        self.manifest_path.parent().unwrap_or(&self.manifest_path)
-    }
+/// Macros run in the compiler, and their own code stays there.
+fn is_macro(package: &Package) -> bool {
+    package.targets.iter().any(|target| target.kind.contains(&TargetKind::ProcMacro))
+}
 
-    /// Macros run in the compiler, and their own code stays there.
-    fn is_macro(&self) -> bool {
-        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "proc-macro"))
+fn to_spdx(package: &Package) -> Value {
+    let (name, version) = (package.name.as_str(), package.version.to_string());
+    // The old way to write a choice.
+    let license = package.license.as_ref().map(|license| license.replace('/', " OR "));
+    let mut value = json!({
+        "SPDXID": id(name, &version),
+        "name": name,
+        "versionInfo": version,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "licenseConcluded": "NOASSERTION",
+        "licenseDeclared": license.unwrap_or_else(|| "NOASSERTION".to_owned()),
+    });
+    if package.source.is_some() {
+        let locator = format!("pkg:cargo/{name}@{version}");
+        value["externalRefs"] = json!([{"referenceCategory": "PACKAGE-MANAGER",
+            "referenceType": "purl", "referenceLocator": locator}]);
     }
-
-    fn to_spdx(&self) -> Value {
-        // The old way to write a choice.
-        let license = self.license.as_ref().map(|license| license.replace('/', " OR "));
-        let mut package = json!({
-            "SPDXID": id(&self.name, &self.version),
-            "name": self.name,
-            "versionInfo": self.version,
-            "downloadLocation": "NOASSERTION",
-            "filesAnalyzed": false,
-            "licenseConcluded": "NOASSERTION",
-            "licenseDeclared": license.unwrap_or_else(|| "NOASSERTION".to_owned()),
-        });
-        if self.source.is_some() {
-            let locator = format!("pkg:cargo/{}@{}", self.name, self.version);
-            package["externalRefs"] = json!([{"referenceCategory": "PACKAGE-MANAGER",
-                "referenceType": "purl", "referenceLocator": locator}]);
-        }
-        package
-    }
+    value
 }
 
 /// The C library, which the program has inside.
@@ -210,26 +157,30 @@ mod tests {
 
     fn metadata() -> Metadata {
         let package = |name: &str, kind: &str, source: Option<&str>| {
-            json!({"id": name, "name": name, "version": "1.0.0+a_b", "license": "MIT/Apache-2.0",
-                "source": source, "manifest_path": "/src/Cargo.toml", "targets": [{"kind": [kind]}]})
+            json!({"id": name, "name": name, "version": "1.0.0+a-b", "license": "MIT/Apache-2.0",
+                "source": source, "manifest_path": "/src/Cargo.toml", "dependencies": [],
+                "features": {},
+                "targets": [{"kind": [kind], "crate_types": [kind], "name": name, "src_path": ""}]})
         };
-        let needs =
-            |name: &str, kind: Option<&str>| json!({"pkg": name, "dep_kinds": [{"kind": kind}]});
+        let needs = |name: &str, kind: Option<&str>| json!({"name": name, "pkg": name, "dep_kinds": [{"kind": kind, "target": null}]});
+        let node = |name: &str, deps: &[Value]| json!({"id": name, "dependencies": [], "deps": deps, "features": []});
+        let registry = Some("registry");
         let text = json!({
             "packages": [
                 package("leak-user", "lib", None),
-                package("linked", "lib", Some("registry")),
-                package("macro", "proc-macro", Some("registry")),
-                package("of-the-macro", "lib", Some("registry")),
-                package("built-with", "lib", Some("registry")),
-                package("tested-with", "lib", Some("registry")),
+                package("linked", "lib", registry),
+                package("macro", "proc-macro", registry),
+                package("of-the-macro", "lib", registry),
+                package("built-with", "lib", registry),
+                package("tested-with", "lib", registry),
             ],
-            "resolve": {"nodes": [
-                {"id": "leak-user", "deps": [needs("linked", None), needs("macro", None),
-                    needs("built-with", Some("build")), needs("tested-with", Some("dev"))]},
-                {"id": "linked", "deps": [needs("leak-user", None)]},
-                {"id": "macro", "deps": [needs("of-the-macro", None)]},
+            "resolve": {"root": null, "nodes": [
+                node("leak-user", &[needs("linked", None), needs("macro", None),
+                    needs("built-with", Some("build")), needs("tested-with", Some("dev"))]),
+                node("linked", &[needs("leak-user", None)]),
+                node("macro", &[needs("of-the-macro", None)]),
             ]},
+            "workspace_members": [], "workspace_root": "", "target_directory": "", "version": 1,
         });
         serde_json::from_value(text).unwrap()
     }
@@ -252,7 +203,7 @@ mod tests {
         let linked = &document["packages"][1];
         assert_eq!(linked["SPDXID"], "SPDXRef-linked-1.0.0-a-b");
         assert_eq!(linked["licenseDeclared"], "MIT OR Apache-2.0");
-        assert_eq!(linked["externalRefs"][0]["referenceLocator"], "pkg:cargo/linked@1.0.0+a_b");
+        assert_eq!(linked["externalRefs"][0]["referenceLocator"], "pkg:cargo/linked@1.0.0+a-b");
         // The program, what is linked, the C library.
         assert_eq!(document["packages"].as_array().unwrap().len(), 3);
         assert_eq!(document["relationships"].as_array().unwrap().len(), 3);

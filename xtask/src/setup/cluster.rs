@@ -1,9 +1,9 @@
-//! What the container image, and a cluster to try it on, take.
+//! What the container image and a cluster to try it on need.
 
 use std::path::Path;
 
 use super::{Need, Requirement};
-use crate::process::which;
+use support::command::which;
 
 pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {

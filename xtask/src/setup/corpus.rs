@@ -2,28 +2,15 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use support::{
+    command::{succeeds, which},
+    corpus::Language,
+};
 
-use super::{LIBPQ_HEADER, Need, Requirement, succeeds};
-use crate::process::which;
+use super::{LIBPQ_HEADER, Need, Requirement};
 
-/// What programs of the corpus are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Language {
-    C,
-    Go,
-    Java,
-    Node,
-    Php,
-    Python,
-    Ruby,
-    Rust,
-    /// PostgreSQL's own client programs.
-    Tools,
-}
-
-/// What has to be there for each language. Rust's drivers come by cargo, and PostgreSQL's own clients with its server.
+/// What has to be there for each language. Rust's drivers come by cargo, and PostgreSQL's own
+/// clients with its server.
 pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         need: Need::Corpus(Language::C),

@@ -1,4 +1,4 @@
-//! Having apt install what is missing.
+//! Installs Debian packages by apt.
 
 use std::{
     path::Path,
@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
+use support::{
+    command::{check, which},
     debian::Suite,
-    process::{check, is_root, which},
+    process::is_root,
 };
 
 /// Packages that belong together.
@@ -23,7 +24,8 @@ pub(super) struct Wanted<'a> {
 
 /// Installs Debian packages and removes none, or says what to install where that cannot be done.
 ///
-/// A machine that has something from its release's backports may want what goes with it from there, too.
+/// A machine that has something from its release's backports may want what goes with it from there,
+/// too.
 pub(super) fn install(target: &Path, wanted: &[Wanted<'_>]) -> Result<()> {
     let advice: Vec<&str> = wanted.iter().map(|wanted| wanted.elsewhere).collect();
     let advice = advice.join(" ");

@@ -4,11 +4,12 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Need, Requirement, succeeds};
-use crate::{
-    process::{check, which},
-    toolchain::{target_directory, tools_directory},
+use support::{
+    command::{check, succeeds, which},
+    workspace::{NODE_PACKAGES, node_path, target_directory, tools_directory},
 };
+
+use super::{Need, Requirement};
 
 /// What the tests of stacks ask for beyond what the corpus's languages do.
 pub(super) const REQUIREMENTS: &[Requirement] = &[
@@ -26,9 +27,6 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
-/// Where Debian's packages for Node.js are.
-const NODE_PACKAGES: &str = "usr/share/nodejs";
-
 /// Debian's packages that are node-postgres and what it is made of.
 const NODE_PG: [&str; 8] = [
     "node-pg",
@@ -41,14 +39,8 @@ const NODE_PG: [&str; 8] = [
     "node-safe-buffer",
 ];
 
-/// Where node-postgres may be: Debian's place, and that of the unpacked packages.
-pub(crate) fn node_path(workspace: &Path) -> String {
-    let unpacked = target_directory(workspace).join("tools/node-pg").join(NODE_PACKAGES);
-    format!("/{NODE_PACKAGES}:{}", unpacked.display())
-}
-
-/// Makes sure that there is node-postgres. Its packages are unpacked and not installed: together with
-/// another Node.js than Debian's they cannot be.
+/// Makes sure that there is node-postgres. Its packages are unpacked and not installed: together
+/// with another Node.js than Debian's they cannot be.
 pub(super) fn node_pg(workspace: &Path) -> Result<()> {
     let is_there = || {
         let mut node = Command::new("node");

@@ -1,5 +1,5 @@
-//! A command whose words are heard line by line as it says them, and which is stopped once it says
-//! nothing more: a test that hangs fails, and does not take the whole run with it.
+//! A command whose output is read line by line, and which is stopped once it prints nothing more: a
+//! test that hangs fails, and does not take the whole run with it.
 
 use std::{
     fs,
@@ -12,58 +12,51 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use support::process::ensure_not_stopped;
 
-/// No test takes so long, and no crate so long to compile.
-pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
+/// How often an interruption by the user is looked for.
+const POLL: Duration = Duration::from_secs(1);
 
-/// One line of what was said.
-pub(super) enum Line {
-    /// By the test binaries, on standard output.
-    Test(String),
-    /// By cargo, on standard error.
-    Cargo(String),
-}
-
-/// Runs `command`, repeats what it says, and lets `hear` have it.
+/// Runs `command` and lets `hear` have what it prints; stderr goes where ours does.
 pub(super) fn listen(
     command: &mut Command,
     silence: Duration,
-    mut hear: impl FnMut(&Line),
+    mut hear: impl FnMut(&str),
 ) -> Result<ExitStatus> {
-    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (said, lines) = mpsc::channel();
+    let mut running = command.stdout(Stdio::piped()).spawn()?;
     let output = running.stdout.take().context("The command has no output.")?;
-    repeat(output, said.clone(), Line::Test);
-    let errors = running.stderr.take().context("The command has no error output.")?;
-    repeat(errors, said, Line::Cargo);
+    let (to, lines) = mpsc::channel();
+    thread::spawn(move || send_lines(output, &to));
+    let mut silent = Duration::ZERO;
     loop {
-        match lines.recv_timeout(silence) {
+        match lines.recv_timeout(POLL.min(silence)) {
             Ok(line) => {
-                match &line {
-                    Line::Test(line) => println!("{line}"),
-                    Line::Cargo(line) => eprintln!("{line}"),
-                }
+                silent = Duration::ZERO;
                 hear(&line);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(running.wait()?),
             Err(RecvTimeoutError::Timeout) => {
-                stop(running.id());
-                running.wait()?;
-                bail!("Nothing was said for {silence:?}: a test hangs, and all were stopped.");
+                silent += POLL.min(silence);
+                let interrupted = ensure_not_stopped();
+                if interrupted.is_err() || silent >= silence {
+                    stop(running.id());
+                    running.wait()?;
+                    interrupted?;
+                    bail!(
+                        "Nothing was printed for {silence:?}: a test hangs, and all were stopped."
+                    );
+                }
             }
         }
     }
 }
 
-/// Sends every line on, until the last one.
-fn repeat(from: impl Read + Send + 'static, to: Sender<Line>, line: fn(String) -> Line) {
-    thread::spawn(move || {
-        for bytes in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-            if to.send(line(String::from_utf8_lossy(&bytes).into_owned())).is_err() {
-                break;
-            }
+fn send_lines(from: impl Read, to: &Sender<String>) {
+    for bytes in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        if to.send(String::from_utf8_lossy(&bytes).into_owned()).is_err() {
+            break;
         }
-    });
+    }
 }
 
 /// Kills a process and what descends from it, from the top, so that nobody starts anew what ended.
@@ -100,26 +93,20 @@ mod tests {
     }
 
     #[test]
-    fn hears_both_and_how_it_ended() {
-        let (mut tests, mut cargo) = (Vec::new(), Vec::new());
-        let mut command = shell("echo one; echo two; echo three >&2; exit 3");
-        let status = listen(&mut command, LONGEST_SILENCE, |line| match line {
-            Line::Test(line) => tests.push(line.clone()),
-            Line::Cargo(line) => cargo.push(line.clone()),
-        });
+    fn hears_lines_and_how_it_ended() {
+        let mut heard = Vec::new();
+        let mut command = shell("echo one; echo two; exit 3");
+        let status =
+            listen(&mut command, Duration::from_secs(60), |line| heard.push(line.to_owned()));
         assert_eq!(status.unwrap().code(), Some(3));
-        assert_eq!((tests, cargo), (vec!["one".into(), "two".into()], vec!["three".into()]));
+        assert_eq!(heard, ["one", "two"]);
     }
 
     #[test]
     fn what_hangs_is_stopped_with_all_that_it_started() {
         let mut pids = Vec::new();
         let mut command = shell("sleep 1000 & echo $!; sh -c 'echo $$; sleep 1000; :'; :");
-        let error = listen(&mut command, Duration::from_secs(2), |line| {
-            if let Line::Test(pid) = line {
-                pids.push(pid.clone());
-            }
-        });
+        let error = listen(&mut command, Duration::from_secs(2), |pid| pids.push(pid.to_owned()));
         assert!(error.unwrap_err().to_string().contains("a test hangs"));
         assert_eq!(pids.len(), 2);
         let deadline = Instant::now() + Duration::from_secs(10);

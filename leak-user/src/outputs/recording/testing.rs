@@ -9,7 +9,7 @@ use leak_stacks::{Frame, Language, Quality, Stack, StackCounts, TruncationReason
 use crate::engine::Beginning;
 use crate::engine::detect::Thresholds;
 use crate::engine::snapshot::RunInfo;
-use crate::engine::table::testing::{APP, caller, endpoints, listed, secs, usage};
+use crate::engine::testing::{APP, caller, endpoints, listed, secs, usage};
 use crate::model::time::Clock;
 use crate::model::{
     ConnectionId, Cost, Destination, DestinationKind, Event, Fact, Health, Pod, ProcessInfo,

@@ -1,5 +1,5 @@
-//! The places in Rust. Each is a way of getting to a system call that makes a stack hard to follow, or
-//! hard to name.
+//! The places in Rust. Each is a way of getting to a system call that makes a stack hard to follow,
+//! or hard to name.
 
 mod server;
 

@@ -1,4 +1,5 @@
-//! A shop's back office in Rust: by deadpool and tokio-postgres, or by sqlx, as `CORPUS_DRIVER` says.
+//! A shop's back office in Rust: by deadpool and tokio-postgres, or by sqlx, as `CORPUS_DRIVER`
+//! says.
 //!
 //! Argument: the pattern; it begins at a line on stdin.
 

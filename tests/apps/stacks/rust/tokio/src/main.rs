@@ -1,4 +1,5 @@
-//! The places in asynchronous Rust: functions that wait for one another, in tasks of tokio's runtime.
+//! The places in asynchronous Rust: functions that wait for one another, in tasks of tokio's
+//! runtime.
 
 #[path = "../../server.rs"]
 mod server;

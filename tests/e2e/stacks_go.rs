@@ -1,0 +1,87 @@
+//! Stacks of Go programs, compared with what Go's own runtime says of the same calls.
+//!
+//! Three releases are tried: the oldest and the newest on this machine, and one between.
+
+use anyhow::{Context, Result, ensure};
+use harness::golang::{GoBuild, GoProgram, Toolchain, observe, shapes};
+use harness::{Need, Suite, Test, Trace, target, test};
+
+/// The builds that every release is tried with: the ways in which binaries hide what they are.
+const PLAIN: GoBuild = GoBuild::PLAIN;
+const BARE: GoBuild = GoBuild { stripped: true, headless: true, ..PLAIN };
+const HIDDEN: GoBuild = GoBuild { cgo: true, pie: true, ..BARE };
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut all: Vec<Test> = Vec::new();
+    for (name, pick) in RELEASES {
+        for how in [PLAIN, BARE, HIDDEN] {
+            let exact = test(format!("{name}: {how}"), move |suite| exact(suite, pick, how));
+            all.push(exact.needs(Need::GoReleases));
+        }
+    }
+    all.push(test("a_stack_longer_than_any_copy", long).needs(Need::Go));
+    all.push(test("a_stack_longer_than_the_first_copy", growing).needs(Need::Go));
+    all
+}
+
+/// Picks one of a number of releases.
+type Pick = fn(usize) -> usize;
+
+const RELEASES: [(&str, Pick); 3] = [
+    ("oldest_release", |_| 0),
+    ("release_between", |count| count / 2),
+    ("newest_release", |count| count.saturating_sub(1)),
+];
+
+fn start(suite: &Suite, pick: Pick, how: GoBuild) -> Result<(Toolchain, GoProgram, Trace)> {
+    let all = Toolchain::all(&target());
+    let toolchain = all.get(pick(all.len())).context("there is no Go")?.clone();
+    let path = suite.directory()?.join("go");
+    toolchain.build(how, &GoProgram::source(), &target().join("go"), &path)?;
+    let program = GoProgram::start(&path, suite.port())?;
+    let trace = suite.trace().pid(program.pid()).start()?;
+    Ok((toolchain, program, trace))
+}
+
+/// Every shape of call, as opener and as last user, is traced as the runtime tells it.
+fn exact(suite: &Suite, pick: Pick, how: GoBuild) -> Result<()> {
+    let (toolchain, mut program, trace) = start(suite, pick, how)?;
+    let shapes = shapes(&toolchain, how);
+    let seen = observe(&mut program, &shapes, trace)?;
+    let version = toolchain.version;
+    ensure!(seen.wrong.is_empty(), "Go {version}: {:?}\n{}", seen.frames, seen.wrong);
+    let calls = 2 * u32::try_from(shapes.len())?;
+    ensure!(seen.opened_by == (calls, calls), "{:?} of {calls}", seen.opened_by);
+    ensure!(seen.last_used_by == (calls, calls), "{:?} of {calls}", seen.last_used_by);
+    Ok(())
+}
+
+/// The innermost frames are right, and it is said that there are more.
+fn long(suite: &Suite) -> Result<()> {
+    let (_, mut program, trace) = start(suite, |_| 0, PLAIN)?;
+    let opened = program.open("deep")?;
+    let report = trace.stop()?;
+    let connection = report.connection(opened.cookie)?;
+    assert_eq!(connection.goroutine, Some(opened.witness.goroutine));
+    let stack = report.stack(connection.opened_by.as_ref())?;
+    assert_eq!(stack.quality, "truncated");
+    let compared = opened.witness.compare(stack);
+    ensure!(compared.names_the_caller && compared.right > 10, "{}", compared.text);
+    ensure!(compared.right == compared.traced, "{}", compared.text);
+    Ok(())
+}
+
+/// A stack that came out truncated makes the next copies of that process longer.
+fn growing(suite: &Suite) -> Result<()> {
+    let (_, mut program, trace) = start(suite, |_| 0, PLAIN)?;
+    let first = program.open("recursion")?;
+    trace.let_intervals_pass(2);
+    let later = program.open("recursion")?;
+    let report = trace.stop()?;
+    let quality = |cookie: u64| -> Result<&str> {
+        let connection = report.connection(cookie)?;
+        Ok(&report.stack(connection.opened_by.as_ref())?.quality)
+    };
+    assert_eq!((quality(first.cookie)?, quality(later.cookie)?), ("truncated", "complete"));
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What `cargo xtask demo` starts once everything is built.
+
+use anyhow::Result;
+use support::{process::stop_on_signals, workspace};
+
+fn main() -> Result<()> {
+    stop_on_signals()?;
+    harness::demo::run(workspace::root())
+}

@@ -1,0 +1,148 @@
+//! What an event takes in all: not the kernel programs alone, but also the hooks that call them,
+//! and the watcher's own work. As time goes by, on one processor that is never idle.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Load;
+use super::load::Listener;
+
+/// What is timed, in the order of [`Timed`].
+pub const TOTAL: [&str; 3] = [
+    "request and answer on a connection to another port",
+    "request, its stack recorded, and answer",
+    "connection from connect to close, with its stack",
+];
+
+/// Nanoseconds of each of [`TOTAL`], once for each round.
+pub type Timed = [Vec<f64>; TOTAL.len()];
+
+/// What a watcher adds to each of [`TOTAL`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    /// In the programs that are watched, and in the kernel.
+    pub watched: Timed,
+    /// In the watcher's own process.
+    pub watcher: Timed,
+}
+
+/// How long a watcher rests before it is measured: to read the symbols of what it watches takes
+/// once, not for each event.
+const FIRST_REST: Duration = Duration::from_secs(15);
+
+/// How long it is left to finish its work on one load before the next.
+const REST: Duration = Duration::from_secs(2);
+
+/// Measures so many rounds without a watcher and as many with one. `watch` starts it on connections
+/// to a port, and `pid` tells its process.
+pub fn measure_total<W>(
+    rounds: usize,
+    load: Load,
+    watch: impl FnOnce(u16) -> Result<W>,
+    pid: impl FnOnce(&W) -> u32,
+) -> Result<Total> {
+    let (server, elsewhere) = (Listener::open()?, Listener::open()?);
+    let round = |pid: Option<u32>| -> Result<[Took; TOTAL.len()]> {
+        let converse = |listener: &Listener| Ok((listener.time(load.events)?, load.events));
+        let storm = || {
+            let start = Instant::now();
+            let connections = server.storm(1, load.storm)?.connections;
+            Ok((start.elapsed(), connections))
+        };
+        Ok([
+            Took::during(pid, || converse(&elsewhere))?,
+            Took::during(pid, || converse(&server))?,
+            Took::during(pid, storm)?,
+        ])
+    };
+    let all = |pid| (0..rounds).map(|_| round(pid)).collect::<Result<Vec<_>>>();
+    // What is done for the first time takes longer.
+    round(None)?;
+    let without = all(None)?;
+    let watcher = watch(server.port())?;
+    let pid = Some(pid(&watcher));
+    round(pid)?;
+    thread::sleep(FIRST_REST);
+    let with = all(pid)?;
+    let added = |of: fn(&Took) -> f64| -> Timed {
+        std::array::from_fn(|index| {
+            let pairs = with.iter().zip(&without);
+            pairs.map(|(with, without)| of(&with[index]) - of(&without[index])).collect()
+        })
+    };
+    Ok(Total { watched: added(|took| took.watched), watcher: added(|took| took.watcher) })
+}
+
+/// Nanoseconds of an event.
+struct Took {
+    /// All but the watcher's.
+    watched: f64,
+    /// Of the watcher's process, if there is one.
+    watcher: f64,
+}
+
+impl Took {
+    /// Measures `load`, which says how long it took for how many events. What the watcher has left
+    /// to do afterwards is its own as well.
+    fn during(pid: Option<u32>, load: impl FnOnce() -> Result<(Duration, u64)>) -> Result<Self> {
+        let own = || pid.map_or(Ok(0), processor_time);
+        let before = own()?;
+        let (took, events) = load()?;
+        let meanwhile = (own()? - before) as f64;
+        thread::sleep(REST);
+        let watcher = (own()? - before) as f64;
+        let each = |nanoseconds: f64| nanoseconds / events as f64;
+        Ok(Self { watched: each(took.as_nanos() as f64 - meanwhile), watcher: each(watcher) })
+    }
+}
+
+/// Nanoseconds that a process's threads have had a processor.
+fn processor_time(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += running(&text).context("the kernel does not tell how long a thread ran")?;
+    }
+    Ok(sum)
+}
+
+/// The first field of `schedstat`: nanoseconds on a processor,
+/// Documentation/scheduler/sched-stats.rst.
+fn running(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_how_long_a_thread_ran() {
+        assert_eq!(running("1218351 20100 12\n"), Some(1_218_351));
+        assert_eq!(running("0 0 0\n"), Some(0));
+        for broken in ["", "\n", "x 1 2\n", "-1 0 0\n"] {
+            assert_eq!(running(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_works_takes_time() {
+        let own = std::process::id();
+        let before = processor_time(own).unwrap();
+        while processor_time(own).unwrap() == before {}
+        assert!(processor_time(0).is_err(), "there is no such process");
+    }
+
+    #[test]
+    fn what_takes_a_watcher_time_is_told_apart() {
+        let took = Took::during(None, || Ok((Duration::from_micros(30), 3))).unwrap();
+        assert!((took.watched - 10_000.0).abs() < f64::EPSILON && took.watcher == 0.0);
+        let own = Some(std::process::id());
+        let took = Took::during(own, || Ok((Duration::from_secs(3600), 1))).unwrap();
+        assert!(took.watched <= 3600e9 && took.watcher >= 0.0);
+    }
+}
