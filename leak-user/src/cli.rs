@@ -35,8 +35,8 @@ Exit status: 0 success; 1 an error while running; 2 bad usage; 3 a leak, with --
 /// Finds PostgreSQL connection leaks in running programs and names the code that causes them.
 ///
 /// It traces TCP connections in the kernel with eBPF. The traced program needs no restart, no
-/// configuration and no library. Without --pid, every process on the machine is traced. Findings are
-/// printed as they arise; Ctrl-C stops the trace and prints the report.
+/// configuration and no library. Without --pid, every process on the machine is traced. Findings
+/// are printed as they arise; Ctrl-C stops the trace and prints the report.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pgsocktrace", version, args_conflicts_with_subcommands = true)]
 #[command(after_long_help = EXIT_STATUSES)]
@@ -58,16 +58,16 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Parses the arguments and the environment. On an error, and for `--help`, it prints the message
-    /// and exits.
+    /// Parses the arguments and the environment. On an error, and for `--help`, it prints the
+    /// message and exits.
     #[must_use]
     pub fn from_command_line() -> Self {
         Self::read(std::env::args_os(), |name| std::env::var_os(name))
             .unwrap_or_else(|error| error.exit())
     }
 
-    /// The same for the given arguments. `environment` is only used to find the variables that are as
-    /// good as unset; clap itself reads the others.
+    /// The same for the given arguments. `environment` is only used to find the variables that are
+    /// as good as unset; clap itself reads the others.
     fn read(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         environment: impl Fn(&OsStr) -> Option<OsString>,
@@ -141,7 +141,8 @@ pub enum Command {
     ///
     /// Run it with the privileges that the trace will have: `sudo pgsocktrace doctor`.
     Doctor,
-    /// Print the report of a recorded run, in any format. Needs no privileges and works on any machine.
+    /// Print the report of a recorded run, in any format. Needs no privileges and works on any
+    /// machine.
     Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
@@ -180,8 +181,8 @@ pub struct ReplayArgs {
 /// A flame graph of the connections that are open at the end.
 #[derive(Clone, Debug, Args)]
 pub struct PictureArgs {
-    /// Write a flame graph of the connections that are open at the end to this SVG file. An existing
-    /// file is overwritten.
+    /// Write a flame graph of the connections that are open at the end to this SVG file. An
+    /// existing file is overwritten.
     ///
     /// The width of a function is its number of connections. Open the file in a browser.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_FLAMEGRAPH")]
@@ -207,7 +208,8 @@ pub struct TraceArgs {
     /// With --pid: also trace the children of these processes, present and future.
     #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
-    /// Trace only processes whose name matches this pattern (repeatable). `ps -o comm` shows the names.
+    /// Trace only processes whose name matches this pattern (repeatable). `ps -o comm` shows the
+    /// names.
     #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
     pub comm: Vec<CommPattern>,
     /// Trace connections to this server port (repeatable, at most 16).
@@ -226,7 +228,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "DUR", default_value = "60s", env = "PGSOCKTRACE_SILENT_AFTER")]
     #[arg(value_parser = period)]
     pub silent_after: Duration,
-    /// Maximum number of connections of the pool or server, for forecasts such as "reaches N in 4 m".
+    /// Maximum number of connections of the pool or server, for forecasts such as
+    /// "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
     /// Never blame code whose function, module or source file matches this pattern (repeatable).
@@ -236,10 +239,10 @@ pub struct TraceArgs {
     pub driver_frames: Vec<DriverFrames>,
     /// Also ask this PostgreSQL server for its sessions (repeatable; one per line in the variable).
     ///
-    /// A connection string as for libpq: `postgres://watch@db:5432/postgres` or `host=db user=watch`,
-    /// with sslmode, sslrootcert and passfile. The role pg_monitor is sufficient. Do not put a password
-    /// on the command line, where everyone can see it in `ps`: use ~/.pgpass, a passfile or the
-    /// variable.
+    /// A connection string as for libpq: `postgres://watch@db:5432/postgres` or `host=db
+    /// user=watch`, with sslmode, sslrootcert and passfile. The role pg_monitor is sufficient. Do
+    /// not put a password on the command line, where everyone can see it in `ps`: use ~/.pgpass, a
+    /// passfile or the variable.
     #[arg(long, value_name = "DSN", env = "PGSOCKTRACE_PG_DSN", hide_env_values = true)]
     #[arg(value_parser = DsnParser)]
     pub pg_dsn: Vec<Vec<Dsn>>,
@@ -249,19 +252,22 @@ pub struct TraceArgs {
     /// Format of the report.
     #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
-    /// Report the last N uses of each connection, at most 16: by which code, when, and for how long.
+    /// Report the last N uses of each connection, at most 16: by which code, when, and for how
+    /// long.
     ///
     /// A use begins with a request to an idle server and ends when the server is idle again, so a
-    /// transaction is one use. Under TLS this cannot be seen: every request is a use without an end.
-    /// They are in the JSON report, as `connections[].uses`. Each use takes as much kernel memory as
-    /// the latest request's stack (see --stack-slots), plus half a KiB for each of --max-connections.
+    /// transaction is one use. Under TLS this cannot be seen: every request is a use without an
+    /// end. They are in the JSON report, as `connections[].uses`. Each use takes as much kernel
+    /// memory as the latest request's stack (see --stack-slots), plus half a KiB for each of
+    /// --max-connections.
     #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
     pub uses: u32,
-    /// Serve /metrics (Prometheus), /healthz, /readyz and /flamegraph.svg at this address, such as 9738.
+    /// Serve /metrics (Prometheus), /healthz, /readyz and /flamegraph.svg at this address, such as
+    /// 9738.
     ///
-    /// A port alone binds to the loopback address; 0.0.0.0:9738 is open to everyone who can reach this
-    /// machine. With port 0 the system chooses a port, which the log names.
+    /// A port alone binds to the loopback address; 0.0.0.0:9738 is open to everyone who can reach
+    /// this machine. With port 0 the system chooses a port, which the log names.
     #[arg(long, value_name = "ADDR", env = "PGSOCKTRACE_METRICS_ADDR")]
     pub metrics_addr: Option<ListenAddress>,
     /// Add this label to every metric, for example `service=orders` (repeatable).
@@ -270,7 +276,8 @@ pub struct TraceArgs {
     /// The flame graph.
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// Record the events in this file, for `pgsocktrace replay FILE`. An existing file is overwritten.
+    /// Record the events in this file, for `pgsocktrace replay FILE`. An existing file is
+    /// overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
     pub record: Option<PathBuf>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
@@ -297,9 +304,10 @@ pub struct Resources {
     pub max_connections: u32,
     /// Maximum number of connections for which the stack of the latest request is kept.
     ///
-    /// Each takes 16 KiB of kernel memory from its first request until it is closed, or 32 KiB if the
-    /// program's stacks are longer. Half as many long ones can be kept; for the rest, the innermost
-    /// 15 KiB are. The total is at most 32 KiB times N, and counts against a container's memory limit.
+    /// Each takes 16 KiB of kernel memory from its first request until it is closed, or 32 KiB if
+    /// the program's stacks are longer. Half as many long ones can be kept; for the rest, the
+    /// innermost 15 KiB are. The total is at most 32 KiB times N, and counts against a container's
+    /// memory limit.
     #[arg(long, value_name = "N", default_value_t = 16_384, env = "PGSOCKTRACE_STACK_SLOTS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub stack_slots: u32,

@@ -1,11 +1,11 @@
-//! What the metrics are called, and what each one says.
+//! Names, types and help texts of the metrics.
 
 use prometheus::proto::MetricType;
 
-/// Begins the name of every metric that is not about this process itself.
+/// Prefix of every metric that is not about this process itself.
 pub(super) const NAMESPACE: &str = "pgsocktrace_";
 
-/// Names of labels that the metrics use themselves; `--label` must leave them alone.
+/// Labels that the metrics use themselves, which `--label` may not set.
 pub(super) const OWN_LABELS: [&str; 15] = [
     "comm",
     "destination",
@@ -24,14 +24,14 @@ pub(super) const OWN_LABELS: [&str; 15] = [
     "le",
 ];
 
-/// The label under which everything goes that would be one series too many.
+/// The value of `comm` under which all further series are counted once there are too many.
 pub(super) const OTHER: &str = "other";
 
 /// Upper bounds of the idle histogram's buckets, in seconds.
 pub(super) const IDLE_BUCKETS: [f64; 11] =
     [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0];
 
-/// A metric as it is announced.
+/// A metric: its name, type and help text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
     pub(super) name: &'static str,
@@ -50,61 +50,61 @@ macro_rules! names {
 
 names! {
     OPEN_CONNECTIONS = GAUGE "open_connections"
-        "Connections open now, by what they are doing.";
+        "Open connections by state.";
     CONNECTIONS_OPENED = COUNTER "connections_opened_total"
         "Connections opened while traced.";
     CONNECTIONS_CLOSED = COUNTER "connections_closed_total"
-        "Connections closed while traced, failed ones among them.";
+        "Connections closed while traced, including failed ones.";
     CONNECT_FAILURES = COUNTER "connect_failures_total"
         "Connections that could not be established.";
     SILENT_CONNECTIONS = GAUGE "silent_connections"
-        "Open connections that have carried no payload for as long as counts as silent.";
+        "Open connections without payload for at least --silent-after.";
     OLDEST_SILENCE = GAUGE "oldest_silence_seconds"
-        "Time since the last payload of the connection that has been silent for longest.";
+        "Time since the last payload of the longest silent connection.";
     SUSPECTED_LEAKED = GAUGE "suspected_leaked_connections"
-        "Open connections that open findings accuse; one may count as growing and for one more reason.";
+        "Open connections with open findings; one may count as growing and for another reason.";
     FINDINGS = COUNTER "findings_total"
-        "Findings that have arisen.";
+        "Findings opened.";
     FINDINGS_RETRACTED = COUNTER "findings_retracted_total"
-        "Findings that turned out not to be so, or ceased to be.";
+        "Findings retracted because they were wrong or no longer true.";
     CONNECTION_IDLE = HISTOGRAM "connection_idle_seconds"
-        "How long connections without an unanswered request had been silent, observed once per connection and interval.";
+        "Silence of connections without an unanswered request, observed once per connection and interval.";
     EVENTS = COUNTER "events_total"
-        "Events that the kernel programs have sent.";
+        "Events sent by the kernel programs.";
     EVENTS_LOST = COUNTER "events_lost_total"
-        "Events lost on the way from the kernel; each is made up for within one interval.";
+        "Events lost on the way from the kernel; their effect is corrected at the next interval.";
     MAP_FULL = COUNTER "map_full_total"
-        "What was not recorded because the table for it was full.";
+        "Items not recorded because their table was full.";
     RECONCILED = COUNTER "reconciled_total"
-        "Corrections after the kernel's own list of sockets.";
+        "Corrections from the kernel's list of sockets.";
     STACKS = COUNTER "stacks_total"
-        "Stacks that were wanted, by how they came out.";
+        "Stacks that were needed, by quality.";
     STACK_COPIES = COUNTER "stack_copies_total"
-        "Stacks of connects and requests, by whether the kernel programs copied them.";
+        "Stacks of connects and requests, by whether the kernel programs could copy them.";
     BPF_RUN_TIME = COUNTER "bpf_run_time_seconds_total"
-        "Time that the kernel has spent in each of this tracer's programs.";
+        "Time spent in each of the tracer's kernel programs.";
     BPF_RUN_COUNT = COUNTER "bpf_run_count_total"
-        "How often the kernel has run each of this tracer's programs.";
+        "Runs of each of the tracer's kernel programs.";
     BPF_CORES = GAUGE "bpf_cores"
-        "Cores that this tracer's programs in the kernel have kept busy on average, from a second in thirty.";
+        "Average CPU use of the tracer's kernel programs in cores, sampled one second in thirty.";
     BPF_SKIPPED = COUNTER "bpf_skipped_runs_total"
-        "Runs of this tracer's programs that the kernel has skipped, whatever socket they were about.";
+        "Runs of the tracer's kernel programs that the kernel skipped, for any socket.";
     SERIES_FOLDED = COUNTER "series_folded_total"
-        "Groups of connections counted as comm=\"other\" because there were too many to tell apart.";
+        "Groups of connections counted under comm=\"other\" because there were too many.";
     CONNECTION_LIMIT = GAUGE "connection_limit_connections"
-        "How many connections the pool or the server allows, as given by --limit.";
+        "Maximum number of connections of the pool or server, as set by --limit.";
     SERVER_UP = GAUGE "server_up"
-        "Whether the server that was asked for its sessions has answered.";
+        "1 if the PostgreSQL server has answered when asked for its sessions, else 0.";
     SERVER_USED = GAUGE "server_used_connections"
-        "Connections of the server that are taken, by its own word.";
+        "Used connections, as the PostgreSQL server reports them.";
     SERVER_MAX = GAUGE "server_max_connections"
-        "Connections that the server allows.";
+        "Maximum number of connections of the PostgreSQL server.";
     LAST_EVALUATION = GAUGE "last_evaluation_timestamp_seconds"
-        "When connections were evaluated last, in Unix time.";
+        "Unix time of the last evaluation of connections.";
     INTERVAL = GAUGE "interval_seconds"
-        "How often connections are evaluated.";
+        "Time between two evaluations of connections.";
     BUILD_INFO = GAUGE "build_info"
-        "1, with the version and revision of this program as labels.";
+        "Always 1, with the version and revision of this program as labels.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total"
         "CPU time that this program has used, user and system.";
     PROCESS_MEMORY = GAUGE "process_resident_memory_bytes"
@@ -112,11 +112,11 @@ names! {
     PROCESS_VIRTUAL = GAUGE "process_virtual_memory_bytes"
         "Virtual memory of this program.";
     PROCESS_START = GAUGE "process_start_time_seconds"
-        "When this program was started, in Unix time.";
+        "Unix time at which this program was started.";
 }
 
 impl Name {
-    /// The whole name: what concerns the process itself has the names that every exporter uses.
+    /// The full name. Metrics about this process have the same names in every exporter.
     pub(super) fn full(&self) -> String {
         let own = self.name.starts_with("process_");
         if own { self.name.to_owned() } else { format!("{NAMESPACE}{}", self.name) }

@@ -56,7 +56,7 @@ fn servers_tell_their_side() {
                 1 of its sessions are hidden from this role; grant it pg_monitor\n  \
                 cron\\u{1b}[2J: 1, 0 traced (1 active)\n  \
                 shop: 1, 1 traced (1 idle)\n  \
-                owned by no traced process:\n    \
+                not owned by a traced process:\n    \
                 1 cron\\u{1b}[2J as shop from 10.1.1.1 (1 active)\n";
     assert!(report.contains(told), "{report}");
     run.world.hear(201.0, ServerAnswer::Refused { why: "too many clients".into() });

@@ -42,7 +42,7 @@ fn a_connection_of_this_process() {
         assert_eq!(socket.tcp_state, TcpState::Established);
         assert_eq!((socket.unread_bytes, socket.bytes_sent, socket.bytes_received), (6, 5, 6));
         assert!(socket.held_by.contains(&me), "{socket:?}");
-        // The kernel counts in jiffies, of at most ten milliseconds.
+        // The kernel counts in jiffies, which are at most 10 ms.
         let slack = Duration::from_millis(20);
         assert!(inventory.began >= started && inventory.began <= clock::now());
         for used in [socket.last_send, socket.last_receive] {
@@ -75,7 +75,7 @@ fn scope_leaves_out_what_others_hold_unless_it_is_known() {
     let with = take(port, &scope, &[id(&client)]);
     other.kill().unwrap();
     other.wait().unwrap();
-    // The process in scope is gone: a known connection is looked for wherever it may be.
+    // The process in scope has exited, so known connections are searched for everywhere.
     let afterwards = take(port, &scope, &[id(&client)]);
     assert!(without.sockets.is_empty() && without.complete(), "{without:?}");
     for inventory in [with, afterwards] {
@@ -120,7 +120,8 @@ fn a_process_that_never_was_leaves_an_empty_list() {
     assert!(inventory.sockets.is_empty() && inventory.complete(), "{inventory:?}");
 }
 
-/// Has a process in a new network namespace connect to itself; returns it, the port and the cookie.
+/// Starts a process that connects to itself in a new network namespace. Returns the process, the
+/// port and the cookie.
 fn connected_in_a_namespace() -> Option<(std::process::Child, u16, ConnectionId)> {
     let script = "import socket, sys, time, fcntl, struct\n\
         up = struct.pack('16sh14x', b'lo', 1)\n\

@@ -149,7 +149,7 @@ mod tests {
             Some(A),
         );
         found_in_pod("0::/kubepods/besteffort/pod{U}/crio-{A}\n", Some(UID), Some(A));
-        // Static pods, with the checksum of their description.
+        // Static pods, with the checksum of their manifest.
         found_in_pod("0::/kubepods/burstable/pod{S}/{A}\n", Some(STATIC), Some(A));
     }
 
@@ -170,7 +170,7 @@ mod tests {
             Some(STATIC),
             Some(A),
         );
-        // CRI-O's monitor: in the pod, not in the container.
+        // CRI-O's monitor is in the pod, but not in the container.
         found_in_pod(&format!("{slices}/crio-conmon-{{A}}.scope\n"), Some(UID), None);
     }
 
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn pods_below_other_roots() {
-        // The kubelet in a container, as kind has it, and with a root of its own.
+        // The kubelet in a container, as in kind, and with a cgroup root of its own.
         found_in_pod("0::/docker/{B}/kubelet/kubepods/pod{U}/{A}\n", Some(UID), Some(A));
         found_in_pod(
             "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{_}.slice/\
@@ -195,7 +195,7 @@ mod tests {
             Some(UID),
             Some(A),
         );
-        // Seen from a pod with a cgroup namespace of its own.
+        // Seen from within a cgroup namespace.
         found_in_pod("0::/../../pod{U}/{A}\n", Some(UID), Some(A));
         found_in_pod("0::/../cri-containerd-{A}.scope\n", None, Some(A));
         // Docker in a pod.

@@ -65,7 +65,7 @@ fn boot_time_becomes_ticks() {
     assert_eq!(ticks_from_boottime(per_tick - 1), 0);
     assert_eq!(ticks_from_boottime(per_tick), 1);
     assert_eq!(ticks_from_boottime(1234 * per_tick + per_tick / 2), 1234);
-    // The kernel's own arithmetic, on a process whose start lies between two readings.
+    // Same result as the kernel's, for a process that starts between two readings of the clock.
     let now = || {
         let now = clock_gettime(ClockId::Boottime);
         now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
@@ -96,7 +96,7 @@ fn descendants_are_found_over_generations() {
         std::thread::sleep(Duration::from_millis(20));
     };
     for &pid in &found {
-        // The last ones may have ended by themselves once their child was gone.
+        // The last ones may have exited by themselves after their child.
         let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
@@ -114,6 +114,6 @@ fn the_pid_inside_the_innermost_namespace() {
     for text in ["", "NSpid:", "NSpid:\tx\ty", "Name:\tNSpid:\n"] {
         assert_eq!(innermost_pid(text), None, "{text}");
     }
-    // A name cannot pass for the line: the kernel escapes its line ends.
+    // A name cannot fake the line: the kernel escapes line breaks in it.
     assert_eq!(describe(identify(std::process::id()).unwrap()).unwrap().container_pid, None);
 }

@@ -102,7 +102,7 @@ fn a_closed_connection_is_listed_while_it_has_bytes_to_send() {
     drop(client);
     let orphan = listed(port, |socket| socket.state == TcpState::FinWait1);
     assert_eq!((orphan.id, orphan.inode), (before.id, 0));
-    // Once they are sent nothing but a stub remains, which is no connection.
+    // Once everything is sent, only a stub remains, which is not a connection.
     io::copy(&mut server, &mut io::sink()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !dump(&[port]).unwrap().is_empty() {

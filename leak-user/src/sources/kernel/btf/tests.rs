@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use crate::sources::kernel::btf::*;
 
-/// Writes BTF, so that the reader can be tested without a kernel.
+/// Writes BTF, to test the parser without a kernel.
 #[derive(Default)]
 struct Encoder {
     types: Vec<u8>,
@@ -33,7 +33,7 @@ impl Encoder {
         self.types.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
     }
 
-    /// Adds a type and returns its id; `body` is what follows it.
+    /// Adds a type, followed by `body`, and returns its id.
     fn add(&mut self, kind: u32, name: &str, count: u32, size_or_type: u32, body: &[u32]) -> u32 {
         let name = self.name(name);
         self.words(&[name, kind << 24 | count, size_or_type]);
@@ -73,7 +73,7 @@ impl Encoder {
     }
 }
 
-/// A kernel in small, with all that makes finding fields difficult.
+/// A small kernel with everything that makes it difficult to find fields.
 fn small_kernel() -> Encoder {
     kernel_with("skc_v6_", "start_boottime")
 }
@@ -102,7 +102,7 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
             ("skc_cookie", int, 88),
         ],
     );
-    // A second structure of the same name, of which not all is there.
+    // A second structure of the same name, without some of the fields.
     btf.structure("sock", &[("sk_protocol", int, 7), ("sk_err", int, 8)]);
     let alias = btf.add(Kind::Typedef as u32, "sock_common_t", 0, common, &[]);
     btf.structure(
@@ -142,7 +142,7 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
 fn every_field_is_found() {
     let bytes = small_kernel().finish();
     let layout = Btf::parse(&bytes).unwrap().layout().unwrap();
-    // All fields are named, so that a new one cannot be forgotten here.
+    // All fields are listed, so that a new one breaks the build here.
     let expected = leak_common::layout::Layout {
         sk_dport: 8 + 12,
         sk_num: 8 + 12 + 2,
@@ -232,7 +232,7 @@ fn bit_fields_have_no_offset() {
 #[test]
 fn cycles_end() {
     let mut btf = Encoder::default();
-    // A typedef of itself, and a structure whose nameless members are itself twice.
+    // A typedef of itself, and a structure with itself as anonymous member, twice.
     btf.add(Kind::Typedef as u32, "loop", 0, 1, &[]);
     btf.structure("sock", &[("", 1, 0), ("", 2, 0), ("", 2, 0)]);
     let bytes = btf.finish();
@@ -256,7 +256,7 @@ fn absurd_counts_are_refused() {
     }
 }
 
-/// Asks everything of input that may be anything.
+/// Calls everything on arbitrary input.
 fn exercise(bytes: &[u8]) {
     if let Ok(btf) = Btf::parse(bytes) {
         let _ = btf.layout();
@@ -306,7 +306,7 @@ fn the_running_kernel() {
     let btf = Btf::parse(&bytes).unwrap();
     let layout = btf.layout().unwrap();
     eprintln!("{layout:?} in {:?}", started.elapsed());
-    // Fixed by the layout of sockets and, for registers, by the system call entry.
+    // Fixed by the layout of sockets and, for registers, by the system call entry code.
     assert_eq!((layout.sk_daddr, layout.sk_rcv_saddr, layout.sk_dport), (0, 4, 12));
     assert_eq!((layout.regs_bp, layout.regs_syscall, layout.regs_ip), (32, 120, 128));
     assert_eq!((layout.regs_bx, layout.regs_r12, layout.regs_r15), (40, 24, 0));
