@@ -1,9 +1,9 @@
 //! A live trace: the only room that knows both the sources and the outputs.
 //!
-//! [`schedule`] says what the event loop does next, and `collector` hands it from part to part:
-//! [`intake`] decodes what the kernel programs write, [`enrichment`] describes processes, and
-//! [`stack_requests`] has stacks resolved. What they make are facts, and [`session`] is the one door
-//! through which facts reach the engine. What goes back goes through [`feedback`].
+//! `schedule` says what the event loop does next, and `collector` hands it from part to part:
+//! `intake` decodes what the kernel programs write, `enrichment` describes processes, and
+//! `stack_requests` has stacks resolved. What they make are facts, and `session` is the one door
+//! through which facts reach the engine. What goes back goes through `feedback`.
 
 mod collector;
 mod enrichment;
