@@ -7,7 +7,8 @@ use std::sync::{Arc, Once};
 use crate::binary::modules::{Mapping, Modules};
 use crate::binary::store::BinaryStore;
 use crate::binary::symbols::Symbols;
-use crate::culprit::{culprit, matches};
+use crate::culprit::culprit;
+use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
@@ -28,7 +29,9 @@ const BASE: u64 = 0x1000;
 pub fn culprit_rules(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (glob, text) = text.split_once('\n').unwrap_or_default();
-    matches(glob, text);
+    if let Ok(glob) = glob.parse::<Glob>() {
+        let _ = glob.matches(text);
+    }
     let names = text.lines().map(|name| Frame {
         function: Some(name.to_owned()),
         module: text.lines().next().map(str::to_owned),

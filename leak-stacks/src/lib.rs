@@ -54,6 +54,7 @@ mod truncation;
 mod unwind;
 
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
+pub use self::culprit::glob::{Glob, GlobError};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
 pub use self::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot, SnapshotData};
