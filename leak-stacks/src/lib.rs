@@ -36,6 +36,7 @@
 
 mod binary;
 mod bytes;
+mod counts;
 mod culprit;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -53,6 +54,7 @@ mod time;
 mod truncation;
 mod unwind;
 
+pub use self::counts::StackCounts;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
 pub use self::languages::runtimes::advice;
@@ -66,4 +68,4 @@ pub use self::raw::{
 pub use self::resolver::{Resolved, Resolver};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::time::Timestamp;
-pub use self::truncation::{StackCounts, TruncationReason};
+pub use self::truncation::TruncationReason;
