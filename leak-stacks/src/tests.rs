@@ -6,6 +6,7 @@ mod golang;
 mod native;
 mod own;
 mod python;
+mod runtime;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

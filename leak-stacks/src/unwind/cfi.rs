@@ -1,8 +1,8 @@
 //! Call frame information: the rules in `.eh_frame` and `.debug_frame` by which a frame's caller is
 //! found (DWARF 5, section 6.4; System V ABI for x86-64, section 4.2.4).
 //!
-//! Rules may be programs, and files of strangers may hold endless ones, so all of it is bounded:
-//! the length of an entry, and the steps of an expression.
+//! Rules can be programs, and an untrusted file may hold endless ones. So the length of an entry
+//! and the steps of an expression are bounded.
 
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult,
@@ -13,8 +13,9 @@ use gimli::{
 use crate::bytes::u32_at;
 use crate::processor::{RETURN_ADDRESS, STACK_POINTER};
 use crate::unwind::registers::Registers;
-use crate::unwind::rules::Bytes;
 
+/// Contents of a section, shared by the rules and their index.
+pub(crate) type Bytes = std::sync::Arc<[u8]>;
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// x86-64's.

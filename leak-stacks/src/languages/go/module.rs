@@ -1,15 +1,15 @@
 //! Go's description of a program, `runtime.moduledata`, which says where its parts are.
 //!
-//! No symbol is needed to find it: it begins with the addresses of the line table and of the names in
-//! that. The layouts are those of `src/runtime/symtab.go`. In a position-independent executable its
-//! words may lie in relocations rather than in place.
+//! No symbol is needed to find it: it begins with the addresses of the line table and of the names
+//! in that. The layouts are those of `src/runtime/symtab.go`. In a position-independent executable
+//! its words may lie in relocations rather than in place.
 
 use std::fs::File;
 
 use crate::binary::elf::{Elf, MAX_SECTION, read_exact};
 use crate::bytes::{u32_at, u64_at};
 use crate::languages::go::header::{Format, Header};
-use crate::languages::go::locate::{is_data, scan};
+use crate::languages::go::scan::{is_data, scan};
 use crate::processor::RELATIVE_RELOCATION;
 
 /// As many words of the structure as are of use in any release.
@@ -63,8 +63,8 @@ impl Module {
         self.words[LAST_PART.0].checked_add(self.words[LAST_PART.1])
     }
 
-    /// Address of what functions' tables point into (`go:func.*`). It follows that of the read-only data,
-    /// before which words were added in Go 1.20 and in Go 1.27.
+    /// Address of what functions' tables point into (`go:func.*`). It follows that of the read-only
+    /// data, before which words were added in Go 1.20 and in Go 1.27.
     pub(crate) fn function_data(&self, elf: &Elf, format: Format) -> Option<u64> {
         let fields: &[usize] = match format {
             // Pointers took the place of offsets into it.

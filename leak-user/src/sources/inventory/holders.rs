@@ -9,7 +9,8 @@ use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat_raw};
 use rustix::io::Errno;
 
 use crate::model::ProcessKey;
-use crate::sources::procfs::{Stat, is_gone};
+use crate::sources::procfs::is_gone;
+use leak_stacks::Stat;
 
 /// Bytes to read of a descriptor's link: `socket:[4294967295]` fits, and anything longer is a path.
 const LINK_LENGTH: usize = 32;

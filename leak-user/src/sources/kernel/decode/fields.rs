@@ -7,7 +7,7 @@ use leak_common::connection as raw;
 
 use crate::model::{Caller, Endpoints, ProcessKey, Timestamp};
 use crate::sources::kernel::decode::error::DecodeError;
-use crate::sources::procfs::ticks_from_boottime;
+use leak_stacks::ticks_from_boottime;
 
 /// Copies a plain value from the beginning of `bytes`.
 pub(super) fn read<T: Pod>(bytes: &[u8], kind: Option<u32>) -> Result<T, DecodeError> {
