@@ -5,8 +5,8 @@ mod rules;
 
 pub(crate) use self::rules::matches;
 use self::rules::{Names, PARSED, any};
-use crate::culprit::driver_frames::DriverFrames;
 use crate::bytes::base_name;
+use crate::culprit::driver_frames::DriverFrames;
 use crate::stack::{Frame, Language};
 
 /// Directories into which Python packages are installed.

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::binary::debug_file;
 use crate::binary::store::{Binary, BinaryStore};
-use crate::process::stat::executable_identity;
 use crate::process::maps::{locate, locate_in_root, opened};
 use crate::process::snapshot::{MappedFile, ProcessSnapshot, SnapshotData};
+use crate::process::stat::executable_identity;
 use crate::process::vdso;
 use crate::time::Timestamp;
 

@@ -115,9 +115,8 @@ impl Maps {
     fn make_room(&mut self, kept: ProgramId) {
         let total = |maps: &Self| maps.0.values().map(|(map, _)| map.symbols.len()).sum::<usize>();
         while total(self) > MAX_ALL_SYMBOLS {
-            let others = self.0.iter_mut().filter(|(id, (map, _))| {
-                **id != kept && !map.symbols.is_empty()
-            });
+            let others =
+                self.0.iter_mut().filter(|(id, (map, _))| **id != kept && !map.symbols.is_empty());
             let Some((_, (oldest, _))) = others.min_by_key(|(_, (map, _))| map.looked_at) else {
                 break;
             };

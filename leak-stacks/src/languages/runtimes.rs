@@ -59,10 +59,8 @@ impl Runtimes {
         }
         self.looked_at = Some(process.now);
         if self.found.is_empty() {
-            let nothing = |language: &Box<dyn Language>| Found {
-                language: language.value(),
-                runtime: None,
-            };
+            let nothing =
+                |language: &Box<dyn Language>| Found { language: language.value(), runtime: None };
             self.found = languages.0.iter().map(nothing).collect();
         }
         for (language, Found { runtime, .. }) in languages.0.iter_mut().zip(&mut self.found) {
@@ -94,7 +92,10 @@ impl Runtimes {
     }
 
     /// Steps through the runtimes' frames.
-    pub(crate) fn unwinder<'a>(&'a mut self, process: &'a Process<'a>) -> impl RuntimeUnwinder + 'a {
+    pub(crate) fn unwinder<'a>(
+        &'a mut self,
+        process: &'a Process<'a>,
+    ) -> impl RuntimeUnwinder + 'a {
         Unwinder { runtimes: self, process }
     }
 

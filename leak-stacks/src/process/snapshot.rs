@@ -122,7 +122,11 @@ impl MappingReader {
     ///
     /// # Errors
     /// When procfs refuses, or the PID belongs to another process by now.
-    pub fn look(&mut self, process: ProcessKey, now: Timestamp) -> Result<ProcessSnapshot, ModulesError> {
+    pub fn look(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+    ) -> Result<ProcessSnapshot, ModulesError> {
         for _ in 1..ATTEMPTS {
             match self.look_once(process, now) {
                 Err(ModulesError::Executing(_)) => {}
@@ -132,7 +136,11 @@ impl MappingReader {
         self.look_once(process, now)
     }
 
-    fn look_once(&mut self, process: ProcessKey, now: Timestamp) -> Result<ProcessSnapshot, ModulesError> {
+    fn look_once(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+    ) -> Result<ProcessSnapshot, ModulesError> {
         let pid = process.pid;
         let failed = |source| ModulesError::Read { pid, source };
         // The PID may pass to another process at any moment, and the process may execute another
@@ -171,15 +179,8 @@ impl MappingReader {
         }
         let Files { ids: files, open: open_files } = files;
         let taken_at = now;
-        let data = SnapshotData {
-            process,
-            image,
-            executable,
-            executable_path,
-            mappings,
-            files,
-            taken_at,
-        };
+        let data =
+            SnapshotData { process, image, executable, executable_path, mappings, files, taken_at };
         Ok(ProcessSnapshot { data, open_files })
     }
 

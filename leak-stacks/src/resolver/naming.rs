@@ -95,7 +95,14 @@ impl Resolver {
             .unwrap_or_else(|| language_by_modules(&frames, &program.modules));
         let stack = share(
             &mut self.stacks,
-            Stack { id: StackId(identity), quality, truncation: reason, language, frames, culprit: None },
+            Stack {
+                id: StackId(identity),
+                quality,
+                truncation: reason,
+                language,
+                frames,
+                culprit: None,
+            },
             |stack| culprit(&stack.frames, stack.language, &self.driver_frames),
         );
         if is_lasting {

@@ -2,8 +2,8 @@
 
 use gimli::Register;
 
-use crate::raw::RawStack;
 use crate::processor::{FRAME_POINTER, GENERAL, PRESERVED, RETURN_ADDRESS, STACK_POINTER};
+use crate::raw::RawStack;
 
 /// Registers in DWARF's numbering; those that nobody told are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]

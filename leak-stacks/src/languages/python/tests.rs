@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::languages::python::layout::{ABSENT, Parameters, WINDOW};
 use crate::raw::{InterpreterFrame, walker};
-use crate::time::Timestamp;
 use crate::tests::{NOW, Running, copied, key};
+use crate::time::Timestamp;
 use crate::{Language, Quality, RawStack, Resolver, Stack};
 
 /// How many calls the kernel program notes.
@@ -279,7 +279,8 @@ fn garbage_has_no_name() {
     let good = waiting.stack(&mut resolver);
     let frames = |change: &dyn Fn(InterpreterFrame) -> InterpreterFrame| {
         let mut raw = good.clone();
-        raw.interpreter_frames = good.interpreter_frames.iter().map(|frame| change(*frame)).collect();
+        raw.interpreter_frames =
+            good.interpreter_frames.iter().map(|frame| change(*frame)).collect();
         raw
     };
     let nowhere = [
