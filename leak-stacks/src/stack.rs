@@ -19,6 +19,14 @@ impl fmt::Display for StackId {
     }
 }
 
+/// For tests: the identity that is written with a name's first eight bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+impl From<&str> for StackId {
+    fn from(name: &str) -> Self {
+        Self(name.bytes().take(8).fold(0, |id, byte| id << 8 | u64::from(byte)))
+    }
+}
+
 impl Serialize for StackId {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)

@@ -229,7 +229,7 @@ impl Known {
 
     fn keep_stack(&mut self, stack: &Arc<Stack>) {
         if self.stacks.len() < MAX_STACKS || self.stacks.contains_key(&stack.id) {
-            self.stacks.insert(stack.id.clone(), Arc::clone(stack));
+            self.stacks.insert(stack.id, Arc::clone(stack));
         }
     }
 

@@ -59,9 +59,8 @@ impl Runtimes {
         }
         self.looked_at = Some(process.now);
         if self.found.is_empty() {
-            let nothing =
-                |language: &Box<dyn Language>| Found { language: language.value(), runtime: None };
-            self.found = languages.0.iter().map(nothing).collect();
+            let languages = languages.0.iter().map(|language| language.value());
+            self.found = languages.map(|language| Found { language, runtime: None }).collect();
         }
         for (language, Found { runtime, .. }) in languages.0.iter_mut().zip(&mut self.found) {
             match runtime {

@@ -106,7 +106,7 @@ impl ConnectionTable {
                     if let (StackRole::LastUsedBy { request }, Some(stack)) = (role, stack)
                         && *request < connection.requests
                     {
-                        let (id, stack, pause) = (*id, stack.clone(), Duration::ZERO);
+                        let (id, stack, pause) = (*id, *stack, Duration::ZERO);
                         self.pools.went_on(&connection.pool, WentOn { id, at: now, stack, pause });
                     }
                 }

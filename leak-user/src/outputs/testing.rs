@@ -13,7 +13,7 @@ use crate::model::clock::Clock;
 use crate::model::cost::{Cost, Sample};
 use crate::model::process::ProcessInfo;
 use crate::model::{StackId, Timestamp, WireState};
-use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
+use leak_stacks::{Frame, Language, Quality, Stack, StackCounts, TruncationReason};
 
 /// A pool that lost connections 1 to 12, one every 10 s, beside one at work.
 pub(crate) struct Run {
@@ -58,7 +58,7 @@ impl Run {
             world,
             ledger: Ledger::default(),
             thresholds: Thresholds { silent_after, interval, limit: None },
-            stacks: HashMap::from([(StackId("leak".into()), Arc::new(stack()))]),
+            stacks: HashMap::from([(StackId::from("leak"), Arc::new(stack()))]),
             processes: HashMap::from([(APP, process)]),
             exited: HashSet::new(),
             destinations: HashMap::new(),
@@ -118,9 +118,9 @@ fn counts() -> StackCounts {
     for _ in 0..20 {
         counts.add(Quality::Complete, None);
     }
-    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
-    counts.add(Quality::Truncated, Some(Shortfall::CopyLimit));
-    counts.add(Quality::None, Some(Shortfall::ProcessGone));
+    counts.add(Quality::Truncated, Some(TruncationReason::CopyLimit));
+    counts.add(Quality::Truncated, Some(TruncationReason::CopyLimit));
+    counts.add(Quality::None, Some(TruncationReason::ProcessGone));
     counts
 }
 
@@ -133,9 +133,9 @@ fn stack() -> Stack {
         address: 0x40_1000,
     };
     Stack {
-        id: StackId("leak".into()),
+        id: StackId::from("leak"),
         quality: Quality::Complete,
-        shortfall: None,
+        truncation: None,
         language: Language::Go,
         frames: vec![
             frame("write", None, None),

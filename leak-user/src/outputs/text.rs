@@ -183,10 +183,8 @@ fn write_stack_quality(
     if truncated + none == 0 {
         return Ok(());
     }
-    let reasons: Vec<_> = counts
-        .shortfalls()
-        .map(|(shortfall, count)| format!("{count} {}", shortfall.describe()))
-        .collect();
+    let reasons: Vec<_> =
+        counts.reasons().map(|(reason, count)| format!("{count} {}", reason.describe())).collect();
     let note = format!(
         "stacks: {complete} complete, {truncated} truncated, {none} none ({})",
         reasons.join("; ")

@@ -7,6 +7,7 @@ pub mod hooks;
 mod load;
 mod mapped;
 pub(crate) mod obstacles;
+mod profile;
 mod records;
 mod sampler;
 mod slots;

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use leak_common::stack::StackProfile;
 use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
 use crate::trace::worker::{Service, Worker};
-use leak_stacks::{DriverFrames, Pinner, RawStack, Resolved, Resolver, Shortfall, Sighting, Watch};
+use leak_stacks::{
+    DriverFrames, MappingReader, ProcessSnapshot, RawStack, ReadWatchdog, Resolved, Resolver,
+    StackProfile, TruncationReason,
+};
 
 /// Requests that may wait; further ones are refused and counted.
 const QUEUE: usize = 4096;
@@ -47,7 +49,7 @@ impl Task {
 
 /// What the second thread gets from the first.
 struct Work {
-    sighting: Option<Sighting>,
+    snapshot: Option<ProcessSnapshot>,
     stack: Option<Box<RawStack>>,
 }
 
@@ -68,7 +70,7 @@ pub(super) struct Answer {
 pub(super) struct ResolverThread {
     pinner: Pinning,
     resolver: Resolving,
-    watch: Arc<Watch>,
+    watch: Arc<ReadWatchdog>,
     answers: channel::UnboundedReceiver<Answer>,
     answering: channel::UnboundedSender<Answer>,
     pending: HashSet<Task>,
@@ -81,7 +83,7 @@ impl ResolverThread {
     /// Starts the threads. They end when this is dropped.
     pub(super) fn start(driver_frames: &[DriverFrames]) -> io::Result<Self> {
         let (answering, answers) = channel::unbounded_channel();
-        let watch = Arc::<Watch>::default();
+        let watch = Arc::<ReadWatchdog>::default();
         let resolver = Worker::start("resolver", {
             let (answering, watch) = (answering.clone(), Arc::clone(&watch));
             let driver_frames = driver_frames.to_vec();
@@ -202,7 +204,7 @@ impl ResolverThread {
     /// Answers for a thread that does not.
     fn give_no_answer(&self, task: Task) {
         let is_stack = matches!(task, Task::Resolve { .. });
-        let none = Resolved::without_stack(Shortfall::UnresponsiveFile);
+        let none = Resolved::without_stack(TruncationReason::UnresponsiveFile);
         let stack = is_stack.then_some((0, none));
         // The receiver is this thread's own, so it is there.
         let _ = self.answering.send(Answer { task, profile: None, stack });
@@ -226,10 +228,13 @@ impl ResolverThread {
 }
 
 /// What the first thread does.
-fn pinning(watch: &Arc<Watch>, work: Sender<(Task, Work)>) -> Service<Task, Option<Box<RawStack>>> {
-    let (mut pinner, watch) = (Pinner::default(), Arc::clone(watch));
+fn pinning(
+    watch: &Arc<ReadWatchdog>,
+    work: Sender<(Task, Work)>,
+) -> Service<Task, Option<Box<RawStack>>> {
+    let (mut pinner, watch) = (MappingReader::default(), Arc::clone(watch));
     Box::new(move |task, stack| {
-        let sighting = match task {
+        let snapshot = match task {
             Task::Sight(process) if !watch.has_given_up(process) => {
                 let look = pinner.look(process, clock::now());
                 look.map_err(|error| log::debug!("process {}: {error}", process.pid)).ok()
@@ -237,25 +242,25 @@ fn pinning(watch: &Arc<Watch>, work: Sender<(Task, Work)>) -> Service<Task, Opti
             _ => None,
         };
         // Without the second thread everything is about to end.
-        let _ = work.send((task, Work { sighting, stack }));
+        let _ = work.send((task, Work { snapshot, stack }));
     })
 }
 
 /// What the second thread does.
 fn resolving(
-    watch: &Arc<Watch>,
+    watch: &Arc<ReadWatchdog>,
     driver_frames: &[DriverFrames],
     answering: channel::UnboundedSender<Answer>,
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
-    Box::new(move |task, Work { sighting, stack }| {
+    Box::new(move |task, Work { snapshot, stack }| {
         let now = clock::now();
         let process = task.process();
         match task {
             Task::Sight(_) => {
-                if let Some(sighting) = sighting
-                    && let Err(error) = resolver.meet(sighting, now)
+                if let Some(snapshot) = snapshot
+                    && let Err(error) = resolver.meet(snapshot, now)
                 {
                     log::debug!("{error}");
                 }

@@ -76,7 +76,7 @@ impl World {
         usage.bytes_received += 200;
         self.count(id, usage, at);
         let role = StackRole::LastUsedBy { request: usage.requests };
-        let (id, stack) = (ConnectionId(id), Some(StackId(stack.into())));
+        let (id, stack) = (ConnectionId(id), Some(StackId::from(stack)));
         let resolved = Event::StackResolved { id, role, stack, goroutine: None };
         self.tell(at, &Fact::Event(resolved));
     }

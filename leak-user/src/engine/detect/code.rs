@@ -17,14 +17,14 @@ pub type Stacks = HashMap<StackId, Arc<Stack>>;
 /// it and whatever it called. A stack that leads to none blames nobody: frames without names differ
 /// from call to call. One that is not at hand is a cause of its own.
 pub(super) fn cause(stacks: &Stacks, id: &StackId) -> Option<String> {
-    let Some(stack) = stacks.get(id) else { return Some(id.0.clone()) };
+    let Some(stack) = stacks.get(id) else { return Some(id.to_string()) };
     application(stack)?.first().map(name)
 }
 
 /// Names the way through the application that a stack tells of: its functions from the culprit
 /// outwards, without lines. `None` when it tells of none.
 pub(super) fn path(stacks: &Stacks, id: &StackId) -> Option<String> {
-    let Some(stack) = stacks.get(id) else { return Some(id.0.clone()) };
+    let Some(stack) = stacks.get(id) else { return Some(id.to_string()) };
     let path = application(stack)?.iter().fold(String::new(), |mut path, frame| {
         path.push_str(&name(frame));
         path.push('\n');

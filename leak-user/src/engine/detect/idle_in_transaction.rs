@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(verdict.connections.len(), 3);
         assert_eq!(
             (verdict.stack_of, &verdict.stack),
-            (StackOf::LastUsedBy, &Some(StackId("pay".into())))
+            (StackOf::LastUsedBy, &Some(StackId::from("pay")))
         );
         assert_eq!(
             verdict.evidence,

@@ -118,7 +118,7 @@ impl<'a> View<'a> {
         let given_back = |used: &WentOn| {
             // What a pool does by itself, to clean up what it got back, shows that it got it back.
             let path = code::path(self.stacks, &used.stack);
-            let path = path.unwrap_or_else(|| used.stack.0.clone());
+            let path = path.unwrap_or_else(|| used.stack.to_string());
             let is_held = || {
                 let latest = self.table.get(used.id).and_then(|connection| self.path(connection));
                 latest.as_ref() == Some(&path) && used.pause < self.grace()
@@ -248,8 +248,8 @@ pub(super) fn commonest_stack(members: &[&Connection]) -> (StackOf, Option<Stack
 pub(super) fn shown_stack(connection: &Connection) -> (StackOf, Option<StackId>) {
     let unused = connection.requests == 0 || connection.wire.state == WireState::Startup;
     if unused {
-        (StackOf::OpenedBy, connection.opened_by.clone())
+        (StackOf::OpenedBy, connection.opened_by)
     } else {
-        (StackOf::LastUsedBy, connection.last_used_by.clone())
+        (StackOf::LastUsedBy, connection.last_used_by)
     }
 }

@@ -79,14 +79,14 @@ fn a_stack_that_becomes_known_is_no_retraction() {
     let resolved = Event::StackResolved {
         id: ConnectionId(1),
         role: StackRole::LastUsedBy { request },
-        stack: Some(StackId("pay".into())),
+        stack: Some(StackId::from("pay")),
         goroutine: None,
     };
     world.table.apply(&resolved, secs(85.0));
     let changes = turn(&mut ledger, &world, 90.0);
     let [Change::Updated(finding, None)] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!(finding.id.to_string(), "f1");
-    assert_eq!(finding.verdict.stack, Some(StackId("pay".into())));
+    assert_eq!(finding.verdict.stack, Some(StackId::from("pay")));
     assert_eq!(count(&ledger, Reason::IdleInTransaction), (1, 0));
 }
 

@@ -118,7 +118,7 @@ impl World {
         let event = Event::StackResolved {
             id: ConnectionId(id),
             role: StackRole::LastUsedBy { request },
-            stack: (!stack.is_empty()).then(|| StackId(stack.into())),
+            stack: (!stack.is_empty()).then(|| StackId::from(stack)),
             goroutine: None,
         };
         self.table.apply(&event, secs(at));

@@ -23,7 +23,7 @@ fn follows_a_life() {
     let connection = world.table.get(id(1)).unwrap();
     assert_eq!(connection.opened_at, Some(secs(1.0)));
     assert_eq!(connection.silent_since(), secs(5.001));
-    assert_eq!(connection.last_used_by, Some(StackId("query".into())));
+    assert_eq!(connection.last_used_by, Some(StackId::from("query")));
     assert_eq!(connection.wire.state, WireState::InTransaction);
     assert_eq!(world.table.opened_since_silent(connection), 0);
     world.close(1, 9.0);
@@ -60,7 +60,7 @@ fn a_stack_belongs_to_one_request() {
     let late = |request| Event::StackResolved {
         id: id(1),
         role: StackRole::LastUsedBy { request },
-        stack: Some(StackId("late".into())),
+        stack: Some(StackId::from("late")),
         goroutine: None,
     };
     world.table.apply(&late(request - 1), secs(3.0));
@@ -70,7 +70,7 @@ fn a_stack_belongs_to_one_request() {
     };
     assert_eq!(wanting(&world), [(id(1), request)]);
     world.table.apply(&late(request), secs(3.0));
-    assert_eq!(world.table.get(id(1)).unwrap().last_used_by, Some(StackId("late".into())));
+    assert_eq!(world.table.get(id(1)).unwrap().last_used_by, Some(StackId::from("late")));
     assert_eq!(wanting(&world), []);
 }
 

@@ -11,9 +11,9 @@ fn bundle(process: &str, functions: &[&str], count: usize) -> Bundle {
         address: 0,
     };
     let stack = Stack {
-        id: StackId("s".into()),
+        id: StackId::from("s"),
         quality: Quality::Complete,
-        shortfall: None,
+        truncation: None,
         language: Language::Native,
         frames: functions.iter().rev().map(frame).collect(),
         culprit: None,

@@ -16,7 +16,7 @@ use crate::model::Pod;
 use crate::model::clock::rfc3339;
 use crate::model::{Destination, ProcessKey, StackId, TcpState, Use, WireState};
 use crate::outputs::next_step::next_step;
-use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
+use leak_stacks::{Frame, Language, Quality, Stack, StackCounts, TruncationReason};
 use servers::{ServerModel, SessionModel};
 
 const SCHEMA: &str = "pgsocktrace.report/1";
@@ -56,7 +56,7 @@ struct StackQualityModel {
     complete: u64,
     truncated: u64,
     none: u64,
-    reasons: BTreeMap<Shortfall, u64>,
+    reasons: BTreeMap<TruncationReason, u64>,
 }
 
 /// What tracing cost, in cores kept busy on average.
@@ -151,7 +151,7 @@ struct WireModel<'a> {
 #[derive(Serialize)]
 struct StackModel<'a> {
     quality: Quality,
-    quality_reason: Option<Shortfall>,
+    quality_reason: Option<TruncationReason>,
     language: Language,
     frames: &'a [Frame],
 }
@@ -255,9 +255,9 @@ fn stacks<'a>(
         of_connections.chain(of_uses).chain(of_findings).flatten().collect();
     ids.into_iter()
         .filter_map(|id| {
-            let Stack { id: _, quality, shortfall, language, frames, culprit: _ } =
+            let Stack { id: _, quality, truncation, language, frames, culprit: _ } =
                 snapshot.stack(Some(id))?;
-            let (quality, quality_reason, language) = (*quality, *shortfall, *language);
+            let (quality, quality_reason, language) = (*quality, *truncation, *language);
             Some((id, StackModel { quality, quality_reason, language, frames }))
         })
         .collect()
@@ -266,7 +266,7 @@ fn stacks<'a>(
 impl StackQualityModel {
     fn new(counts: &StackCounts) -> Self {
         let StackCounts { complete, truncated, none, .. } = *counts;
-        Self { complete, truncated, none, reasons: counts.shortfalls().collect() }
+        Self { complete, truncated, none, reasons: counts.reasons().collect() }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::model::process::ProcessInfo;
 use crate::model::{Destination, DestinationKind, Event, StackId, StackRole, TcpState, WireState};
 use crate::outputs::recording::*;
 use crate::outputs::writer::Output;
-use leak_stacks::{Frame, Language, Quality, Shortfall, Stack, StackCounts};
+use leak_stacks::{Frame, Language, Quality, Stack, StackCounts, TruncationReason};
 
 type Told = Vec<(Timestamp, Fact)>;
 
@@ -56,9 +56,9 @@ fn story() -> Told {
         address: u64::MAX,
     };
     let stack = Arc::new(Stack {
-        id: StackId("leak".into()),
+        id: StackId::from("leak"),
         quality: Quality::Complete,
-        shortfall: None,
+        truncation: None,
         language: Language::Native,
         frames: vec![frame],
         culprit: Some(0),
@@ -111,7 +111,7 @@ fn story() -> Told {
         let began = secs(at + 0.9);
         let inventory = Event::Inventory { began, sockets, complete: true };
         told.push((secs(at + 1.1), Fact::Event(inventory)));
-        let (role, stack) = (StackRole::LastUsedBy { request: 2 }, Some(StackId("leak".into())));
+        let (role, stack) = (StackRole::LastUsedBy { request: 2 }, Some(StackId::from("leak")));
         let resolved = Event::StackResolved { id, role, stack, goroutine: None };
         told.push((secs(at + 1.2), Fact::Event(resolved)));
         let counts = EventCounts {
@@ -130,7 +130,7 @@ fn story() -> Told {
     told.push((secs(150.0), Fact::Event(closed)));
     told.push((secs(151.0), Fact::Exited(APP)));
     let mut stacks = StackCounts::default();
-    stacks.add(Quality::None, Some(Shortfall::NotRecorded));
+    stacks.add(Quality::None, Some(TruncationReason::NotRecorded));
     let kernel = Sample { busy: Duration::from_nanos(7), watched: Duration::from_secs(1) };
     let cost = Cost { kernel: Some(kernel), ..Cost::default() };
     let copies = StackCopies::default();

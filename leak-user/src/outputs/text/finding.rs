@@ -43,7 +43,7 @@ pub(super) fn write(
             paint.tone(Tone::Dim, &format!("the stack is that of {other}"))
         );
     }
-    shown.insert(stack.id.clone(), finding.id);
+    shown.insert(stack.id, finding.id);
     write_stack(out, paint, stack)
 }
 
@@ -173,7 +173,7 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
         Quality::Truncated => "truncated, outer frames are missing",
         Quality::None => "no frame could be had",
     };
-    let why = stack.shortfall.map(|why| format!(": {}", why.describe())).unwrap_or_default();
+    let why = stack.truncation.map(|why| format!(": {}", why.describe())).unwrap_or_default();
     writeln!(out, "       ({missing}{why})")
 }
 

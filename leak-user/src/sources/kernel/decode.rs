@@ -4,7 +4,7 @@
 use leak_common::Plain;
 use leak_common::connection::{self as raw, Connection, FirstBytes, Uses, flag, phase, state};
 use leak_common::event::{Closed, Established, EventHeader, Failed, Opened, kind};
-use leak_common::stack::StackHeader;
+use leak_common::stack::{MAX_STACK, PythonFrame, StackHeader};
 
 use crate::model::{
     Caller, ConnectionId, Endpoints, Event, ProcessKey, TcpState, Timestamp, Usage, Use, Wire,
@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::sources::kernel::startup;
 use crate::sources::procfs::ticks_from_boottime;
-use leak_stacks::{RawStack, Shortfall};
+use leak_stacks::{InterpreterFrame, RawStack, TruncationReason, walker};
 
 /// Why bytes are no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ pub struct Decoded {
     /// What happened.
     pub event: Event,
     /// The stack of the call, or why there is none; `None` for what is no call.
-    pub stack: Option<Result<RawStack, Shortfall>>,
+    pub stack: Option<Result<RawStack, TruncationReason>>,
 }
 
 /// Decodes one record of the ring buffer.
@@ -124,14 +124,14 @@ pub fn uses(uses: &Uses, kept: u32) -> Vec<Use> {
 /// # Errors
 ///
 /// When nothing was copied, with the reason.
-pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfall> {
+pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, TruncationReason> {
     let copied = bytes.get(..header.len as usize).unwrap_or_default();
     if copied.is_empty() {
         // The budget is looked at before it is decided how much is wanted.
         return Err(if header.wanted == 0 {
-            Shortfall::OverBudget
+            TruncationReason::OverBudget
         } else {
-            Shortfall::UnreadableStack
+            TruncationReason::UnreadableStack
         });
     }
     Ok(RawStack {
@@ -143,12 +143,23 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Shortfa
         bp: header.bp,
         preserved: header.preserved,
         wanted: header.wanted,
-        goroutine_window: header.goroutine,
-        python: header.python.iter().take(header.python_len as usize).copied().collect(),
-        python_whole: header.python_whole != 0,
-        python_tag: header.python_tag,
+        wanted_most: header.wanted as usize >= MAX_STACK,
+        goroutine_window: header.goroutine.to_vec(),
+        interpreter_frames: header
+            .python
+            .iter()
+            .take(header.python_len as usize)
+            .map(interpreter_frame)
+            .collect(),
+        interpreter_whole: header.python_whole != 0,
+        interpreter_tag: header.python_tag,
         bytes: copied.to_vec(),
     })
+}
+
+fn interpreter_frame(frame: &PythonFrame) -> InterpreterFrame {
+    let PythonFrame { code, instruction } = *frame;
+    InterpreterFrame { pointer: code, position: instruction, cookie: 0, kind: walker::CPYTHON }
 }
 
 /// Copies a plain value from the beginning of `bytes`.
@@ -353,8 +364,8 @@ mod tests {
         let mut header: StackHeader = unsafe { std::mem::zeroed() };
         header.len = 1024;
         assert_eq!(raw_stack(&header, &[0; 1024]).map(|s| s.bytes.len()), Ok(1024));
-        assert_eq!(raw_stack(&header, &[0; 1023]), Err(Shortfall::OverBudget));
+        assert_eq!(raw_stack(&header, &[0; 1023]), Err(TruncationReason::OverBudget));
         header.wanted = 8192;
-        assert_eq!(raw_stack(&header, &[0; 1023]), Err(Shortfall::UnreadableStack));
+        assert_eq!(raw_stack(&header, &[0; 1023]), Err(TruncationReason::UnreadableStack));
     }
 }

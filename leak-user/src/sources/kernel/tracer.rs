@@ -19,6 +19,7 @@ use crate::sources::kernel::hooks::{Flavour, Purpose};
 use crate::sources::kernel::load::{Value, load, mapped};
 use crate::sources::kernel::mapped::MappedArray;
 use crate::sources::kernel::obstacles;
+use crate::sources::kernel::profile::for_kernel;
 use crate::sources::kernel::records::Records;
 use crate::sources::kernel::sampler::Sampler;
 use crate::sources::kernel::slots::{Reading, Slots};
@@ -331,9 +332,10 @@ impl Tracer {
         let _ = self.profiles.remove(&pid);
     }
 
-    /// Tells the programs what was learnt about a process. What `profile` leaves open (its zeroes)
-    /// stays as it was. Its Python is also tried in processes about which nothing is known.
-    pub fn set_profile(&mut self, pid: u32, profile: StackProfile) {
+    /// Tells the programs what was learnt about a process. What `profile` leaves open stays as it
+    /// was. Its Python is also tried in processes about which nothing is known.
+    pub fn set_profile(&mut self, pid: u32, profile: leak_stacks::StackProfile) {
+        let profile = for_kernel(profile);
         self.merge_profile(pid, profile);
         if profile.python.present != 0 {
             let python = profile.python;
@@ -361,6 +363,6 @@ impl Tracer {
 
     /// From now on copies `bytes` of the process's stacks, as far as the maximum allows.
     pub fn set_stack_bytes(&mut self, pid: u32, bytes: u32) {
-        self.set_profile(pid, StackProfile { stack_bytes: bytes, ..StackProfile::default() });
+        self.merge_profile(pid, StackProfile { stack_bytes: bytes, ..StackProfile::default() });
     }
 }

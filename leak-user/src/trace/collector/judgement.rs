@@ -7,7 +7,7 @@ use crate::model::cost::Cost;
 use crate::outputs::prometheus::Tracing;
 use crate::trace::Ended;
 use crate::trace::collector::Collector;
-use leak_stacks::{Quality, Shortfall};
+use leak_stacks::{Quality, TruncationReason};
 
 impl Collector {
     /// Has the table judged, and what has changed printed.
@@ -33,7 +33,7 @@ impl Collector {
         self.look_for_exits()?;
         self.look_for_gone_users()?;
         for _ in 0..self.resolver.unresolved() {
-            self.stack_counts.add(Quality::None, Some(Shortfall::NotInTime));
+            self.stack_counts.add(Quality::None, Some(TruncationReason::NotInTime));
         }
         for (program, count) in self.tracer.skipped_runs().iter().filter(|(_, count)| *count > 0) {
             log::info!("the kernel skipped {count} runs of {program}, whatever they were about");

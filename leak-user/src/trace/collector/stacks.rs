@@ -9,7 +9,7 @@ use crate::model::{ConnectionId, Event, StackRole, Timestamp};
 use crate::sources::kernel::decode;
 use crate::trace::collector::Collector;
 use crate::trace::resolver::{Answer, Task};
-use leak_stacks::{Quality, RawStack, Shortfall};
+use leak_stacks::{Quality, RawStack, TruncationReason};
 
 /// A stack that came out truncated makes the kernel programs copy this many times as much.
 const STACK_GROWTH: u32 = 2;
@@ -66,10 +66,10 @@ impl Collector {
     }
 
     /// A request's stack, as it was recorded.
-    fn recorded(&self, id: ConnectionId, request: u64) -> Result<RawStack, Shortfall> {
+    fn recorded(&self, id: ConnectionId, request: u64) -> Result<RawStack, TruncationReason> {
         let recorded = self.tracer.recorded_stack(id, request);
         recorded
-            .ok_or(Shortfall::NotRecorded)
+            .ok_or(TruncationReason::NotRecorded)
             .and_then(|(header, bytes)| decode::raw_stack(&header, &bytes))
     }
 
@@ -85,11 +85,11 @@ impl Collector {
         id: ConnectionId,
         role: StackRole,
         at: Timestamp,
-        stack: Result<RawStack, Shortfall>,
+        stack: Result<RawStack, TruncationReason>,
     ) {
         let asked = stack.and_then(|stack| match self.resolver.resolve(id, role, at, stack) {
             true => Ok(()),
-            false => Err(Shortfall::TooManyWaiting),
+            false => Err(TruncationReason::TooManyWaiting),
         });
         if let Err(missing) = asked {
             self.stack_counts.add(Quality::None, Some(missing));
@@ -119,7 +119,7 @@ impl Collector {
             return Ok(());
         };
         let quality = resolved.stack.as_ref().map_or(Quality::None, |stack| stack.quality);
-        self.stack_counts.add(quality, resolved.shortfall);
+        self.stack_counts.add(quality, resolved.truncation);
         let opened_at = self.engine.table().get(id).and_then(|connection| connection.opened_at);
         if opened_at.is_some_and(|opened_at| opened_at != at) {
             // The socket has begun another connection meanwhile.
@@ -133,7 +133,7 @@ impl Collector {
         {
             self.tell(&Fact::Stack(Arc::clone(stack)))?;
         }
-        let stack = resolved.stack.map(|stack| stack.id.clone());
+        let stack = resolved.stack.map(|stack| stack.id);
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
         Ok(self.tell(&Fact::Event(event))?)
     }

@@ -163,14 +163,14 @@ mod tests {
     fn a_pool_that_cleans_up_what_it_got_back_gets_some_back() {
         let world = ended_by(0.05, "leak", "cleanup");
         let library = Stack {
-            id: StackId("cleanup".into()),
+            id: StackId::from("cleanup"),
             quality: Quality::Complete,
-            shortfall: None,
+            truncation: None,
             language: Language::Python,
             frames: Vec::new(),
             culprit: None,
         };
-        let stacks = Stacks::from([(library.id.clone(), Arc::new(library))]);
+        let stacks = Stacks::from([(library.id, Arc::new(library))]);
         let verdicts = evaluate(&world.table, &stacks, &THRESHOLDS, &Standing::new(), secs(130.0));
         let found = find(&verdicts, Reason::Abandoned);
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 6));

@@ -34,7 +34,7 @@ fn finds_a_staircase() {
     let found = find(&verdicts, Reason::Abandoned);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].severity, Severity::Leak);
-    assert_eq!(found[0].stack, Some(StackId("leak".into())));
+    assert_eq!(found[0].stack, Some(StackId::from("leak")));
     let ids: Vec<u64> = found[0].connections.iter().map(|id| id.0).collect();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
     assert_eq!(
