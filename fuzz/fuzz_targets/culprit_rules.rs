@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| leak_user::fuzzing::run("culprit_rules", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| leak_stacks::fuzzing::run("culprit_rules", data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| leak_user::fuzzing::run("maps", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| leak_stacks::fuzzing::run("maps", data));

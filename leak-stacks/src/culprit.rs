@@ -1,10 +1,10 @@
 //! Which frame of a stack is the application's, and what the application is written in.
 
 pub(crate) mod driver_frames;
+pub(crate) mod glob;
 mod rules;
 
-pub(crate) use self::rules::matches;
-use self::rules::{Names, PARSED, any};
+use self::rules::{ByLanguage, RULES};
 use crate::bytes::base_name;
 use crate::culprit::driver_frames::DriverFrames;
 use crate::stack::{Frame, Language};
@@ -39,8 +39,8 @@ fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<R
     // An interpreter's call is in no module; its source file may be named like one.
     let module = frame.module.as_deref().filter(|_| frame.module != frame.file).map(base_name);
     let paths = || [&frame.file, &frame.module].into_iter().flatten();
-    let is_library = any_name(&PARSED.functions, frame, language)
-        || module.is_some_and(|module| any(&PARSED.modules, module))
+    let is_library = has_name_in(&RULES.functions, frame, language)
+        || module.is_some_and(|module| RULES.modules.is_match(module))
         || paths().any(|path| is_library(path))
         || drivers.iter().any(|pattern| {
             [function, own].into_iter().chain(module).any(|name| pattern.matches(name))
@@ -50,13 +50,13 @@ fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<R
         return None;
     }
     let is_made_up = frame.file.as_deref().is_some_and(|file| file.starts_with('<'));
-    let is_dependency = paths().any(|path| any(&PARSED.dependencies, path));
+    let is_dependency = paths().any(|path| RULES.dependencies.is_match(path));
     Some(if is_made_up || is_dependency { Rank::Dependency } else { Rank::Application })
 }
 
 fn is_loop(frame: &Frame, language: Language) -> bool {
-    any_name(&PARSED.loop_functions, frame, language)
-        || frame.file.as_deref().is_some_and(|file| any(&PARSED.loop_files, file))
+    has_name_in(&RULES.loop_functions, frame, language)
+        || frame.file.as_deref().is_some_and(|file| RULES.loop_files.is_match(file))
 }
 
 /// Whether one of the globs for a frame's language matches its function.
@@ -64,7 +64,7 @@ fn is_loop(frame: &Frame, language: Language) -> bool {
 /// The same name is a driver's in one language and an application's in another. In a stack of a
 /// runtime's, frames in a module are native, those in none compiled at run time, and those in a
 /// source file an interpreter's calls, which only their file tells.
-fn any_name(names: &Names, frame: &Frame, language: Language) -> bool {
+fn has_name_in(names: &ByLanguage, frame: &Frame, language: Language) -> bool {
     let Some(function) = frame.function.as_deref() else { return false };
     let is_native = frame.module.is_some();
     if is_native && frame.module == frame.file {
@@ -76,11 +76,10 @@ fn any_name(names: &Names, frame: &Frame, language: Language) -> bool {
         Language::Native => is_native,
         _ => of == language && (!is_native || of == Language::Go),
     };
-    let mut globs = names.iter().filter(|(of, _)| applies(*of));
-    globs.any(|(_, glob)| {
-        matches(glob, own)
-            || matches(glob, subject(own))
-            || placed.as_deref().is_some_and(|placed| matches(glob, placed))
+    names.of(applies).any(|set| {
+        set.is_match(own)
+            || set.is_match(subject(own))
+            || placed.as_deref().is_some_and(|placed| set.is_match(placed))
     })
 }
 
@@ -114,15 +113,15 @@ fn in_crate(frame: &Frame) -> Option<String> {
 /// Whether this is code that runs other code which has no frame of its own: the stack does not show
 /// what is run, and an optimizing compiler may take the frame away at any time.
 pub(crate) fn is_interpreter(function: &str) -> bool {
-    any(&PARSED.interpreters, function)
+    RULES.interpreters.is_match(function)
 }
 
 /// Whether a source file or module belongs to a library.
 fn is_library(path: &str) -> bool {
     let below = |directory: &&str| path.rfind(*directory).map(|at| at + directory.len());
     match PACKAGES.iter().filter_map(below).max().and_then(|at| path.get(at..)) {
-        Some(package) => any(&PARSED.packages, package),
-        None => any(&PARSED.files, path),
+        Some(package) => RULES.packages.is_match(package),
+        None => RULES.files.is_match(path),
     }
 }
 
@@ -135,7 +134,7 @@ pub(crate) fn language_of<'a>(
     frames
         .chain(executable)
         .map(base_name)
-        .find_map(|m| PARSED.languages.iter().find(|(_, glob)| matches(glob, m)).map(|(l, _)| *l))
+        .find_map(|module| RULES.languages.language_of(module))
         .unwrap_or(Language::Native)
 }
 

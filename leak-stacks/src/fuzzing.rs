@@ -1,13 +1,20 @@
-//! This room's part of [`leak_user::fuzzing`].
+//! Every parser of untrusted bytes, as a function that takes any bytes.
+//!
+//! The programs in `fuzz/` run them for as long as one likes; a test runs them over their seeds and
+//! over damaged ones, so that they cannot rot. None may panic, run for long, or take much memory,
+//! whatever the bytes.
 
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
 
 use crate::binary::modules::{Mapping, Modules};
 use crate::binary::store::BinaryStore;
 use crate::binary::symbols::Symbols;
-use crate::culprit::{culprit, matches};
+use crate::culprit::culprit;
+use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
@@ -15,11 +22,113 @@ use crate::languages::{go, python};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::Line;
-use crate::process::stat::Identity;
+use crate::process::stat::Stat;
 use crate::raw::RawStack;
 use crate::stack::{Frame, Language};
 use crate::time::Timestamp;
 use crate::unwind::walk::walk;
+
+/// A function that parses any bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets of this crate, by the names of their programs in `fuzz/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("culprit_rules", culprit_rules),
+    ("elf", elf),
+    ("maps", maps),
+    ("pclntab", pclntab),
+    ("perf_map", perf_map),
+    ("python", python),
+    ("stack", stack),
+];
+
+/// How long each target is tried in tests.
+const SPAN: Duration = Duration::from_secs(1);
+/// How long one input may take, on a machine that is busy with other tests.
+const MOST: Duration = Duration::from_secs(5);
+
+/// Runs the target of this name.
+///
+/// # Panics
+/// When there is none.
+pub fn run(name: &str, data: &[u8]) {
+    run_of(TARGETS, name, data);
+}
+
+/// Runs the one of `targets` that has this name.
+///
+/// # Panics
+/// When there is none.
+pub fn run_of(targets: &[(&str, Target)], name: &str, data: &[u8]) {
+    let found = targets.iter().find(|(target, _)| *target == name);
+    let (_, target) = found.unwrap_or_else(|| panic!("there is no target {name}"));
+    target(data);
+}
+
+/// Runs targets over their seeds, which are below `seeds`, and over damaged ones.
+///
+/// # Panics
+/// When a target has no seeds, panics, or takes long.
+pub fn try_out(targets: &[(&str, Target)], seeds: &Path) {
+    for (name, target) in targets {
+        let try_one = |data: &[u8]| {
+            let began = Instant::now();
+            target(data);
+            let took = began.elapsed();
+            assert!(took < MOST, "{name}: {} bytes took {took:?}", data.len());
+        };
+        let Ok(directory) = std::fs::read_dir(seeds.join(name)) else {
+            panic!("{name} has no directory of seeds")
+        };
+        let mut paths: Vec<_> = directory.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let seeds: Vec<_> = paths.iter().filter_map(|path| std::fs::read(path).ok()).collect();
+        assert!(!seeds.is_empty(), "{name} has no seeds");
+        seeds.iter().for_each(|seed| try_one(seed));
+        let mut random = Random(1);
+        let until = Instant::now() + SPAN;
+        while Instant::now() < until {
+            let mut data = seeds[random.below(seeds.len())].clone();
+            for _ in 0..=random.below(8) {
+                random.damage(&mut data);
+            }
+            try_one(&data);
+        }
+    }
+}
+
+/// The same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        const FACTOR: u64 = 6_364_136_223_846_793_005;
+        self.0 = self.0.wrapping_mul(FACTOR).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit.max(1)
+    }
+
+    fn damage(&mut self, data: &mut Vec<u8>) {
+        let at = self.below(data.len());
+        match self.below(4) {
+            0 => data.truncate(at),
+            1 => {
+                let word = [0, u64::MAX, 1 << 63, 1 << 31][self.below(4)].to_le_bytes();
+                let length = [1, 2, 4, 8][self.below(4)].min(data.len() - at);
+                data[at..at + length].copy_from_slice(&word[..length]);
+            }
+            2 => {
+                let from = self.below(data.len());
+                let part = data[from..].iter().take(64).copied().collect::<Vec<_>>();
+                data.splice(at..at, part);
+            }
+            _ => {
+                if let Some(byte) = data.get_mut(at) {
+                    *byte = self.below(256) as u8;
+                }
+            }
+        }
+    }
+}
 
 /// Where mapped files begin in the stacks that are made up here.
 const BASE: u64 = 0x1000;
@@ -28,7 +137,9 @@ const BASE: u64 = 0x1000;
 pub fn culprit_rules(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (glob, text) = text.split_once('\n').unwrap_or_default();
-    matches(glob, text);
+    if let Ok(glob) = glob.parse::<Glob>() {
+        let _ = glob.matches(text);
+    }
     let names = text.lines().map(|name| Frame {
         function: Some(name.to_owned()),
         module: text.lines().next().map(str::to_owned),
@@ -136,7 +247,7 @@ fn in_memory(data: &[u8]) -> Option<File> {
 pub fn maps(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     text.lines().filter_map(Line::parse).for_each(drop);
-    Identity::parse(&text);
+    let _ = Stat::parse(data);
 }
 
 /// Go's line table.
@@ -155,4 +266,14 @@ pub fn perf_map(data: &[u8]) {
 /// What CPython keeps in its memory.
 pub fn python(data: &[u8]) {
     python::fuzz(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_survives_its_seeds_and_damaged_ones() {
+        try_out(TARGETS, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds"));
+    }
 }

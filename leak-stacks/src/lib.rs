@@ -36,6 +36,7 @@
 
 mod binary;
 mod bytes;
+mod counts;
 mod culprit;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -53,10 +54,13 @@ mod time;
 mod truncation;
 mod unwind;
 
+pub use self::counts::StackCounts;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
+pub use self::culprit::glob::{Glob, GlobError};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
 pub use self::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot, SnapshotData};
+pub use self::process::stat::{Stat, nanoseconds_per_tick, ticks_from_boottime};
 pub use self::process::watchdog::ReadWatchdog;
 pub use self::raw::{
     CopyLength, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, InterpreterFrame, InterpreterProfile,
@@ -65,4 +69,4 @@ pub use self::raw::{
 pub use self::resolver::{Resolved, Resolver};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::time::Timestamp;
-pub use self::truncation::{StackCounts, TruncationReason};
+pub use self::truncation::TruncationReason;

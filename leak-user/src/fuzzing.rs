@@ -12,24 +12,15 @@ use crate::sources::kernel::btf::Btf;
 use crate::sources::kernel::{decode, startup};
 use crate::sources::procfs;
 use crate::sources::procfs::container;
-use leak_stacks;
 
-/// A function that parses any bytes.
-pub type Target = fn(&[u8]);
+pub use leak_stacks::fuzzing::Target;
 
-/// All targets, by the names of their programs in `fuzz/`.
+/// All targets of this crate, by the names of their programs in `fuzz/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
-    ("culprit_rules", leak_stacks::fuzzing::culprit_rules),
     ("decode", decode),
-    ("elf", leak_stacks::fuzzing::elf),
-    ("maps", leak_stacks::fuzzing::maps),
-    ("pclntab", leak_stacks::fuzzing::pclntab),
-    ("perf_map", leak_stacks::fuzzing::perf_map),
     ("procfs", procfs),
-    ("python", leak_stacks::fuzzing::python),
     ("sock_diag", sock_diag),
-    ("stack", leak_stacks::fuzzing::stack),
     ("startup", startup),
 ];
 
@@ -38,9 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// # Panics
 /// When there is none.
 pub fn run(name: &str, data: &[u8]) {
-    let found = TARGETS.iter().find(|(target, _)| *target == name);
-    let (_, target) = found.unwrap_or_else(|| panic!("there is no target {name}"));
-    target(data);
+    leak_stacks::fuzzing::run_of(TARGETS, name, data);
 }
 
 /// The kernel's description of its types.
@@ -69,7 +58,7 @@ fn plain<T: Plain>(data: &[u8]) -> Option<T> {
 
 /// What procfs says of processes, whose names are theirs to choose.
 fn procfs(data: &[u8]) {
-    procfs::Stat::parse(data);
+    let _ = leak_stacks::Stat::parse(data);
     let text = String::from_utf8_lossy(data);
     let _ = (container::id(&text), container::pod_uid(&text));
     procfs::innermost_pid(&text);
@@ -89,48 +78,14 @@ fn startup(data: &[u8]) {
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::{Duration, Instant};
+
+    use leak_stacks::fuzzing::try_out;
 
     use super::*;
 
-    /// How long each target is tried.
-    const SPAN: Duration = Duration::from_secs(1);
-    /// How long one input may take, on a machine that is busy with other tests.
-    const MOST: Duration = Duration::from_secs(5);
-
-    fn seeds(name: &str) -> Vec<Vec<u8>> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
-        let mut paths: Vec<_> =
-            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        paths.iter().map(|path| fs::read(path).unwrap()).collect()
-    }
-
-    #[track_caller]
-    fn try_one(name: &str, data: &[u8]) {
-        let began = Instant::now();
-        run(name, data);
-        assert!(began.elapsed() < MOST, "{name}: {} bytes took {:?}", data.len(), began.elapsed());
-    }
-
     #[test]
     fn every_target_survives_its_seeds_and_damaged_ones() {
-        for (name, _) in TARGETS {
-            let seeds = seeds(name);
-            assert!(!seeds.is_empty(), "{name} has no seeds");
-            let mut random = Random(1);
-            let until = Instant::now() + SPAN;
-            for seed in &seeds {
-                try_one(name, seed);
-            }
-            while Instant::now() < until {
-                let mut data = seeds[random.below(seeds.len())].clone();
-                for _ in 0..=random.below(8) {
-                    random.damage(&mut data);
-                }
-                try_one(name, &data);
-            }
-        }
+        try_out(TARGETS, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds"));
     }
 
     #[test]
@@ -141,39 +96,9 @@ mod tests {
             .map(|e| e.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
             .collect();
         programs.sort();
-        assert!(programs.iter().eq(TARGETS.iter().map(|(name, _)| name)), "{programs:?}");
-    }
-
-    /// The same numbers in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            const FACTOR: u64 = 6_364_136_223_846_793_005;
-            self.0 = self.0.wrapping_mul(FACTOR).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) as usize % limit.max(1)
-        }
-
-        fn damage(&mut self, data: &mut Vec<u8>) {
-            let at = self.below(data.len());
-            match self.below(4) {
-                0 => data.truncate(at),
-                1 => {
-                    let word = [0, u64::MAX, 1 << 63, 1 << 31][self.below(4)].to_le_bytes();
-                    let length = [1, 2, 4, 8][self.below(4)].min(data.len() - at);
-                    data[at..at + length].copy_from_slice(&word[..length]);
-                }
-                2 => {
-                    let from = self.below(data.len());
-                    let part = data[from..].iter().take(64).copied().collect::<Vec<_>>();
-                    data.splice(at..at, part);
-                }
-                _ => {
-                    if let Some(byte) = data.get_mut(at) {
-                        *byte = self.below(256) as u8;
-                    }
-                }
-            }
-        }
+        let targets = TARGETS.iter().chain(leak_stacks::fuzzing::TARGETS);
+        let mut targets: Vec<_> = targets.map(|(name, _)| *name).collect();
+        targets.sort_unstable();
+        assert_eq!(programs, targets);
     }
 }

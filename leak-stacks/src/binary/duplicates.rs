@@ -10,7 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
 
 use crate::binary::elf::{Elf, read_exact};
-use crate::binary::store::Binary;
 
 /// Sections with build ids: the linker's and the Go toolchain's.
 const NOTES: [&str; 2] = [".note.gnu.build-id", ".note.go.buildid"];
@@ -23,20 +22,23 @@ const MAX_KNOWN: usize = 4096;
 const CHUNK: usize = 1 << 20;
 
 /// The first binary with each build id, as long as some process runs it.
-#[derive(Debug, Default)]
-pub(crate) struct DuplicateBinaries(RefCell<HashMap<Vec<u8>, Weak<Binary>>>);
+#[derive(Debug)]
+pub(crate) struct DuplicateBinaries<B>(RefCell<HashMap<Vec<u8>, Weak<B>>>);
 
-impl DuplicateBinaries {
-    /// Another binary with the same content; without one, `binary` is what later copies find. Binaries
-    /// with a debug file keep to themselves: each may have its own.
-    pub(crate) fn original_of(&self, binary: &Rc<Binary>) -> Option<Rc<Binary>> {
-        if binary.debug_file().is_some() {
-            return None;
-        }
-        let id = build_id(&binary.file)?;
+impl<B> Default for DuplicateBinaries<B> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<B: AsRef<File>> DuplicateBinaries<B> {
+    /// Another binary with the same content; without one, `binary` is what later copies find.
+    pub(crate) fn original_of(&self, binary: &Rc<B>) -> Option<Rc<B>> {
+        let file = (**binary).as_ref();
+        let id = build_id(file)?;
         let mut known = self.0.try_borrow_mut().ok()?;
         if let Some(other) = known.get(&id).and_then(Weak::upgrade) {
-            return is_copy(&other.file, &binary.file).then_some(other);
+            return is_copy((*other).as_ref(), file).then_some(other);
         }
         if known.len() >= MAX_KNOWN {
             known.retain(|_, binary| binary.strong_count() > 0);
@@ -84,7 +86,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::binary::store::BinaryStore;
+    use crate::binary::store::{Binary, BinaryStore};
     use crate::process::file_id::FileId;
 
     /// A copy of the running program, changed at one place.

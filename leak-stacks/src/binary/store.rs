@@ -31,9 +31,15 @@ pub(crate) struct Binary {
     last_used: Cell<u64>,
     /// The binary that this is a copy of, once it was looked for.
     original: OnceCell<Option<Rc<Self>>>,
-    duplicates: Rc<DuplicateBinaries>,
+    duplicates: Rc<DuplicateBinaries<Self>>,
     itself: Weak<Self>,
     watchdog: Arc<ReadWatchdog>,
+}
+
+impl AsRef<File> for Binary {
+    fn as_ref(&self) -> &File {
+        &self.file
+    }
 }
 
 /// How far the reading of a binary has come.
@@ -68,7 +74,7 @@ impl Binary {
         id: FileId,
         file: File,
         clock: u64,
-        duplicates: &Rc<DuplicateBinaries>,
+        duplicates: &Rc<DuplicateBinaries<Self>>,
         watchdog: &Arc<ReadWatchdog>,
     ) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
@@ -120,9 +126,15 @@ impl Binary {
         self.original().map_or(self, |original| original)
     }
 
-    /// The binary that this is a copy of, which is no copy itself.
+    /// The binary that this is a copy of, which is no copy itself. Binaries with a debug file keep to
+    /// themselves: each may have its own.
     pub(crate) fn original(&self) -> Option<&Rc<Self>> {
-        let look = || guarded(|| self.duplicates.original_of(&self.itself.upgrade()?)).flatten();
+        let look = || {
+            if self.debug_file().is_some() {
+                return None;
+            }
+            guarded(|| self.duplicates.original_of(&self.itself.upgrade()?)).flatten()
+        };
         self.original.get_or_init(look).as_ref()
     }
 
@@ -186,7 +198,7 @@ impl Binary {
 #[derive(Debug, Default)]
 pub(crate) struct BinaryStore {
     binaries: HashMap<FileId, Rc<Binary>>,
-    duplicates: Rc<DuplicateBinaries>,
+    duplicates: Rc<DuplicateBinaries<Binary>>,
     vdso: OnceCell<Option<Rc<Binary>>>,
     clock: u64,
     watchdog: Arc<ReadWatchdog>,

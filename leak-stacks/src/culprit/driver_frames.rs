@@ -2,27 +2,21 @@
 
 use std::str::FromStr;
 
-use glob::Pattern;
+use crate::culprit::glob::{Glob, GlobError};
 
-/// A pattern for functions, modules or source files that are never the culprit: `*`, `?`, `[…]` and
-/// `[!…]`.
+/// A [pattern](Glob) for functions, modules or source files that are never the culprit.
 ///
 /// It must match the whole of a function's name, of a file's path, or of a module's path or its last
 /// part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DriverFrames(Pattern);
+pub struct DriverFrames(Glob);
 
 /// A pattern that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverFramesError {
     /// It is no pattern.
-    #[error("`{pattern}` is not a pattern: {reason}; use *, ? and [...], as a shell does")]
-    Malformed {
-        /// What was given.
-        pattern: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    #[error(transparent)]
+    Malformed(#[from] GlobError),
     /// It matches everything, or nothing.
     #[error(
         "`{0}` leaves no code to name; give a function, a module or a file, such as `*/dbkit/*`"
@@ -38,11 +32,7 @@ impl FromStr for DriverFrames {
         if text.chars().all(|character| "*?".contains(character)) {
             return Err(DriverFramesError::Everything(text.to_owned()));
         }
-        let malformed = |error: glob::PatternError| DriverFramesError::Malformed {
-            pattern: text.to_owned(),
-            reason: error.msg,
-        };
-        Pattern::new(text).map(Self).map_err(malformed)
+        Ok(Self(text.parse()?))
     }
 }
 

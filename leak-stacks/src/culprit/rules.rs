@@ -1,102 +1,165 @@
-//! The rules of `rules.txt`, and the globs that they are made of.
+//! The rules: which code is not the application's. There is one file for each ecosystem.
+//!
+//! Each line is a rule:
+//!
+//! | rule | meaning |
+//! |---|---|
+//! | `language NAME GLOB` | a module whose base name matches gives the stack this language |
+//! | `module GLOB` | all code of a module whose base name matches is a runtime's or a driver's |
+//! | `for LANGUAGE` | the rules for functions that follow are for frames of that language: native frames are in a module, those that a runtime has compiled are in none |
+//! | `function GLOB` | functions whose name matches are a runtime's or a driver's |
+//! | `package GLOB` | so is code of a source file or module whose path below the innermost `site-packages` or `dist-packages` directory matches |
+//! | `file GLOB` | so is code of a source file or module whose whole path matches, and which is below no such directory |
+//! | `dependency GLOB` | a source file or module whose path matches belongs to a library that the application has installed: it is the culprit only when nothing else is |
+//! | `loop-function GLOB` | a function whose name matches runs whatever is due. Frames further out have only started it, and are never the culprit |
+//! | `loop-file GLOB` | the same by source file |
+//! | `interpreter GLOB` | a function whose name matches runs code that has no frame of its own; whether it is on a stack does not tell two stacks apart |
+//!
+//! `GLOB` is a [`Glob`](crate::culprit::glob::Glob). Names of Go functions begin with the whole path of their
+//! package; those of vendored packages are matched without the path up to `vendor/`. Names of Rust
+//! methods are also matched from their type on: `<&mut mio::Poll as ...>` begins with `mio::`.
 
 use std::sync::LazyLock;
 
+use globset::{GlobSet, GlobSetBuilder};
+
+use crate::culprit::glob;
 use crate::stack::Language;
 
-/// The rules, one a line; the file explains itself.
-const RULES: &str = include_str!("rules.txt");
+/// The rules of each ecosystem.
+const FILES: [&str; 11] = [
+    include_str!("rules/beam.txt"),
+    include_str!("rules/dotnet.txt"),
+    include_str!("rules/go.txt"),
+    include_str!("rules/java.txt"),
+    include_str!("rules/native.txt"),
+    include_str!("rules/node.txt"),
+    include_str!("rules/perl.txt"),
+    include_str!("rules/php.txt"),
+    include_str!("rules/python.txt"),
+    include_str!("rules/ruby.txt"),
+    include_str!("rules/rust.txt"),
+];
 
-pub(crate) static PARSED: LazyLock<Rules> = LazyLock::new(|| Rules::parse(RULES));
+pub(crate) static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::parse(&FILES));
 
-pub(crate) type Globs = Vec<&'static str>;
-/// Globs for the names of functions that are written in a language, or run on it.
-pub(crate) type Names = Vec<(Language, &'static str)>;
-
+/// All rules, each kind in one set.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    pub(crate) languages: Names,
-    pub(crate) modules: Globs,
-    pub(crate) functions: Names,
-    pub(crate) packages: Globs,
-    pub(crate) files: Globs,
-    pub(crate) dependencies: Globs,
-    pub(crate) loop_functions: Names,
-    pub(crate) loop_files: Globs,
-    pub(crate) interpreters: Globs,
+    pub(crate) languages: ByLanguage,
+    pub(crate) modules: GlobSet,
+    pub(crate) functions: ByLanguage,
+    pub(crate) packages: GlobSet,
+    pub(crate) files: GlobSet,
+    pub(crate) dependencies: GlobSet,
+    pub(crate) loop_functions: ByLanguage,
+    pub(crate) loop_files: GlobSet,
+    pub(crate) interpreters: GlobSet,
     /// Lines that are no rules; a test keeps this at none.
     pub(crate) malformed: usize,
 }
 
-impl Rules {
-    fn parse(text: &'static str) -> Self {
-        let mut rules = Self::default();
-        let mut section = None;
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            if rules.take(line, &mut section).is_none() {
-                rules.malformed += 1;
-            }
-        }
-        rules
+/// A set for each language that has one.
+#[derive(Debug, Default)]
+pub(crate) struct ByLanguage(Vec<(Language, GlobSet)>);
+
+impl ByLanguage {
+    /// The sets for these languages.
+    pub(crate) fn of(
+        &self,
+        is_wanted: impl Fn(Language) -> bool,
+    ) -> impl Iterator<Item = &GlobSet> {
+        self.0.iter().filter(move |(language, _)| is_wanted(*language)).map(|(_, set)| set)
     }
 
+    /// The language in whose set `text` is.
+    pub(crate) fn language_of(&self, text: &str) -> Option<Language> {
+        self.0.iter().find(|(_, set)| set.is_match(text)).map(|(language, _)| *language)
+    }
+}
+
+/// Rules that are being read.
+#[derive(Default)]
+struct Reader {
+    /// By kind and, where that matters, by language.
+    sets: Vec<((&'static str, Option<Language>), GlobSetBuilder)>,
+    malformed: usize,
+}
+
+impl Rules {
+    fn parse(files: &[&'static str]) -> Self {
+        let mut reader = Reader::default();
+        for file in files {
+            let mut section = None;
+            for line in file.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'))
+            {
+                if reader.take(line, &mut section).is_none() {
+                    reader.malformed += 1;
+                }
+            }
+        }
+        reader.finish()
+    }
+}
+
+impl Reader {
     fn take(&mut self, line: &'static str, section: &mut Option<Language>) -> Option<()> {
         let (kind, rest) = line.split_once(' ')?;
         let rest = rest.trim();
         match kind {
             "for" => *section = Some(language(rest)?),
             "language" => {
-                let (name, glob) = rest.split_once(' ')?;
-                self.languages.push((language(name)?, glob.trim()));
+                let (name, pattern) = rest.split_once(' ')?;
+                self.add((kind, Some(language(name)?)), pattern.trim())?;
             }
-            "function" => self.functions.push(((*section)?, rest)),
-            "loop-function" => self.loop_functions.push(((*section)?, rest)),
-            "module" => self.modules.push(rest),
-            "package" => self.packages.push(rest),
-            "file" => self.files.push(rest),
-            "dependency" => self.dependencies.push(rest),
-            "loop-file" => self.loop_files.push(rest),
-            "interpreter" => self.interpreters.push(rest),
+            "function" | "loop-function" => self.add((kind, Some((*section)?)), rest)?,
+            "module" | "package" | "file" | "dependency" | "loop-file" | "interpreter" => {
+                self.add((kind, None), rest)?;
+            }
             _ => return None,
         }
         Some(())
+    }
+
+    fn add(&mut self, set: (&'static str, Option<Language>), pattern: &str) -> Option<()> {
+        let pattern = glob::parse(pattern).ok()?;
+        match self.sets.iter_mut().find(|(known, _)| *known == set) {
+            Some((_, builder)) => {
+                builder.add(pattern);
+            }
+            None => {
+                let mut builder = GlobSetBuilder::new();
+                builder.add(pattern);
+                self.sets.push((set, builder));
+            }
+        }
+        Some(())
+    }
+
+    fn finish(self) -> Rules {
+        let mut rules = Rules { malformed: self.malformed, ..Rules::default() };
+        for ((kind, language), builder) in self.sets {
+            let Ok(set) = builder.build() else {
+                rules.malformed += 1;
+                continue;
+            };
+            match (kind, language) {
+                ("language", Some(language)) => rules.languages.0.push((language, set)),
+                ("function", Some(language)) => rules.functions.0.push((language, set)),
+                ("loop-function", Some(language)) => rules.loop_functions.0.push((language, set)),
+                ("module", _) => rules.modules = set,
+                ("package", _) => rules.packages = set,
+                ("file", _) => rules.files = set,
+                ("dependency", _) => rules.dependencies = set,
+                ("loop-file", _) => rules.loop_files = set,
+                ("interpreter", _) => rules.interpreters = set,
+                _ => rules.malformed += 1,
+            }
+        }
+        rules
     }
 }
 
 fn language(name: &str) -> Option<Language> {
     serde_json::from_value(name.into()).ok()
-}
-
-/// Whether one of the globs matches all of `text`.
-pub(crate) fn any(globs: &Globs, text: &str) -> bool {
-    globs.iter().any(|glob| matches(glob, text))
-}
-
-/// Whether `text` as a whole matches `glob`, where `*` stands for any characters and `?` for one
-/// digit.
-pub(crate) fn matches(glob: &str, text: &str) -> bool {
-    let (glob, text) = (glob.as_bytes(), text.as_bytes());
-    // Where to resume when a literal fails: after the latest star, one character later.
-    let (mut g, mut t, mut resume) = (0, 0, None);
-    while let Some(&character) = text.get(t) {
-        match glob.get(g) {
-            Some(b'*') => {
-                g += 1;
-                resume = Some((g, t));
-                continue;
-            }
-            Some(b'?') if character.is_ascii_digit() => {}
-            Some(&literal) if literal == character => {}
-            _ => match resume {
-                Some((after_star, from)) => {
-                    resume = Some((after_star, from + 1));
-                    (g, t) = (after_star, from + 1);
-                    continue;
-                }
-                None => return false,
-            },
-        }
-        (g, t) = (g + 1, t + 1);
-    }
-    glob.get(g..).is_some_and(|rest| rest.iter().all(|&c| c == b'*'))
 }

@@ -8,6 +8,7 @@ mod inline;
 mod locate;
 mod module;
 mod pclntab;
+mod scan;
 
 use std::rc::Rc;
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::{Line, locate_mapped, without_deleted};
-use crate::process::stat::{Identity, executable_identity, wall_clock_start};
+use crate::process::stat::{Stat, executable_identity, wall_clock_start};
 use crate::time::Timestamp;
 
 /// Longest `/proc/PID/maps` that is read.
@@ -146,8 +146,8 @@ impl MappingReader {
         // The PID may pass to another process at any moment, and the process may execute another
         // program; only when it was this one with this program both before and after was everything
         // between read from it.
-        let check = || match Identity::read(pid).map_err(failed)? {
-            identity if identity.start_ticks == process.start_ticks => Ok(identity.image),
+        let check = || match Stat::read(pid).map_err(failed)? {
+            stat if stat.start_ticks == process.start_ticks => Ok(stat.image),
             _ => Err(ModulesError::Reused(pid)),
         };
         let image = check()?;

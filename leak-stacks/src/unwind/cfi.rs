@@ -13,8 +13,9 @@ use gimli::{
 use crate::bytes::u32_at;
 use crate::processor::{RETURN_ADDRESS, STACK_POINTER};
 use crate::unwind::registers::Registers;
-use crate::unwind::rules::Bytes;
 
+/// Contents of a section, shared by the rules and their index.
+pub(crate) type Bytes = std::sync::Arc<[u8]>;
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// x86-64's.

@@ -1,21 +1,17 @@
 //! A binary's unwind rules.
 
 use std::fs::File;
-use std::sync::Arc;
 
 use crate::binary::elf::{Elf, read_exact};
 use crate::binary::facts::{Facts, Source};
 use crate::binary::store::Binary;
 use crate::processor::SIGNAL_RETURN;
-use crate::unwind::cfi::{Cfi, Outward, Places};
+use crate::unwind::cfi::{Bytes, Cfi, Outward, Places};
 use crate::unwind::emulate::after_first_call;
 use crate::unwind::registers::Registers;
 
 /// Bytes in which the first function of a program makes its only call.
 const START: u64 = 64;
-
-/// Section contents that several owners share.
-pub(crate) type Bytes = Arc<[u8]>;
 
 /// A binary's unwind rules, in its own address numbering, so that all its processes share them.
 #[derive(Debug)]

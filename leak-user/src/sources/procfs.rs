@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use leak_stacks::{Stat, nanoseconds_per_tick};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::ProcessKey;
@@ -69,35 +70,11 @@ impl ProcessInfo {
     }
 }
 
-/// The fields that are wanted of `/proc/PID/stat`, proc_pid_stat(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
-    /// Field 3: it has exited, and only its parent has not noticed yet.
-    pub(crate) has_exited: bool,
-    /// Field 4.
-    pub(crate) parent: u32,
-    /// Field 22.
-    pub(crate) start_ticks: u64,
-}
-
-impl Stat {
-    /// Reads the line. The name, field 2, may hold anything, `) ` and broken UTF-8 included, so
-    /// counting begins after the last parenthesis.
-    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
-        let name_end = line.iter().rposition(|&byte| byte == b')')?;
-        let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
-        let mut fields = rest.split_ascii_whitespace();
-        let has_exited = matches!(fields.next()?, "Z" | "X");
-        let parent = fields.next()?.parse().ok()?;
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { has_exited, parent, start_ticks })
-    }
-
-    fn read(pid: u32) -> Result<Self, ProcessError> {
-        let path = format!("/proc/{pid}/stat");
-        let line = std::fs::read(&path).map_err(|source| ProcessError::new(pid, path, source))?;
-        Self::parse(&line).ok_or(ProcessError::Malformed { pid })
-    }
+fn stat(pid: u32) -> Result<Stat, ProcessError> {
+    Stat::read(pid).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => ProcessError::Malformed { pid },
+        _ => ProcessError::new(pid, format!("/proc/{pid}/stat"), source),
+    })
 }
 
 /// Reads a process's identity.
@@ -106,15 +83,14 @@ impl Stat {
 ///
 /// When the process is gone or procfs cannot be read.
 pub fn identify(pid: u32) -> Result<ProcessKey, ProcessError> {
-    Stat::read(pid).map(|stat| ProcessKey { pid, start_ticks: stat.start_ticks })
+    stat(pid).map(|stat| ProcessKey { pid, start_ticks: stat.start_ticks })
 }
 
 /// Whether exactly this process, not one that got its PID, still runs. One that has exited and was not
 /// waited for does not.
 #[must_use]
 pub fn is_running(process: ProcessKey) -> bool {
-    Stat::read(process.pid)
-        .is_ok_and(|stat| stat.start_ticks == process.start_ticks && !stat.has_exited)
+    stat(process.pid).is_ok_and(|stat| stat.start_ticks == process.start_ticks && !stat.has_exited)
 }
 
 /// Whether a process has this thread.
@@ -162,19 +138,6 @@ pub(crate) fn innermost_pid(status: &str) -> Option<u32> {
     pids.next_back()?.parse().ok()
 }
 
-/// Clock ticks that procfs counts start times in for a kernel time since boot, as
-/// `nsec_to_clock_t` in the kernel's `kernel/time/time.c` does.
-///
-/// `task_struct.start_boottime` thus becomes [`ProcessKey::start_ticks`].
-#[must_use]
-pub fn ticks_from_boottime(nanoseconds: u64) -> u64 {
-    nanoseconds / nanoseconds_per_tick()
-}
-
-fn nanoseconds_per_tick() -> u64 {
-    1_000_000_000 / rustix::param::clock_ticks_per_second().clamp(1, 1_000_000_000)
-}
-
 fn started_at(key: ProcessKey) -> Option<SystemTime> {
     let since_boot = Duration::from_nanos(key.start_ticks.checked_mul(nanoseconds_per_tick())?);
     let now = clock_gettime(ClockId::Boottime);
@@ -206,7 +169,7 @@ pub fn all() -> Result<Vec<u32>, ProcessError> {
 pub fn with_descendants(roots: &HashSet<u32>) -> Result<HashSet<u32>, ProcessError> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for pid in all()? {
-        if let Ok(stat) = Stat::read(pid) {
+        if let Ok(stat) = stat(pid) {
             children.entry(stat.parent).or_default().push(pid);
         }
     }

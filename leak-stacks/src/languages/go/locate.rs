@@ -6,6 +6,7 @@ use std::fs::File;
 use crate::binary::elf::{Elf, Section, Segment, read_exact};
 use crate::languages::go::header::Header;
 use crate::languages::go::module::Module;
+use crate::languages::go::scan::{is_data, scan};
 
 /// Sections that hold the line table; the second is that of position-independent executables, which the
 /// C linker merges into another.
@@ -14,9 +15,6 @@ const BUILD_INFO: &str = ".go.buildinfo";
 /// What the build information begins with, see `debug/buildinfo` of Go's library.
 pub(crate) const BUILD_INFO_MAGIC: &[u8] = b"\xff Go buildinf:";
 const BUILD_INFO_ALIGNMENT: usize = 16;
-/// Most bytes of a file that are looked through.
-const MAX_SCAN: u64 = 128 << 20;
-const CHUNK: usize = 1 << 20;
 /// Most places that are taken for a line table until one is.
 const MAX_CANDIDATES: usize = 4;
 
@@ -72,41 +70,6 @@ pub(crate) fn build_info(elf: &Elf, file: &File) -> Option<u64> {
     scan(elf, file, is_data, BUILD_INFO_ALIGNMENT, |address, data| {
         data.starts_with(BUILD_INFO_MAGIC).then(|| elf.offset_of_address(address)).flatten()
     })
-}
-
-/// Whether a segment holds data that a program may write to, if only until it is relocated.
-pub(crate) fn is_data(segment: &Segment) -> bool {
-    segment.writable
-}
-
-/// Shows `look` what segments hold at every address that is a multiple of `step`: at least `step` bytes.
-pub(crate) fn scan<T>(
-    elf: &Elf,
-    file: &File,
-    wanted: impl Fn(&Segment) -> bool,
-    step: usize,
-    mut look: impl FnMut(u64, &[u8]) -> Option<T>,
-) -> Option<T> {
-    let mut left = MAX_SCAN;
-    for segment in elf.segments.iter().filter(|segment| wanted(segment)) {
-        let skipped = segment.address.wrapping_neg() % step as u64;
-        let mut at = skipped;
-        while at < segment.file_size && left > 0 {
-            let length = (segment.file_size - at).min(CHUNK as u64).min(left);
-            let offset = segment.offset.checked_add(at)?;
-            let Ok(data) = read_exact(file, offset, usize::try_from(length).ok()?) else { break };
-            for (index, bytes) in data.chunks_exact(step).enumerate() {
-                let within = index * step;
-                let address = segment.address.checked_add(at)?.checked_add(within as u64)?;
-                if let Some(found) = look(address, bytes) {
-                    return Some(found);
-                }
-            }
-            at += length;
-            left -= length;
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fs::File;
 use crate::binary::elf::{Elf, MAX_SECTION, read_exact};
 use crate::bytes::{u32_at, u64_at};
 use crate::languages::go::header::{Format, Header};
-use crate::languages::go::locate::{is_data, scan};
+use crate::languages::go::scan::{is_data, scan};
 use crate::processor::RELATIVE_RELOCATION;
 
 /// As many words of the structure as are of use in any release.

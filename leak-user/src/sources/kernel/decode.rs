@@ -11,8 +11,7 @@ use crate::model::{
     WireState,
 };
 use crate::sources::kernel::startup;
-use crate::sources::procfs::ticks_from_boottime;
-use leak_stacks::{InterpreterFrame, RawStack, TruncationReason, walker};
+use leak_stacks::{InterpreterFrame, RawStack, TruncationReason, ticks_from_boottime, walker};
 
 /// Why bytes are no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use glob::Pattern;
+use leak_stacks::{Glob, GlobError};
 
 /// Longest name that the kernel keeps: `TASK_COMM_LEN` without its NUL.
 const COMM_LENGTH: usize = 15;
@@ -12,25 +12,16 @@ const COMM_LENGTH: usize = 15;
 /// A name without wildcards may be longer than the kernel keeps; its beginning then counts, so that
 /// `--comm a-rather-long-program` finds the process that the kernel calls `a-rather-long-p`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommPattern(Pattern);
-
-/// A pattern that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("`{pattern}` is not a name pattern: {reason}; use *, ? and [...], as a shell does")]
-pub struct CommPatternError {
-    pattern: String,
-    reason: &'static str,
-}
+pub struct CommPattern(Glob);
 
 impl FromStr for CommPattern {
-    type Err = CommPatternError;
+    type Err = GlobError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let literal = !text.contains(['*', '?', '[']);
         let kept = if literal { kernel_name(text) } else { text };
-        Pattern::new(kept)
-            .map(Self)
-            .map_err(|error| CommPatternError { pattern: text.to_owned(), reason: error.msg })
+        let named_as_given = |error| GlobError { pattern: text.to_owned(), ..error };
+        kept.parse().map(Self).map_err(named_as_given)
     }
 }
 

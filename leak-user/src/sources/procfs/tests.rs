@@ -1,33 +1,6 @@
+use leak_stacks::ticks_from_boottime;
+
 use crate::sources::procfs::*;
-
-fn stat_line(name: &str) -> Vec<u8> {
-    let mut line = format!("7 ({name}) S 3 ");
-    for field in 5..22 {
-        line += &format!("{field} ");
-    }
-    line += "987654 23 24\n";
-    line.into_bytes()
-}
-
-#[test]
-fn names_cannot_disturb_the_fields() {
-    let expected = Some(Stat { has_exited: false, parent: 3, start_ticks: 987_654 });
-    for name in ["sh", "a) S 1 2 3", "a b", "(((", ")))", "", "x\n) R"] {
-        assert_eq!(Stat::parse(&stat_line(name)), expected, "{name:?}");
-    }
-    let mut broken = stat_line("ab");
-    broken[4] = 0xff;
-    assert_eq!(Stat::parse(&broken), expected, "names need not be UTF-8");
-}
-
-#[test]
-fn cut_lines_are_refused() {
-    let line = stat_line("sh");
-    let enough = line.windows(6).position(|part| part == b"987654").unwrap();
-    for length in 0..=enough {
-        assert_eq!(Stat::parse(&line[..length]), None);
-    }
-}
 
 #[test]
 fn own_identity_agrees_with_the_clock() {
