@@ -87,6 +87,20 @@ impl Description {
         Some(description)
     }
 
+    /// Tables with these rows.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn made_up<'a>(
+        fields: impl Iterator<Item = (&'a str, &'a str, Field)>,
+        sizes: &[(&str, u64)],
+    ) -> Self {
+        let mut description = Self::default();
+        for (owner, name, field) in fields {
+            description.fields.entry(owner.to_owned()).or_default().insert(name.to_owned(), field);
+        }
+        description.sizes = sizes.iter().map(|&(name, size)| (name.to_owned(), size)).collect();
+        description
+    }
+
     /// The field of an object.
     pub(crate) fn field(&self, owner: &str, name: &str) -> Option<Field> {
         let field = *self.fields.get(owner)?.get(name)?;
