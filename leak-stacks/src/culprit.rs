@@ -1,4 +1,4 @@
-//! Which frame of a stack is the application's, and what the application is written in.
+//! Picks the culprit of a stack, the innermost frame of the application, and tells the language.
 
 pub(crate) mod driver_frames;
 pub(crate) mod glob;
@@ -83,8 +83,8 @@ fn has_name_in(names: &ByLanguage, frame: &Frame, language: Language) -> bool {
     })
 }
 
-/// The name of a function of Rust's with the crate and the modules that its file lies in, when it has
-/// none itself: inlined ones do not where debug information is of lines alone.
+/// The name of a function of Rust's with the crate and the modules that its file lies in, when it
+/// has none itself: inlined ones do not where debug information is of lines alone.
 fn in_crate(frame: &Frame) -> Option<String> {
     const CRATES: [(&str, usize); 3] =
         [("/rustc/", 2), ("/registry/src/", 1), ("/git/checkouts/", 2)];

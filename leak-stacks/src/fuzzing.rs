@@ -21,7 +21,7 @@ use crate::languages::runtimes::{Languages, Runtimes};
 use crate::languages::{go, jvm as java, python};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
-use crate::process::maps::Line;
+use crate::process::maps::MapsEntry;
 use crate::process::stat::Stat;
 use crate::raw::RawStack;
 use crate::stack::{Frame, Language};
@@ -174,8 +174,8 @@ pub fn elf(data: &[u8]) {
     }
 }
 
-/// Lets other crates' parsers panic, as the resolver does, but not ours: the fuzzer would take any panic for
-/// a finding, even one that is caught.
+/// Lets other crates' parsers panic, as the resolver does, but not ours: the fuzzer would take any
+/// panic for a finding, even one that is caught.
 fn tolerate_others() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -247,7 +247,7 @@ fn in_memory(data: &[u8]) -> Option<File> {
 /// `/proc/PID/maps` and `/proc/PID/stat`.
 pub fn maps(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    text.lines().filter_map(Line::parse).for_each(drop);
+    text.lines().filter_map(MapsEntry::parse).for_each(drop);
     let _ = Stat::parse(data);
 }
 

@@ -1,15 +1,34 @@
-//! From the registers and bytes of a user stack to functions, files and lines.
+//! From the registers and stack bytes of a thread, and its process, to named calls.
 //!
-//! [`Resolver`] is the door: it unwinds with the binaries' own rules (`.eh_frame` and
-//! `.debug_frame`, Go's line table for Go, and where there are none the code itself), symbolizes ([blazesym], Go's line table, perf maps),
-//! names the Python calls that the interpreter runs, and picks the culprit. All of it reads files that strangers made, so whatever they claim is
-//! checked, and what fails costs one stack.
+//! [`Resolver`] is the door. It takes a [`RawStack`], unwinds it, names its frames and picks the
+//! culprit: the innermost frame that belongs to the application. Whoever copies stacks learns from
+//! [`Resolver::profile`] what to copy and to note of each process. What goes in and comes out is
+//! plain data, so that this work can be done in another process; a [`ProcessSnapshot`] also carries
+//! open files.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `process` | reads `/proc`: identity, mappings, memory, options; holds files open |
+//! | `binary` | ELF files, their symbols and debug files, and facts worked out from them |
+//! | `unwind` | from a frame to its caller: unwind rules, the code itself, frame pointers |
+//! | `languages` | runtimes: how their frames are found, left and named |
+//! | `culprit` | the rules that tell an application's code from runtimes and drivers |
+//! | `resolver` | ties them together |
+//!
+//! A file imports from its own room's floor or lower ones, and no files import each other in a
+//! circle; `tests/structure.rs` holds that. To add a language, see the trait `Language` in
+//! `languages/language.rs`.
+//!
+//! Other crates are used where they keep the limits below: gimli parses unwind rules, blazesym
+//! reads symbols and lines (from a copy, see `binary/symbols.rs`), iced-x86 decodes instructions,
+//! globset matches rules. framehop would unwind by the same rules but does not tell a copy that is
+//! too short from a stack that has ended, and procfs reads whole files without a limit.
 //!
 //! # Limits
 //!
-//! What is read belongs to strangers. Nothing is read through a memory mapping, since whoever truncates
-//! the file would end us, and nothing is allocated because a file says so before it is known that the
-//! file is that long.
+//! All files and memory that are read are untrusted. Nothing is read through a memory mapping,
+//! because whoever truncates the file would kill us with SIGBUS. Nothing is allocated on a file's
+//! word before it is known that the file is that long.
 //!
 //! | what | most | beyond it |
 //! |---|---|---|
@@ -29,11 +48,10 @@
 //! | HotSpot | tables of 16,384 rows, names of 512 bytes, 64 nested inlined methods, tables of 4 MiB of places and 256 KiB of lines, 4,096 methods remembered | the call has no name, or the walk ends |
 //! | CPython | names of 512 characters, paths of 1,024, line tables of 256 KiB | the call has no name |
 //! | one request to the resolver | 20 s | the file is left alone for good: `unresponsive_file` |
-//! | threads that never came back from a file | 8 | no more stacks are resolved, and it is said |
+//! | threads that hang in a read | 8 | no more stacks are resolved, and a warning says so |
 //!
-//! A panic in a parser costs the stack that led to it. What is not bounded but by the time limit is how much
-//! memory other crates' parsers of debug information take for what they unfold from a file within
-//! these sizes.
+//! A panic in a parser costs the stack that led to it. Only the time limit bounds how much memory
+//! other crates' parsers of debug information take for what they expand from a file of these sizes.
 
 mod binary;
 mod bytes;

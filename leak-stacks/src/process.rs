@@ -1,4 +1,4 @@
-//! What is read of a process: its identity, its mappings, its memory and the files that it runs.
+//! Reads processes through `/proc`: identity, mappings, memory, and the files that they run.
 
 pub(crate) mod file_id;
 pub(crate) mod maps;

@@ -209,14 +209,20 @@ impl Resolver {
         self.binaries.close_unused();
     }
 
+    /// Knows these languages alone.
+    #[cfg(test)]
+    pub(crate) fn use_languages(&mut self, languages: Languages) {
+        self.languages = languages;
+    }
+
     /// How many processes and binaries are held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> (usize, usize) {
         (self.processes.len(), self.binaries.len())
     }
 
-    /// Reads a process's mappings again when they are `outdated`, though not too often; says whether
-    /// it did. The process may have loaded more code, or executed another program.
+    /// Reads a process's mappings again when they are `outdated`, though not too often; says
+    /// whether it did. The process may have loaded more code, or executed another program.
     fn refresh(
         &mut self,
         raw: &RawStack,

@@ -36,7 +36,7 @@ impl Serialize for StackId {
 impl<'a> Deserialize<'a> for StackId {
     fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
         let text = <Cow<'_, str>>::deserialize(from)?;
-        let is_written_so = text.len() == 16;
+        let is_written_so = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let id = u64::from_str_radix(&text, 16).ok().filter(|_| is_written_so);
         id.map(Self).ok_or_else(|| D::Error::custom("a stack's identity is not 16 hex digits"))
     }
@@ -76,15 +76,15 @@ pub enum Language {
 pub struct Frame {
     /// Demangled name; `None` when the module has no symbol there.
     pub function: Option<String>,
-    /// Path of the binary as the process sees it; for Python, of the source file; `None` for code that
-    /// was compiled at run time.
+    /// Path of the binary as the process sees it; of the source file for interpreters whose calls
+    /// have one, such as CPython; `None` for code that was compiled at run time.
     pub module: Option<String>,
     /// Source file.
     pub file: Option<String>,
     /// Line in `file`, from 1; of a function that a perf map names, the one where it begins.
     pub line: Option<u32>,
     /// Address in the module's own numbering (as `addr2line` takes it); in no module, the absolute
-    /// address; for Python, the place in the function's bytecode.
+    /// address; for an interpreter's call, the place in the function's bytecode.
     pub address: u64,
 }
 
@@ -104,4 +104,19 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// Index in `frames` of the innermost one that belongs to the application.
     pub culprit: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_written_as_16_hex_digits() {
+        let id = StackId(0x00ab_cdef_0123_4567);
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"00abcdef01234567\"");
+        assert_eq!(serde_json::from_str::<StackId>("\"00abcdef01234567\"").unwrap(), id);
+        for wrong in ["\"\"", "\"abc\"", "\"+0abcdef01234567\"", "\"00abcdef0123456g\"", "7"] {
+            assert!(serde_json::from_str::<StackId>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

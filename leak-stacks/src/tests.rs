@@ -7,6 +7,7 @@ mod java;
 mod native;
 mod own;
 mod python;
+mod runtime;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

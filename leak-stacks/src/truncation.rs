@@ -38,8 +38,8 @@ pub enum TruncationReason {
     OverBudget,
     /// It was not copied: the process's stack could not be read.
     UnreadableStack,
-    /// It was not recorded: the budget for copying was spent, two threads used the connection at once, or there
-    /// was no room.
+    /// It was not recorded: the budget for copying was spent, two threads used the connection at
+    /// once, or there was no room.
     NotRecorded,
 }
 

@@ -1,8 +1,8 @@
 //! Finds the file that holds a stripped binary's symbols and lines, as debuggers do: by build id
 //! below `/usr/lib/debug`, and by the name in the section `.gnu_debuglink`.
 //!
-//! It is looked for in the process's own file system first, then in the host's. What is found must
-//! be of the same build, or it would tell lies.
+//! The process's own file system is searched first, then the host's. What is found must belong to
+//! the same build, or names and lines would be wrong.
 
 use std::fs::File;
 use std::io::{BufReader, Read};

@@ -1,7 +1,8 @@
-//! Copies of one binary, as containers of the same image have them, share what is loaded of it.
+//! Detects copies of a binary, as containers of the same image have them, so that its facts are
+//! read once.
 //!
-//! The build id only leads to a likely copy: anybody can claim any. Whether the files are the same, their
-//! bytes decide, or one container could lend its names to another's stacks.
+//! A build id only finds a candidate, because a file can claim any. The files count as the same
+//! when their bytes are equal: otherwise one container could put its names into another's stacks.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

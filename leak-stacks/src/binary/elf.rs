@@ -1,8 +1,8 @@
 //! The parts of an ELF file that unwinding and symbolizing need.
 //!
-//! Everything is read with `pread`, never through a memory mapping: the files belong to strangers,
-//! and one who truncates a mapped file ends the process that reads it with SIGBUS. Sizes that a
-//! file claims are checked before memory is spent on them.
+//! Everything is read with `pread`, never through a memory mapping: whoever truncates a mapped file
+//! kills the process that reads it with SIGBUS. Sizes that a file claims are checked before memory
+//! is spent on them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use object::read::{CompressedData, CompressionFormat};
 use crate::bytes::{text_at, u16_at, u32_at, u64_at};
 use crate::processor::MACHINE;
 
-/// Most program headers and sections that are believed.
+/// Most program headers and sections that are accepted.
 const MAX_HEADERS: usize = 4096;
 /// Longest section name.
 const MAX_NAME: usize = 256;
@@ -149,7 +149,8 @@ impl Elf {
         segment.offset.checked_add(address - segment.address)
     }
 
-    /// The place in the file of the code at `address`, and how much of it the file holds from there.
+    /// The place in the file of the code at `address`, and how much of it the file holds from
+    /// there.
     pub(crate) fn code_at(&self, address: u64) -> Option<(u64, u64)> {
         let holds = |s: &&Segment| address >= s.address && address - s.address < s.file_size;
         let segment = self.segments.iter().filter(|s| s.executable).find(holds)?;

@@ -39,7 +39,8 @@ impl Mapping {
 pub(crate) struct Modules {
     /// Sorted by address.
     mappings: Vec<Mapping>,
-    /// Which of the programs that the process executes: [`RawStack::image`](crate::raw::RawStack::image).
+    /// Which of the programs that the process executes:
+    /// [`RawStack::image`](crate::raw::RawStack::image).
     pub(crate) image: u64,
     /// Device and inode behind `/proc/PID/exe`: they change when the process executes another
     /// program.

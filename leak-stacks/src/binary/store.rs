@@ -1,5 +1,5 @@
-//! Binaries held open from the moment a process is first seen, and what is read of them when a stack
-//! needs it.
+//! Binaries held open from the moment a process is first seen, and what is read of them when a
+//! stack needs it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -107,8 +107,8 @@ impl Binary {
         self.owner().headers().map(|(elf, _)| elf)
     }
 
-    /// Facts about it, read now unless they were before; `None` for a file that is unusable, or whose
-    /// parser has failed.
+    /// Facts about it, read now unless they were before; `None` for a file that is unusable, or
+    /// whose parser has failed.
     pub(crate) fn facts<T: Facts>(&self) -> Option<Rc<T>> {
         self.owner().own_facts()
     }
@@ -126,8 +126,8 @@ impl Binary {
         self.original().map_or(self, |original| original)
     }
 
-    /// The binary that this is a copy of, which is no copy itself. Binaries with a debug file keep to
-    /// themselves: each may have its own.
+    /// The binary that this is a copy of, which is no copy itself. Binaries with a debug file keep
+    /// to themselves: each may have its own.
     pub(crate) fn original(&self) -> Option<&Rc<Self>> {
         let look = || {
             if self.debug_file().is_some() {

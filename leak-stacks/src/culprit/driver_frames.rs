@@ -2,13 +2,16 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::culprit::glob::{Glob, GlobError};
 
 /// A [pattern](Glob) for functions, modules or source files that are never the culprit.
 ///
-/// It must match the whole of a function's name, of a file's path, or of a module's path or its last
-/// part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// It must match the whole of a function's name, of a file's path, or of a module's path or its
+/// last part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DriverFrames(Glob);
 
 /// A pattern that cannot be used.
@@ -33,6 +36,20 @@ impl FromStr for DriverFrames {
             return Err(DriverFramesError::Everything(text.to_owned()));
         }
         Ok(Self(text.parse()?))
+    }
+}
+
+impl TryFrom<String> for DriverFrames {
+    type Error = DriverFramesError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<DriverFrames> for String {
+    fn from(pattern: DriverFrames) -> Self {
+        pattern.0.into()
     }
 }
 

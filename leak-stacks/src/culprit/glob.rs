@@ -40,6 +40,12 @@ impl FromStr for Glob {
     }
 }
 
+impl From<Glob> for String {
+    fn from(glob: Glob) -> Self {
+        glob.text
+    }
+}
+
 impl Glob {
     /// Whether all of `text` matches.
     #[must_use]

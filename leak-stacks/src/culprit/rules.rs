@@ -2,22 +2,27 @@
 //!
 //! Each line is a rule:
 //!
-//! | rule | meaning |
-//! |---|---|
-//! | `language NAME GLOB` | a module whose base name matches gives the stack this language |
-//! | `module GLOB` | all code of a module whose base name matches is a runtime's or a driver's |
-//! | `for LANGUAGE` | the rules for functions that follow are for frames of that language: native frames are in a module, those that a runtime has compiled are in none |
-//! | `function GLOB` | functions whose name matches are a runtime's or a driver's |
-//! | `package GLOB` | so is code of a source file or module whose path below the innermost `site-packages` or `dist-packages` directory matches |
-//! | `file GLOB` | so is code of a source file or module whose whole path matches, and which is below no such directory |
-//! | `dependency GLOB` | a source file or module whose path matches belongs to a library that the application has installed: it is the culprit only when nothing else is |
-//! | `loop-function GLOB` | a function whose name matches runs whatever is due. Frames further out have only started it, and are never the culprit |
-//! | `loop-file GLOB` | the same by source file |
-//! | `interpreter GLOB` | a function whose name matches runs code that has no frame of its own; whether it is on a stack does not tell two stacks apart |
+//! - `language NAME GLOB`: a module whose base name matches gives the stack this language.
+//! - `module GLOB`: code of a module whose base name matches is a runtime's or a driver's.
+//! - `for LANGUAGE`: the function rules that follow are for frames of this language. Native frames
+//!   are in a module; frames that a runtime has compiled are in none.
+//! - `function GLOB`: functions whose name matches are a runtime's or a driver's.
+//! - `package GLOB`: so is code of a source file or module whose path below the innermost
+//!   `site-packages` or `dist-packages` directory matches.
+//! - `file GLOB`: so is code of a source file or module whose whole path matches, and which is below
+//!   no such directory.
+//! - `dependency GLOB`: code of a source file or module whose path matches belongs to a library that
+//!   the application has installed. It is the culprit only if nothing else is.
+//! - `loop-function GLOB`: a function whose name matches runs whatever is due. Frames further out
+//!   have only started it, and are never the culprit.
+//! - `loop-file GLOB`: the same by source file.
+//! - `interpreter GLOB`: a function whose name matches runs code that has no frame of its own.
+//!   Whether it is on a stack does not tell two stacks apart.
 //!
-//! `GLOB` is a [`Glob`](crate::culprit::glob::Glob). Names of Go functions begin with the whole path of their
-//! package; those of vendored packages are matched without the path up to `vendor/`. Names of Rust
-//! methods are also matched from their type on: `<&mut mio::Poll as ...>` begins with `mio::`.
+//! `GLOB` is a [`Glob`](crate::culprit::glob::Glob). Names of Go functions begin with the whole
+//! path of their package; those of vendored packages are matched without the path up to `vendor/`.
+//! Names of Rust methods are also matched from their type on: `<&mut mio::Poll as ...>` begins with
+//! `mio::`.
 
 use std::sync::LazyLock;
 

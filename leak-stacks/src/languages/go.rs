@@ -28,7 +28,8 @@ use crate::unwind::step::{Position, StackCopy};
 pub(crate) struct Go;
 
 impl Language for Go {
-    /// Any binary may have parts in Go. Which ones have is found out when a stack goes through them.
+    /// Any binary may have parts in Go. Which ones have is found out when a stack goes through
+    /// them.
     fn find(&mut self, _process: &Process<'_>) -> Option<Box<dyn Runtime>> {
         Some(Box::new(GoCode { is_executable: false }))
     }

@@ -88,8 +88,8 @@ pub(crate) trait Runtime: Debug {
     /// whether the frame is its own; `None` if not, and the native rules are used. Otherwise it
     /// changes `registers` to the caller's: instruction pointer, stack pointer (which must grow),
     /// and those of the callee-saved registers that it knows (the rest must be forgotten, see
-    /// [`Registers::leave`]). Words are read from `stack`, which holds the bytes as they were at the
-    /// time of the call; when one is missing there, the step is `Step::End(stack.end())`.
+    /// [`Registers::leave`]). Words are read from `stack`, which holds the bytes as they were at
+    /// the time of the call; when one is missing there, the step is `Step::End(stack.end())`.
     ///
     /// What names the frame must be noted while it is at hand: registers and stack slots are gone
     /// when names are asked for.
@@ -135,8 +135,8 @@ pub(crate) trait Runtime: Debug {
         None
     }
 
-    /// Whether the whole program is written in this language, so that stacks are, too, whatever they
-    /// run through.
+    /// Whether the whole program is written in this language, so that stacks are, too, whatever
+    /// they run through.
     fn is_whole_program(&self) -> bool {
         false
     }
@@ -194,7 +194,7 @@ pub(crate) struct Unwound {
 pub(crate) struct Code<'a> {
     /// An address inside the frame's current instruction.
     pub(crate) address: u64,
-    /// The file that is mapped there, and the address in the file's own numbering; `None` for memory
-    /// that no file backs, and for a file that cannot be used.
+    /// The file that is mapped there, and the address in the file's own numbering; `None` for
+    /// memory that no file backs, and for a file that cannot be used.
     pub(crate) in_file: Option<(&'a Binary, u64)>,
 }

@@ -1,7 +1,8 @@
 //! Symbols of just-in-time compiled code, as runtimes write them to `/tmp/perf-PID.map` when asked
 //! to: `node --perf-basic-prof --interpreted-frames-native-stack`, `jcmd PID Compiler.perfmap`,
 //! `python -X perf`, `ruby --yjit-perf`, `php -d opcache.jit_debug=16`, `DOTNET_PerfMapEnabled=1`,
-//! `erl +JPperf true`. (The JVM's `-XX:+DumpPerfMapAtExit` writes one when it is of no use any more.)
+//! `erl +JPperf true`. (The JVM's `-XX:+DumpPerfMapAtExit` writes one when it is of no use any
+//! more.)
 
 mod name;
 
@@ -82,8 +83,8 @@ impl Drop for OwnPerfMap {
     }
 }
 
-/// The maps, each with the number of its users: when a process's mappings are read anew, the program
-/// stays the same.
+/// The maps, each with the number of its users: when a process's mappings are read anew, the
+/// program stays the same.
 #[derive(Debug, Default)]
 struct Maps(HashMap<ProgramId, (PerfMap, usize)>);
 
@@ -145,7 +146,8 @@ pub(crate) struct PerfMap {
 }
 
 impl PerfMap {
-    /// Reads the map if it has changed; says whether it did. A process that is gone keeps what it had.
+    /// Reads the map if it has changed; says whether it did. A process that is gone keeps what it
+    /// had.
     fn refresh(&mut self, process: ProcessKey, now: Timestamp) -> bool {
         let is_large = self.version.is_some_and(|version| version.2 > LARGE);
         let pause = if is_large { LOOK_AGAIN_AT_LARGE_AFTER } else { LOOK_AGAIN_AFTER };
@@ -190,8 +192,8 @@ impl PerfMap {
         Some((File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()?, metadata))
     }
 
-    /// Reads a map's lines. Where two overlap the later one is the younger: the runtime has compiled
-    /// something else into the memory of what it has thrown away.
+    /// Reads a map's lines. Where two overlap the later one is the younger: the runtime has
+    /// compiled something else into the memory of what it has thrown away.
     fn parse(text: &str) -> BTreeMap<u64, Compiled> {
         let mut symbols = BTreeMap::new();
         for line in text.lines() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::binary::symbols::Symbol;
+use crate::guarded::guarded;
 use crate::languages::call::{Call, Named};
 use crate::languages::language::{Code, Language, Process, Runtime};
 use crate::languages::registry::languages;
@@ -22,6 +23,14 @@ pub(crate) struct Languages(Vec<Box<dyn Language>>);
 impl Default for Languages {
     fn default() -> Self {
         Self(languages())
+    }
+}
+
+impl Languages {
+    /// These alone.
+    #[cfg(test)]
+    pub(crate) fn of(languages: Vec<Box<dyn Language>>) -> Self {
+        Self(languages)
     }
 }
 
@@ -64,8 +73,10 @@ impl Runtimes {
         }
         for (language, Found { runtime, .. }) in languages.0.iter_mut().zip(&mut self.found) {
             match runtime {
-                Some(runtime) => runtime.look_again(process),
-                None => *runtime = language.find(process),
+                Some(runtime) => {
+                    guarded(|| runtime.look_again(process));
+                }
+                None => *runtime = guarded(|| language.find(process)).flatten(),
             }
         }
     }
@@ -111,7 +122,7 @@ impl Runtimes {
         };
         let mut calls = Vec::new();
         for &frame in &raw.interpreter_frames {
-            match runtime.name_frame(frame, process) {
+            match guarded(|| runtime.name_frame(frame, process)).flatten() {
                 Some(named) => calls.extend(named.calls.into_iter().map(Some)),
                 None => calls.push(None),
             }
@@ -134,7 +145,8 @@ impl Runtimes {
         code: &Code<'_>,
         process: &Process<'_>,
     ) -> Option<Named<Symbol>> {
-        self.iter_mut().find_map(|(_, runtime)| runtime.name_code(code, process))
+        self.iter_mut()
+            .find_map(|(_, runtime)| guarded(|| runtime.name_code(code, process)).flatten())
     }
 
     /// Names a frame that the step of this runtime has found.
@@ -144,12 +156,14 @@ impl Runtimes {
         frame: InterpreterFrame,
         process: &Process<'_>,
     ) -> Option<Named<Call>> {
-        self.get_mut(runtime)?.name_frame(frame, process)
+        let runtime = self.get_mut(runtime)?;
+        guarded(|| runtime.name_frame(frame, process)).flatten()
     }
 
     /// The number of the lightweight thread that ran.
     pub(crate) fn light_thread(&mut self, raw: &RawStack, process: &Process<'_>) -> Option<u64> {
-        self.iter_mut().find_map(|(_, runtime)| runtime.light_thread(raw, process))
+        self.iter_mut()
+            .find_map(|(_, runtime)| guarded(|| runtime.light_thread(raw, process)).flatten())
     }
 
     /// The language of the whole program, if it is written in one.

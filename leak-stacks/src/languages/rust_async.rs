@@ -1,9 +1,8 @@
 //! Makes chains of asynchronous Rust readable.
 //!
-//! An `async fn` is compiled to a closure that is polled, by another one or by a runtime. So a closure
-//! is named after the function that it is written in (`shop::checkout` for
-//! `shop::checkout::{{closure}}`), and what only passes the poll on, directly outward of an
-//! application's closure, is left out.
+//! An `async fn` is compiled to a closure that another closure or a runtime polls. So a closure is
+//! named after the function that contains it (`shop::checkout` for `shop::checkout::{{closure}}`),
+//! and frames that only pass the poll on to an application's closure are left out.
 
 use crate::languages::language::{Language, Process, Runtime};
 use crate::stack::{self, Frame};
@@ -31,7 +30,8 @@ impl Runtime for Folded {
     }
 }
 
-/// Beginnings of the names of functions that pass a poll on. Those of a type's trait begin with the type.
+/// Beginnings of the names of functions that pass a poll on. Those of a type's trait begin with the
+/// type.
 const PASSING_ON: [&str; 13] = [
     "__rust_try",
     "core::future::",
@@ -75,8 +75,8 @@ fn fold(frames: &mut Vec<Frame>) {
     });
 }
 
-/// The name without `::{{closure}}` or, as newer compilers and debug information write it, `::{closure#0}`,
-/// `::{async_fn#0}` or `::{async_block#0}` at its end.
+/// The name without `::{{closure}}` or, as newer compilers and debug information write it,
+/// `::{closure#0}`, `::{async_fn#0}` or `::{async_block#0}` at its end.
 fn without_closures(name: &str) -> &str {
     let mut rest = name;
     while let Some((before, last)) = rest.rsplit_once("::")

@@ -1,4 +1,4 @@
-//! The files behind a process's mappings, found without trusting paths.
+//! Finds the files behind a process's mappings without trusting paths.
 
 use std::cell::LazyCell;
 use std::fs::{File, Metadata, OpenOptions};
@@ -17,7 +17,7 @@ const VSYSCALL: &str = "[vsyscall]";
 
 /// One line of `/proc/PID/maps` that describes executable memory.
 #[derive(Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct MapsEntry<'a> {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) offset: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Line<'a> {
     pub(crate) path: Option<&'a str>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> MapsEntry<'a> {
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let mut rest = line;
         let mut word = || {
@@ -65,7 +65,7 @@ pub(crate) fn without_deleted(path: &str) -> &str {
 /// Finds the file behind a mapping, by the surest way that works.
 pub(crate) fn locate_mapped(
     pid: u32,
-    line: &Line<'_>,
+    line: &MapsEntry<'_>,
     started: &LazyCell<Option<i64>, impl FnOnce() -> Option<i64>>,
     executable: Option<(u64, u64)>,
 ) -> Option<(File, Metadata)> {
@@ -134,7 +134,7 @@ fn regular(place: File) -> Option<(File, Metadata)> {
 ///
 /// On overlayfs and btrfs `/proc/PID/maps` may show numbers of the file system below. There a file
 /// also counts as the mapped one when its inode has not changed since the process started.
-fn is_mapped(found: &(File, Metadata), line: &Line<'_>, started: Option<i64>) -> bool {
+fn is_mapped(found: &(File, Metadata), line: &MapsEntry<'_>, started: Option<i64>) -> bool {
     let (place, metadata) = found;
     if metadata.ino() == line.inode && metadata.dev() == line.device {
         return true;
@@ -162,18 +162,18 @@ mod tests {
 
     #[test]
     fn reads_lines_with_odd_paths() {
-        let line = Line::parse(
+        let line = MapsEntry::parse(
             "7f00-7f10 r-xp 00001000 fd:01 42                         /tmp/a b (deleted)",
         )
         .unwrap();
         assert_eq!((line.start, line.end, line.offset), (0x7f00, 0x7f10, 0x1000));
         assert_eq!((line.inode, line.path), (42, Some("/tmp/a b")));
         assert_eq!(line.device, libc::makedev(0xfd, 1));
-        let anonymous = Line::parse("7f00-7f10 rwxp 00000000 00:00 0 ").unwrap();
+        let anonymous = MapsEntry::parse("7f00-7f10 rwxp 00000000 00:00 0 ").unwrap();
         assert_eq!(anonymous.path, None);
-        assert!(Line::parse("7f00-7f10 r--p 00001000 fd:01 42 /tmp/a").is_none());
+        assert!(MapsEntry::parse("7f00-7f10 r--p 00001000 fd:01 42 /tmp/a").is_none());
         for garbage in ["", "-", "x", "7f00-7f10", "7f00-7f10 x zz fd:01 1 /a"] {
-            assert!(Line::parse(garbage).is_none(), "{garbage}");
+            assert!(MapsEntry::parse(garbage).is_none(), "{garbage}");
         }
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let path = directory.path().join("library");
         fs::write(&path, "old").unwrap();
         let old = fs::metadata(&path).unwrap();
-        let line = Line {
+        let line = MapsEntry {
             start: 0,
             end: 1,
             offset: 0,

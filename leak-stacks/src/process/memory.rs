@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use crate::process::ProcessKey;
 use crate::process::stat::start_ticks;
 
-/// A process's memory. It stays that of the same program when the PID passes to another process or
-/// the process executes another program: then nothing can be read any more.
+/// A process's memory. The descriptor stays bound to the program that ran when it was opened: once
+/// the PID is reused or another program is executed, reads fail.
 #[derive(Debug)]
 pub(crate) struct Memory(File);
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
-use crate::process::maps::{Line, locate_mapped, without_deleted};
+use crate::process::maps::{MapsEntry, locate_mapped, without_deleted};
 use crate::process::stat::{Stat, executable_identity, wall_clock_start};
 use crate::time::Timestamp;
 
@@ -162,13 +162,13 @@ impl MappingReader {
         let started = LazyCell::new(|| wall_clock_start(process));
         let mut files = Files::default();
         let mut mappings: Vec<MappedFile> = Vec::new();
-        for line in String::from_utf8_lossy(&text).lines().filter_map(Line::parse) {
+        for line in String::from_utf8_lossy(&text).lines().filter_map(MapsEntry::parse) {
             if mappings.len() >= MAX_MAPPINGS {
                 break;
             }
             let file = locate_mapped(pid, &line, &started, executable)
                 .and_then(|(place, metadata)| self.hold(&mut files, place, &metadata));
-            let Line { start, end, offset, path, .. } = line;
+            let MapsEntry { start, end, offset, path, .. } = line;
             mappings.push(MappedFile { start, end, offset, path: path.map(Box::from), file });
         }
         if check()? != image {

@@ -9,7 +9,7 @@ use crate::process::memory_file::memory_file;
 
 /// The name that the kernel gives the mapping.
 pub(crate) const NAME: &str = "[vdso]";
-/// It has two or four pages.
+/// Largest vDSO that is read; it has two or four pages.
 const MAX_SIZE: u64 = 1 << 20;
 
 /// A copy of this process's vDSO: the kernel maps the same one into all 64-bit processes.

@@ -1,8 +1,8 @@
 //! Watchdog for reads that hang.
 //!
 //! A read from a dead network file system may block for ever, and the blocked thread can do nothing
-//! about it. Whoever waits for that thread learns here which file blocks it, gives that file up, and
-//! starts another thread, which does not touch the file again.
+//! about it. Whoever waits for that thread learns here which file blocks it, gives that file up,
+//! and starts another thread, which does not touch the file again.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 
-/// What the resolver reads, and what it must leave alone.
+/// Knows which file is being read, and what must not be read again.
 #[derive(Debug, Default)]
 pub struct ReadWatchdog(Mutex<State>);
 
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl ReadWatchdog {
-    /// Gives up the file that is being read or, when none is, the process whose request does not end.
+    /// Gives up the file that is being read or, if there is none, the process whose request hangs.
     pub fn give_up(&self, process: ProcessKey) {
         let mut state = self.lock();
         match state.reading.take() {
@@ -31,7 +31,7 @@ impl ReadWatchdog {
         };
     }
 
-    /// Gives up a process that cannot be looked at.
+    /// Gives up a process whose mappings cannot be read.
     pub fn give_up_process(&self, process: ProcessKey) {
         self.lock().processes.insert(process);
     }
@@ -67,7 +67,7 @@ pub(crate) struct Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let mut state = self.watchdog.lock();
-        // A thread that was given up may come back after all, while its successor reads another file.
+        // A thread that was given up may return after all, while its successor reads another file.
         if state.reading == Some(self.file) {
             state.reading = None;
         }

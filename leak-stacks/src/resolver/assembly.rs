@@ -8,9 +8,9 @@ use crate::stack::Frame;
 
 /// A stack in the making.
 ///
-/// All noted calls are put where the innermost evaluator frame is. Native frames further in are what
-/// the program called last, and stay. Those between the innermost and the outermost evaluator go:
-/// which noted calls they are between cannot be said of every interpreter, and they are the
+/// All noted calls are put where the innermost evaluator frame is. Native frames further in are
+/// what the program called last, and stay. Those between the innermost and the outermost evaluator
+/// go: which noted calls they are between cannot be said of every interpreter, and they are the
 /// interpreter's, or an extension's that calls back into it. Those further out stay: they are the
 /// interpreter's start, or the program that it is embedded in.
 #[derive(Debug)]
@@ -99,8 +99,8 @@ impl Assembly {
         }
     }
 
-    /// Whether noted calls have taken an evaluator's place, so that of the native frames further out
-    /// nothing is needed.
+    /// Whether noted calls have taken an evaluator's place, so that of the native frames further
+    /// out nothing is needed.
     pub(crate) fn has_placed_noted(&self) -> bool {
         self.evaluator_met
     }

@@ -1,5 +1,6 @@
 //! From the frames of a walk to a named stack.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::binary::store::{Binary, Usability};
 use crate::binary::symbols::{Symbol, Symbols};
 use crate::culprit::{culprit, language_of};
 use crate::guarded::guarded;
+use crate::languages::call::Call;
 use crate::languages::language::{Code, Process};
 use crate::languages::runtimes::{NotedCalls, Runtimes};
 use crate::raw::RawStack;
@@ -46,8 +48,8 @@ struct NamedStack {
     assembled: Assembled,
     /// Whether every frame means the same for as long as the process runs its program.
     is_lasting: bool,
-    /// Whether noted calls have taken the place of native frames, so that nothing is missing further
-    /// out.
+    /// Whether noted calls have taken the place of native frames, so that nothing is missing
+    /// further out.
     noted_suffice: bool,
     /// The runtime's language that named frames in it.
     language: Option<Language>,
@@ -163,19 +165,20 @@ fn name(
             && let Some(token) = left_by.frame
         {
             language = language.or(runtimes.language_of(left_by.runtime));
-            let named = guarded(|| runtimes.name_frame(left_by.runtime, token, process)).flatten();
+            let named = runtimes.name_frame(left_by.runtime, token, process);
             is_lasting &= named.as_ref().is_some_and(|named| named.is_lasting);
-            assembly.add_calls(named.map_or_else(|| vec![Default::default()], |n| n.calls));
+            assembly.add_calls(named.map_or_else(|| vec![Call::default()], |named| named.calls));
             continue;
         }
-        let (code, symbols, lasts) = name_code(frame.address, mapping, runtimes, process);
+        let NamedCode { code, symbols, is_left_out, is_lasting: lasts } =
+            name_code(frame.address, mapping, runtimes, process);
         is_lasting &= lasts;
         let is_evaluator = |s: &Symbol| {
             s.function.as_ref().is_some_and(|function| runtimes.is_evaluator(&noted, function))
         };
         if has_noted && symbols.iter().any(is_evaluator) {
             assembly.add_evaluator();
-        } else {
+        } else if !is_left_out {
             assembly.add_code(code, &symbols);
         }
     }
@@ -183,34 +186,43 @@ fn name(
     NamedStack { assembled: assembly.finish(), is_lasting, noted_suffice, language }
 }
 
-/// The symbols of code, innermost first, by the first of: what the binary says of signal handlers, a
-/// runtime, the binary's symbols. Also whether they last.
+/// The code of a frame, named.
+struct NamedCode<'a> {
+    code: NativeCode<'a>,
+    /// Innermost first; none if it has no name.
+    symbols: Rc<[Symbol]>,
+    /// A runtime says that the frame is none of the program's.
+    is_left_out: bool,
+    is_lasting: bool,
+}
+
+/// Names code by the first of these that knows it: the signal return trampoline, a runtime, the
+/// binary's symbols.
 fn name_code<'a>(
     address: u64,
     mapping: &'a Mapping,
     runtimes: &mut Runtimes,
     process: &Process<'_>,
-) -> (NativeCode<'a>, Rc<[Symbol]>, bool) {
-    let module = mapping.path.as_deref();
+) -> NamedCode<'a> {
     let in_file = mapping.binary.as_deref().zip(mapping.address_in_file(address));
+    // Some runtimes keep what they compile in memory that looks like a file.
+    let module = mapping.path.as_deref().filter(|path| in_file.is_some() || !is_memory(path));
     let code = NativeCode { module, in_file: in_file.map(|(_, at)| at), address };
+    let by_symbols =
+        |symbols| NamedCode { code, symbols, is_left_out: false, is_lasting: module.is_some() };
     if let Some((binary, at)) = in_file
         && guarded(|| is_signal_return(binary, at)) == Some(true)
     {
-        return (code, signal_handler_called(), true);
+        return by_symbols(signal_handler_called());
     }
-    let named = guarded(|| runtimes.name_code(&Code { address, in_file }, process)).flatten();
-    match (named, in_file) {
-        (Some(named), in_file) => {
-            let module = module.filter(|_| in_file.is_some());
-            (NativeCode { module, ..code }, named.calls.into(), named.is_lasting)
-        }
-        (None, Some((binary, at))) => (code, symbols_at(binary, at), module.is_some()),
-        (None, None) => {
-            // Some runtimes keep what they compile in memory that looks like a file.
-            let module = module.filter(|path| !is_memory(path));
-            (NativeCode { module, ..code }, Rc::new([]), module.is_some())
-        }
+    match runtimes.name_code(&Code { address, in_file }, process) {
+        Some(named) => NamedCode {
+            code: NativeCode { module: module.filter(|_| in_file.is_some()), ..code },
+            is_left_out: named.calls.is_empty(),
+            symbols: named.calls.into(),
+            is_lasting: named.is_lasting,
+        },
+        None => by_symbols(in_file.map(|(binary, at)| symbols_at(binary, at)).unwrap_or_default()),
     }
 }
 
@@ -296,10 +308,10 @@ fn language_by_modules(frames: &[Frame], modules: &Modules) -> Language {
     language_of(of_frames, modules.executable_path.as_deref())
 }
 
-/// The stack as it is shared by all processes that have the same one; its culprit is looked for when
-/// it is new.
+/// The stack as it is shared by all processes that have the same one; its culprit is looked for
+/// when it is new.
 fn share(
-    stacks: &mut std::collections::HashSet<SharedStack>,
+    stacks: &mut HashSet<SharedStack>,
     stack: Stack,
     culprit: impl FnOnce(&Stack) -> Option<usize>,
 ) -> Arc<Stack> {

@@ -1,5 +1,5 @@
-//! Broken and malicious binaries, through the whole of the resolver: none makes it panic, run for long or
-//! take much memory, and each costs no more than its own stack.
+//! Broken and malicious binaries, through the whole of the resolver: none makes it panic, run for
+//! long or take much memory, and each costs no more than its own stack.
 //!
 //! This process maps them as code, so that a stack can lie in them without anybody running them.
 
@@ -18,10 +18,11 @@ use crate::Timestamp;
 use crate::tests::key;
 use crate::{Quality, RawStack, Resolver, Stack};
 
-/// How long one binary may take, in an unoptimised build on a machine that is busy with other tests.
+/// How long one binary may take, in an unoptimised build on a machine that is busy with other
+/// tests.
 const MOST_TIME: Duration = Duration::from_secs(60);
-/// Most memory that a process may take that resolves one stack of one binary, in KiB; of these the test
-/// program itself takes some 60,000.
+/// Most memory that a process may take that resolves one stack of one binary, in KiB; of these the
+/// test program itself takes some 60,000.
 const MOST_MEMORY: u64 = 1_000_000;
 /// Bytes of a binary that are mapped.
 const MAPPED: usize = 1 << 16;

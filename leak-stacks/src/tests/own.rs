@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::ProcessKey;
 use crate::tests::{NOW, assert_in_order, names, own_stack, resolve};
-use crate::{Language, Quality, RawStack, Resolver};
+use crate::{
+    DriverFrames, Language, MappingReader, ProcessKey, ProcessSnapshot, Quality, RawStack, Resolver,
+};
 
 #[inline(never)]
 fn innermost() -> RawStack {
@@ -87,4 +88,26 @@ fn garbage_gives_no_stack_or_a_poor_one_but_never_a_panic() {
     assert_ne!(resolver.resolve(&noise, NOW).stack.unwrap().quality, Quality::Complete);
     let stranger = ProcessKey { start_ticks: good.process.start_ticks + 1, ..good.process };
     assert!(resolver.resolve(&RawStack { process: stranger, ..good }, NOW).stack.is_none());
+}
+
+/// What goes through the door can go to another process.
+#[test]
+fn what_goes_in_and_comes_out_is_plain_data() {
+    fn copy<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+        serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+    }
+    let raw = std::thread::spawn(outermost).join().unwrap();
+    assert_eq!(copy(&raw), raw);
+    let snapshot = MappingReader::default().look(raw.process, NOW).unwrap();
+    let (data, files) = snapshot.into_parts();
+    let snapshot = ProcessSnapshot::from_parts(copy(&data), files).unwrap();
+    let mut resolver = Resolver::new(Arc::default());
+    let drivers: DriverFrames = "*own::innermost*".parse().unwrap();
+    resolver.set_driver_frames(vec![copy(&drivers)]);
+    resolver.meet(snapshot, NOW).unwrap();
+    let resolved = resolver.resolve(&raw, NOW);
+    assert_eq!(copy(&resolved).stack.unwrap(), resolved.stack.unwrap());
+    assert_eq!(copy(&resolver.profile(raw.process)), resolver.profile(raw.process));
+    let without_a_file = ProcessSnapshot::from_parts(copy(&data), Vec::new());
+    assert!(without_a_file.is_none(), "descriptors are missing");
 }

@@ -1,8 +1,8 @@
 //! Call frame information: the rules in `.eh_frame` and `.debug_frame` by which a frame's caller is
 //! found (DWARF 5, section 6.4; System V ABI for x86-64, section 4.2.4).
 //!
-//! Rules may be programs, and files of strangers may hold endless ones, so all of it is bounded:
-//! the length of an entry, and the steps of an expression.
+//! Rules can be programs, and an untrusted file may hold endless ones. So the length of an entry
+//! and the steps of an expression are bounded.
 
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult,

@@ -1,10 +1,9 @@
-//! Finds a frame's caller by running its function to its end, where nothing else tells: code
-//! without unwind rules and without a frame pointer, as musl's and hand-written assembly.
+//! Finds a frame's caller by emulating the rest of its function. It is the last resort, for code
+//! that has neither unwind rules nor a frame pointer: musl's, and hand-written assembly.
 //!
 //! Only what moves the stack pointer is followed, from where the frame goes on to the function's
-//! return instruction. Whatever else the code computes does not matter for that, so conditional
-//! jumps may be taken either way: a compiler keeps the stack's depth at every place the same
-//! whichever way it was reached.
+//! return instruction. Conditional jumps may be taken either way, because compilers keep the depth
+//! of the stack the same at each place, whichever way leads there.
 
 use std::collections::HashSet;
 
@@ -20,7 +19,7 @@ const MAX_INSTRUCTIONS: usize = 4096;
 /// Longest instruction of x86.
 const MAX_LENGTH: usize = 15;
 
-/// Where a function's end led to.
+/// How a function ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// To the caller at this address.
@@ -30,7 +29,7 @@ pub(crate) enum Ended {
     Halted,
 }
 
-/// What a function's end is found with.
+/// Reads code and stack for the emulation.
 pub(crate) struct CodeReader<'a> {
     /// The code at an address of the file; at least one instruction, or nothing.
     pub(crate) code: &'a dyn Fn(u64) -> Option<Vec<u8>>,
@@ -49,8 +48,8 @@ struct Path {
 }
 
 impl CodeReader<'_> {
-    /// Runs the function from the instruction at `start` of its file to its end. The registers change
-    /// only when it returns.
+    /// Runs the function from the instruction at `start` of its file to its end. The registers
+    /// change only when it returns.
     pub(crate) fn run(&self, start: u64, registers: &mut Registers) -> Option<Ended> {
         let first = Path { at: start, sp: registers.sp(), bp: registers.get(FRAME_POINTER) };
         let mut paths = vec![first];

@@ -1,9 +1,9 @@
-//! Finds where a stack walk has stepped over calls.
+//! Detects frames that a walk by frame pointers has skipped.
 //!
-//! Code that was compiled at run time has no unwind information, so it is left by its frame pointer.
-//! Some compilers use that register for something else, as the JVM's do unless they are told
-//! `-XX:+PreserveFramePointer`: it then still points to the frame of a caller's caller, and the walk
-//! goes on there as if nothing were missing. What it has stepped over lies on the stack, though.
+//! Code that was compiled at run time has no unwind information, so it is left by its frame
+//! pointer. Some compilers use that register for something else, as the JVM's do without
+//! `-XX:+PreserveFramePointer`. It then still points to the frame of an outer caller, and the walk
+//! goes on there as if nothing were missing. The skipped frames are still on the stack, though.
 
 use crate::raw::RawStack;
 use crate::unwind::walk::WalkedFrame;
@@ -15,9 +15,9 @@ const MAX_FRAME: u64 = 16 << 10;
 /// sure to be neighbours: those up to the first after which calls are missing. `is_compiled` says
 /// whether an address lies in code that was compiled at run time.
 ///
-/// A function that leaves the frame pointer alone still saves it beside its return address. So a call
-/// that was stepped over has left the very frame pointer that led over it; a leftover of an earlier
-/// call mostly has another, so what is sure may be said to end early, but not late.
+/// A function that leaves the frame pointer alone still saves it beside its return address. So a
+/// call that was stepped over has left the very frame pointer that led over it; a leftover of an
+/// earlier call mostly has another, so what is sure may be said to end early, but not late.
 pub(crate) fn certain_frames(
     raw: &RawStack,
     frames: &[WalkedFrame],
@@ -40,7 +40,8 @@ pub(crate) fn certain_frames(
                 found = Some(at);
                 break;
             }
-            // The walk's own calls may have left a copy further in, which was taken for their frame.
+            // The walk's own calls may have left a copy further in, which was taken for their
+            // frame.
             let is_other = !is_known(word.wrapping_sub(1));
             if is_other && is_compiled(callee.address) && is_compiled(word) {
                 returns.push(before);

@@ -168,8 +168,8 @@ impl NativeFrame<'_> {
         Some(Step::Interrupted(ip))
     }
 
-    /// To the caller of code without rules: the innermost function has just been called, others keep
-    /// a frame pointer.
+    /// To the caller of code without rules: the innermost function has just been called, others
+    /// keep a frame pointer.
     fn by_frame_pointer(&self, registers: &mut Registers, is_checked: bool) -> Step {
         let sp = registers.sp();
         let (caller, above, bp) = if self.position.innermost {

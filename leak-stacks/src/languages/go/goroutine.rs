@@ -18,13 +18,14 @@ const MAX_DEBUG: u64 = 96 << 20;
 /// Longest version text that is read.
 const MAX_VERSION: u64 = 256;
 
-/// Offset of the number in the descriptor: as the debug information tells, or as the release has it;
-/// `None` when that is not known either.
+/// Offset of the number in the descriptor: as the debug information tells, or as the release has
+/// it; `None` when that is not known either.
 pub(crate) fn offset(elf: &Elf, file: &File) -> Option<usize> {
     told(elf, file).or_else(|| of_release(release(elf, file)?))
 }
 
-/// On amd64 (src/runtime/runtime2.go): 1.23 added `syscallbp` before it, 1.25 took `ret` out of `gobuf`.
+/// On amd64 (src/runtime/runtime2.go): 1.23 added `syscallbp` before it, 1.25 took `ret` out of
+/// `gobuf`.
 fn of_release(release: (u32, u32)) -> Option<usize> {
     match release {
         (1, 17..=22 | 25..=27) => Some(152),

@@ -14,8 +14,8 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     pub(crate) format: Format,
-    /// Address of the first Go function, where the header declares it: not in Go 1.16, and 0 from Go
-    /// 1.26 on and where it is a relocation.
+    /// Address of the first Go function, where the header declares it: not in Go 1.16, and 0 from
+    /// Go 1.26 on and where it is a relocation.
     pub(crate) text: u64,
     pub(crate) functions: usize,
     pub(crate) names: usize,
@@ -57,8 +57,8 @@ impl Header {
     }
 }
 
-/// By the number that it begins with, two zero bytes, the length of the shortest instruction and the
-/// size of a pointer.
+/// By the number that it begins with, two zero bytes, the length of the shortest instruction and
+/// the size of a pointer.
 fn format(data: &[u8]) -> Option<Format> {
     let format = match u32_at(data, 0)? {
         0xffff_fffa => Format::Go116,

@@ -1,7 +1,7 @@
 //! Calls that Go's compiler inlined, for binaries without debug information too.
 //!
-//! Which calls were inlined where is told by tables of values by address in `.gopclntab`, whose
-//! entries point into a part of the read-only data (`go:func.*`). The layouts are those of Go's
+//! Tables of values by address in `.gopclntab` tell which calls were inlined where. Their entries
+//! point into a part of the read-only data (`go:func.*`). The layouts are those of Go's
 //! `src/runtime/symtab.go` and `symtabinl.go`.
 
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Finds what the Go toolchain puts into a binary: by section, or without section headers by what it
-//! begins with.
+//! Finds what the Go toolchain puts into a binary: by section or, without section headers, by its
+//! first bytes.
 
 use std::fs::File;
 
@@ -8,8 +8,8 @@ use crate::languages::go::header::Header;
 use crate::languages::go::module::Module;
 use crate::languages::go::scan::{is_data, scan};
 
-/// Sections that hold the line table; the second is that of position-independent executables, which the
-/// C linker merges into another.
+/// Sections that hold the line table; the second is that of position-independent executables, which
+/// the C linker merges into another.
 const LINE_TABLES: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
 const BUILD_INFO: &str = ".go.buildinfo";
 /// What the build information begins with, see `debug/buildinfo` of Go's library.

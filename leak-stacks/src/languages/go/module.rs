@@ -1,8 +1,8 @@
 //! Go's description of a program, `runtime.moduledata`, which says where its parts are.
 //!
-//! No symbol is needed to find it: it begins with the addresses of the line table and of the names in
-//! that. The layouts are those of `src/runtime/symtab.go`. In a position-independent executable its
-//! words may lie in relocations rather than in place.
+//! No symbol is needed to find it: it begins with the addresses of the line table and of the names
+//! in that. The layouts are those of `src/runtime/symtab.go`. In a position-independent executable
+//! its words may lie in relocations rather than in place.
 
 use std::fs::File;
 
@@ -63,8 +63,8 @@ impl Module {
         self.words[LAST_PART.0].checked_add(self.words[LAST_PART.1])
     }
 
-    /// Address of what functions' tables point into (`go:func.*`). It follows that of the read-only data,
-    /// before which words were added in Go 1.20 and in Go 1.27.
+    /// Address of what functions' tables point into (`go:func.*`). It follows that of the read-only
+    /// data, before which words were added in Go 1.20 and in Go 1.27.
     pub(crate) fn function_data(&self, elf: &Elf, format: Format) -> Option<u64> {
         let fields: &[usize] = match format {
             // Pointers took the place of offsets into it.

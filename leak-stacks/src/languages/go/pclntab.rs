@@ -21,8 +21,8 @@ pub(crate) enum Role {
     First,
     /// It switches stacks.
     Switch,
-    /// It too, but arranges the stack that it switches to so that it reads as if the code that had left
-    /// that stack had called it.
+    /// It too, but arranges the stack that it switches to so that it reads as if the code that had
+    /// left that stack had called it.
     CalledBack,
 }
 

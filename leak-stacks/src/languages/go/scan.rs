@@ -13,7 +13,8 @@ pub(crate) fn is_data(segment: &Segment) -> bool {
     segment.writable
 }
 
-/// Shows `look` what segments hold at every address that is a multiple of `step`: at least `step` bytes.
+/// Shows `look` what segments hold at every address that is a multiple of `step`: at least `step`
+/// bytes.
 pub(crate) fn scan<T>(
     elf: &Elf,
     file: &File,

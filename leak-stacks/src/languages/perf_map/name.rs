@@ -73,8 +73,8 @@ fn python(name: &str) -> Option<Symbol> {
     Some(located(function, file, None))
 }
 
-/// `JIT$Shop::checkout` and `TRACE-12$Shop::checkout$45`, of opcache's ext/opcache/jit; in place of a
-/// function the main script's path.
+/// `JIT$Shop::checkout` and `TRACE-12$Shop::checkout$45`, of opcache's ext/opcache/jit; in place of
+/// a function the main script's path.
 fn php(name: &str) -> Option<Symbol> {
     if let Some(function) = name.strip_prefix("JIT$") {
         return Some(called(function));

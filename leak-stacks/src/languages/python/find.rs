@@ -75,9 +75,9 @@ impl Interpreter {
     /// What the kernel programs need to follow the process's Python calls; `None` while the
     /// interpreter starts.
     ///
-    /// The interpreter's list of threads tells which thread has which `PyThreadState`; the slot that
-    /// holds the one in the other is the interpreter's, in all threads. So nothing has to be assumed
-    /// of how the slot was allocated, and which C library it is shows by itself.
+    /// The interpreter's list of threads tells which thread has which `PyThreadState`; the slot
+    /// that holds the one in the other is the interpreter's, in all threads. So nothing has to be
+    /// assumed of how the slot was allocated, and which C library it is shows by itself.
     pub(crate) fn profile(&self, memory: &Memory) -> Option<InterpreterProfile> {
         let layout = &self.layout;
         let interpreter = memory.field(self.runtime, layout.interpreters)?;

@@ -2,8 +2,8 @@
 //!
 //! To 3.12 the offsets are those that a compiler gives to the structures in Include/cpython/code.h,
 //! pystate.h, unicodeobject.h and frameobject.h and in Include/internal/pycore_runtime.h,
-//! pycore_interp.h and pycore_frame.h of that release, for x86-64. Since 3.13 a process describes itself: `_PyRuntime` begins
-//! with a `_Py_DebugOffsets` (pycore_runtime.h).
+//! pycore_interp.h and pycore_frame.h of that release, for x86-64. Since 3.13 a process describes
+//! itself: `_PyRuntime` begins with a `_Py_DebugOffsets` (pycore_runtime.h).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

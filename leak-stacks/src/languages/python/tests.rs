@@ -73,7 +73,8 @@ fn interpreters() -> Vec<String> {
     for name in names {
         for directory in std::env::split_paths(&path) {
             let mut command = Command::new(directory.join(&name));
-            // The executable itself, not a wrapper or a link that a version manager put in its place.
+            // The executable itself, not a wrapper or a link that a version manager put in its
+            // place.
             let code = "import sys, os; print(os.path.realpath(sys.executable))";
             let Ok(output) = command.args(["-c", code]).output() else { continue };
             if output.status.success() {

@@ -50,7 +50,8 @@ pub(crate) const ALL: [(&str, Bomb); 13] = [
     ("endless nesting", |path| write(path, &debug(&[3; 16 << 20], lines(64)))),
 ];
 
-/// As the last ones, but harmless: what it holds is found, so the others are read as far as they can be.
+/// As the last ones, but harmless: what it holds is found, so the others are read as far as they
+/// can be.
 pub(crate) fn control(path: &Path) {
     write(path, &debug(&[0], lines(1 << 18)));
 }
@@ -83,8 +84,8 @@ fn compressed(name: &'static str, claimed: u64, actual: u64) -> Section {
 /// The format of zlib (RFC 1950 and 1951) for at least `length` zeroes.
 fn zeroes(length: u64) -> Vec<u8> {
     let (mut data, mut bits, mut used) = (vec![0x78, 0x01], 0u64, 0);
-    // Codes are written from their first bit on, so these are reversed: a last block of fixed codes, a
-    // zero, then "258 bytes from one byte back" again and again, then the end.
+    // Codes are written from their first bit on, so these are reversed: a last block of fixed
+    // codes, a zero, then "258 bytes from one byte back" again and again, then the end.
     let repeat = (0b1010_0011, 13);
     let codes = [(0b011, 3), (0b0000_1100, 8)]
         .into_iter()
@@ -150,8 +151,8 @@ fn debug(more: &[u8], lines: Vec<u8>) -> Vec<Section> {
 
 /// A line program in which each byte makes a line.
 fn lines(room: u32) -> Vec<u8> {
-    // After the length of the header: instruction length, operations, default, line base and range, base,
-    // lengths of the standard opcodes, directories, files.
+    // After the length of the header: instruction length, operations, default, line base and range,
+    // base, lengths of the standard opcodes, directories, files.
     let header =
         [&[1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0][..], b"a.c\0", &[0; 4]]
             .concat();
