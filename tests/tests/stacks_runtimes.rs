@@ -198,8 +198,7 @@ fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str
     let witness = shop.ok("transaction")?.word("stack")?.to_owned();
     shop.ok("serve 3")?;
     shop.ok("transaction")?;
-    let finding =
-        trace.finding(|finding| finding.stack.is_some() && finding.count == 2)?;
+    let finding = trace.finding(|finding| finding.stack.is_some() && finding.count == 2)?;
 
     let report = trace.stop()?;
     let stack = stack_of(&report, &finding)?;
