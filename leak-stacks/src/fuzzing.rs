@@ -18,7 +18,7 @@ use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
-use crate::languages::{go, python};
+use crate::languages::{go, jvm as java, python};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::MapsEntry;
@@ -35,6 +35,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("culprit_rules", culprit_rules),
     ("elf", elf),
+    ("jvm", jvm),
     ("maps", maps),
     ("pclntab", pclntab),
     ("perf_map", perf_map),
@@ -266,6 +267,11 @@ pub fn perf_map(data: &[u8]) {
 /// What CPython keeps in its memory.
 pub fn python(data: &[u8]) {
     python::fuzz(data);
+}
+
+/// The memory of a Java VM.
+pub fn jvm(data: &[u8]) {
+    java::fuzz(data);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub(crate) mod call;
 pub(crate) mod go;
+pub(crate) mod jvm;
 pub(crate) mod language;
 pub(crate) mod perf_map;
 pub(crate) mod python;

@@ -3,6 +3,7 @@
 mod broken;
 mod damaged;
 mod golang;
+mod java;
 mod native;
 mod own;
 mod python;

@@ -17,19 +17,24 @@ pub(crate) fn tests() -> Vec<Test> {
         let body = move |suite: &Suite| python_as_it_tells_itself(suite, runtime);
         all.push(test(format!("python_{driver}"), body).needs(Need::Runtime(runtime)));
     }
-    for runtime in
-        [Runtime::Node, Runtime::Java, Runtime::Ruby, Runtime::Php("pdo"), Runtime::Php("pgsql")]
-    {
+    for runtime in [Runtime::Node, Runtime::Ruby, Runtime::Php("pdo"), Runtime::Php("pgsql")] {
         let name = format!("without_a_perf_map_{runtime:?}").to_lowercase();
         let body = move |suite: &Suite| without_a_perf_map(suite, runtime);
         all.push(test(name.replace(['(', ')', '"'], "_"), body).needs(Need::Runtime(runtime)));
+    }
+    for (name, runtime, warm_up) in [
+        ("java", Runtime::Java, None),
+        ("java_compiled", Runtime::Java, Some(WARM_UP)),
+        ("java_interpreted", Runtime::JavaInterpreted, None),
+    ] {
+        let body = move |suite: &Suite| java_as_it_tells_itself(suite, runtime, warm_up);
+        all.push(test(name, body).needs(Need::Runtime(runtime)));
     }
     let needing = |test: Test, runtime| test.needs(Need::Runtime(runtime));
     all.extend([
         needing(test("python_uvloop", deferred_by_the_loop), Runtime::Python("uvloop")),
         needing(test("node_with_a_perf_map", node_with_a_perf_map), Runtime::NodeMapped),
         needing(test("java_with_a_perf_map", java_with_a_perf_map), Runtime::JavaFramePointers),
-        needing(test("java_without_frame_pointers", java_without_frame_pointers), Runtime::Java),
         test("driver_frames", driver_frames).needs(Need::Libpq),
         test("driver_frames_by_environment", driver_frames_by_environment).needs(Need::Libpq),
     ]);
@@ -185,18 +190,41 @@ fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Compiled Java code without frame pointers is stepped over: what is further out is no neighbour,
-/// and must not be blamed.
-fn java_without_frame_pointers(suite: &Suite) -> Result<()> {
-    let runtime = Runtime::Java;
-    let (finding, report) = warm_java(suite, runtime)?;
+/// Every call from the leaking method outward is as Java tells it, class, method and line, without a
+/// flag and without a map; and the same leak is told once, whatever is compiled meanwhile.
+fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str>) -> Result<()> {
+    let mut shop = runtime.start(suite)?;
+    let trace = suite.trace().pid(shop.pid()).start()?;
+    if let Some(warm_up) = warm_up {
+        shop.ok(warm_up)?;
+    }
+    let witness = shop.ok("transaction")?.word("stack")?.to_owned();
+    shop.ok("serve 3")?;
+    shop.ok("transaction")?;
+    let finding = trace.finding(|finding| finding.stack.is_some() && finding.count == 2)?;
+
+    let report = trace.stop()?;
     let stack = stack_of(&report, &finding)?;
-    assert_eq!(
-        (stack.quality.as_str(), stack.language.as_str()),
-        ("truncated", "java"),
-        "{stack:#?}"
-    );
-    assert_eq!(finding.function(), None, "{stack:#?}");
+    is_whole(stack, runtime)?;
+    let told: Vec<&str> = witness.split('|').collect();
+    let traced: Vec<String> = stack
+        .frames
+        .iter()
+        .filter(|frame| frame.module.is_none())
+        .map(|frame| {
+            format!("{}:{}", frame.function.as_deref().unwrap_or("?"), frame.line.unwrap_or(0))
+        })
+        .collect();
+    let leaking = traced.iter().position(|call| *call == told[0]);
+    let leaking = leaking.with_context(|| format!("{told:#?} against {traced:#?}"))?;
+    // Java leaves out some calls of its own.
+    let outward = traced[leaking..].iter().filter(|call| told.contains(&call.as_str()));
+    assert!(outward.eq(&told), "{told:#?} against {traced:#?}");
+    ensure!(traced.iter().any(|c| c.starts_with("org.postgresql.jdbc.PgStatement.execute:")));
+    let culprit = finding.culprit.as_ref().context("nobody is named")?;
+    assert_eq!(culprit.function.as_deref(), Some("Shop.refundOrder"), "{stack:#?}");
+    assert_eq!(culprit.file.as_deref(), Some("Shop.java"));
+    assert_eq!(culprit.line, Some(line_of(runtime, "// LEAK transaction")?));
     Ok(())
 }
 

@@ -26,6 +26,8 @@ pub enum Runtime {
     NodeMapped,
     /// Java with HikariCP and PostgreSQL's JDBC driver.
     Java,
+    /// The same, without its compilers.
+    JavaInterpreted,
     /// The same, keeping frame pointers, as a perf map needs them.
     JavaFramePointers,
     /// Ruby with pg.
@@ -41,7 +43,7 @@ impl Runtime {
         match self {
             Self::Python(_) => "python",
             Self::Node | Self::NodeMapped => "node",
-            Self::Java | Self::JavaFramePointers => "java",
+            Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
             Self::Ruby => "ruby",
             Self::Php(_) => "php",
         }
@@ -53,7 +55,7 @@ impl Runtime {
         let file = match self {
             Self::Python(_) => "shop_drivers.py",
             Self::Node | Self::NodeMapped => "shop.js",
-            Self::Java | Self::JavaFramePointers => "Shop.java",
+            Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
             Self::Ruby => "shop.rb",
             Self::Php(_) => "shop.php",
         };
@@ -84,12 +86,18 @@ impl Runtime {
                 }
                 node
             }
-            Self::Java | Self::JavaFramePointers => {
+            Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
                 let mut java = Command::new("java");
                 let jars = CLASS_PATH.map(|jar| format!("{JARS}/{jar}"));
-                java.args(["-XX:TieredStopAtLevel=1", "-cp", &jars.join(":")]);
-                if self == Self::JavaFramePointers {
-                    java.arg("-XX:+PreserveFramePointer");
+                java.args(["-cp", &jars.join(":")]);
+                match self {
+                    Self::JavaFramePointers => {
+                        java.args(["-XX:TieredStopAtLevel=1", "-XX:+PreserveFramePointer"]);
+                    }
+                    Self::JavaInterpreted => {
+                        java.arg("-Xint");
+                    }
+                    _ => {}
                 }
                 java
             }
@@ -106,7 +114,9 @@ impl Runtime {
             Self::Python("asyncpg") => ["-c", "import asyncpg"],
             Self::Python(_) => ["-c", "import psycopg"],
             Self::Node | Self::NodeMapped => ["-e", "require('pg')"],
-            Self::Java | Self::JavaFramePointers => ["--list-modules", "-version"],
+            Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
+                ["--list-modules", "-version"]
+            }
             Self::Ruby => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
         };

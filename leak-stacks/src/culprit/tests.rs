@@ -247,6 +247,15 @@ fn java_node_and_others() {
     let named = java(&[driver, pool, "com.acme.Shop.checkout", "Interpreter", "call_stub"]);
     assert_eq!(named.as_deref(), Some("com.acme.Shop.checkout"));
     assert_eq!(java(&[driver, "com.zaxxer.hikari.pool.HikariPool$PoolEntryCreator.call"]), None);
+    let made_up = [
+        "com.acme.$Proxy12.find",
+        "com.acme.Order$HibernateProxy$x8F.getTotal",
+        "com.acme.Shop.access$000",
+        "jdk.internal.reflect.GeneratedMethodAccessor7.invoke",
+        "com.acme.Shop$$Lambda$14/0x00007f00dc000a00.run",
+    ];
+    let body = "com.acme.Shop.lambda$checkout$0";
+    assert_eq!(java(&[&made_up[..], &[body]].concat()).as_deref(), Some(body));
 
     let node = |list: &[(&str, &str)]| culprit_at_run_time(Language::Node, list);
     let inner = [

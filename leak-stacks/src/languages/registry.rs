@@ -1,6 +1,7 @@
 //! The languages, one line each.
 
 use crate::languages::go::Go;
+use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::python::Python;
@@ -12,6 +13,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
     vec![
         Box::new(Go),
         Box::new(Python),
+        Box::new(Java),
         Box::new(JAVA),
         Box::new(NODE),
         Box::new(RUBY),

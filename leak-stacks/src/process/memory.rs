@@ -23,20 +23,24 @@ impl Memory {
         Ok(Self(file))
     }
 
+    /// Fills `into` with the bytes at `address`.
+    pub(crate) fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
+        // procfs takes addresses as signed numbers; user space ends below that.
+        i64::try_from(address.checked_add(into.len() as u64)?).ok()?;
+        self.0.read_exact_at(into, address).ok()
+    }
+
     /// `length` bytes at `address`; the caller has checked the length.
     pub(crate) fn bytes(&self, address: u64, length: usize) -> Option<Vec<u8>> {
-        // procfs takes addresses as signed numbers; user space ends below that.
-        i64::try_from(address.checked_add(length as u64)?).ok()?;
         let mut bytes = vec![0; length];
-        self.0.read_exact_at(&mut bytes, address).ok()?;
+        self.read(address, &mut bytes)?;
         Some(bytes)
     }
 
     /// The word at `address`.
     pub(crate) fn word(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        i64::try_from(address.checked_add(8)?).ok()?;
-        self.0.read_exact_at(&mut bytes, address).ok()?;
+        self.read(address, &mut bytes)?;
         Some(u64::from_le_bytes(bytes))
     }
 

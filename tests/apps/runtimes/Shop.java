@@ -9,12 +9,16 @@ import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.stream.Collectors;
 
 public class Shop {
     static HikariDataSource pool;
     static final List<Connection> forgotten = new ArrayList<>();
     static int handled;
+    /** What Java said of the calls that led to the latest transaction. */
+    static String told;
 
     /** Healthy: returns its connection. */
     static void listOrders() throws SQLException {
@@ -38,7 +42,15 @@ public class Shop {
         forgotten.add(connection);
         connection.setAutoCommit(false);
         Statement statement = connection.createStatement();
-        statement.execute("SELECT 'refund'"); // LEAK transaction
+        tell(); statement.execute("SELECT 'refund'"); // LEAK transaction
+    }
+
+    /** Keeps what Java itself says of the calls that lead to its caller, innermost first. */
+    static void tell() {
+        StackTraceElement[] calls = Thread.currentThread().getStackTrace();
+        told = Arrays.stream(calls).skip(2)
+            .map(call -> call.getClassName() + "." + call.getMethodName() + ":" + Math.max(call.getLineNumber(), 0))
+            .collect(Collectors.joining("|"));
     }
 
     /** Asks as often as it takes the compiler to take it on, on a connection of its own. */
@@ -76,7 +88,7 @@ public class Shop {
                 } else {
                     for (int i = 0; i < count; i++) handle(words[0]);
                 }
-                System.out.println("ok");
+                System.out.println(told == null ? "ok" : "ok stack=" + told);
             } catch (SQLException error) {
                 System.out.println("failed " + error.getMessage().replaceAll("\\s+", " "));
             }
