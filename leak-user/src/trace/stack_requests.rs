@@ -138,7 +138,7 @@ impl StackRequests {
         learnt.too_short = resolved.frames_wanted_more.then_some(wanted);
         let new = resolved.stack.as_ref().filter(|stack| !engine.has_stack(stack));
         learnt.facts.extend(new.map(|stack| Fact::Stack(Arc::clone(stack))));
-        let stack = resolved.stack.map(|stack| stack.id.clone());
+        let stack = resolved.stack.map(|stack| stack.id);
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
         learnt.facts.push(Fact::Event(event));
         learnt

@@ -168,7 +168,7 @@ impl Observer for Memory {
         pools: &Pools,
     ) {
         if let Some(pool) = self.pool(pool, pools) {
-            let (stack, pause) = (stack.clone(), Duration::ZERO);
+            let (stack, pause) = (*stack, Duration::ZERO);
             pool.note_reuse(ReusedAfter { id, at: now, stack, pause });
         }
     }

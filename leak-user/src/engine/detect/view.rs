@@ -131,7 +131,7 @@ impl<'a> View<'a> {
         let given_back = |used: &ReusedAfter| {
             // What a pool does by itself, to clean up what it got back, shows that it got it back.
             let path = self.code.path(&used.stack);
-            let path = path.unwrap_or_else(|| CodePath::Stack(used.stack));
+            let path = path.unwrap_or(CodePath::Stack(used.stack));
             let is_held = || {
                 let latest = self.table.get(used.id).and_then(|connection| self.path(connection));
                 latest.as_ref() == Some(&path) && used.pause < self.grace()

@@ -74,7 +74,7 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(connection["silent_ms"], 189_899);
     assert_eq!(connection["opened_since_silent"], 11);
     assert_eq!(connection["opened_by"], Value::Null);
-    assert_eq!(connection["last_used_by"], "leak");
+    assert_eq!(connection["last_used_by"], "6c65616b00000000");
     assert_eq!(connection["unread_bytes"], Value::Null);
     assert_eq!(report["connections"][0]["last_used_by"], Value::Null, "its stack is not at hand");
     let finding = &report["findings"][0];
