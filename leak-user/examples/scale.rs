@@ -1,7 +1,7 @@
 //! How judging grows with the number of connections, and whether a month fits into memory.
 //!
-//! Run it with `cargo xtask bench scale`. With `--json` it prints one JSON object for each size, and
-//! nothing else.
+//! Run it with `cargo xtask bench scale`. With `--json` it prints one JSON object for each size,
+//! and nothing else.
 
 #[path = "../tests/fleet/mod.rs"]
 mod fleet;

@@ -79,11 +79,11 @@ impl Engine {
         Self { known: Known::new(beginning) }
     }
 
-    /// Learns a fact, and returns how findings have changed when it is one that asks for a judgement.
-    /// `now` is when the fact became known; it never falls from one fact to the next.
+    /// Learns a fact, and returns how findings have changed when it is one that asks for a
+    /// judgement. `now` is when the fact became known; it never falls from one fact to the next.
     ///
-    /// After a judgement, and once its [`Snapshot`] has been shown, [`Engine::forget_the_unneeded`] is
-    /// to be called.
+    /// After a judgement, and once its [`Snapshot`] has been shown, [`Engine::forget_the_unneeded`]
+    /// is to be called.
     pub fn take(&mut self, fact: &Fact, now: Timestamp) -> Vec<Change> {
         let known = &mut self.known;
         match fact {

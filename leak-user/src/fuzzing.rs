@@ -1,8 +1,8 @@
 //! Every parser of bytes that others make, as a function that takes any bytes.
 //!
-//! The fuzz targets in `fuzz/` run them for as long as one likes; the tests here run them over their
-//! seeds and over damaged ones, so that they cannot rot. None may panic, run for long, or take much
-//! memory, whatever the bytes.
+//! The fuzz targets in `fuzz/` run them for as long as one likes; the tests here run them over
+//! their seeds and over damaged ones, so that they cannot rot. None may panic, run for long, or
+//! take much memory, whatever the bytes.
 
 use bytemuck::Pod;
 use leak_common::connection::{Connection, FirstBytes};

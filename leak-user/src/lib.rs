@@ -1,27 +1,27 @@
-//! pgsocktrace watches, from the kernel, every TCP connection that processes open to PostgreSQL, and
-//! names the code that leaks them.
+//! pgsocktrace watches, from the kernel, every TCP connection that processes open to PostgreSQL,
+//! and names the code that leaks them.
 //!
-//! This is the collector: a library and the binary `pgsocktrace`. The kernel tells when a connection
-//! is opened, used and destroyed and by which code; the collector keeps one truthful table of
-//! connections, and small, separate detectors judge it.
+//! This is the collector: a library and the binary `pgsocktrace`. The kernel tells when a
+//! connection is opened, used and destroyed and by which code; the collector keeps one truthful
+//! table of connections, and small, separate detectors judge it.
 //!
 //! # The flow, with its way back
 //!
 //! ```text
-//! leak-ebpf ─ring, mapped arrays─▶ sources/kernel ──┐
-//!          procfs, sock_diag ─▶ sources/inventory ──┤           ┌───────────── engine ─────────────┐
-//!        PostgreSQL sessions ─▶ sources/postgres  ──┼─▶ Fact ─▶ │ table ─▶ detect ─▶ findings ─▶   │ ─▶ Snapshot, ─▶ outputs/*
-//!             Kubernetes API ─▶ sources/kubernetes ─┤   (tell)  └──────────────────────────────────┘    Change
-//!          copies of stacks ──▶ leak-stacks ────────┘                           │
-//!                                      ▲                                        │
-//!                                      └───────────── trace/feedback ◀──────────┘
+//! leak-ebpf ─ring, arrays─▶ sources/kernel ──┐
+//!   procfs, sock_diag ─▶ sources/inventory ──┤          ┌───────── engine ─────────┐
+//! PostgreSQL sessions ─▶ sources/postgres ───┼─ Fact ─▶ │ table ─▶ detect          │ ─▶ Snapshot,
+//!      Kubernetes API ─▶ sources/kubernetes ─┤  (tell)  │       ─▶ findings ─▶     │    Change
+//!   copies of stacks ──▶ leak-stacks ────────┘          └────────────┬─────────────┘    ─▶ outputs/*
+//!                               ▲                                    │
+//!                               └────────── trace/feedback ◀─────────┘
 //! ```
 //!
-//! A [`model::Fact`] is the only thing that the engine can be told, and [`trace::Session::tell`] the only
-//! way to tell it. From there on data goes one way, and time is an argument. What must go back has its name
-//! in `trace/feedback`: how to copy a process's stacks, which connections' stacks to fetch, which
-//! processes to forget, which addresses to name. `--record` keeps what goes through the door;
-//! [`replay`] tells it once more, to the same engine and the same outputs.
+//! A [`model::Fact`] is the only thing that the engine can be told, and [`trace::Session::tell`]
+//! the only way to tell it. From there on data goes one way, and time is an argument. What must go
+//! back has its name in `trace/feedback`: how to copy a process's stacks, which connections' stacks
+//! to fetch, which processes to forget, which addresses to name. `--record` keeps what goes through
+//! the door; [`replay`] tells it once more, to the same engine and the same outputs.
 //!
 //! # The rooms
 //!
@@ -34,10 +34,10 @@
 //! | [`trace`] | the event loop, which knows both sides, and the way back | all of these |
 //! | [`cli`], [`doctor`], [`replay`], `main` | commands and their options | all of these |
 //!
-//! Beside them stand `clock`, which reads the clocks, `background`, which runs threads that must not keep
-//! the event loop waiting, and `error`. Resolving stacks is a crate of its own, [`leak_stacks`].
-//! `structure/tests/leak_user.rs` checks that no import climbs and that files outside the engine do not import each
-//! other in a circle.
+//! Beside them stand `clock`, which reads the clocks, `background`, which runs threads that must
+//! not keep the event loop waiting, and `error`. Resolving stacks is a crate of its own,
+//! [`leak_stacks`]. `structure/tests/leak_user.rs` checks that no import climbs and that files
+//! outside the engine do not import each other in a circle.
 //!
 //! # Where something new belongs
 //!

@@ -1,7 +1,7 @@
 //! The words that all rooms share: plain data, without input, output or a clock.
 //!
-//! Sources make [`Fact`]s, the engine takes them, and outputs show what it makes of them. All times are
-//! [`Timestamp`]s, given by whoever makes a fact.
+//! Sources make [`Fact`]s, the engine takes them, and outputs show what it makes of them. All times
+//! are [`Timestamp`]s, given by whoever makes a fact.
 
 mod connection;
 mod destination;

@@ -1,8 +1,9 @@
 //! Telling people and programs what was found.
 //!
 //! Each output is a [`Sink`]: it sees facts as they become known, and after each judgement a
-//! [`Snapshot`](crate::engine::snapshot::Snapshot) with the [changes](crate::engine::findings::Change)
-//! since the last one. A live trace and a replay feed the same sinks.
+//! [`Snapshot`](crate::engine::snapshot::Snapshot) with the
+//! [changes](crate::engine::findings::Change) since the last one. A live trace and a replay feed
+//! the same sinks.
 //!
 //! A new output is one file or folder here, and one line in [`Sinks::open`].
 

@@ -40,8 +40,8 @@ pub enum ReplayError {
 
 /// Shows what the recorded run has shown, in the outputs asked for.
 ///
-/// A recording without an end, because its tracer was killed or its disk was full, is judged for the
-/// last time at the moment of its last entry, and a warning says so.
+/// A recording without an end, because its tracer was killed or its disk was full, is judged for
+/// the last time at the moment of its last entry, and a warning says so.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! Which files of a crate use which: for tests that check a crate's structure.
 //!
 //! [`Modules::read`] parses the product's code, without tests. A file uses another when it names
-//! something that is defined there; names that a file only re-exports (`pub use`) lead on to where they
-//! are defined, so a folder's page may list what its files offer.
+//! something that is defined there; names that a file only re-exports (`pub use`) lead on to where
+//! they are defined, so a folder's page may list what its files offer.
 
 mod names;
 

@@ -41,7 +41,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// A path from the root of this crate; `None` when it leads to another crate or stays in the file.
+    /// A path from the root of this crate; `None` when it leads to another crate or stays in the
+    /// file.
     fn resolve(&self, path: &[String]) -> Option<Vec<String>> {
         let mut base = self.module.clone();
         let rest = match path.first()?.as_str() {

@@ -55,8 +55,8 @@ fn no_import_climbs() {
     assert!(climbing.is_empty(), "{climbing:#?}");
 }
 
-/// In the engine, a detector and the page that lists all detectors name each other, as do a connection
-/// and the tables that it is in.
+/// In the engine, a detector and the page that lists all detectors name each other, as do a
+/// connection and the tables that it is in.
 #[test]
 fn outside_the_engine_no_files_use_each_other_in_a_circle() {
     let modules = &*MODULES;

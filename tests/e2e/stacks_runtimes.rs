@@ -190,8 +190,8 @@ fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Every call from the leaking method outward is as Java tells it, class, method and line, without a
-/// flag and without a map; and the same leak is told once, whatever is compiled meanwhile.
+/// Every call from the leaking method outward is as Java tells it, class, method and line, without
+/// a flag and without a map; and the same leak is told once, whatever is compiled meanwhile.
 fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str>) -> Result<()> {
     let mut shop = runtime.start(suite)?;
     let trace = suite.trace().pid(shop.pid()).start()?;

@@ -9,10 +9,10 @@
 //! - `function GLOB`: functions whose name matches are a runtime's or a driver's.
 //! - `package GLOB`: so is code of a source file or module whose path below the innermost
 //!   `site-packages` or `dist-packages` directory matches.
-//! - `file GLOB`: so is code of a source file or module whose whole path matches, and which is below
-//!   no such directory.
-//! - `dependency GLOB`: code of a source file or module whose path matches belongs to a library that
-//!   the application has installed. It is the culprit only if nothing else is.
+//! - `file GLOB`: so is code of a source file or module whose whole path matches, and which is
+//!   below no such directory.
+//! - `dependency GLOB`: code of a source file or module whose path matches belongs to a library
+//!   that the application has installed. It is the culprit only if nothing else is.
 //! - `loop-function GLOB`: a function whose name matches runs whatever is due. Frames further out
 //!   have only started it, and are never the culprit.
 //! - `loop-file GLOB`: the same by source file.

@@ -1,19 +1,19 @@
 //! Java on HotSpot: what its compilers and its interpreter run is followed and named by what the VM
 //! says of itself, without an agent and without any flag.
 //!
-//! `libjvm.so` exports tables of its structures for debuggers. By them the piece of code that holds an
-//! address is found in the code cache, and left by its frame's size or, in the interpreter, by its
-//! frame pointer. Compilers note for each call which methods they have put into one another there,
-//! and an interpreter's frame has its method.
+//! `libjvm.so` exports tables of its structures for debuggers. By them the piece of code that holds
+//! an address is found in the code cache, and left by its frame's size or, in the interpreter, by
+//! its frame pointer. Compilers note for each call which methods they have put into one another
+//! there, and an interpreter's frame has its method.
 //!
-//! What a process's memory claims is checked: a place in compiled code must be one that the compiler
-//! noted as a call, its outermost method the one that the code is of, a caller must lie in Java's
-//! code again, a method's constants must be its class's own, names must be tagged as text, and every
-//! length has a limit. What fails has no name, which is better than a wrong one.
+//! What a process's memory claims is checked: a place in compiled code must be one that the
+//! compiler noted as a call, its outermost method the one that the code is of, a caller must lie in
+//! Java's code again, a method's constants must be its class's own, names must be tagged as text,
+//! and every length has a limit. What fails has no name, which is better than a wrong one.
 //!
 //! One gap is left: a method that was compiled anew, or whose class was unloaded, between the call
-//! and its reading. When other code has taken its place, and has a call at the very same address, the
-//! frame is named by that. To close it the compiled code's number must be noted at the call.
+//! and its reading. When other code has taken its place, and has a call at the very same address,
+//! the frame is named by that. To close it the compiled code's number must be noted at the call.
 
 mod code;
 mod description;

@@ -1,7 +1,7 @@
 //! What the engine can be told: everything that it knows, it knows from facts.
 //!
-//! A recording keeps [`Fact`]s as they are. An [`Event`] is a fact of its own kind, one that the table
-//! of connections takes; in recordings it stands inside of one, so the two stay apart.
+//! A recording keeps [`Fact`]s as they are. An [`Event`] is a fact of its own kind, one that the
+//! table of connections takes; in recordings it stands inside of one, so the two stay apart.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -88,8 +88,8 @@ pub enum Event {
         /// Its counters.
         usage: Box<Usage>,
     },
-    /// The kernel programs' counters of these live connections say what they said when they were last
-    /// told.
+    /// The kernel programs' counters of these live connections say what they said when they were
+    /// last told.
     Unchanged {
         /// The connections.
         ids: Vec<ConnectionId>,

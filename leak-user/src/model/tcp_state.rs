@@ -47,8 +47,8 @@ impl TcpState {
 
     /// Whether the process has closed its end, so that it cannot be blamed for the connection.
     ///
-    /// CLOSE is not among these: a socket that its process has closed is destroyed as it gets there,
-    /// so one that stays was reset by the server and is still held.
+    /// CLOSE is not among these: a socket that its process has closed is destroyed as it gets
+    /// there, so one that stays was reset by the server and is still held.
     #[must_use]
     pub fn closed_by_process(self) -> bool {
         matches!(

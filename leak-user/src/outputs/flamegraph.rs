@@ -215,8 +215,8 @@ fn is_no_xml(c: char) -> bool {
     matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
-/// Lines of the format may be comments, and end with one number or two: what a stranger's name makes
-/// look so gets another kind of space.
+/// Lines of the format may be comments, and end with one number or two: what a stranger's name
+/// makes look so gets another kind of space.
 fn keep_whole(mut line: String) -> String {
     const SPACE: &str = "\u{a0}";
     if line.starts_with("# ") {

@@ -1,12 +1,12 @@
 //! What Prometheus scrapes: `/metrics`, `/healthz`, `/readyz`, and the flame graph.
 //!
-//! At the end of each interval the event loop leaves the figures of that moment on a board, and a server
-//! on a thread of its own shows what lies there. So a scrape waits for nothing but its own page, and
-//! nobody who scrapes, fast or slow, holds up the trace. A page is made by the first who asks for it in an
-//! interval; a thousand scrapes a second copy it.
+//! At the end of each interval the event loop leaves the figures of that moment on a board, and a
+//! server on a thread of its own shows what lies there. So a scrape waits for nothing but its own
+//! page, and nobody who scrapes, fast or slow, holds up the trace. A page is made by the first who
+//! asks for it in an interval; a thousand scrapes a second copy it.
 //!
-//! Labels are names of processes, addresses of servers and, with Kubernetes, pods: never a PID, a port
-//! of a client or the text of a stack. How many sets of labels are told apart is bounded.
+//! Labels are names of processes, addresses of servers and, with Kubernetes, pods: never a PID, a
+//! port of a client or the text of a stack. How many sets of labels are told apart is bounded.
 
 mod accept;
 mod accounts;
@@ -55,8 +55,8 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Begins to listen, and to answer. Until an interval is over there are no metrics, and `/readyz`
-    /// says so.
+    /// Begins to listen, and to answer. Until an interval is over there are no metrics, and
+    /// `/readyz` says so.
     ///
     /// # Errors
     ///

@@ -1,26 +1,27 @@
 //! What a run was told, kept in a file: `--record` and `replay`.
 //!
-//! A recording is cut at the door of the [`crate::engine`]: it holds every [`Fact`] with its moment,
-//! decoded events, stacks already resolved, processes already described. So it can be replayed on any
-//! machine, without privileges, kernel programs, or the binaries that were traced.
+//! A recording is cut at the door of the [`crate::engine`]: it holds every [`Fact`] with its
+//! moment, decoded events, stacks already resolved, processes already described. So it can be
+//! replayed on any machine, without privileges, kernel programs, or the binaries that were traced.
 //!
 //! # The file
 //!
-//! A recording is a row of gzip members, each whole and with its own checksum, each holding lines of
-//! JSON: `zcat FILE` reads it. The first line is the header: the schema and the [`Beginning`](crate::engine::Beginning). Every
-//! other line is an entry: when it became known, and what. A member is written at least every second
-//! and in one go, so that of a tracer that was killed, or whose disk was full, at most the last second
-//! is missing.
+//! A recording is a row of gzip members, each whole and with its own checksum, each holding lines
+//! of JSON: `zcat FILE` reads it. The first line is the header: the schema and the
+//! [`Beginning`](crate::engine::Beginning). Every other line is an entry: when it became known, and
+//! what. A member is written at least every second and in one go, so that of a tracer that was
+//! killed, or whose disk was full, at most the last second is missing.
 //!
-//! No payload is in it; of the startup message it has only the names that reports show, and of what the
-//! servers say of their sessions, statements only without their literals. Its mode is 0600
-//! all the same: stacks and names tell a lot about a program.
+//! No payload is in it; of the startup message it has only the names that reports show, and of what
+//! the servers say of their sessions, statements only without their literals. Its mode is 0600 all
+//! the same: stacks and names tell a lot about a program.
 //!
 //! # Versions
 //!
-//! Fields may be added at any time: they are named, unknown ones are skipped, and what may be missing
-//! in older recordings has `#[serde(default)]`. A new kind of entry, or another meaning of an old one,
-//! takes a new [`VERSION`]; a reader reads all versions up to its own and refuses later ones.
+//! Fields may be added at any time: they are named, unknown ones are skipped, and what may be
+//! missing in older recordings has `#[serde(default)]`. A new kind of entry, or another meaning of
+//! an old one, takes a new [`VERSION`]; a reader reads all versions up to its own and refuses later
+//! ones.
 
 mod disk;
 mod reader;

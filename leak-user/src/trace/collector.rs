@@ -43,8 +43,8 @@ pub(super) struct Collector {
 impl Collector {
     /// Describes the processes that were asked for by PID, and lists what exists.
     ///
-    /// A socket is known by its cookie, which a kprobe cannot give it, and one that was opened before
-    /// the trace may have none until it is listed.
+    /// A socket is known by its cookie, which a kprobe cannot give it, and one that was opened
+    /// before the trace may have none until it is listed.
     pub(super) async fn begin(&mut self) -> Result<(), TraceError> {
         for process in self.targets.roots().to_vec() {
             self.enrichment.meet(process, None, &mut self.stacks, &mut self.session)?;
@@ -236,8 +236,8 @@ impl Collector {
     ) -> Result<Ended, TraceError> {
         servers.ask();
         if let Some(taking) = taking {
-            // It looked too early for the last judgement, but it may hold what the kernel is about to
-            // forget.
+            // It looked too early for the last judgement, but it may hold what the kernel is about
+            // to forget.
             self.take_inventory(taking.await?)?;
         }
         self.take_all_events()?;
@@ -274,8 +274,8 @@ impl Collector {
     }
 }
 
-/// Whether an event is about a process that was asked for. Events that do not say whose connection they
-/// are about are wanted if the connection is known.
+/// Whether an event is about a process that was asked for. Events that do not say whose connection
+/// they are about are wanted if the connection is known.
 fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
     match event {
         Event::Opened { caller, .. } => targets.wants(caller.process, &caller.comm),

@@ -1,5 +1,5 @@
-//! What is known of processes besides their connections: procfs describes them, Kubernetes names their
-//! pods and the servers that they connect to.
+//! What is known of processes besides their connections: procfs describes them, Kubernetes names
+//! their pods and the servers that they connect to.
 
 use std::collections::HashSet;
 
@@ -25,8 +25,9 @@ impl Enrichment {
         Self { pods, met: HashSet::new() }
     }
 
-    /// Describes a process when it first appears: it may be gone at the next look. `comm` is the name
-    /// that it had when it connected; without one, the process was found, and did not just connect.
+    /// Describes a process when it first appears: it may be gone at the next look. `comm` is the
+    /// name that it had when it connected; without one, the process was found, and did not just
+    /// connect.
     pub(super) fn meet(
         &mut self,
         process: ProcessKey,
@@ -54,9 +55,9 @@ impl Enrichment {
         session.tell(clock::now(), &Fact::Process(info))
     }
 
-    /// The processes of which Kubernetes now says something else, and the addresses that have another
-    /// name. It may name a pod only after its first process has connected, and labels change. A process
-    /// keeps its pod when Kubernetes no longer knows it.
+    /// The processes of which Kubernetes now says something else, and the addresses that have
+    /// another name. It may name a pod only after its first process has connected, and labels
+    /// change. A process keeps its pod when Kubernetes no longer knows it.
     pub(super) fn renamed(&self, engine: &Engine) -> Vec<Fact> {
         let processes = engine.processes().filter_map(|info| {
             let pod = self.pods.find(info).filter(|pod| info.pod.as_ref() != Some(pod))?;
@@ -75,8 +76,8 @@ impl Enrichment {
         feedback::name_addresses(engine, &self.pods);
     }
 
-    /// The processes that are to be forgotten, since they have exited and have no connection any more.
-    /// Tells the engine which processes have exited.
+    /// The processes that are to be forgotten, since they have exited and have no connection any
+    /// more. Tells the engine which processes have exited.
     pub(super) fn look_for_exits(
         &mut self,
         session: &mut Session,

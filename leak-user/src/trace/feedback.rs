@@ -1,7 +1,7 @@
 //! The way back: what the engine and resolved stacks have to say to the sources.
 //!
-//! Facts go one way, from the sources to the engine. Whatever goes the other way has its name here, and
-//! nothing else in this crate calls what these functions call:
+//! Facts go one way, from the sources to the engine. Whatever goes the other way has its name here,
+//! and nothing else in this crate calls what these functions call:
 //!
 //! | what goes back | to | why |
 //! |---|---|---|
@@ -35,13 +35,14 @@ pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: Sta
     tracer.set_profile(process.pid, profile);
 }
 
-/// Has the kernel programs copy more of a process's stacks than the `wanted` bytes that were too few.
+/// Has the kernel programs copy more of a process's stacks than the `wanted` bytes that were too
+/// few.
 pub(super) fn copy_more(tracer: &mut Tracer, process: ProcessKey, wanted: u32) {
     tracer.set_stack_bytes(process.pid, wanted.saturating_mul(STACK_GROWTH));
 }
 
-/// The connections whose latest request's stack is to be fetched, with the request: those on their way
-/// to being called silent, and some that are in use.
+/// The connections whose latest request's stack is to be fetched, with the request: those on their
+/// way to being called silent, and some that are in use.
 pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(ConnectionId, u64)> {
     let (table, thresholds) = (engine.table(), engine.thresholds());
     let silent = table.wanting_stack(thresholds.silent_after / 2, now);
@@ -71,8 +72,8 @@ pub(super) fn known_connections(engine: &Engine) -> HashSet<ConnectionId> {
     engine.table().connections().map(|connection| connection.id).collect()
 }
 
-/// Connections that only one thread has used and that are on their way to being called silent: each with
-/// its latest request, and that thread's process and thread number.
+/// Connections that only one thread has used and that are on their way to being called silent: each
+/// with its latest request, and that thread's process and thread number.
 pub(super) fn threads_to_check(
     engine: &Engine,
     now: Timestamp,
@@ -80,8 +81,8 @@ pub(super) fn threads_to_check(
     engine.bound_to_threads(engine.thresholds().silent_after / 2, now)
 }
 
-/// Processes whose exit matters: those with open findings, and those of `met` that are not `in_use`. All
-/// others have connections, so they live.
+/// Processes whose exit matters: those with open findings, and those of `met` that are not
+/// `in_use`. All others have connections, so they live.
 pub(super) fn processes_to_check(
     engine: &Engine,
     in_use: &HashSet<ProcessKey>,

@@ -1,4 +1,5 @@
-//! From what the kernel programs write to facts: decodes the ring buffer and the connections' counters.
+//! From what the kernel programs write to facts: decodes the ring buffer and the connections'
+//! counters.
 
 use leak_common::connection::{Connection, FirstBytes};
 
@@ -14,8 +15,8 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Takes up to `limit` events out of the ring buffer. Also returns how many there were, decodable or
-    /// not.
+    /// Takes up to `limit` events out of the ring buffer. Also returns how many there were,
+    /// decodable or not.
     pub(super) fn events(&mut self, tracer: &mut Tracer, limit: usize) -> (usize, Vec<Decoded>) {
         let mut decoded = Vec::new();
         let count = tracer.drain(limit, |bytes| decoded.push(decode::event(bytes)));

@@ -61,9 +61,9 @@ impl Inventories {
     }
 }
 
-/// What sock_diag would say of a connection that is closed but held by its process, if it listed such
-/// connections. What only sock_diag tells stays as it was. `None` when it is not closed, or nobody holds
-/// it: then its end was missed.
+/// What sock_diag would say of a connection that is closed but held by its process, if it listed
+/// such connections. What only sock_diag tells stays as it was. `None` when it is not closed, or
+/// nobody holds it: then its end was missed.
 pub(super) fn closed_but_held(engine: &Engine, known: &Connection) -> Option<ListedSocket> {
     if known.tcp.state != TcpState::Close {
         return None;

@@ -1,8 +1,8 @@
 //! Stacks are resolved on threads of their own: a slow file never delays an event.
 //!
-//! There are two in a row. The first opens the files of processes when they appear, so that one which
-//! exits at once still resolves, however long the second takes over what others have asked. The second
-//! unwinds and symbolizes. One that does not come back from a file is left behind.
+//! There are two in a row. The first opens the files of processes when they appear, so that one
+//! which exits at once still resolves, however long the second takes over what others have asked.
+//! The second unwinds and symbolizes. One that does not come back from a file is left behind.
 
 use std::collections::HashSet;
 use std::io;
@@ -62,7 +62,8 @@ pub(super) struct Answer {
     pub(super) task: Task,
     /// What the kernel programs should know of the process to copy its stacks well.
     pub(super) profile: Option<StackProfile>,
-    /// The stack, when one was to be resolved: how many bytes of it were wanted, and what was found.
+    /// The stack, when one was to be resolved: how many bytes of it were wanted, and what was
+    /// found.
     pub(super) stack: Option<(u32, Resolved)>,
 }
 
@@ -110,8 +111,8 @@ impl ResolverThread {
         self.send(Task::Sight(process), None);
     }
 
-    /// Has a stack resolved, unless it is being resolved already; says whether it will be. `at` is the
-    /// moment that its connection was opened.
+    /// Has a stack resolved, unless it is being resolved already; says whether it will be. `at` is
+    /// the moment that its connection was opened.
     pub(super) fn resolve(
         &mut self,
         id: ConnectionId,
@@ -133,7 +134,8 @@ impl ResolverThread {
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         loop {
             let answer = self.answers.recv().await?;
-            // A thread that was given up may come back with an answer that nobody waits for any more.
+            // A thread that was given up may come back with an answer that nobody waits for any
+            // more.
             if self.pending.remove(&answer.task) {
                 return Some(answer);
             }

@@ -2,16 +2,17 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Has the allocator give memory back to the kernel as soon as it is free. To be called before there
-/// are other threads.
+/// Has the allocator give memory back to the kernel as soon as it is free. To be called before
+/// there are other threads.
 ///
 /// Every interval makes lists of all connections and drops them. By default glibc's allocator keeps
-/// such memory, and a share of it for each thread: with 100,000 connections that is a sixth of what is
-/// resident.
+/// such memory, and a share of it for each thread: with 100,000 connections that is a sixth of what
+/// is resident.
 pub fn return_memory_promptly() {
     #[cfg(target_env = "gnu")]
     {
-        /// Larger allocations are mapped by themselves, and a larger free end of the heap is returned.
+        /// Larger allocations are mapped by themselves, and a larger free end of the heap is
+        /// returned.
         const LARGE: libc::c_int = 128 * 1024;
         let settings = [
             (libc::M_ARENA_MAX, 1),

@@ -28,12 +28,13 @@ impl Session {
         Ok(Self { engine: Engine::new(beginning), sinks })
     }
 
-    /// Tells the engine a fact that becomes known `now`, and the outputs what comes of it. It is the
-    /// only way to the engine, so this is where facts are recorded.
+    /// Tells the engine a fact that becomes known `now`, and the outputs what comes of it. It is
+    /// the only way to the engine, so this is where facts are recorded.
     ///
     /// # Errors
     ///
-    /// When an output cannot be written. The engine and the other outputs know the fact all the same.
+    /// When an output cannot be written. The engine and the other outputs know the fact all the
+    /// same.
     pub fn tell(&mut self, now: Timestamp, fact: &Fact) -> Result<(), OutputError> {
         let fed = self.sinks.fact(now, fact);
         let changes = self.engine.take(fact, now);

@@ -1,4 +1,5 @@
-//! Stacks, from the kernel's copy to facts: requested here, resolved on other threads, and answered.
+//! Stacks, from the kernel's copy to facts: requested here, resolved on other threads, and
+//! answered.
 
 use std::io;
 use std::sync::Arc;
@@ -121,7 +122,8 @@ impl StackRequests {
         self.resolver.answer().await
     }
 
-    /// Makes facts of an answer, except when its connection is no longer the one that was asked about.
+    /// Makes facts of an answer, except when its connection is no longer the one that was asked
+    /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
         let Answer { task, profile, stack } = answer;
         let process = task.process();

@@ -1,7 +1,7 @@
 //! A thread that serves requests in order, and is replaced when one request does not end.
 //!
-//! A thread that waits for a file on a dead file system cannot be ended. It is left behind, and does
-//! nothing more should it come back; its successor takes over the requests that wait.
+//! A thread that waits for a file on a dead file system cannot be ended. It is left behind, and
+//! does nothing more should it come back; its successor takes over the requests that wait.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,8 +63,8 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         lock(&self.shared.at_work).generation
     }
 
-    /// The request that has been worked on for longer than `limit`, if that is so. Nothing is served
-    /// from then on until [`Worker::restart`].
+    /// The request that has been worked on for longer than `limit`, if that is so. Nothing is
+    /// served from then on until [`Worker::restart`].
     pub(super) fn give_up(&self, limit: Duration) -> Option<T> {
         let mut at_work = lock(&self.shared.at_work);
         let (task, _) = at_work.task.take_if(|(_, since)| since.elapsed() > limit)?;

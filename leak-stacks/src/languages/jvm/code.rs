@@ -7,8 +7,8 @@ use crate::languages::jvm::target::Target;
 const MAX_HEAPS: u64 = 16;
 /// Most bytes of a code heap: the VM allows 2 GiB in all.
 const MAX_HEAP: u64 = 4 << 30;
-/// Most steps from a segment back to where its block begins. Each goes over up to 254 segments of 64
-/// or more bytes, so this allows for blocks of many MiB.
+/// Most steps from a segment back to where its block begins. Each goes over up to 254 segments of
+/// 64 or more bytes, so this allows for blocks of many MiB.
 const MAX_STEPS: usize = 1024;
 /// Longest name of a piece of code.
 const MAX_NAME: usize = 128;

@@ -1,7 +1,7 @@
 //! From a frame in the code cache to its caller.
 //!
-//! Copied stacks end in a system call, so every frame of Java's is one that has made a call: none is
-//! still being set up.
+//! Copied stacks end in a system call, so every frame of Java's is one that has made a call: none
+//! is still being set up.
 
 use crate::languages::jvm::code::{Blob, CodeCache, Kind};
 use crate::languages::jvm::layout::{INTERPRETED_METHOD, INTERPRETED_SENDER, Layout};
@@ -79,8 +79,8 @@ impl Frames<'_> {
         Some((found, caller.returns_to))
     }
 
-    /// Where compiled code goes on. When it is to be left for the interpreter, its callee returns to
-    /// a handler instead, and the place is kept in the frame.
+    /// Where compiled code goes on. When it is to be left for the interpreter, its callee returns
+    /// to a handler instead, and the place is kept in the frame.
     fn original(
         &self,
         blob: &Blob,

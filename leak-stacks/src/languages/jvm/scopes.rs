@@ -1,5 +1,5 @@
-//! What compilers note of the places in their code: which methods were compiled into which, and where
-//! in their bytecode each stands.
+//! What compilers note of the places in their code: which methods were compiled into which, and
+//! where in their bytecode each stands.
 
 use crate::bytes::u32_at;
 use crate::languages::jvm::code::Blob;

@@ -2,8 +2,8 @@
 //!
 //! The table counts per process, and processes come and go. Series must not: a counter that falls
 //! looks like a restart, and one that vanishes takes its last increments with it. So what a process
-//! has counted since the last look is added to its series, and a series stays for a while after its last
-//! process is gone. There is a bound on series; what would exceed it is counted together.
+//! has counted since the last look is added to its series, and a series stays for a while after its
+//! last process is gone. There is a bound on series; what would exceed it is counted together.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -19,8 +19,8 @@ use crate::outputs::prometheus::names::OTHER;
 /// Most sets of labels told apart.
 pub(super) const MAX_GROUPS: usize = 1000;
 
-/// How long a series stays when its processes are gone: longer than Prometheus looks back (5 min) and
-/// than any usual interval between scrapes.
+/// How long a series stays when its processes are gone: longer than Prometheus looks back (5 min)
+/// and than any usual interval between scrapes.
 pub(super) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
 /// Connections of one process to one server.
@@ -54,8 +54,8 @@ struct Seen {
 pub(super) struct Balance {
     pub(super) groups: Vec<(LabelSet, Group)>,
     pub(super) folded: u64,
-    /// A pod was seen: then the labels are there for every process, empty where it has none, so that a
-    /// scraper which honours labels does not put its own in their place.
+    /// A pod was seen: then the labels are there for every process, empty where it has none, so
+    /// that a scraper which honours labels does not put its own in their place.
     pub(super) kubernetes: bool,
 }
 
@@ -138,8 +138,8 @@ impl Accounts {
         labels
     }
 
-    /// Adds what processes have counted between the last look and being forgotten by the table: where
-    /// very many come and go, some are never seen. `known` is what the books have of them.
+    /// Adds what processes have counted between the last look and being forgotten by the table:
+    /// where very many come and go, some are never seen. `known` is what the books have of them.
     fn take_forgotten(
         &mut self,
         snapshot: &Snapshot<'_>,

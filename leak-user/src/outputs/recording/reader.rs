@@ -19,7 +19,8 @@ const MAX_SOCKETS: usize = 1 << 20;
 
 /// A recording, read from its beginning.
 ///
-/// Its memory is bounded by what the recorded run could have used: one member's text, one inventory.
+/// Its memory is bounded by what the recorded run could have used: one member's text, one
+/// inventory.
 pub struct Recording<R = BufReader<File>> {
     input: Counted<R>,
     /// The present member, and how much of it was read.

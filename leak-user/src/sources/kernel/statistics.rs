@@ -15,9 +15,9 @@ const SKIPPED: &str = "recursion_misses:";
 /// The runs of each loaded program. They are counted only while `kernel.bpf_stats_enabled` is set.
 ///
 /// The kernel skips runs for traced sockets and others: it does not start a program on a processor
-/// that is already running it, nor a kprobe program during another kprobe or a system call on a map.
-/// It has counted such runs since Linux 5.12 for BTF tracepoints and functions, and since 6.7 for
-/// kprobes.
+/// that is already running it, nor a kprobe program during another kprobe or a system call on a
+/// map. It has counted such runs since Linux 5.12 for BTF tracepoints and functions, and since 6.7
+/// for kprobes.
 pub(super) fn programs(ebpf: &Ebpf) -> Vec<ProgramHealth> {
     let enabled = is_enabled();
     let health = |(name, program): (&str, &Program)| {
