@@ -19,11 +19,12 @@ impl fmt::Display for StackId {
     }
 }
 
-/// For tests: the identity that is written with a name's first eight bytes.
+/// For tests: a name's first eight bytes, in the order of the names.
 #[cfg(any(test, feature = "fuzzing"))]
 impl From<&str> for StackId {
     fn from(name: &str) -> Self {
-        Self(name.bytes().take(8).fold(0, |id, byte| id << 8 | u64::from(byte)))
+        let padded = name.bytes().chain(std::iter::repeat(0)).take(8);
+        Self(padded.fold(0, |id, byte| id << 8 | u64::from(byte)))
     }
 }
 

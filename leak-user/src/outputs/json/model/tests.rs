@@ -49,8 +49,8 @@ fn has_the_keys_of_its_schema_and_no_others() {
              opened_since_silent opened_by last_used_by last_used_goroutine server",
         ),
         ("/connections/0/wire", "state tls listens user database application_name backend_pid"),
-        ("/stacks/leak", "quality quality_reason language frames"),
-        ("/stacks/leak/frames/0", "function module file line address"),
+        ("/stacks/6c65616b00000000", "quality quality_reason language frames"),
+        ("/stacks/6c65616b00000000/frames/0", "function module file line address"),
         (
             "/findings/0",
             "id reason severity since process remote connections count evidence stack_of stack \
@@ -83,7 +83,7 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(connection["silent_ms"], 189_899);
     assert_eq!(connection["opened_since_silent"], 11);
     assert_eq!(connection["opened_by"], Value::Null);
-    assert_eq!(connection["last_used_by"], "leak");
+    assert_eq!(connection["last_used_by"], "6c65616b00000000");
     assert_eq!(connection["unread_bytes"], Value::Null);
     assert_eq!(report["connections"][0]["last_used_by"], Value::Null, "its stack is not at hand");
     let finding = &report["findings"][0];
