@@ -9,12 +9,12 @@
 //!
 //! ```text
 //! leak-ebpf ─ring, arrays─▶ sources/kernel ──┐
-//!   procfs, sock_diag ─▶ sources/inventory ──┤          ┌───────── engine ─────────┐
-//! PostgreSQL sessions ─▶ sources/postgres ───┼─ Fact ─▶ │ table ─▶ detect          │ ─▶ Snapshot,
-//!      Kubernetes API ─▶ sources/kubernetes ─┤  (tell)  │       ─▶ findings ─▶     │    Change
-//!   copies of stacks ──▶ leak-stacks ────────┘          └────────────┬─────────────┘    ─▶ outputs/*
-//!                               ▲                                    │
-//!                               └────────── trace/feedback ◀─────────┘
+//!   procfs, sock_diag ─▶ sources/inventory ──┤         ┌──────── engine ────────┐
+//! PostgreSQL sessions ─▶ sources/postgres ───┼─ Fact ─▶│ table ─▶ detect        │─▶ Snapshot,
+//!      Kubernetes API ─▶ sources/kubernetes ─┤ (tell)  │       ─▶ findings      │   Change
+//!   copies of stacks ──▶ leak-stacks ────────┘         └───────────┬────────────┘   ─▶ outputs/*
+//!                               ▲                                  │
+//!                               └───────── trace/feedback ◀────────┘
 //! ```
 //!
 //! A [`model::Fact`] is the only thing that the engine can be told, and [`trace::Session::tell`]
