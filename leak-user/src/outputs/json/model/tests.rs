@@ -42,8 +42,9 @@ fn follows_its_schema_with_all_that_can_be_known() {
     };
     run.world.apply(&Event::Uses { id: ConnectionId(1), uses: vec![one] }, secs(200.0));
     let sessions = [SessionState::Idle, SessionState::IdleInTransaction].into_iter().zip(1..);
-    let sessions = sessions.map(|(state, id)| session(id, 100.0, state)).collect();
-    run.world.hear(200.0, server_lists(sessions));
+    // Connections 1 and 2 were opened at seconds 10 and 20.
+    let sessions = sessions.map(|(state, id)| session(id, 200.0 - 10.0 * id as f64, state));
+    run.world.hear(200.0, server_lists(sessions.collect()));
 
     let report = written(&run);
     assert_is_report(&report);
