@@ -357,6 +357,13 @@ impl Event {
         self.field("id")?.as_u64()
     }
 
+    /// How long each stack took to resolve that an `interval` event tells of, in microseconds.
+    #[must_use]
+    pub fn stack_times(&self) -> Vec<u64> {
+        let times = self.field("stacks_us").and_then(Value::as_array);
+        times.into_iter().flatten().filter_map(Value::as_u64).collect()
+    }
+
     /// The finding that the event is about.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {

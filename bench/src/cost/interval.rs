@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn reads_what_an_interval_took() {
-        let line = r#"{"event":"interval","at":"2026-01-31T12:00:00Z","connections":10,
+        let line = r#"{"event":"interval","time":"2026-01-31T12:00:00Z","connections":10,
             "read_us":1500,"taken_in_us":250,"listed":12,"list_us":null}"#;
         let read = Interval {
             connections: 10,

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::{
     Program, TraceBuilder, eventually,
     golang::{GoBuild, Toolchain},
+    report::Event,
 };
 use support::workspace::target_directory;
 
@@ -20,9 +21,6 @@ const FUNCTIONS: usize = 4600;
 const SIZE: u64 = 100 << 20;
 /// Connections that it opens, each from another function.
 const STACKS: usize = 1000;
-/// What the tracer says of each stack, with the time between.
-const SAYS: (&str, &str) = ("a stack was resolved in ", " us");
-
 /// The program's `main`, but for the list of packages.
 const MAIN: &str = r#"
 func main() {
@@ -62,12 +60,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let port = bench.postgres.port();
     let mut program =
         Program::start(Command::new(&program).env("SERVER", format!("127.0.0.1:{port}")))?;
-    let trace = TraceBuilder::new(Command::new(bench.binary), port)
-        .pid(program.pid())
-        .flag("--verbose")
-        .start()?;
+    let trace = TraceBuilder::new(Command::new(bench.binary), port).pid(program.pid()).start()?;
     let before = resident_peak(trace.pid())?;
-    let times = || -> Vec<u64> { trace.log().iter().filter_map(|line| time(line)).collect() };
+    let times = || -> Vec<u64> { trace.events().iter().flat_map(Event::stack_times).collect() };
     let mut connect = |count: usize, all: usize| -> Result<()> {
         program.ok(&count.to_string())?;
         eventually("the stacks are resolved", || Ok(times().len() >= all))
@@ -98,11 +93,6 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         before >> 10,
         memory >> 10,
     ))
-}
-
-/// The time that a line of the tracer's log tells, in microseconds.
-fn time(line: &str) -> Option<u64> {
-    line.split_once(SAYS.0)?.1.strip_suffix(SAYS.1)?.parse().ok()
 }
 
 /// Writes the program.
@@ -149,16 +139,4 @@ fn handlers(package: &str) -> Result<String> {
         )?;
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time;
-
-    #[test]
-    fn reads_times_from_the_log() {
-        let line = "pgsocktrace: debug: process 7: a stack was resolved in 312 us";
-        assert_eq!(time(line), Some(312));
-        assert_eq!(time("pgsocktrace: tracing"), None);
-    }
 }

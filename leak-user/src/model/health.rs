@@ -148,8 +148,8 @@ impl Cost {
     }
 }
 
-/// What it took to read the connections in one interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What it took to read the connections and to resolve stacks in one interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntervalCost {
     /// Connections in the kernel programs' table.
     pub connections: usize,
@@ -163,6 +163,8 @@ pub struct IntervalCost {
     pub list: Option<Duration>,
     /// CPU time for finding the processes that hold them, beside the event loop.
     pub holders: Option<Duration>,
+    /// How long it took to resolve each stack since the interval before, beside the event loop.
+    pub stacks: Vec<Duration>,
 }
 
 #[cfg(test)]

@@ -240,6 +240,9 @@ struct Interval {
     /// CPU time for finding the processes that hold them, in microseconds. Null when they were not
     /// listed.
     holders_us: Option<u64>,
+    /// Time for resolving each stack since the interval before, in microseconds, in the order in
+    /// which they were resolved; the first 4096 of them.
+    stacks_us: Vec<u64>,
 }
 
 /// Writes what an interval has cost the tracer.
@@ -252,17 +255,16 @@ pub fn write_interval_cost(
     cost: &IntervalCost,
     clock: &Clock,
 ) -> io::Result<()> {
-    let IntervalCost { connections, read, taken_in, listed, list, holders } = *cost;
-    let micros = |time: Option<Duration>| {
-        time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
-    };
+    let IntervalCost { connections, read, taken_in, listed, list, holders, stacks } = cost;
+    let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let body = Interval {
-        connections,
-        read_us: micros(read),
-        taken_in_us: micros(taken_in),
-        listed,
-        list_us: micros(list),
-        holders_us: micros(holders),
+        connections: *connections,
+        read_us: read.as_ref().map(micros),
+        taken_in_us: taken_in.as_ref().map(micros),
+        listed: *listed,
+        list_us: list.as_ref().map(micros),
+        holders_us: holders.as_ref().map(micros),
+        stacks_us: stacks.iter().map(micros).collect(),
     };
     write_line(out, &Line::Interval(Timed { time: Time(clock.rfc3339(now)), body }))
 }
@@ -363,12 +365,14 @@ mod tests {
         let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
         let mut out = Vec::new();
         let read = Some(Duration::from_micros(1500));
-        let cost = IntervalCost { connections: 7, read, ..IntervalCost::default() };
+        let stacks = vec![Duration::from_micros(312)];
+        let cost = IntervalCost { connections: 7, read, stacks, ..IntervalCost::default() };
         write_interval_cost(&mut out, secs(1.0), &cost, &clock).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"event\":\"interval\",\"time\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
-             \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null}\n"
+             \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null,\
+             \"stacks_us\":[312]}\n"
         );
     }
 

@@ -142,7 +142,8 @@ impl Collector {
         // Whatever ended until now is told before the counters and the list say that it is gone.
         self.take_all_events()?;
         let undestroyed = self.take_counters(counters)?;
-        let mut cost = IntervalCost { connections, ..IntervalCost::default() };
+        let stacks = self.stacks.take_times();
+        let mut cost = IntervalCost { connections, stacks, ..IntervalCost::default() };
         match inventory {
             Ok(mut inventory) => {
                 self.inventories.warn_of_gaps(&inventory, self.tracer.counters().table_full);

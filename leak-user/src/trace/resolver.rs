@@ -62,9 +62,18 @@ pub(super) struct Answer {
     pub(super) task: Task,
     /// What the kernel programs should know of the process to copy its stacks well.
     pub(super) profile: Option<StackProfile>,
-    /// The stack, when one was to be resolved: how many bytes of it were wanted, and what was
-    /// found.
-    pub(super) stack: Option<(u32, Resolved)>,
+    /// The stack, when one was to be resolved.
+    pub(super) stack: Option<ResolvedStack>,
+}
+
+/// A stack that was to be resolved.
+pub(super) struct ResolvedStack {
+    /// How many bytes of it were to be copied.
+    pub(super) wanted: u32,
+    /// What was found.
+    pub(super) resolved: Resolved,
+    /// How long that took.
+    pub(super) took: Duration,
 }
 
 /// The threads, seen from the event loop.
@@ -207,7 +216,8 @@ impl ResolverThread {
     fn give_no_answer(&self, task: Task) {
         let is_stack = matches!(task, Task::Resolve { .. });
         let none = Resolved::without_stack(TruncationReason::UnresponsiveFile);
-        let stack = is_stack.then_some((0, none));
+        let stack =
+            is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // The receiver is this thread's own, so it is there.
         let _ = self.answering.send(Answer { task, profile: None, stack });
     }
@@ -270,15 +280,11 @@ fn resolving(
             Task::Forget(_) => return resolver.forget(process),
             Task::Resolve { .. } => {}
         }
-        let began = Instant::now();
-        let stack = stack.map(|stack| (stack.wanted, resolver.resolve(&stack, now)));
-        if stack.is_some() {
-            log::debug!(
-                "process {}: a stack was resolved in {} us",
-                process.pid,
-                began.elapsed().as_micros()
-            );
-        }
+        let stack = stack.map(|stack| {
+            let began = Instant::now();
+            let resolved = resolver.resolve(&stack, now);
+            ResolvedStack { wanted: stack.wanted, resolved, took: began.elapsed() }
+        });
         // Without the receiver everything is about to end.
         let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
     })

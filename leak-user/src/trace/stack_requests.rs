@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use leak_stacks::StackProfile;
 use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason};
@@ -13,13 +14,18 @@ use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
-use crate::trace::resolver::{Answer, ResolverThread, Task};
+use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
 use crate::trace::session::Session;
+
+/// Most stacks of an interval of which it is kept how long they took.
+const MAX_TIMES: usize = 4096;
 
 /// The resolver's threads, and how the stacks that were wanted came out.
 pub(super) struct StackRequests {
     resolver: ResolverThread,
     counts: StackCounts,
+    /// How long each stack took to resolve since that was last asked.
+    times: Vec<Duration>,
     /// How many uses of each connection are reported.
     uses: u32,
 }
@@ -41,7 +47,7 @@ impl StackRequests {
     /// Starts the resolver's threads.
     pub(super) fn start(driver_frames: &[DriverFrames], uses: u32) -> io::Result<Self> {
         let resolver = ResolverThread::start(driver_frames)?;
-        Ok(Self { resolver, counts: StackCounts::default(), uses })
+        Ok(Self { resolver, counts: StackCounts::default(), times: Vec::new(), uses })
     }
 
     /// Opens the binaries of a process before it can exit.
@@ -128,9 +134,13 @@ impl StackRequests {
         let Answer { task, profile, stack } = answer;
         let process = task.process();
         let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
-        let (Task::Resolve { id, role, at, .. }, Some((wanted, resolved))) = (task, stack) else {
+        let (Task::Resolve { id, role, at, .. }, Some(stack)) = (task, stack) else {
             return learnt;
         };
+        let ResolvedStack { wanted, resolved, took } = stack;
+        if self.times.len() < MAX_TIMES {
+            self.times.push(took);
+        }
         let quality = resolved.stack.as_ref().map_or(Quality::None, |stack| stack.quality);
         self.counts.add(quality, resolved.truncation);
         let known = engine.table().get(id).and_then(|connection| connection.opened_at);
@@ -144,6 +154,11 @@ impl StackRequests {
         let event = Event::StackResolved { id, role, stack, goroutine: resolved.goroutine };
         learnt.facts.push(Fact::Event(event));
         learnt
+    }
+
+    /// How long each stack took to resolve since this was last asked, in the order of the answers.
+    pub(super) fn take_times(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.times)
     }
 
     /// Whether every request was answered.
