@@ -1,6 +1,7 @@
 //! The kernel programs of pgsocktrace.
 //!
-//! The rooms; each imports only from those below it:
+//! The rooms; each imports only from those below it (the tests of the crate `structure` check
+//! that):
 //!
 //! - [`probes`]: thin entries, one file a purpose. They find the socket and call the rest in order.
 //! - [`emit`]: sends the events that are rare enough to be sent. An event's last stop.

@@ -16,7 +16,7 @@
 //! | `resolver` | ties them together |
 //!
 //! A file imports from its own room's floor or lower ones, and no files import each other in a
-//! circle; `tests/structure.rs` holds that. To add a language, see the trait `Language` in
+//! circle; the tests of the crate `structure` hold that. To add a language, see the trait `Language` in
 //! `languages/language.rs`.
 //!
 //! Other crates are used where they keep the limits below: gimli parses unwind rules, blazesym

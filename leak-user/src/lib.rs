@@ -36,8 +36,8 @@
 //!
 //! Beside them stand `clock`, which reads the clocks, `background`, which runs threads that must
 //! not keep the event loop waiting, and `error`. Resolving stacks is a crate of its own,
-//! [`leak_stacks`]. `structure/tests/leak_user.rs` checks that no import climbs and that files
-//! outside the engine do not import each other in a circle.
+//! [`leak_stacks`]. The tests of the crate `structure` check that no import climbs and that no
+//! files import each other in a circle.
 //!
 //! # Where something new belongs
 //!

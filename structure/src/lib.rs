@@ -1,8 +1,10 @@
 //! Which files of a crate use which: for tests that check a crate's structure.
 //!
-//! [`Modules::read`] parses the product's code, without tests. A file uses another when it names
-//! something that is defined there; names that a file only re-exports (`pub use`) lead on to where
-//! they are defined, so a folder's page may list what its files offer.
+//! [`Modules::read`] parses the product's code without its tests. A file uses another when it
+//! imports or names something that is defined there, in a macro's tokens too. A re-export
+//! (`pub use`) is no use: it leads on to the file that defines the name. So a parent that only
+//! declares and re-exports its children uses none of them; one whose own code names a child's
+//! types does. Methods that are called on a value name no file and do not count.
 
 mod names;
 
@@ -21,7 +23,8 @@ pub enum Error {
     Unparsable(PathBuf, syn::Error),
 }
 
-/// The files of a crate, by the paths of their modules: `engine::table`, and `` for the root.
+/// The files of a crate, by the paths of their modules: `engine::table`, and `` for the root, which
+/// is `lib.rs`, or `main.rs` where there is no library.
 #[derive(Debug, Default)]
 pub struct Modules {
     files: BTreeMap<String, Names>,
@@ -36,10 +39,11 @@ impl Modules {
     pub fn read(src: &Path, except: &[&str]) -> Result<Self, Error> {
         let mut paths = Vec::new();
         collect(src, &mut paths)?;
+        let root = if src.join("lib.rs").exists() { "lib" } else { "main" };
         let mut modules = Self::default();
         let mut tests = BTreeSet::new();
         for path in paths {
-            let module = module_of(src, &path);
+            let module = module_of(src, &path, root);
             if except.contains(&module.as_str()) {
                 continue;
             }
@@ -64,10 +68,28 @@ impl Modules {
     #[must_use]
     pub fn uses(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let used = |module: &String, names: &Names| {
-            let found = names.paths.iter().filter_map(|path| self.definer(path, 0));
+            // Whoever imports a module uses what is then named through it.
+            let is_module = |path: &&Vec<String>| self.files.contains_key(&path.join("::"));
+            let imports = names.imports.values().filter(|path| !is_module(path));
+            let found = names.paths.iter().chain(imports);
+            let found = found.filter_map(|path| self.definer(path, 0));
             found.filter(|used| used != module).collect()
         };
         self.files.iter().map(|(module, names)| (module.as_str(), used(module, names))).collect()
+    }
+
+    /// Uses that lead from one room to another that it may not use, as `from -> to`. A room is a
+    /// module of the root with all that is in it. The root itself may use all rooms.
+    #[must_use]
+    pub fn forbidden(&self, may_use: impl Fn(&str, &str) -> bool) -> Vec<String> {
+        let is_forbidden = |from: &str, to: &str| {
+            !from.is_empty() && room(from) != room(to) && !may_use(room(from), room(to))
+        };
+        let uses = self.uses().into_iter();
+        uses.flat_map(|(from, used)| used.into_iter().map(move |to| (from, to)))
+            .filter(|(from, to)| is_forbidden(from, to))
+            .map(|(from, to)| format!("{from} -> {to}"))
+            .collect()
     }
 
     /// The modules that name this other crate.
@@ -113,6 +135,12 @@ impl Modules {
     }
 }
 
+/// The room that a module is in: `engine` for `engine::table`.
+#[must_use]
+pub fn room(module: &str) -> &str {
+    module.split("::").next().unwrap_or_default()
+}
+
 fn reach<'a>(from: &'a str, uses: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut open = vec![from];
@@ -143,11 +171,11 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-fn module_of(src: &Path, path: &Path) -> String {
+fn module_of(src: &Path, path: &Path, root: &str) -> String {
     let path = path.strip_prefix(src).unwrap_or(path).with_extension("");
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     match parts.as_slice() {
-        [only] if only == "lib" => String::new(),
+        [only] if only == root => String::new(),
         parts => parts.join("::"),
     }
 }

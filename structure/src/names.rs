@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use syn::buffer::{Cursor, TokenBuffer};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
+use syn::{Attribute, ImplItemFn, Item, ItemMod, ItemUse, Macro, Meta, Token, UseTree, Visibility};
 
 /// What a file says of other files and crates.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Paths of this crate that it uses, from the root.
+    /// Paths of this crate that its code names, from the root.
     pub(crate) paths: BTreeSet<Vec<String>>,
+    /// Paths of this crate that it imports, by the names that they have in the file.
+    pub(crate) imports: BTreeMap<String, Vec<String>>,
     /// Names that it exports and that are defined elsewhere in this crate.
     pub(crate) re_exports: BTreeMap<String, Vec<String>>,
     /// Other crates that it names.
@@ -27,14 +31,17 @@ impl Names {
             _ => None,
         };
         let children = file.items.iter().filter_map(is_mod).collect();
-        let mut reader = Reader { names: Self::default(), module, children };
+        let mut reader =
+            Reader { names: Self::default(), by_name: BTreeSet::new(), module, children };
         reader.visit_file(file);
-        reader.names
+        reader.follow_imports()
     }
 }
 
 struct Reader {
     names: Names,
+    /// Paths that begin with a name of the file or with that of another crate.
+    by_name: BTreeSet<Vec<String>>,
     module: Vec<String>,
     /// Modules in files of their own that this file declares.
     children: BTreeSet<String>,
@@ -63,24 +70,51 @@ impl Reader {
         Some(base)
     }
 
-    fn take(&mut self, path: &[String]) {
-        if let Some(path) = self.resolve(path) {
+    fn take(&mut self, path: Vec<String>) {
+        if let [only] = path.as_slice()
+            && matches!(only.as_str(), "crate" | "self" | "super")
+        {
+            return;
+        }
+        if let Some(path) = self.resolve(&path) {
             self.names.paths.insert(path);
-        } else if let [first, _, ..] = path {
-            self.names.crates.insert(first.clone());
+        } else {
+            self.by_name.insert(path);
         }
     }
 
+    /// Resolves what begins with an imported name, once all imports are known. A name that is
+    /// exported counts as used only where the file's own code names it, too.
+    fn follow_imports(mut self) -> Names {
+        for path in self.by_name {
+            let Some((first, rest)) = path.split_first() else { continue };
+            let imported = self.names.imports.get(first);
+            if let Some(base) = imported.or_else(|| self.names.re_exports.get(first)) {
+                self.names.paths.insert(base.iter().chain(rest).cloned().collect());
+            } else if !rest.is_empty() {
+                self.names.crates.insert(first.clone());
+            }
+        }
+        self.names
+    }
+
     fn take_use(&mut self, tree: &UseTree, mut path: Vec<String>, exported: bool) {
-        let mut leaf = |mut path: Vec<String>, name: &syn::Ident, shown: &syn::Ident| {
+        let mut leaf = |mut path: Vec<String>, name: &syn::Ident, shown: String| {
             if name != "self" {
                 path.push(name.to_string());
             }
             match self.resolve(&path) {
                 Some(target) if exported => {
-                    self.names.re_exports.insert(shown.to_string(), target);
+                    self.names.re_exports.insert(shown, target);
                 }
-                _ => self.take(&path),
+                // A trait is used without being named.
+                Some(target) if shown == "_" => {
+                    self.names.paths.insert(target);
+                }
+                Some(target) => {
+                    self.names.imports.insert(shown, target);
+                }
+                None => self.take(path),
             }
         };
         match tree {
@@ -88,14 +122,52 @@ impl Reader {
                 path.push(part.ident.to_string());
                 self.take_use(&part.tree, path, exported);
             }
-            UseTree::Name(name) => leaf(path, &name.ident, &name.ident),
-            UseTree::Rename(name) => leaf(path, &name.ident, &name.rename),
-            UseTree::Glob(_) => self.take(&path),
+            UseTree::Name(name) => {
+                let shown = if name.ident == "self" { path.last().cloned() } else { None };
+                leaf(path, &name.ident, shown.unwrap_or_else(|| name.ident.to_string()));
+            }
+            UseTree::Rename(name) => leaf(path, &name.ident, name.rename.to_string()),
+            UseTree::Glob(_) => self.take(path),
             UseTree::Group(group) => {
                 for tree in &group.items {
                     self.take_use(tree, path.clone(), exported);
                 }
             }
+        }
+    }
+
+    /// Takes the paths in a macro's tokens, which may be in any language.
+    fn take_tokens(&mut self, mut at: Cursor<'_>) {
+        let (mut path, mut separator) = (Vec::new(), String::new());
+        while !at.eof() {
+            if let Some((punctuation, next)) = at.punct() {
+                separator.push(punctuation.as_char());
+                at = next;
+                continue;
+            }
+            if separator != "::" {
+                self.take_from_tokens(&mut path);
+            }
+            if let Some((ident, next)) = at.ident() {
+                // What follows a dot is a field or a method.
+                if separator != "." {
+                    path.push(ident.to_string());
+                }
+                at = next;
+            } else if let Some((inner, _, _, next)) = at.any_group() {
+                self.take_tokens(inner);
+                at = next;
+            } else if let Some((_, next)) = at.token_tree() {
+                at = next;
+            }
+            separator.clear();
+        }
+        self.take_from_tokens(&mut path);
+    }
+
+    fn take_from_tokens(&mut self, path: &mut Vec<String>) {
+        if !path.is_empty() {
+            self.take(std::mem::take(path));
         }
     }
 }
@@ -127,19 +199,29 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
-        if parts.len() > 1 {
-            self.take(&parts);
-        }
+        self.take(parts);
         visit::visit_path(self, path);
+    }
+
+    // Who may see a thing is no use of it.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
+    fn visit_macro(&mut self, called: &'ast Macro) {
+        self.take_tokens(TokenBuffer::new2(called.tokens.clone()).begin());
+        visit::visit_macro(self, called);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast ImplItemFn) {
+        if !is_for_tests(&function.attrs) {
+            visit::visit_impl_item_fn(self, function);
+        }
     }
 
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         if let Ok(list) = attribute.meta.require_list()
             && attribute.path().is_ident("derive")
         {
-            let paths = list.parse_args_with(
-                syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated,
-            );
+            let paths = list.parse_args_with(Punctuated::<syn::Path, Token![,]>::parse_terminated);
             paths.iter().flatten().for_each(|path| self.visit_path(path));
         }
         visit::visit_attribute(self, attribute);
@@ -147,12 +229,20 @@ impl<'ast> Visit<'ast> for Reader {
 }
 
 fn is_for_tests(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let list = attribute.path().is_ident("cfg").then(|| attribute.meta.require_list().ok());
-        list.flatten().is_some_and(|list| {
-            list.tokens.to_string().split(|c: char| !c.is_alphanumeric()).any(|word| word == "test")
-        })
-    })
+    let mut conditions = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+    conditions.any(|condition| condition.parse_args().is_ok_and(|condition| needs_test(&condition)))
+}
+
+/// Whether a condition holds in tests only.
+fn needs_test(condition: &Meta) -> bool {
+    let Meta::List(list) = condition else { return condition.path().is_ident("test") };
+    let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+    let parts = parts.unwrap_or_default();
+    match list.path.get_ident().map(ToString::to_string).as_deref() {
+        Some("all") => parts.iter().any(needs_test),
+        Some("any") => parts.iter().all(needs_test),
+        _ => false,
+    }
 }
 
 fn attributes(item: &Item) -> &[Attribute] {

@@ -36,6 +36,8 @@ use self::code::{CodeCache, Kind};
 use self::description::{Description, EXPORTS};
 use self::frames::{Found, Frames};
 use self::layout::Layout;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::made_up::fuzz;
 use self::method::Method;
 use self::scopes::scopes_at;
 use self::target::Target;
@@ -60,32 +62,6 @@ const INTERPRETED: u32 = 2;
 const STUB: u32 = 3;
 /// Something did not fit, so it has no name.
 const UNCERTAIN: u32 = 4;
-
-/// Reads any bytes as the memory of a VM, and as its compressed numbers.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn fuzz(data: &[u8]) {
-    let image = made_up::Image(data);
-    lines::line_at(data, 7, 0);
-    lines::line_at(data, 7, 1);
-    let tables = std::array::from_fn(|index| made_up::BASE + 8 * index as u64);
-    Description::read(tables, &image);
-    let Some(mut vm) = made_up::vm(&image) else { return };
-    for step in 0..64 {
-        let at = made_up::BASE + made_up::HEAP + step * 0x88;
-        let mut registers = Registers::new(at, made_up::BASE, made_up::BASE + 64);
-        let found =
-            vm.frames(&image).step(at, &mut registers, &|at| (&image as &dyn Target).u64(at));
-        match found {
-            Some((Found::Compiled { code, returns_to }, _)) => {
-                vm.compiled(code, returns_to, &image);
-            }
-            Some((Found::Interpreted { method, instruction }, _)) => {
-                vm.interpreted(method, instruction, &image);
-            }
-            Some((Found::Stub, _)) | None => {}
-        }
-    }
-}
 
 /// The language.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod awaiting_response;
 mod close_wait;
 mod code;
 mod connect_stuck;
+mod detector;
 mod evidence;
 mod growing;
 mod idle_in_transaction;
@@ -27,76 +28,24 @@ mod silent;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod unread_result;
 mod verdict;
 mod view;
 mod wording;
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
 pub use code::{CodeKey, Stacks};
+pub use detector::{Detector, RetractionWords};
 pub use evidence::{Evidence, Numbers, Silence, Span};
 pub use memory::Memory;
 pub use reason::{Reason, Severity, StackOf};
+pub use thresholds::Thresholds;
 pub use verdict::{Scope, Verdict};
 pub use view::{PriorAccusations, View};
 pub(crate) use wording::{duration, plural};
 
 use crate::model::Timestamp;
-
-/// From when on things count.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Thresholds {
-    /// How long without payload counts as silent.
-    pub silent_after: Duration,
-    /// How often connections are judged.
-    pub interval: Duration,
-    /// The pool's or server's cap, for forecasts.
-    pub limit: Option<u64>,
-}
-
-/// Finds one kind of problem and describes it to the rest of the program.
-pub trait Detector: Sync {
-    /// The problem that it finds. Each reason has one detector.
-    fn reason(&self) -> Reason;
-
-    /// The usual severity of its verdicts.
-    fn severity(&self) -> Severity;
-
-    /// Whether it judges connections or pools.
-    fn scope(&self) -> Scope {
-        Scope::Connections
-    }
-
-    /// Judges `view`, without the connections that detectors of higher precedence have taken.
-    fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict>;
-
-    /// Advice for a verdict of this severity. `place` names the code to look at: "in refund_order
-    /// (shop.c:120)".
-    fn next_step(&self, severity: Severity, place: &str) -> Option<String>;
-
-    /// What is said when a verdict is no longer true.
-    fn retraction(&self) -> RetractionWords {
-        RetractionWords::default()
-    }
-}
-
-/// What is said when a verdict is no longer true.
-#[derive(Clone, Copy, Debug)]
-pub struct RetractionWords {
-    /// For a connection that has carried payload since; "after 93 s" is appended.
-    pub moved: &'static str,
-    /// When no better explanation is known.
-    pub over: &'static str,
-}
-
-impl Default for RetractionWords {
-    fn default() -> Self {
-        Self { moved: "used again", over: "no longer so" }
-    }
-}
+use leak_stacks::Frame;
 
 /// The detectors in order of precedence, the surest evidence first. A connection is taken by the
 /// first detector that accuses it; detectors of pools take none.
@@ -116,6 +65,28 @@ pub(super) fn detector_of(reason: Reason) -> &'static dyn Detector {
     let found = DETECTORS.into_iter().find(|detector| detector.reason() == reason);
     // A test holds that every reason has a detector.
     found.unwrap_or(&silent::Silent)
+}
+
+/// What a verdict's detector says of it.
+impl Verdict {
+    /// What it is about.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        detector_of(self.reason).scope()
+    }
+
+    /// What is said when it is no longer true.
+    #[must_use]
+    pub fn retraction(&self) -> RetractionWords {
+        detector_of(self.reason).retraction()
+    }
+
+    /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
+    /// frame of the verdict's stack that belongs to the application.
+    #[must_use]
+    pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
+    }
 }
 
 /// Runs all detectors on `view` at `now`.

@@ -4,15 +4,15 @@
 //! their id, know when they arose, and are retracted with a reason. A false accusation that is
 //! never taken back costs more trust than a leak that is found late.
 
+mod finding;
 mod key;
 mod retraction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::fmt;
 
-use crate::engine::detect::{
-    Numbers, PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict,
-};
+pub use finding::{Finding, FindingId};
+
+use crate::engine::detect::{PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict};
 use crate::engine::table::ConnectionTable;
 use crate::model::{ConnectionId, ProcessKey, Timestamp};
 use key::{FindingKey, by_key};
@@ -23,61 +23,6 @@ const MAX_RETRACTED: usize = 512;
 
 /// Most findings kept about processes that have exited.
 const MAX_FROZEN: usize = 512;
-
-/// A finding's id, "f1" and up. Ids are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FindingId(u64);
-
-impl fmt::Display for FindingId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "f{}", self.0)
-    }
-}
-
-/// A verdict that lasts.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    /// Its id.
-    pub id: FindingId,
-    /// The latest verdict; of a retracted finding, the last one.
-    pub verdict: Verdict,
-    /// When it arose.
-    pub since: Timestamp,
-    /// When it stopped being true.
-    pub retracted_at: Option<Timestamp>,
-    /// Its process exited while it was true, so it can no longer change.
-    frozen: bool,
-    /// Its connections, and since when each was silent.
-    accused: BTreeMap<ConnectionId, Timestamp>,
-}
-
-impl Finding {
-    /// Why it stands, in one sentence.
-    #[must_use]
-    pub fn evidence(&self) -> String {
-        let exited = if self.frozen { "; the process then exited" } else { "" };
-        format!("{}{exited}", self.verdict.evidence)
-    }
-
-    /// The numbers of [`Self::evidence`].
-    #[must_use]
-    pub fn evidence_numbers(&self) -> Numbers {
-        self.verdict.evidence.numbers()
-    }
-
-    /// Whether `verdict`, with the same key, is about the same code.
-    fn covers(&self, verdict: &Verdict) -> bool {
-        // The code that a pool's newest connections show may change while it is accused.
-        verdict.scope() != Scope::Connections || self.verdict.cause == verdict.cause
-    }
-
-    /// Whether `verdict`, with the same key, about a process that is gone, says no more than what
-    /// is known already.
-    fn has_said(&self, verdict: &Verdict) -> bool {
-        let covered = || verdict.connections.iter().all(|id| self.accused.contains_key(id));
-        verdict.scope() != Scope::Connections || covered()
-    }
-}
 
 /// How a finding changed.
 #[derive(Clone, Debug)]

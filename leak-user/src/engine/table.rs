@@ -5,8 +5,10 @@
 //! refuses new connections and counts them. It never evicts one to make room, because the
 //! connection that has been silent for longest is the one that leaks.
 
+mod answers;
 mod connection;
 mod counters;
+mod end;
 mod gone;
 mod history;
 mod inventory;
@@ -26,24 +28,16 @@ use std::time::Duration;
 pub use connection::{Callers, Connection, Requests, Tcp, Traffic};
 pub use losses::Losses;
 pub use observer::{Observer, Request};
-pub use pools::{Identity, Pool, PoolKey, Pools};
+pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
 use crate::model::{
     Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
 };
+use end::End;
 use gone::Gone;
 use tally::Tallies;
-
-/// How a connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It was closed, or found to be gone.
-    Closed,
-    /// It could not be established.
-    Failed,
-}
 
 /// A connection that comes into the table.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,12 @@
 //! A small VM in a few pages of memory, laid out as JDK 17's, for tests and fuzzing.
 
-use crate::languages::jvm::HotSpot;
 use crate::languages::jvm::code::CodeCache;
 use crate::languages::jvm::description::{Description, Field};
+use crate::languages::jvm::frames::Found;
 use crate::languages::jvm::layout::Layout;
 use crate::languages::jvm::target::Target;
+use crate::languages::jvm::{HotSpot, lines};
+use crate::unwind::registers::Registers;
 
 /// Where the memory begins.
 pub(crate) const BASE: u64 = 0x10_0000;
@@ -94,4 +96,29 @@ pub(crate) fn vm(target: &dyn Target) -> Option<HotSpot> {
     let cache = CodeCache::find(&layout, target)?;
     let call_stub_return = target.u64(layout.call_stub_return)?;
     Some(HotSpot { layout, cache, call_stub_return, remembered: Default::default() })
+}
+
+/// Reads any bytes as the memory of a VM, and as its compressed numbers.
+pub(crate) fn fuzz(data: &[u8]) {
+    let image = Image(data);
+    lines::line_at(data, 7, 0);
+    lines::line_at(data, 7, 1);
+    let tables = std::array::from_fn(|index| BASE + 8 * index as u64);
+    Description::read(tables, &image);
+    let Some(mut vm) = vm(&image) else { return };
+    for step in 0..64 {
+        let at = BASE + HEAP + step * 0x88;
+        let mut registers = Registers::new(at, BASE, BASE + 64);
+        let found =
+            vm.frames(&image).step(at, &mut registers, &|at| (&image as &dyn Target).u64(at));
+        match found {
+            Some((Found::Compiled { code, returns_to }, _)) => {
+                vm.compiled(code, returns_to, &image);
+            }
+            Some((Found::Interpreted { method, instruction }, _)) => {
+                vm.interpreted(method, instruction, &image);
+            }
+            Some((Found::Stub, _)) | None => {}
+        }
+    }
 }

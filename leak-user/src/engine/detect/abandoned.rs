@@ -1,5 +1,6 @@
 //! A connection that its pool has lost.
 
+mod candidate;
 mod exhausted;
 mod server_exhausted;
 mod siblings;
@@ -17,12 +18,11 @@ use crate::engine::detect::{
 };
 use crate::engine::table::{Connection, PoolKey};
 use crate::model::{ConnectionId, Timestamp, WireState};
+use candidate::{Candidate, STEPS, is_whole_pool};
 use exhausted::{Emptied, Resting};
 use server_exhausted::ServerExhausted;
 use siblings::{Habit, PassedOver};
 
-/// How many different amounts of growth make a staircase.
-const STEPS: usize = 3;
 /// A silence counts when it is this many times as long as the pauses that ended by themselves.
 const TIMES_A_PAUSE: u32 = 2;
 /// Longest silence to wait for, in multiples of the threshold.
@@ -52,20 +52,6 @@ const MOST_PATIENCE: u32 = 10;
 /// cases without proof are suspicions: see [`exhausted`] and [`siblings`]. Leaks from before the
 /// trace show where the server has no connection left: see [`server_exhausted`].
 pub(super) struct Abandoned;
-
-/// A silent, idle connection, the growth of its pool since, and the code that used it last.
-struct Candidate<'a> {
-    connection: &'a Connection,
-    growth: i64,
-    path: Option<CodePath>,
-}
-
-impl<'a> Candidate<'a> {
-    fn new(view: &View<'_>, connection: &'a Connection) -> Self {
-        let (growth, path) = (view.lasting_growth(connection), view.path(connection));
-        Self { connection, growth, path }
-    }
-}
 
 impl Detector for Abandoned {
     fn reason(&self) -> Reason {
@@ -163,7 +149,7 @@ impl Lost {
             connections: members.len(),
             copying: count(|member| member.wire.state == WireState::Copy),
             cut: count(is_answered_in_part),
-            silence: Silence::of(members, view, now),
+            silence: view.silence(members, now),
             opened: growth.max().unwrap_or_default(),
         }
     }
@@ -285,13 +271,6 @@ fn still_accused<'a>(view: &View<'_>, pool: &[Candidate<'a>]) -> Vec<&'a Connect
 fn given_back(view: &View<'_>, candidate: Option<&Candidate<'_>>) -> BTreeSet<CodePath> {
     let uses = candidate.map(|candidate| view.given_back(candidate.connection)).unwrap_or_default();
     uses.into_iter().map(|(_, path)| path).collect()
-}
-
-/// Whether the pool has no other connections.
-fn is_whole_pool(view: &View<'_>, pool: &[Candidate<'_>]) -> bool {
-    let Some(first) = pool.first() else { return false };
-    let open = view.table().pool_of(first.connection).open_now();
-    i64::try_from(pool.len()).is_ok_and(|count| count == open)
 }
 
 /// How long this connection must have been silent: longer than pauses after the same code that

@@ -23,7 +23,7 @@ impl Detector for AwaitingResponse {
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let accused = view.silent_connections(now).filter(|connection| connection.is_busy());
         view.verdicts(self.reason(), accused, |members| {
-            let silence = Silence::of(members, view, now);
+            let silence = view.silence(members, now);
             (self.severity(), Unanswered { connections: members.len(), silence })
         })
     }

@@ -7,10 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::engine::detect::View;
 use crate::engine::detect::wording::{duration, parts};
-use crate::engine::table::Connection;
-use crate::model::Timestamp;
 
 /// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that
 /// reports show.
@@ -97,15 +94,6 @@ pub struct Silence {
     pub lasted: Span,
     /// From when on it counts.
     pub threshold: Duration,
-}
-
-impl Silence {
-    pub(super) fn of(connections: &[&Connection], view: &View<'_>, now: Timestamp) -> Self {
-        Self {
-            lasted: connections.iter().map(|connection| connection.silent_for(now)).collect(),
-            threshold: view.thresholds().silent_after,
-        }
-    }
 }
 
 /// "silent for 41-63 s (threshold 60 s)".

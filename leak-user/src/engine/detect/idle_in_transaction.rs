@@ -35,7 +35,7 @@ impl Detector for IdleInTransaction {
                 connections: members.len(),
                 failed: members.iter().filter(is_failed).count(),
                 told_by_server: members.iter().filter(is_unseen).count(),
-                silence: Silence::of(members, view, now),
+                silence: view.silence(members, now),
             };
             (self.severity(), evidence)
         })

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) use pool::ReusedAfter;
 
 use crate::engine::table::{
-    Connection, ConnectionTable, Identity, Observer, Pool, PoolKey, Pools, Request,
+    Connection, ConnectionTable, Identity, Observer, Pool, PoolKey, PoolObserver, Pools, Request,
 };
 use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp};
 use pool::PoolMemory;
@@ -190,7 +190,9 @@ impl Observer for Memory {
             pool.note_end(age);
         }
     }
+}
 
+impl PoolObserver for Memory {
     fn pools_forgotten(&mut self, process: ProcessKey, remote: SocketAddr) {
         self.pools.remove(&(process, remote));
     }

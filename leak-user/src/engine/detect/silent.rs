@@ -27,7 +27,7 @@ impl Detector for Silent {
             .silent_connections(now)
             .partition(|connection| connection.wire.state == WireState::Copy);
         let mut verdicts = view.verdicts(self.reason(), copying, |members| {
-            let silence = Silence::of(members, view, now);
+            let silence = view.silence(members, now);
             (Severity::Suspect, CopyLeftOpen { connections: members.len(), silence })
         });
         verdicts.extend(view.verdicts(self.reason(), others, |members| {
@@ -37,7 +37,7 @@ impl Detector for Silent {
                 connections: members.len(),
                 listening: count(|member| member.wire.listens),
                 replicating: count(|member| member.wire.state == WireState::Replication),
-                silence: Silence::of(members, view, now),
+                silence: view.silence(members, now),
             };
             (self.severity(), evidence)
         }));

@@ -58,7 +58,7 @@ impl Detector for UnreadResult {
             let evidence = UnreadBytes {
                 connections: members.len(),
                 bytes: unread.map(u64::from).sum(),
-                silence: Silence::of(members, view, now),
+                silence: view.silence(members, now),
             };
             (self.severity(), evidence)
         })

@@ -3,12 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::engine::detect::{
-    CodeKey, Evidence, Reason, RetractionWords, Severity, StackOf, detector_of, place,
-};
+use crate::engine::detect::{CodeKey, Evidence, Reason, Severity, StackOf};
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
-use leak_stacks::Frame;
 
 /// What the verdicts of a detector are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,25 +41,4 @@ pub struct Verdict {
     pub stack: Option<StackId>,
     /// The code to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,
-}
-
-impl Verdict {
-    /// What it is about.
-    #[must_use]
-    pub fn scope(&self) -> Scope {
-        detector_of(self.reason).scope()
-    }
-
-    /// What is said when it is no longer true.
-    #[must_use]
-    pub fn retraction(&self) -> RetractionWords {
-        detector_of(self.reason).retraction()
-    }
-
-    /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
-    /// frame of the verdict's stack that belongs to the application.
-    #[must_use]
-    pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
-        detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::detect::code::{CodePath, CodeReader};
 use crate::engine::detect::memory::{ReusedAfter, Rhythm, burst_of};
 use crate::engine::detect::{
-    CodeKey, Evidence, Memory, Reason, Severity, StackOf, Stacks, Thresholds, Verdict,
+    CodeKey, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds, Verdict,
 };
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
@@ -87,6 +87,14 @@ impl<'a> View<'a> {
     pub fn silent_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
         let silent_after = self.thresholds.silent_after;
         self.connections().filter(move |connection| connection.silent_for(now) >= silent_after)
+    }
+
+    /// How long `connections` have been silent, and the threshold for it.
+    pub(super) fn silence(&self, connections: &[&Connection], now: Timestamp) -> Silence {
+        Silence {
+            lasted: connections.iter().map(|connection| connection.silent_for(now)).collect(),
+            threshold: self.thresholds.silent_after,
+        }
     }
 
     /// Whether `connection` stands accused of `reason` with severity leak and was not used since.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::engine::detect::{Reason, Verdict};
-use crate::engine::findings::Finding;
+use crate::engine::findings::finding::Finding;
 use crate::engine::table::Identity;
 use crate::model::ProcessKey;
 

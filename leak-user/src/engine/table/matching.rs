@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::engine::table::Connection;
+use crate::engine::table::servers::Surety;
 use crate::model::server::{Listing, Session, Settings};
 use crate::model::{ConnectionId, TcpState, Timestamp};
 
@@ -18,15 +19,6 @@ use crate::model::{ConnectionId, TcpState, Timestamp};
 const EARLIER: Duration = Duration::from_secs(2);
 /// How much later: a busy server lets connections wait before it looks at them.
 const LATER: Duration = Duration::from_secs(60);
-
-/// How sure a match is, the surest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Surety {
-    /// The client's address and port agree, and so does all else that is known.
-    Address,
-    /// The address differs, as behind address translation, but PID, time and names agree.
-    Pid,
-}
 
 /// The sessions of `listing`, by the connection that each belongs to. `at` is when the server was
 /// asked.

@@ -1,10 +1,9 @@
 //! What events mean for connections, for detectors that remember more than the table does.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::table::{PoolKey, Pools};
-use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp};
+use crate::engine::table::{PoolKey, PoolObserver, Pools};
+use crate::model::{ConnectionId, StackId, Timestamp};
 
 /// A request that has begun on a connection.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ pub struct Request<'a> {
 /// Is told what events mean for connections while the table applies them.
 ///
 /// The table is as it was before the event, except for a connection that the event adds.
-pub trait Observer {
+pub trait Observer: PoolObserver {
     /// A request has begun.
     fn request_began(&mut self, _request: Request<'_>, _pools: &Pools) {}
 
@@ -55,10 +54,17 @@ pub trait Observer {
         _pools: &Pools,
     ) {
     }
-
-    /// The pools that a process has to a server are forgotten.
-    fn pools_forgotten(&mut self, _process: ProcessKey, _remote: SocketAddr) {}
 }
 
 #[cfg(test)]
 impl Observer for () {}
+
+#[cfg(test)]
+impl PoolObserver for () {
+    fn pools_forgotten(
+        &mut self,
+        _process: crate::model::ProcessKey,
+        _remote: std::net::SocketAddr,
+    ) {
+    }
+}

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::table::Observer;
 use crate::engine::table::history::History;
 use crate::model::{ProcessKey, Timestamp, Wire};
 
@@ -135,6 +134,12 @@ impl Pool<'_> {
     }
 }
 
+/// Is told what becomes of pools.
+pub trait PoolObserver {
+    /// The pools that a process has to a server are forgotten.
+    fn pools_forgotten(&mut self, process: ProcessKey, remote: SocketAddr);
+}
+
 /// The pools of all connections.
 #[derive(Debug, Default)]
 pub struct Pools {
@@ -192,7 +197,7 @@ impl Pools {
         remote: SocketAddr,
         identity: Identity,
         since: Option<Timestamp>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn PoolObserver,
     ) -> PoolKey {
         let remote = self.make_room(process, remote, observer);
         let since = history_from(remote, since);
@@ -230,7 +235,7 @@ impl Pools {
         &mut self,
         process: ProcessKey,
         remote: SocketAddr,
-        observer: &mut dyn Observer,
+        observer: &mut dyn PoolObserver,
     ) -> SocketAddr {
         if self.pairs.contains_key(&(process, remote)) {
             return remote;
@@ -247,7 +252,7 @@ impl Pools {
     }
 
     /// Forgets pools that have been empty for long.
-    pub(super) fn prune(&mut self, now: Timestamp, observer: &mut dyn Observer) {
+    pub(super) fn prune(&mut self, now: Timestamp, observer: &mut dyn PoolObserver) {
         self.is_crowded = false;
         let is_needed = |pair: &Pair| {
             let histories = pair.parts.values().map(|part| &part.history);
@@ -257,7 +262,7 @@ impl Pools {
         self.keep(is_needed, observer);
     }
 
-    fn keep(&mut self, is_needed: impl Fn(&Pair) -> bool, observer: &mut dyn Observer) {
+    fn keep(&mut self, is_needed: impl Fn(&Pair) -> bool, observer: &mut dyn PoolObserver) {
         self.pairs.retain(|&(process, remote), pair| {
             let is_needed = is_needed(pair);
             if !is_needed {

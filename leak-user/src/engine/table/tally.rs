@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-use crate::engine::table::End;
+use crate::engine::table::end::End;
 use crate::model::{Caller, ProcessKey, Timestamp};
 
 /// Most processes without connections remembered.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::abandoned::{Candidate, STEPS, is_whole_pool};
+use crate::engine::detect::abandoned::candidate::{Candidate, STEPS, is_whole_pool};
 use crate::engine::detect::code::CodePath;
 use crate::engine::detect::{Evidence, Numbers, Silence, Span, View, plural};
 use crate::engine::table::Connection;
@@ -93,7 +93,7 @@ pub(super) struct Emptied {
 
 impl Emptied {
     pub(super) fn new(view: &View<'_>, members: &[&Connection], now: Timestamp) -> Self {
-        Self { connections: members.len(), silence: Silence::of(members, view, now) }
+        Self { connections: members.len(), silence: view.silence(members, now) }
     }
 }
 
@@ -136,7 +136,7 @@ impl Resting {
         let before = || members.iter().map(|member| began.since(member.silent_since())).collect();
         Self {
             connections: members.len(),
-            silence: Silence::of(members, view, now),
+            silence: view.silence(members, now),
             before_trace: members.iter().all(|member| is_late(view, member)).then(before),
         }
     }

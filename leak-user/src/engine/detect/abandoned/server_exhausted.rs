@@ -57,7 +57,7 @@ impl ServerExhausted {
         let usable = members.first().and_then(|member| usable(view, member));
         Self {
             connections: members.len(),
-            silence: Silence::of(members, view, now),
+            silence: view.silence(members, now),
             usable: usable.map_or(0, |(_, usable)| usable),
         }
     }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::detect::abandoned::Candidate;
+use crate::engine::detect::abandoned::candidate::Candidate;
 use crate::engine::detect::memory::Rhythm;
 use crate::engine::detect::{Evidence, Numbers, Silence, Span, View, duration, plural};
 use crate::engine::table::{Connection, Pool};
@@ -65,7 +65,7 @@ impl PassedOver {
         habit: Option<Habit>,
         now: Timestamp,
     ) -> Self {
-        Self { connections: members.len(), silence: Silence::of(members, view, now), habit }
+        Self { connections: members.len(), silence: view.silence(members, now), habit }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::engine::detect::View;
-use crate::engine::detect::abandoned::Candidate;
+use crate::engine::detect::abandoned::candidate::Candidate;
 use crate::model::{ConnectionId, Timestamp};
 
 /// Filling up has lasted no longer than this many silences when it ends: with pauses for whatever
