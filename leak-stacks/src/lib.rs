@@ -16,8 +16,8 @@
 //! | `resolver` | ties them together |
 //!
 //! A file imports from its own room's floor or lower ones, and no files import each other in a
-//! circle; the tests of the crate `structure` hold that. To add a language, see the trait `Language` in
-//! `languages/language.rs`.
+//! circle; the tests of the crate `structure` hold that. To add a language, see the trait
+//! `Language` in `languages/language.rs`.
 //!
 //! Other crates are used where they keep the limits below: gimli parses unwind rules, blazesym
 //! reads symbols and lines (from a copy, see `binary/symbols.rs`), iced-x86 decodes instructions,
