@@ -84,15 +84,18 @@ impl Reader {
     }
 
     /// Resolves what begins with an imported name, once all imports are known. A name that is
-    /// exported counts as used only where the file's own code names it, too.
+    /// exported counts as used only where the file's own code names it, too. An import that no code
+    /// names is for an attribute's text, or for documentation.
     fn follow_imports(mut self) -> Names {
-        for path in self.by_name {
+        let Names { paths, imports, re_exports, crates, test_modules: _ } = &mut self.names;
+        let is_named = |name: &String| self.by_name.iter().any(|path| path.first() == Some(name));
+        paths.extend(imports.iter().filter(|(name, _)| !is_named(name)).map(|(_, to)| to.clone()));
+        for path in &self.by_name {
             let Some((first, rest)) = path.split_first() else { continue };
-            let imported = self.names.imports.get(first);
-            if let Some(base) = imported.or_else(|| self.names.re_exports.get(first)) {
-                self.names.paths.insert(base.iter().chain(rest).cloned().collect());
+            if let Some(base) = imports.get(first).or_else(|| re_exports.get(first)) {
+                paths.insert(base.iter().chain(rest).cloned().collect());
             } else if !rest.is_empty() {
-                self.names.crates.insert(first.clone());
+                crates.insert(first.clone());
             }
         }
         self.names

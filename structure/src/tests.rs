@@ -78,6 +78,9 @@ fn what_is_named_through_an_imported_module_is_used_and_not_the_module() {
     assert_eq!(modules.uses()["b"], ["a::part"].into());
     assert_eq!(modules.forbidden(|_, _| false), ["a -> b", "b -> a::part"]);
     assert!(modules.forbidden(|_, _| true).is_empty());
+    let attribute = "use crate::b;\n#[serde(with = \"b\")]\nstruct A;";
+    let modules = read(&[("lib.rs", "mod a;\nmod b;"), ("a.rs", attribute), ("b.rs", "")]);
+    assert_eq!(modules.uses()["a"], ["b"].into());
 }
 
 #[test]
