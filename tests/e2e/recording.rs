@@ -88,12 +88,6 @@ fn compress(text: &str, path: &Path) -> Result<()> {
     Ok(fs::write(path, output.stdout)?)
 }
 
-/// What a replay prints as well: what an interval has cost the tracer is not recorded.
-fn recorded(printed: &str) -> String {
-    let is_recorded = |line: &&str| !line.starts_with("{\"event\":\"interval\"");
-    printed.split_inclusive('\n').filter(is_recorded).collect()
-}
-
 fn replays_print_the_same(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let (ndjson, ndjson_file) = record(suite, &shop, "ndjson")?;
@@ -110,7 +104,7 @@ fn replays_print_the_same(suite: &Suite) -> Result<()> {
         assert!(live.stdout.contains("refund_order"), "{format}: {}", live.stdout);
         let replayed = replay(suite, &file, &["-o", format])?;
         assert_eq!(replayed.status.code(), Some(0), "{}", complaints(&replayed));
-        assert_eq!(String::from_utf8(replayed.stdout.clone())?, recorded(&live.stdout), "{format}");
+        assert_eq!(String::from_utf8(replayed.stdout.clone())?, live.recorded(), "{format}");
         assert_eq!(complaints(&replayed), "", "{format}");
     }
     Ok(())
@@ -122,7 +116,7 @@ fn replay_needs_no_privileges(suite: &Suite) -> Result<()> {
     let mut command = suite.tool_as_nobody()?;
     let output = finish(command.args(["replay", &display(&path), "-o", "ndjson"]))?;
     assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
-    assert_eq!(String::from_utf8(output.stdout)?, recorded(&outcome.stdout));
+    assert_eq!(String::from_utf8(output.stdout)?, outcome.recorded());
     Ok(())
 }
 
@@ -153,7 +147,7 @@ fn process_that_exited_with_its_leak(suite: &Suite) -> Result<()> {
     let outcome = trace.outcome()?;
     assert!(outcome.stdout.contains("; the process then exited"), "{}", outcome.stdout);
     let output = replay(suite, &path, &["-o", "ndjson"])?;
-    assert_eq!(String::from_utf8(output.stdout)?, outcome.stdout);
+    assert_eq!(String::from_utf8(output.stdout)?, outcome.recorded());
     Ok(())
 }
 

@@ -126,6 +126,14 @@ impl Outcome {
     pub fn report(&self) -> Result<Report> {
         Report::printed(&self.stdout)
     }
+
+    /// What a replay of its recording prints as well: what intervals have cost the tracer is not
+    /// recorded.
+    #[must_use]
+    pub fn recorded(&self) -> String {
+        let is_recorded = |line: &&str| !line.starts_with("{\"event\":\"interval\"");
+        self.stdout.split_inclusive('\n').filter(is_recorded).collect()
+    }
 }
 
 impl Trace {
