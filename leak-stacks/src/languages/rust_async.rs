@@ -30,15 +30,9 @@ impl Runtime for Folded {
     }
 }
 
-/// Beginnings of the names of functions that pass a poll on. Those of a type's trait begin with the
-/// type.
-const PASSING_ON: [&str; 13] = [
-    "__rust_try",
+/// Beginnings of the names of functions that poll. Those of a type's trait begin with the type.
+const POLLING: [&str; 8] = [
     "core::future::",
-    "core::ops::function::",
-    "core::panic::unwind_safe::",
-    "std::panic::",
-    "std::panicking::",
     "tokio::future::",
     "tokio::loom::",
     "tokio::runtime::context::",
@@ -47,6 +41,14 @@ const PASSING_ON: [&str; 13] = [
     "tokio::task::",
     "tokio::util::",
 ];
+/// Beginnings of the names of functions that call what they are given, a poll among other things.
+const CALLING: [&str; 5] = [
+    "__rust_try",
+    "core::ops::function::",
+    "core::panic::unwind_safe::",
+    "std::panic::",
+    "std::panicking::",
+];
 /// Crates whose closures are not the application's.
 const LIBRARIES: [&str; 4] = ["alloc::", "core::", "std::", "tokio::"];
 /// The trait's method that all of this is about.
@@ -54,25 +56,65 @@ const POLL: &str = " as core::future::future::Future>::poll";
 
 /// Names closures after their functions, and leaves out what only polls them.
 fn fold(frames: &mut Vec<Frame>) {
+    let mut kept = Vec::with_capacity(frames.len());
+    // What lies outward of an application's closure and may only poll it.
+    let mut between = Vec::new();
+    let mut polls = false;
     let mut outward_of_closure = false;
-    frames.retain_mut(|frame| {
-        let Some(name) = frame.function.as_mut() else {
-            outward_of_closure = false;
-            return true;
-        };
+    for mut frame in frames.drain(..) {
+        let role = frame.function.as_mut().map_or(Role::Other, Role::name);
+        if outward_of_closure && matches!(role, Role::Polls | Role::Calls) {
+            polls |= role == Role::Polls;
+            between.push(frame);
+            continue;
+        }
+        if !polls {
+            // They call a closure that is no asynchronous function.
+            kept.append(&mut between);
+        }
+        between.clear();
+        polls = false;
+        outward_of_closure = role == Role::Closure;
+        kept.push(frame);
+    }
+    if !polls {
+        kept.append(&mut between);
+    }
+    *frames = kept;
+}
+
+/// What a function has to do with asynchronous ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A closure of the application, as an asynchronous function is.
+    Closure,
+    /// It polls one.
+    Polls,
+    /// It calls what it is given.
+    Calls,
+    /// Nothing.
+    Other,
+}
+
+impl Role {
+    /// The role of a function, whose name loses what says that it is a closure.
+    fn name(name: &mut String) -> Self {
         let plain = without_closures(name).len();
         let is_closure = plain < name.len();
         name.truncate(plain);
         let first = name.trim_start_matches(['<', '&']).trim_start_matches("mut ");
-        let is_library = LIBRARIES.iter().any(|library| first.starts_with(library));
-        let passes_on = PASSING_ON.iter().any(|beginning| first.starts_with(beginning))
-            || (is_library && name.ends_with(POLL));
-        if outward_of_closure && passes_on {
-            return false;
+        let begins = |beginnings: &[&str]| beginnings.iter().any(|one| first.starts_with(one));
+        let is_library = begins(&LIBRARIES);
+        if begins(&POLLING) || (is_library && name.ends_with(POLL)) {
+            Self::Polls
+        } else if begins(&CALLING) {
+            Self::Calls
+        } else if is_closure && !is_library {
+            Self::Closure
+        } else {
+            Self::Other
         }
-        outward_of_closure = is_closure && !is_library;
-        true
-    });
+    }
 }
 
 /// The name without `::{{closure}}` or, as newer compilers and debug information write it,
@@ -126,6 +168,14 @@ mod tests {
             "tokio::runtime::task::raw::poll",
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn who_calls_a_closure_that_is_not_polled_stays() {
+        let names = folded(&["shop::work::{{closure}}", "std::panic::catch_unwind", "shop::work"]);
+        assert_eq!(names, ["shop::work", "std::panic::catch_unwind", "shop::work"]);
+        let names = folded(&["main::{{closure}}", "core::ops::function::FnOnce::call_once"]);
+        assert_eq!(names, ["main", "core::ops::function::FnOnce::call_once"]);
     }
 
     #[test]
