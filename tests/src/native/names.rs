@@ -18,7 +18,10 @@ pub(super) fn is_same(told: &str, traced: &str, module: Option<&str>) -> bool {
     let plain_told = plain(of_made_up.unwrap_or(told), is_cpp);
     let plain_traced = plain(traced, is_cpp);
     let is_last_part = !plain_told.contains("::");
-    plain_told == plain_traced
+    // Of a closure the last part says no more than that it is one; the line tells which.
+    let is_some_closure = of_made_up.is_some_and(|part| part.starts_with('{'));
+    is_some_closure
+        || plain_told == plain_traced
         || (is_last_part && plain_traced.ends_with(&format!("::{plain_told}")))
         || (of_made_up.is_some() && plain_told.ends_with(&format!("::{plain_traced}")))
         || module.is_some_and(|module| are_aliases(told, traced, module))
