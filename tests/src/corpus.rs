@@ -115,8 +115,9 @@ fn load(suite: &Suite) -> Result<()> {
     let server = suite.server();
     if server.sql("SELECT to_regclass('orders') IS NULL")? == "t" {
         server.load(&Path::new(APPS).join("corpus/schema.sql"))?;
+        // Only now: the programs add orders of their own.
+        let count = server.sql("SELECT count(*) FROM orders")?;
+        ensure!(count == "500", "the tables hold {count} orders");
     }
-    let count = server.sql("SELECT count(*) FROM orders")?;
-    ensure!(count == "500", "the tables hold {count} orders");
     Ok(())
 }
