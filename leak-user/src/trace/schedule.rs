@@ -181,9 +181,10 @@ impl Schedule {
         self.taking = Some(taking);
     }
 
-    /// Judges as soon as no stack is being resolved, or after a while.
+    /// Judges as soon as no stack is being resolved, or after a while. A judgement that waits
+    /// already is not put off: with a stuck resolver, inventories would put it off for ever.
     pub(super) fn judge_soon(&mut self) {
-        self.judge_by = Some(Instant::now() + self.patience);
+        self.judge_by.get_or_insert(Instant::now() + self.patience);
     }
 
     /// The inventory under way, if there is one.

@@ -71,7 +71,6 @@ class Answer(BaseHTTPRequestHandler):
                 self.list(services)
         elif url.path == "/api/v1/pods" and query.get("fieldSelector") == f"spec.nodeName={node}":
             if query.get("watch") == "true":
-                counts["watches"] += 1
                 self.watch(pods, int(query["resourceVersion"]), is_here)
             else:
                 counts["lists"] += 1
@@ -93,11 +92,14 @@ class Answer(BaseHTTPRequestHandler):
         self.reply(200, body)
 
     def watch(self, kind, version, wanted=lambda _: True):
+        with changed:
+            # Whoever sees the count may hang up at once, and means this watch, too.
+            watches.add(self)
+            counts["watches"] += kind is pods
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        watches.add(self)
         history = kind.history
         while True:
             with changed:
