@@ -15,21 +15,19 @@ mod throughput;
 use std::{
     fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use self::{figure::Section, interval::Events};
-use harness::{Server, server::Purpose, trace::privileged};
+use harness::{Server, readiness::Readiness, server::Purpose, trace::privileged};
 use support::{
     command::output,
     process::{Guarded, Signal},
@@ -42,9 +40,6 @@ const DOCUMENT: &str = "docs/performance.md";
 /// What stands at the page's end: of the targets that are missed, what was tried and what the limit
 /// is.
 const LIMITS: &str = include_str!("cost/limits.md");
-
-/// What the tracer's log says once it is attached, as the tests know it, too.
-const ATTACHED: &str = harness::trace::ATTACHED;
 
 /// How long the tracer may take to attach.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
@@ -183,28 +178,15 @@ impl Bench {
     fn start(&self, port: u16, format: &str, options: &[&str]) -> Result<Traced> {
         let mut command = privileged(&self.binary);
         command
-            .args(["--port", &port.to_string(), "--output", format])
+            .args(["--port", &port.to_string(), "--output", format, "--quiet"])
             .args(options)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(Stdio::piped());
+        let readiness = Readiness::of(&mut command)?;
         let start = Instant::now();
         let mut tracer = Guarded::spawn(&mut command, Signal::INT)?;
-        let stderr = tracer.child().stderr.take().context("The tracer has no log.")?;
-        let (to, log) = mpsc::channel();
-        // It reads on when nobody listens: the tracer must never wait.
-        thread::spawn(move || {
-            let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-            lines.for_each(|line| drop(to.send(line)));
-        });
-        loop {
-            let left = ATTACH_LIMIT.saturating_sub(start.elapsed());
-            let line: String = log.recv_timeout(left).context("The tracer does not attach.")?;
-            if line.contains(ATTACHED) {
-                return Ok(Traced { tracer, took: start.elapsed() });
-            }
-            ensure!(tracer.child().try_wait()?.is_none(), "The tracer ended: {line}");
-        }
+        readiness.wait(start + ATTACH_LIMIT, || tracer.ensure_running())?;
+        Ok(Traced { tracer, took: start.elapsed() })
     }
 }
 

@@ -28,6 +28,8 @@ pub use error::TraceError;
 pub use session::{Ended, Session};
 pub use settings::TraceSettings;
 
+use sd_notify::NotifyState;
+
 use crate::clock;
 use crate::engine::Beginning;
 use crate::engine::snapshot::RunInfo;
@@ -93,6 +95,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     collector.begin().await?;
     collector.settle_stacks(FIRST_PATIENCE).await?;
     log::info!("tracing {subject}; Ctrl-C ends it with a report");
+    tell_service_manager(NotifyState::Ready);
 
     let every = settings.thresholds.interval;
     let debug_log = log_started.flatten();
@@ -121,10 +124,18 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
             Turn::Judge => collector.judge()?,
         }
     }
+    tell_service_manager(NotifyState::Stopping);
     let taking = schedule.abandon_inventory();
     tokio::select! {
         ended = collector.finish(taking, servers, LAST_PATIENCE) => ended,
         () = schedule.interrupted() => Err(TraceError::Interrupted),
+    }
+}
+
+/// Tells the service manager, if one asked for it: that is systemd's protocol.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("the service manager cannot be told how far the trace is: {error}");
     }
 }
 

@@ -4,9 +4,11 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use harness::process::{Signal, bound, start_silently};
+use harness::readiness::Readiness;
 use harness::suite::finish;
 use harness::{FakeServer, Manner, Need, Shop, Suite, Test, bpf, eventually, test};
 
@@ -95,8 +97,9 @@ fn with_stdout(suite: &Suite, stdout: impl Into<Stdio>) -> Result<(Option<i32>, 
     let mut client = suite.client()?;
     let builder = suite.trace().pid(client.pid()).option("--duration", "20s");
     let (mut tool, log) = (builder.into_command(), suite.directory()?.join("stderr"));
+    let readiness = Readiness::of(&mut tool)?;
     let mut running = start_silently(&mut tool, stdout.into(), &log)?;
-    eventually("the trace begins", || Ok(fs::read_to_string(&log)?.contains("tracing")))?;
+    readiness.wait(Instant::now() + bound(), || running.ensure_running())?;
     client.ok(&format!("connect 4 {}", suite.port()))?;
     let status = running.wait(bound())?;
     Ok((status.code(), fs::read_to_string(&log)?))

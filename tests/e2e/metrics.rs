@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::prometheus::{Prometheus, deployed};
+use harness::server::free_port;
 use harness::suite::finish;
 use harness::{
     Build, Finding, Need, Shop, Suite, Test, Trace, TraceBuilder, bpf, eventually, http, test,
@@ -30,13 +31,9 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// A trace that serves metrics, and where.
 fn serving(trace: TraceBuilder) -> Result<(Trace, SocketAddr)> {
-    let trace = trace.option("--metrics-addr", "0").start()?;
-    let line = |line: &String| {
-        let rest = line.split_once("serving metrics at http://")?.1;
-        rest.strip_suffix("/metrics")?.parse().ok()
-    };
-    let address = trace.log().iter().find_map(line).context("the address is not said")?;
-    Ok((trace, address))
+    let port = free_port()?;
+    let trace = trace.option("--metrics-addr", &port.to_string()).start()?;
+    Ok((trace, (Ipv4Addr::LOCALHOST, port).into()))
 }
 
 /// The value of the series whose line begins like this.

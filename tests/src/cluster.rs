@@ -108,7 +108,7 @@ impl TracerPod {
         let mut command = runc(&state);
         command.args(["run", "--bundle"]).arg(&bundle).arg(&cgroup.id);
         let container = RunningContainer { cgroup, state };
-        Ok(Self { trace: Trace::begin(&mut command)?, container })
+        Ok(Self { trace: Trace::begin_in_container(&mut command)?, container })
     }
 
     /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is

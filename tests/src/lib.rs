@@ -55,6 +55,7 @@ pub mod need;
 pub mod process;
 pub mod program;
 pub mod prometheus;
+pub mod readiness;
 pub mod report;
 pub mod runtimes;
 pub mod server;

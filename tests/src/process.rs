@@ -156,6 +156,11 @@ impl Running {
         self.process.signal(signal);
     }
 
+    /// Fails when it has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        self.process.ensure_running()
+    }
+
     /// Its exit status once it has ended; its stdin is closed first.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.stdin = None;

@@ -10,14 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use support::process::is_root;
 
 use crate::process::{Running, Signal, bound};
+use crate::readiness::{self, Readiness};
 use crate::report::{Event, Finding, Report};
 use crate::suite::INTERVAL;
 
 /// Names the flavour of hooks that all traces are to use: `a`, `b` or `c`.
 pub const FLAVOUR: &str = "LEAK_TESTS_HOOKS";
-
-/// What the tracer's log says once it is attached. All programs here wait for this word alone.
-pub const ATTACHED: &str = "tracing";
 
 /// The tracer at this path, with the privileges that it needs.
 #[must_use]
@@ -26,7 +24,7 @@ pub fn privileged(binary: &Path) -> Command {
         return Command::new(binary);
     }
     let mut sudo = Command::new("sudo");
-    sudo.arg(binary);
+    sudo.arg(format!("--preserve-env={}", readiness::VARIABLE)).arg(binary);
     sudo
 }
 
@@ -139,8 +137,18 @@ impl Outcome {
 impl Trace {
     /// Runs what traces, and waits until its hooks are attached.
     pub fn begin(command: &mut Command) -> Result<Self> {
+        let readiness = Readiness::of(command)?;
+        let mut trace = Self { running: Running::start(command)? };
+        let begun = readiness.wait(Instant::now() + bound(), || trace.running.ensure_running());
+        begun.with_context(|| trace.complaints())?;
+        Ok(trace)
+    }
+
+    /// Runs what traces in a container, where it cannot be asked to tell that it is ready, and
+    /// waits until an interval is over.
+    pub fn begin_in_container(command: &mut Command) -> Result<Self> {
         let trace = Self { running: Running::start(command)? };
-        trace.says(ATTACHED).context("the trace does not begin")?;
+        trace.event("interval", |_| true).context("the trace does not begin")?;
         Ok(trace)
     }
 

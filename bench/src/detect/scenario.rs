@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc::{self, Sender},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,8 +18,8 @@ use super::{
     programs::Builder,
     watch::{Run, Said},
 };
-use harness::{Server, trace::privileged};
-use support::process::{Guarded, Signal};
+use harness::{Server, readiness::Readiness, trace::privileged};
+use support::process::{Guarded, Signal, ensure_not_stopped};
 
 /// What the tracer is told: how long without payload counts as silent.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -75,13 +75,17 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     let mut run = Run::new(stage, scenario, said);
     run.until(READY, |run| run.program_ready).context("The program does not get ready.")?;
 
-    let mut tracer = trace(stage, scenario, program.0.pid())?;
+    let mut command = trace(stage, scenario, program.0.pid());
+    let readiness = Readiness::of(&mut command)?;
+    command.stderr(File::create(logs.join("tracer"))?);
+    let mut tracer = Guarded::spawn(&mut command, Signal::INT)?;
     let child = tracer.child();
     let stdout = child.stdout.take().context("The tracer has no output.")?;
-    let stderr = child.stderr.take().context("The tracer has no log.")?;
-    listen(stdout, sender.clone(), logs.join("trace"), Said::Tracer)?;
-    listen(stderr, sender, logs.join("tracer"), Said::Log)?;
-    run.until(READY, |run| run.tracer_ready).context("The tracer does not begin.")?;
+    listen(stdout, sender, logs.join("trace"), Said::Tracer)?;
+    readiness.wait(Instant::now() + READY, || {
+        ensure_not_stopped()?;
+        tracer.ensure_running()
+    })?;
 
     writeln!(stdin, "go").context("The program does not listen.")?;
     run.watch()?;
@@ -139,7 +143,7 @@ fn hole(stage: &Stage<'_>, scenario: &Scenario) -> u16 {
     if scenario.pattern.accepts { stage.hole } else { stage.full }
 }
 
-fn trace(stage: &Stage<'_>, scenario: &Scenario, pid: u32) -> Result<Guarded> {
+fn trace(stage: &Stage<'_>, scenario: &Scenario, pid: u32) -> Command {
     let mut command = privileged(stage.tracer);
     command
         .args(["--pid", &pid.to_string(), "--children", "--output", "ndjson"])
@@ -152,9 +156,8 @@ fn trace(stage: &Stage<'_>, scenario: &Scenario, pid: u32) -> Result<Guarded> {
         .args(["--silent-after", &format!("{}s", SILENT_AFTER.as_secs())])
         .args(["--interval", &format!("{}s", INTERVAL.as_secs())])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Guarded::spawn(&mut command, Signal::INT)
+        .stdout(Stdio::piped());
+    command
 }
 
 /// Hands on every line of a pipe with the time at which it came, and keeps a copy.

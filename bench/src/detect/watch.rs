@@ -13,7 +13,6 @@ use super::{
     manifest::{Deed, Scenario},
     scenario::{INTERVAL, SILENT_AFTER, Stage, application},
 };
-use harness::trace::ATTACHED;
 use support::{command::output, process::ensure_not_stopped};
 
 /// How long until three connections must have leaked.
@@ -32,7 +31,6 @@ const CLOSED_AFTER: Duration = Duration::from_millis(700);
 pub(super) enum Said {
     Program(String),
     Tracer(String),
-    Log(String),
 }
 
 /// A run in progress.
@@ -42,7 +40,6 @@ pub(super) struct Run<'a> {
     said: Receiver<(i64, Said)>,
     pub(super) seen: Observation,
     pub(super) program_ready: bool,
-    pub(super) tracer_ready: bool,
     pub(super) reported: bool,
     found: Option<Instant>,
     third: Option<Instant>,
@@ -63,7 +60,6 @@ impl<'a> Run<'a> {
             said,
             seen: Observation::default(),
             program_ready: scenario.program.plain,
-            tracer_ready: false,
             reported: false,
             found: None,
             third: None,
@@ -127,7 +123,6 @@ impl<'a> Run<'a> {
         };
         match said {
             Said::Program(line) => self.heed(&line),
-            Said::Log(line) => self.tracer_ready |= line.contains(ATTACHED),
             Said::Tracer(line) => {
                 let line: Value =
                     serde_json::from_str(&line).context("The tracer's line is broken")?;

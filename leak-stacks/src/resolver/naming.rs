@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::binary::modules::{Mapping, Modules};
+use crate::binary::modules::Modules;
 use crate::binary::store::{Binary, Usability};
 use crate::binary::symbols::{Symbol, Symbols};
 use crate::culprit::{culprit, language_of};
@@ -160,7 +160,6 @@ fn name(
     let (are_whole, has_noted) = (noted.are_whole, !noted.calls.is_empty());
     let mut assembly = Assembly::new(std::mem::take(&mut noted.calls));
     for frame in frames {
-        let Some(mapping) = process.modules.find(frame.address) else { continue };
         if let Some(left_by) = frame.left_by
             && let Some(token) = left_by.frame
         {
@@ -171,7 +170,7 @@ fn name(
             continue;
         }
         let NamedCode { code, symbols, is_left_out, is_lasting: lasts } =
-            name_code(frame.address, mapping, runtimes, process);
+            name_code(frame.address, runtimes, process);
         is_lasting &= lasts;
         let is_evaluator = |s: &Symbol| {
             s.function.as_ref().is_some_and(|function| runtimes.is_evaluator(&noted, function))
@@ -200,13 +199,16 @@ struct NamedCode<'a> {
 /// binary's symbols.
 fn name_code<'a>(
     address: u64,
-    mapping: &'a Mapping,
     runtimes: &mut Runtimes,
-    process: &Process<'_>,
+    process: &Process<'a>,
 ) -> NamedCode<'a> {
-    let in_file = mapping.binary.as_deref().zip(mapping.address_in_file(address));
+    let mapping = process.modules.find(address);
+    let in_file = mapping
+        .and_then(|mapping| mapping.binary.as_deref().zip(mapping.address_in_file(address)));
     // Some runtimes keep what they compile in memory that looks like a file.
-    let module = mapping.path.as_deref().filter(|path| in_file.is_some() || !is_memory(path));
+    let module = mapping
+        .and_then(|mapping| mapping.path.as_deref())
+        .filter(|path| in_file.is_some() || !is_memory(path));
     let code = NativeCode { module, in_file: in_file.map(|(_, at)| at), address };
     let by_symbols =
         |symbols| NamedCode { code, symbols, is_left_out: false, is_lasting: module.is_some() };

@@ -1,5 +1,6 @@
 //! A made-up runtime, which does everything that the trait allows.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use crate::binary::symbols::Symbol;
@@ -138,6 +139,17 @@ fn frames_of_a_runtime_are_left_and_named_one_by_one() {
     let cut = RawStack { wanted: 40, ..copied_words(&words[..5]) };
     let cut = RawStack { ip: at(0), ..cut };
     assert_named(&page, &cut, &["inlined", "checkout", "?"], Quality::Truncated);
+}
+
+/// A compiler makes code all the time, and mappings are not read that often.
+#[test]
+fn code_that_is_in_no_known_mapping_is_left_and_named() {
+    // No address of user space.
+    let unmapped = ManuallyDrop::new(Page(0x7fff << 48));
+    let at = |offset: u64| unmapped.0 + offset;
+    let words = [1, at(0x300), 2, 0];
+    let raw = RawStack { ip: at(0), ..copied_words(&words) };
+    assert_named(&unmapped, &raw, &["inlined", "checkout", "handle"], Quality::Complete);
 }
 
 #[test]

@@ -52,27 +52,28 @@ pub(crate) fn walk(raw: &RawStack, modules: &Modules, runtimes: &mut dyn Runtime
     let mut frames: Vec<WalkedFrame> = Vec::with_capacity(32);
     let mut position = Position { address: raw.ip, next: raw.ip, innermost: true };
     let end = loop {
-        let Some(mapping) = modules.find(position.address) else {
-            // A wrong guess may have led here, so what was found is no frame.
-            break End::Unmapped;
-        };
         if frames.len() >= MAX_DEPTH {
             break End::Lost;
         }
         let sp = registers.sp();
         let stack = StackCopy::new(raw);
         let mut changed = registers.clone();
+        // Before the mappings are asked: a compiler may have made the code since they were read.
         let by_runtime = guarded(|| runtimes.step(position, &mut changed, &stack)).flatten();
         let left_by = by_runtime.map(|by| LeftBy { runtime: by.runtime, frame: by.frame });
-        frames.push(WalkedFrame { address: position.address, left_by });
-        let native = NativeFrame { mapping, modules, position, stack: &stack };
-        let step = match by_runtime {
-            Some(by) => {
+        let step = match (by_runtime, modules.find(position.address)) {
+            (Some(by), _) => {
                 registers = changed;
                 by.step
             }
-            None => guarded(|| native.step(&mut registers)).unwrap_or(Step::End(End::Lost)),
+            (None, Some(mapping)) => {
+                let native = NativeFrame { mapping, modules, position, stack: &stack };
+                guarded(|| native.step(&mut registers)).unwrap_or(Step::End(End::Lost))
+            }
+            // A wrong guess may have led here, so what was found is no frame.
+            (None, None) => break End::Unmapped,
         };
+        frames.push(WalkedFrame { address: position.address, left_by });
         match step {
             Step::End(end) => break end,
             // Stacks grow downward: a caller's frame is above, or the walk would not end. Only a

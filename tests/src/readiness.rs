@@ -1,0 +1,54 @@
+//! When a tracer is attached, as it tells whoever manages services.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tempfile::TempDir;
+
+/// The variable that says where a program is to tell that it is ready.
+pub(crate) const VARIABLE: &str = "NOTIFY_SOCKET";
+/// What it then sends, among other lines.
+const READY: &str = "READY=1";
+/// How long to wait before asking whether the tracer still runs.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Where a tracer tells that it is attached. This is systemd's protocol.
+pub struct Readiness {
+    socket: UnixDatagram,
+    _directory: TempDir,
+}
+
+impl Readiness {
+    /// Makes the tracer that `command` will start tell it.
+    pub fn of(command: &mut Command) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path)?;
+        socket.set_read_timeout(Some(POLL))?;
+        command.env(VARIABLE, path);
+        Ok(Self { socket, _directory: directory })
+    }
+
+    /// Waits until the tracer is attached; fails at `deadline`, or when `check` fails.
+    pub fn wait(&self, deadline: Instant, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => {
+                    let told = String::from_utf8_lossy(&buffer[..length]);
+                    if told.lines().any(|line| line == READY) {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => check()?,
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() > deadline {
+                bail!("the tracer does not say that it is attached");
+            }
+        }
+    }
+}
