@@ -78,7 +78,9 @@ pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
-pub use self::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot, SnapshotData};
+pub use self::process::snapshot::{
+    MappingReader, ModulesError, Observer, ProcessSnapshot, SnapshotData,
+};
 pub use self::process::stat::{Stat, nanoseconds_per_tick, ticks_from_boottime};
 pub use self::process::watchdog::ReadWatchdog;
 pub use self::raw::{

@@ -19,7 +19,7 @@ use crate::binary::store::BinaryStore;
 use crate::culprit::driver_frames::DriverFrames;
 use crate::languages::runtimes::Languages;
 use crate::process::ProcessKey;
-use crate::process::snapshot::{MappingReader, ModulesError, ProcessSnapshot};
+use crate::process::snapshot::{MappingReader, ModulesError, Observer, ProcessSnapshot};
 use crate::process::watchdog::ReadWatchdog;
 use crate::raw::{RawStack, StackProfile};
 use crate::stack::Stack;
@@ -64,7 +64,7 @@ impl Resolved {
 #[derive(Debug)]
 pub struct Resolver {
     processes: HashMap<ProcessKey, Programs>,
-    mapping_reader: MappingReader,
+    observer: Box<dyn Observer>,
     watchdog: Arc<ReadWatchdog>,
     binaries: BinaryStore,
     languages: Languages,
@@ -73,12 +73,21 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// A resolver that knows no process yet. `watchdog` sees what it reads.
+    /// A resolver that knows no process yet, and looks at processes by itself. `watchdog` sees what
+    /// it reads.
     #[must_use]
     pub fn new(watchdog: Arc<ReadWatchdog>) -> Self {
+        Self::with_observer(Box::<MappingReader>::default(), watchdog)
+    }
+
+    /// A resolver that has processes looked at: what it knows of their mappings and files is in
+    /// snapshots, and it reads the files through their descriptors. It still opens the memory of
+    /// processes that run a language's runtime, and perf maps, by itself.
+    #[must_use]
+    pub fn with_observer(observer: Box<dyn Observer>, watchdog: Arc<ReadWatchdog>) -> Self {
         Self {
             processes: HashMap::new(),
-            mapping_reader: MappingReader::default(),
+            observer,
             binaries: BinaryStore::new(Arc::clone(&watchdog)),
             watchdog,
             languages: Languages::default(),
@@ -132,7 +141,7 @@ impl Resolver {
         if self.watchdog.has_given_up(process) {
             return Err(ModulesError::Unresponsive(process.pid));
         }
-        let snapshot = self.mapping_reader.look(process, now)?;
+        let snapshot = self.observer.look(process, now)?;
         self.meet(snapshot, now)
     }
 

@@ -111,6 +111,29 @@ impl ProcessSnapshot {
     }
 }
 
+/// Whoever looks at processes for a resolver. One without privileges has another process look.
+pub trait Observer: std::fmt::Debug {
+    /// Takes a snapshot of a process.
+    ///
+    /// # Errors
+    /// When the process is gone, or may not be looked at.
+    fn look(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+    ) -> Result<ProcessSnapshot, ModulesError>;
+}
+
+impl Observer for MappingReader {
+    fn look(
+        &mut self,
+        process: ProcessKey,
+        now: Timestamp,
+    ) -> Result<ProcessSnapshot, ModulesError> {
+        Self::look(self, process, now)
+    }
+}
+
 /// Takes snapshots of processes, and shares the open files among them.
 #[derive(Debug, Default)]
 pub struct MappingReader {

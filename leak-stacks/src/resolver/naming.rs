@@ -197,14 +197,10 @@ struct NamedCode<'a> {
 
 /// Names code by the first of these that knows it: the signal return trampoline, a runtime, the
 /// binary's symbols.
-fn name_code<'a>(
-    address: u64,
-    runtimes: &mut Runtimes,
-    process: &Process<'a>,
-) -> NamedCode<'a> {
+fn name_code<'a>(address: u64, runtimes: &mut Runtimes, process: &Process<'a>) -> NamedCode<'a> {
     let mapping = process.modules.find(address);
-    let in_file = mapping
-        .and_then(|mapping| mapping.binary.as_deref().zip(mapping.address_in_file(address)));
+    let in_file =
+        mapping.and_then(|mapping| mapping.binary.as_deref().zip(mapping.address_in_file(address)));
     // Some runtimes keep what they compile in memory that looks like a file.
     let module = mapping
         .and_then(|mapping| mapping.path.as_deref())

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::tests::{NOW, assert_in_order, names, own_stack, resolve};
 use crate::{
-    DriverFrames, Language, MappingReader, ProcessKey, ProcessSnapshot, Quality, RawStack, Resolver,
+    DriverFrames, Language, MappingReader, ModulesError, Observer, ProcessKey, ProcessSnapshot,
+    Quality, RawStack, Resolver, Timestamp,
 };
 
 #[inline(never)]
@@ -96,15 +97,28 @@ fn what_goes_in_and_comes_out_is_plain_data() {
     fn copy<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
         serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
     }
+    /// Stands for another process: snapshots come as plain data and descriptors.
+    #[derive(Debug)]
+    struct Elsewhere(MappingReader);
+
+    impl Observer for Elsewhere {
+        fn look(
+            &mut self,
+            process: ProcessKey,
+            now: Timestamp,
+        ) -> Result<ProcessSnapshot, ModulesError> {
+            let (data, files) = self.0.look(process, now)?.into_parts();
+            Ok(ProcessSnapshot::from_parts(copy(&data), files).unwrap())
+        }
+    }
+
     let raw = std::thread::spawn(outermost).join().unwrap();
     assert_eq!(copy(&raw), raw);
-    let snapshot = MappingReader::default().look(raw.process, NOW).unwrap();
-    let (data, files) = snapshot.into_parts();
-    let snapshot = ProcessSnapshot::from_parts(copy(&data), files).unwrap();
-    let mut resolver = Resolver::new(Arc::default());
+    let (data, _) = MappingReader::default().look(raw.process, NOW).unwrap().into_parts();
+    let observer = Box::new(Elsewhere(MappingReader::default()));
+    let mut resolver = Resolver::with_observer(observer, Arc::default());
     let drivers: DriverFrames = "*own::innermost*".parse().unwrap();
     resolver.set_driver_frames(vec![copy(&drivers)]);
-    resolver.meet(snapshot, NOW).unwrap();
     let resolved = resolver.resolve(&raw, NOW);
     assert_eq!(copy(&resolved).stack.unwrap(), resolved.stack.unwrap());
     assert_eq!(copy(&resolver.profile(raw.process)), resolver.profile(raw.process));

@@ -1,136 +1,19 @@
 //! One JSON object a line, as things happen; the last line is the report.
 
+mod lines;
 mod sink;
 
 use std::io;
-use std::time::Duration;
 
-use leak_stacks::Frame;
-use schemars::JsonSchema;
-use serde::Serialize;
-
-pub use sink::Ndjson;
+use self::lines::{Asked, Closed, Established, Failed, Found, Interval, Line, Opened, Timed};
+pub use self::sink::Ndjson;
 
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::model::server::{Listing, ServerAnswer};
 use crate::model::time::Clock;
-use crate::model::{Event, IntervalCost, Timestamp, Usage};
-use crate::outputs::json::model::{FindingModel, Report, ServerState, Time};
+use crate::model::{Event, IntervalCost, Timestamp};
+use crate::outputs::json::model::{FindingModel, Report, Time};
 use crate::outputs::json::schema;
-
-/// A line of `pgsocktrace -o ndjson`. Kinds of lines and fields may be added; what is there keeps
-/// its meaning.
-#[derive(Serialize, JsonSchema)]
-#[serde(tag = "event", rename_all = "snake_case")]
-#[schemars(title = "pgsocktrace.ndjson")]
-enum Line<'a> {
-    /// A process called `connect()`.
-    ConnectionOpened(Timed<Opened<'a>>),
-    /// The handshake of a connection is done.
-    ConnectionEstablished(Timed<Established>),
-    /// A connection could not be established.
-    ConnectionFailed(Timed<Failed>),
-    /// A connection has ended.
-    ConnectionClosed(Timed<Closed>),
-    /// A server that `--pg-dsn` names was asked for its sessions.
-    Server(Timed<Asked<'a>>),
-    /// A finding is new, or has changed: its `id` tells.
-    Finding(Timed<Found<'a>>),
-    /// A finding is no longer true.
-    FindingRetracted(Timed<Found<'a>>),
-    /// What an interval has cost the tracer. Not among the lines of a replay.
-    Interval(Timed<Interval>),
-    /// The last line: the report, as `-o json` prints it.
-    Report(Timed<Box<Report<'a>>>),
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(inline)]
-struct Timed<T> {
-    /// When it happened; of findings and the report, when they were made.
-    time: Time,
-    #[serde(flatten)]
-    body: T,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Opened<'a> {
-    /// Id of the connection, as in the report.
-    id: u64,
-    /// PID of the process that opened it.
-    pid: u32,
-    /// Thread that opened it.
-    tid: u32,
-    /// Name of the thread.
-    comm: &'a str,
-    /// The server's end.
-    remote: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Established {
-    /// Id of the connection.
-    id: u64,
-    /// The process's end.
-    local: String,
-    /// The server's end.
-    remote: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Failed {
-    /// Id of the connection.
-    id: u64,
-    /// The kernel's error number, as in 111 for a connection refused. Null when it was given up.
-    errno: Option<i32>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Closed {
-    /// Id of the connection.
-    id: u64,
-    /// PID of the process that opened it.
-    pid: u32,
-    /// The process's end. Null when it never had a port.
-    local: Option<String>,
-    /// The server's end.
-    remote: String,
-    /// When it was opened. Null when that was not seen.
-    opened_at: Option<Time>,
-    /// Payload bytes sent by the process.
-    bytes_sent: u64,
-    /// Payload bytes received by the process.
-    bytes_received: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Asked<'a> {
-    /// Name of the server, as in the report.
-    server: &'a str,
-    /// How it answers.
-    status: ServerState,
-    /// What it said instead of listing its sessions. Null when it listed them.
-    message: Option<&'a str>,
-    /// `max_connections`. Null when it did not list its sessions.
-    max_connections: Option<u32>,
-    /// Sessions that count against `max_connections`. Null when it did not list its sessions.
-    used: Option<usize>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Found<'a> {
-    #[serde(flatten)]
-    finding: FindingModel<'a>,
-    /// Why it was retracted, or what became of connections that are no longer part of it. Absent
-    /// when there is nothing to be said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "&str")]
-    why: Option<&'a str>,
-    /// The calls of `stack`, innermost first: the stack itself comes with the report. Null when
-    /// there is no stack.
-    frames: Option<&'a [Frame]>,
-}
 
 /// Writes the JSON schema of a line.
 ///
@@ -191,60 +74,6 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
     write_line(out, &line)
 }
 
-impl Closed {
-    fn new(id: u64, usage: &Usage, clock: &Clock) -> Self {
-        let local = usage.endpoints.local;
-        Self {
-            id,
-            pid: usage.opener.process.pid,
-            local: (local.port() != 0).then(|| local.to_string()),
-            remote: usage.endpoints.remote.to_string(),
-            opened_at: (!usage.adopted).then(|| Time(clock.rfc3339(usage.opened_at))),
-            bytes_sent: usage.bytes_sent,
-            bytes_received: usage.bytes_received,
-        }
-    }
-}
-
-impl<'a> Asked<'a> {
-    fn new(server: &'a str, answer: &'a ServerAnswer) -> Self {
-        let (status, message, listing) = match answer {
-            ServerAnswer::Listed(listing) => (ServerState::Answering, None, Some(listing)),
-            ServerAnswer::Refused { why } => (ServerState::Refusing, Some(why.as_str()), None),
-            ServerAnswer::Unreachable { why } => {
-                (ServerState::Unreachable, Some(why.as_str()), None)
-            }
-        };
-        Self {
-            server,
-            status,
-            message,
-            max_connections: listing.map(|listing| listing.settings.max_connections),
-            used: listing.map(Listing::used),
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Interval {
-    /// Connections that the kernel programs keep counters of.
-    connections: usize,
-    /// CPU time for reading those counters, in microseconds. Null when they were not read.
-    read_us: Option<u64>,
-    /// CPU time for applying them to the table, in microseconds. Null when they were not read.
-    taken_in_us: Option<u64>,
-    /// Sockets that the kernel listed. Null when they were not listed.
-    listed: Option<usize>,
-    /// CPU time for listing them, in microseconds. Null when they were not listed.
-    list_us: Option<u64>,
-    /// CPU time for finding the processes that hold them, in microseconds. Null when they were not
-    /// listed.
-    holders_us: Option<u64>,
-    /// Time for resolving each stack since the interval before, in microseconds, in the order in
-    /// which they were resolved; the first 4096 of them.
-    stacks_us: Vec<u64>,
-}
-
 /// Writes what an interval has cost the tracer.
 ///
 /// # Errors
@@ -255,17 +84,7 @@ pub fn write_interval_cost(
     cost: &IntervalCost,
     clock: &Clock,
 ) -> io::Result<()> {
-    let IntervalCost { connections, read, taken_in, listed, list, holders, stacks } = cost;
-    let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let body = Interval {
-        connections: *connections,
-        read_us: read.as_ref().map(micros),
-        taken_in_us: taken_in.as_ref().map(micros),
-        listed: *listed,
-        list_us: list.as_ref().map(micros),
-        holders_us: holders.as_ref().map(micros),
-        stacks_us: stacks.iter().map(micros).collect(),
-    };
+    let body = Interval::new(cost);
     write_line(out, &Line::Interval(Timed { time: Time(clock.rfc3339(now)), body }))
 }
 
@@ -316,7 +135,7 @@ mod tests {
     use super::*;
     use crate::engine::testing::{APP, caller, endpoints, secs, server_lists, session, usage};
     use crate::model::ConnectionId;
-    use crate::model::server::SessionState;
+    use crate::model::server::{ServerAnswer, SessionState};
     use crate::outputs::json::schema::tests::assert_are_lines;
     use crate::outputs::testing::Run;
 
