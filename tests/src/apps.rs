@@ -8,42 +8,42 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 
-/// Where the client programs' sources are.
+/// The directory of the client programs' sources.
 pub(crate) const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/apps");
 
-/// Names a directory of programs that were compiled elsewhere, for machines without a compiler.
+/// Environment variable: a directory of precompiled programs, for machines without a compiler.
 pub const COMPILED: &str = "LEAK_TESTS_APPS";
 
-/// Compiled programs, in a directory of their own.
+/// Compiles client programs into one directory.
 pub struct Apps {
     directory: PathBuf,
     compiled: Mutex<HashMap<String, PathBuf>>,
 }
 
 impl Apps {
-    /// Programs that will be compiled into this directory.
+    /// Compiles into this directory, on demand.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), compiled: Mutex::default() }
     }
 
-    /// The client program that speaks the protocol by raw bytes.
+    /// The client program that sends and receives raw protocol messages.
     pub fn client(&self) -> Result<PathBuf> {
         self.compiled("client", Self::compile_client())
     }
 
-    /// The same without a need of any library.
+    /// The same client, statically linked.
     pub fn static_client(&self) -> Result<PathBuf> {
         let mut compile = Self::compile_client();
         compile.arg("-static");
         self.compiled("client-static", compile)
     }
 
-    /// The client program in Go, stripped; it needs no library.
+    /// The Go client, stripped and statically linked.
     pub fn go_client(&self) -> Result<PathBuf> {
         let mut compile = Command::new("go");
         compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", &self.directory);
-        // The compiler's own place for the output comes with `-o`, after the source.
+        // `go build` takes `-o` before the source, so that `compiled` can append the source last.
         compile.args(["build", "-ldflags", "-s -w"]);
         self.compiled_from("client-go", compile, &[format!("{APPS}/client.go")])
     }
@@ -58,7 +58,7 @@ impl Apps {
         self.with_libpq("shop")
     }
 
-    /// The same under a name of its own, with options for the compiler.
+    /// Like [`Self::with_libpq`], with another file name and extra compiler options.
     pub(crate) fn with_libpq_and(
         &self,
         name: &str,
@@ -78,12 +78,12 @@ impl Apps {
         compile
     }
 
-    /// The output of this compile command under this name, made once.
+    /// Runs this compile command unless the program exists already, and returns the program's path.
     pub(crate) fn compiled(&self, name: &str, compile: Command) -> Result<PathBuf> {
         self.compiled_from(name, compile, &[])
     }
 
-    /// The same with sources that must come last.
+    /// Like [`Self::compiled`], for compilers that want the sources after all options.
     fn compiled_from(
         &self,
         name: &str,
@@ -105,13 +105,13 @@ impl Apps {
     }
 }
 
-/// The program of this name, where programs come compiled.
+/// The path of a precompiled program, where [`COMPILED`] is set.
 fn ready_made(name: &str) -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os(COMPILED)?).join(OsStr::new(name));
     path.exists().then_some(path)
 }
 
-/// Whether programs come compiled.
+/// Whether [`COMPILED`] is set.
 pub(crate) fn are_ready_made() -> bool {
     std::env::var_os(COMPILED).is_some()
 }

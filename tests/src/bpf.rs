@@ -15,11 +15,11 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 /// `BPF_ENABLE_STATS`.
 const ENABLE_STATS: libc::c_int = 32;
 
-/// Ids of the programs that a process holds by its file descriptors.
+/// Ids of the BPF programs for which a process has file descriptors.
 pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("the process is gone")? {
-        // A descriptor may have been closed in the meantime.
+        // The process may have closed the descriptor since `read_dir`.
         let Ok(text) = fs::read_to_string(entry?.path()) else {
             continue;
         };
@@ -32,7 +32,7 @@ pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Whether the kernel has none of these programs any more.
+/// Whether the kernel has unloaded all of these programs.
 pub fn none_exist(ids: &[u32]) -> Result<bool> {
     for id in ids {
         if exists(*id)? {
@@ -44,31 +44,31 @@ pub fn none_exist(ids: &[u32]) -> Result<bool> {
 
 /// Makes the kernel count the runs of BPF programs as long as the descriptor is open.
 pub fn count_runs() -> Result<OwnedFd> {
-    // `union bpf_attr` begins with the type: run time.
+    // `union bpf_attr` begins with the type of statistics; 0 is the run time.
     let attributes: u32 = 0;
     // SAFETY: the attributes point to nothing.
     unsafe { bpf(ENABLE_STATS, &attributes) }.context("the kernel does not count runs")
 }
 
-/// What the kernel has counted of one program.
+/// The kernel's run statistics of one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs {
-    /// The program's number.
+    /// The program's id.
     pub id: u32,
     /// Its name, at most 15 characters.
     pub name: String,
-    /// How often it ran while runs were counted.
+    /// Number of runs while statistics were enabled.
     pub count: u64,
-    /// How long these runs took together.
+    /// Total time of these runs.
     pub nanoseconds: u64,
 }
 
-/// What the kernel has counted of the programs that a process holds.
+/// Run statistics of all programs that a process holds.
 pub fn runs_of(pid: u32) -> Result<Vec<Runs>> {
     programs_of(pid)?.into_iter().map(runs).collect()
 }
 
-/// `struct bpf_prog_info`, as far as it is of use here.
+/// `struct bpf_prog_info`, up to the last field that is read here.
 #[repr(C)]
 struct Info {
     kind: u32,
@@ -80,7 +80,7 @@ struct Info {
     run_count: u64,
 }
 
-/// `union bpf_attr` for asking about what a descriptor stands for.
+/// `union bpf_attr` for BPF_OBJ_GET_INFO_BY_FD.
 #[repr(C)]
 struct Ask {
     descriptor: u32,
@@ -101,7 +101,7 @@ fn runs(id: u32) -> Result<Runs> {
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const ask, size_of_val(&ask))
     };
-    ensure!(result == 0, "the kernel does not tell of program {id}");
+    ensure!(result == 0, "the kernel gives no information on program {id}");
     let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
     let name = String::from_utf8_lossy(name).into_owned();
     Ok(Runs { id, name, count: info.run_count, nanoseconds: info.run_time_ns })
@@ -126,7 +126,7 @@ fn open(id: u32) -> io::Result<OwnedFd> {
 ///
 /// # Safety
 ///
-/// What the attributes point to is valid for what the command does with it.
+/// Pointers in the attributes must be valid for this command.
 pub(crate) unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: the pointer is to `size_of::<T>()` readable bytes; the rest is the caller's promise.
     let fd = unsafe {

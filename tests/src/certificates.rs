@@ -1,6 +1,6 @@
 //! Keys and certificates, made by `openssl`.
 //!
-//! Not by rcgen, which cannot make the RSA keys that Kubernetes signs tokens with.
+//! rcgen cannot make the RSA keys with which Kubernetes signs tokens.
 
 use std::path::{Path, PathBuf};
 use std::{fs, process::Command};
@@ -8,10 +8,10 @@ use std::{fs, process::Command};
 use anyhow::Result;
 use support::command::output;
 
-/// Keys that are made quickly.
+/// Elliptic-curve keys: fast to generate.
 const CURVE: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
 
-/// Makes a key and a certificate of its own authority. `extensions` are as `-addext` takes them.
+/// Makes a key and a self-signed certificate. `extensions` are as `-addext` takes them.
 pub(crate) fn self_signed(
     key: &Path,
     certificate: &Path,
@@ -26,14 +26,14 @@ pub(crate) fn self_signed(
     output(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate)).map(drop)
 }
 
-/// An authority whose key lies in a directory.
+/// A certificate authority with its key in a directory.
 pub(crate) struct Authority<'a> {
     directory: &'a Path,
     certificate: PathBuf,
 }
 
 impl<'a> Authority<'a> {
-    /// Makes one, with its certificate in this file.
+    /// Makes an authority and writes its certificate to this file.
     pub(crate) fn create(directory: &'a Path, certificate: &Path) -> Result<Self> {
         self_signed(&directory.join("ca.key"), certificate, "cluster", &[])?;
         Ok(Self { directory, certificate: certificate.to_owned() })
@@ -57,7 +57,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Makes a key of the kind that signs tokens.
+/// Makes an RSA key, with which Kubernetes signs tokens.
 pub(crate) fn rsa_key(path: &Path) -> Result<()> {
     output(Command::new("openssl").args(["genrsa", "-out"]).arg(path).arg("2048")).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Cgroups of containers and of a whole node, in either version.
+//! Cgroups of containers and of a whole node, in cgroup v1 and v2.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::eventually;
 
-/// Where the hierarchies are: this one, or those below it.
+/// Mount point of cgroup v2, or the parent directory of the v1 hierarchies.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Where a container's cgroups are.
+/// A container's path in all hierarchies.
 #[derive(Default)]
 pub(crate) struct Cgroup {
     /// The container's id: 64 hexadecimal digits that no other container has.
@@ -25,7 +25,7 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// A place below `parent`, which is empty or begins with a slash.
+    /// Chooses a new path below `parent`, which is empty or begins with a slash.
     pub(crate) fn new(parent: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
@@ -34,12 +34,12 @@ impl Cgroup {
         Ok(Self { id, parent: parent.to_owned() })
     }
 
-    /// Its path in every hierarchy.
+    /// The container's path, the same in every hierarchy.
     pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.parent, self.id)
     }
 
-    /// Removes the empty parents, and makes sure that the container has none left.
+    /// Removes the empty parents. Fails if a cgroup of the container still exists.
     pub(crate) fn ensure_gone(&self) -> Result<()> {
         for hierarchy in hierarchies()? {
             let path = hierarchy.join(self.path().trim_start_matches('/'));
@@ -51,14 +51,14 @@ impl Cgroup {
     }
 }
 
-/// A cgroup in every hierarchy, below which a kubelet makes what it needs. All that runs there ends
-/// with it.
+/// A cgroup in every hierarchy, below which a kubelet creates its own. Dropping it kills all
+/// processes in it.
 pub(crate) struct Domain {
     name: String,
 }
 
 impl Domain {
-    /// Makes it, and ends those of earlier runs that were killed.
+    /// Creates the domain, and removes the domains of earlier runs that were killed.
     pub(crate) fn create() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         for name in leftovers::of_dead_runs(hierarchies()?) {
@@ -68,7 +68,7 @@ impl Domain {
         let domain = Self { name: format!("{DIRECTORY}{pid}.{count}") };
         for path in domain.paths()? {
             fs::create_dir(&path)?;
-            // Nothing runs in a cpuset that says not where.
+            // A process cannot join a v1 cpuset whose CPUs and memory nodes are not set.
             for setting in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(parents) = fs::read(path.with_file_name(setting)) {
                     fs::write(path.join(setting), parents)?;
@@ -78,18 +78,18 @@ impl Domain {
         Ok(domain)
     }
 
-    /// Its path in every hierarchy.
+    /// The domain's path, the same in every hierarchy.
     pub(crate) fn path(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// Moves a process there: those that it starts from now on are there, too.
+    /// Moves a process into the domain; its future children start there.
     pub(crate) fn take(&self, pid: u32) -> Result<()> {
         let mut paths = self.paths()?.into_iter();
         paths.try_for_each(|path| Ok(fs::write(path.join("cgroup.procs"), pid.to_string())?))
     }
 
-    /// The processes in it and below it.
+    /// The processes in the domain and in the cgroups below it.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         let path = self.path();
         let is_ours = |line: &str| {
@@ -101,7 +101,7 @@ impl Domain {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // It may have ended meanwhile.
+            // The process may have ended since `read_dir`.
             let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             if cgroups.lines().any(is_ours) {
                 found.push(pid);
@@ -119,7 +119,7 @@ impl Domain {
         eventually("all processes of the node end", || {
             let left = self.processes()?;
             for pid in &left {
-                // It may have ended meanwhile.
+                // The process may have ended already.
                 let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::KILL));
             }
             Ok(left.is_empty())
@@ -133,7 +133,7 @@ impl Domain {
 impl Drop for Domain {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("the cgroups of a node stay: {error:#}");
+            eprintln!("cannot remove the cgroups of a node: {error:#}");
         }
     }
 }
@@ -146,11 +146,11 @@ fn remove_tree(path: &Path) -> Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    // The kernel is not done with a process yet when nobody sees it any more.
+    // A cgroup stays busy for a moment after its last process has vanished from /proc.
     eventually("a cgroup is empty", || Ok(is_removed(path)))
 }
 
-/// Where cgroups may be: some of these hold none.
+/// The directories in which cgroup hierarchies may be mounted; some may be empty.
 fn hierarchies() -> Result<Vec<PathBuf>> {
     let mut hierarchies = vec![PathBuf::from(ROOT)];
     for hierarchy in fs::read_dir(ROOT)? {
@@ -159,7 +159,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(hierarchies)
 }
 
-/// Removes a cgroup, unless somebody else is in it.
+/// Removes a cgroup; false while processes are in it.
 fn is_removed(path: &Path) -> bool {
     match fs::remove_dir(path) {
         Ok(()) => true,

@@ -1,7 +1,8 @@
-//! A node without a cluster: the tracer's image runs by `runc` as its DaemonSet says, with exactly
-//! the manifest's capabilities, beside containers that lie where a kubelet puts them.
+//! A node without a cluster: `runc` runs the tracer's image as the DaemonSet says, with exactly the
+//! manifest's capabilities, beside containers in the cgroups that a kubelet would create.
 //!
-//! The API server is a [`StandIn`]. `cargo xtask test cluster` has a real one, and a [`Worker`].
+//! A [`StandIn`] plays the API server. `cargo xtask test cluster` uses a real one, and a
+//! [`Worker`].
 
 mod api_server;
 mod archive;
@@ -38,9 +39,9 @@ use crate::report::Report;
 use crate::suite::{Suite, finish};
 use crate::trace::{Trace, TraceBuilder};
 
-/// Where a pod finds its service account.
+/// The path at which a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// What containerd hides of /proc and /sys from containers.
+/// The paths of /proc and /sys that containerd masks in containers.
 const MASKED: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
@@ -52,23 +53,23 @@ const MASKED: [&str; 9] = [
     "/proc/timer_list",
     "/sys/firmware",
 ];
-/// What it lets them read only.
+/// The paths that containerd mounts read-only.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Names a directory with the programs of Kubernetes.
+/// Environment variable: the directory of Kubernetes' programs.
 const PROGRAMS: &str = "PGSOCKTRACE_KUBERNETES";
 
 /// The node's name.
 const NODE: &str = "node-1.example.org";
 
-/// What a pod needs to ask an API server that listens on its own loopback.
+/// Everything a pod needs to talk to an API server on its own loopback.
 pub struct Access {
     /// The name of the pod's node.
     pub node: String,
     /// The server's port.
     pub port: u16,
-    /// The directory that the pod sees as its service account.
+    /// The directory that is mounted in the pod as its service account.
     pub service_account: PathBuf,
 }
 
@@ -78,14 +79,15 @@ pub struct TracerPod {
     container: RunningContainer,
 }
 
-/// A container, deleted whatever happens.
+/// A container, deleted on drop.
 struct RunningContainer {
     cgroup: Cgroup,
     state: PathBuf,
 }
 
 impl TracerPod {
-    /// Starts it in this network namespace, with this service account, and waits until it traces.
+    /// Starts the pod in this network namespace with this service account, and waits until it
+    /// traces.
     pub fn start(
         suite: &Suite,
         manifest: &Manifest,
@@ -111,8 +113,8 @@ impl TracerPod {
         Ok(Self { trace: Trace::begin_in_container(&mut command)?, container })
     }
 
-    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing of it is
-    /// left.
+    /// Ends the trace as the kubelet does, reads its report, and makes sure that nothing is left
+    /// behind.
     pub fn stop(self) -> Result<Report> {
         let Self { trace, mut container } = self;
         trace.signal(Signal::TERM);
@@ -137,7 +139,7 @@ impl RunningContainer {
 impl Drop for RunningContainer {
     fn drop(&mut self) {
         if let Err(error) = self.delete() {
-            eprintln!("the tracer's container stays: {error:#}");
+            eprintln!("cannot delete the tracer's container: {error:#}");
         }
     }
 }
@@ -150,8 +152,8 @@ impl Deref for TracerPod {
     }
 }
 
-/// What the kubelet and containerd make of the manifest, by the runtime specification of the Open
-/// Container Initiative.
+/// The configuration that the kubelet and containerd make of the manifest, by the OCI runtime
+/// specification.
 fn configuration(
     image: &Image,
     manifest: &Manifest,
@@ -215,8 +217,7 @@ fn configuration(
     })
 }
 
-/// What a server at `address`, asked in this namespace, answers to a request for `path`; an error
-/// unless that is its 200.
+/// Sends a GET request for `path` to `address` in this namespace. Any status but 200 is an error.
 pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
     let address = address.parse()?;
     let answer = network.run(|| http::get(address, path, &[]))?;
@@ -224,7 +225,7 @@ pub fn get(network: &Namespace, address: &str, path: &str) -> Result<String> {
     Ok(answer.body)
 }
 
-/// Where the programs of a real Kubernetes are, which `cargo xtask test cluster` builds.
+/// The directory of a real Kubernetes' programs, which `cargo xtask test cluster` builds.
 pub fn programs() -> Result<PathBuf> {
     env::var_os(PROGRAMS).map(PathBuf::from).with_context(|| format!("{PROGRAMS} is not set"))
 }

@@ -1,7 +1,7 @@
-//! Containers made by `runc`, from an image made from scratch.
+//! Containers run by `runc`, from a scratch image.
 //!
-//! The image holds one static program and nothing else. The container's root is an overlay of it,
-//! mounted in a mount namespace of `runc`'s own, so that no mount can be left behind.
+//! The image holds one static program. `runc` mounts an overlay of it in its own mount namespace,
+//! so that no mount can be left behind.
 
 use std::ffi::CString;
 use std::fs;
@@ -23,19 +23,19 @@ use crate::process::eventually;
 use crate::program::Program;
 use crate::suite::{Suite, finish};
 
-/// First of the user ids that a container with a user namespace gets.
+/// First user id of a container that has a user namespace.
 const FIRST_ID: u32 = 100_000;
-/// The user that owns a program and nothing else.
+/// Another user id of the host, which owns the program only.
 const OWNER: u32 = 1000;
 
-/// Whom a container's program runs as.
+/// The user that a container's program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
-    /// The machine's root, without capabilities.
+    /// The host's root, without capabilities.
     Root,
-    /// Root of a user namespace of the container's own.
+    /// Root of the container's own user namespace.
     OwnRoot,
-    /// A user of the machine that nobody else is; only it may read the program.
+    /// A user of the host with no other processes; only it may read the program.
     Owner,
 }
 
@@ -48,14 +48,15 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts `binary`, which is static, in a container of its own in the given network namespace;
-    /// with `users`, in a user namespace of its own, too.
+    /// Starts a static program in a new container in this network namespace; with `users`, also in
+    /// a new user namespace.
     pub fn start(suite: &Suite, binary: &Path, network: &Namespace, users: bool) -> Result<Self> {
         let user = if users { User::OwnRoot } else { User::Root };
         Self::start_below(suite, binary, network, user, "")
     }
 
-    /// The same with its cgroup below `parent`, a path such as `/kubepods`.
+    /// Like [`Self::start`], with the container's cgroup below `parent`, a path such as
+    /// `/kubepods`.
     pub fn start_below(
         suite: &Suite,
         binary: &Path,
@@ -80,7 +81,8 @@ impl Container {
             fs::set_permissions(image.join("srv/program"), fs::Permissions::from_mode(0o500))?;
         }
         if user == User::OwnRoot {
-            // The container's root: nobody outside, so that it may write to its own root directory.
+            // The container's root is an unprivileged user on the host: make its root directory
+            // writable.
             for path in [&image, &image.join("proc"), &image.join("srv"), &upper] {
                 chown(path, Some(FIRST_ID), Some(FIRST_ID))?;
             }
@@ -93,7 +95,7 @@ impl Container {
         command.args(["run", "--no-pivot", "--bundle"]).arg(&bundle).arg(&cgroup.id);
         overlay_first(&mut command, &image, &upper, &work, &root)?;
         let program = Program::start(&mut command)?;
-        // From here on it is deleted whatever happens.
+        // From here on, dropping `container` deletes it.
         let mut container = Self { program, cgroup, state, pid: 0 };
         eventually("the container runs", || {
             container.pid = container.running_pid()?;
@@ -103,24 +105,24 @@ impl Container {
         Ok(container)
     }
 
-    /// Its id, as container runtimes give them.
+    /// The container's id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.cgroup.id
     }
 
-    /// PID of its program, as the machine counts.
+    /// PID of the container's program on the host.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// 0 until it runs.
+    /// Like [`running_pid`], of this container.
     fn running_pid(&self) -> Result<u32> {
         running_pid(&self.state, self.id())
     }
 
-    /// Ends it, and makes sure that nothing of it is left.
+    /// Deletes the container, and makes sure that nothing is left behind.
     pub fn delete(mut self) -> Result<()> {
         self.end()
     }
@@ -139,7 +141,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("a container stays: {error:#}");
+            eprintln!("cannot delete a container: {error:#}");
         }
     }
 }
@@ -172,7 +174,7 @@ pub(crate) fn running_pid(state: &Path, id: &str) -> Result<u32> {
     Ok(u32::try_from(pid.unwrap_or(0))?)
 }
 
-/// Mounts the overlay of the image where `runc` looks for the root.
+/// Makes `runc` mount the overlay of the image before it looks for the root directory.
 fn overlay_first(
     command: &mut Command,
     image: &Path,
@@ -201,7 +203,7 @@ fn overlay_first(
     Ok(())
 }
 
-/// Gives the calling process a mount namespace of its own, from which nothing spreads.
+/// Moves the calling process to a new mount namespace, from which mounts do not propagate.
 pub(crate) fn own_mounts() -> io::Result<()> {
     let flags = libc::MS_REC | libc::MS_PRIVATE;
     let none = std::ptr::null();
@@ -213,7 +215,7 @@ pub(crate) fn own_mounts() -> io::Result<()> {
     if made { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The bundle's configuration, by the runtime specification of the Open Container Initiative.
+/// The bundle's configuration, by the OCI runtime specification.
 fn configuration(root: &Path, network: &str, user: User, cgroup: &Cgroup) -> Value {
     let mut namespaces = vec![
         json!({"type": "pid"}),
@@ -249,7 +251,7 @@ fn configuration(root: &Path, network: &str, user: User, cgroup: &Cgroup) -> Val
     })
 }
 
-/// Makes `command` run below `root`, bound to `mounted`, as its root directory.
+/// Runs `command` in `mounted` as its root directory, to which `root` is bound.
 pub fn confine(command: &mut Command, root: &Path, mounted: &Path) -> Result<()> {
     if root == mounted {
         bail!("a directory cannot be bound to itself here");

@@ -12,30 +12,30 @@ use crate::process::{Running, bound};
 use crate::server::USER;
 use crate::suite::{APPS, Suite, target};
 
-/// A port where nobody listens: no pattern that the tests use asks there.
+/// A port without a listener. Only patterns that no test uses connect to it.
 const NOWHERE: &str = "1";
 
-/// Below the target directory; shared with `cargo xtask bench detect`.
+/// The Go build cache below the target directory, shared with `cargo xtask bench detect`.
 const GO_CACHE: &str = "corpus/go-cache";
 
 /// A program of the corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// Go's database/sql by lib/pq.
+    /// Go's database/sql with lib/pq.
     GoPq,
-    /// C by libpq.
+    /// C with libpq.
     Libpq,
-    /// Python by psycopg2.
+    /// Python with psycopg2.
     Psycopg2,
 }
 
-/// A program at work.
+/// A running program of the corpus.
 pub struct Worker {
     running: Running,
 }
 
 impl Member {
-    /// Starts it; it serves, and waits with its pattern until it is told to begin.
+    /// Starts the program. It serves requests, and waits for [`Worker::begin`] to run its pattern.
     pub fn start(self, suite: &Suite, pattern: &str, sslmode: &str) -> Result<Worker> {
         load(suite)?;
         let mut command = self.command(suite)?;
@@ -66,7 +66,7 @@ impl Member {
                 build
                     .arg("build")
                     .current_dir(format!("{APPS}/corpus/go/sql"))
-                    // Debian's packages are sources in a GOPATH, and nothing is to be fetched.
+                    // Debian ships the packages as sources in a GOPATH: no modules, no downloads.
                     .env("GO111MODULE", "off")
                     .env("GOPATH", "/usr/share/gocode")
                     .env("GOFLAGS", "")
@@ -90,18 +90,18 @@ impl Member {
 }
 
 impl Worker {
-    /// Its PID.
+    /// The program's PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    /// Lets it begin with its pattern.
+    /// Lets the program run its pattern.
     pub fn begin(&mut self) -> Result<()> {
         self.running.say("go")
     }
 
-    /// The local ports of the connections that it has lost so far.
+    /// The local ports of the connections that the program has leaked so far.
     #[must_use]
     pub fn lost(&self) -> Vec<u16> {
         let port = |line: &String| line.strip_prefix("leak ")?.split(' ').nth(1)?.parse().ok();
@@ -109,13 +109,13 @@ impl Worker {
     }
 }
 
-/// Makes the tables that the programs use, once a server.
+/// Creates the programs' tables, once per server.
 fn load(suite: &Suite) -> Result<()> {
     let _one_at_a_time = suite.tables().lock().unwrap_or_else(PoisonError::into_inner);
     let server = suite.server();
     if server.sql("SELECT to_regclass('orders') IS NULL")? == "t" {
         server.load(&Path::new(APPS).join("corpus/schema.sql"))?;
-        // Only now: the programs add orders of their own.
+        // Counted only here, right after loading: the programs add orders.
         let count = server.sql("SELECT count(*) FROM orders")?;
         ensure!(count == "500", "the tables hold {count} orders");
     }

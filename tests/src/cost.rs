@@ -1,4 +1,4 @@
-//! CPU time of kernel programs per event, by the kernel's own count.
+//! CPU time of kernel programs per event, as the kernel measures it.
 
 mod empty;
 mod figures;
@@ -29,21 +29,20 @@ pub const EVENTS: [&str; 6] = [
     "connection from connect to close, with its stack",
 ];
 
-/// Nanoseconds of each of [`EVENTS`], above those of a program that does nothing; `None`: no
-/// program ran.
+/// Nanoseconds per event of [`EVENTS`], above those of an empty program; `None` if no program ran.
 pub type Costs = [Option<f64>; EVENTS.len()];
 
-/// How much is measured.
+/// The amount of load for a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Requests, and sends, and receives.
+    /// Number of requests, of sends and of receives.
     pub events: u64,
-    /// How long connections are opened and closed.
+    /// How long the benchmark opens and closes connections.
     pub storm: Duration,
 }
 
-/// Measures what a watcher's programs cost. `watch` starts it on connections to a port, and `pid`
-/// tells its process.
+/// Measures the cost of a watcher's programs. `watch` starts the watcher for connections to a port;
+/// `pid` returns its process.
 pub fn measure<W>(
     load: Load,
     statistics: &Statistics,
@@ -64,11 +63,12 @@ pub fn measure<W>(
         Ok((count, Added::new(statistics.of(&pids)?.since(&before))?))
     };
     let (_, other) = during(&|| elsewhere.converse(load.events))?;
-    // Only the client sends in the one, and only it receives little by little in the other.
+    // In `sending`, only the client sends piecewise; in `receiving`, only the client receives
+    // piecewise.
     let (_, sending) = during(&|| server.send_many(load.events))?;
     let (_, receiving) = during(&|| server.receive_many(load.events))?;
     let (requests, talking) = during(&|| server.converse(load.events))?;
-    // The listener's answers are sends too, on connections that are not watched.
+    // Subtract the listener's answers: they are sends too, on connections that are not watched.
     let request = talking.total(is_send).zip(other.mean(is_send)).map(|(total, other)| {
         let answers = talking.runs(is_send).saturating_sub(requests);
         (total - answers as f64 * other) / requests as f64
@@ -84,7 +84,7 @@ pub fn measure<W>(
     ])
 }
 
-/// What a watcher's programs took above an empty one.
+/// The time of a watcher's programs, minus an empty program's.
 struct Added {
     costs: Vec<Cost>,
     floor: f64,
@@ -106,13 +106,13 @@ impl Added {
         self.of(which).map(|cost| cost.runs).sum()
     }
 
-    /// Nanoseconds of all runs together; `None` when there were none.
+    /// Nanoseconds of all runs together; `None` if there were no runs.
     fn total(&self, which: impl Fn(&str) -> bool + Copy) -> Option<f64> {
         let each = self.of(which).map(|cost| (cost.nanoseconds - self.floor) * cost.runs as f64);
         (self.runs(which) > 0).then(|| each.sum())
     }
 
-    /// Nanoseconds of one run.
+    /// Mean nanoseconds per run.
     fn mean(&self, which: impl Fn(&str) -> bool + Copy) -> Option<f64> {
         Some(self.total(which)? / self.runs(which) as f64)
     }
@@ -122,7 +122,7 @@ fn is_send(name: &str) -> bool {
     name.contains("send")
 }
 
-/// A program on `tcp_cleanup_rbuf` is one, too, as far as its name is known.
+/// Programs on `tcp_cleanup_rbuf` count as receiving; the kernel may have truncated their names.
 fn is_receive(name: &str) -> bool {
     name.contains("rec") || name.contains("cleanup_rbu")
 }

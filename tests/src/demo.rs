@@ -23,10 +23,10 @@ use crate::{
     trace::privileged,
 };
 
-/// The functions of the order service that leak, and nothing else in it does.
+/// The functions of the order service that leak; no others do.
 const LEAKING: [&str; 2] = ["exportInvoices", "reserveStock"];
 
-/// How long the tracer may take beyond its own duration.
+/// How long the tracer may run beyond its own duration.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the demo; fails unless the report names the leaking functions and no other.
@@ -50,7 +50,7 @@ pub fn run(root: &Path) -> Result<()> {
         service.pid(),
         postgres.port()
     );
-    // The same report for the check: two tracers do not disturb each other.
+    // A second tracer writes the report for the check; tracers do not disturb each other.
     let file = target.join("demo/report.json");
     let mut witness =
         Guarded::spawn(trace("json").arg("--quiet").stdout(File::create(&file)?), Signal::INT)?;
@@ -68,8 +68,8 @@ pub fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says where each leak is, or fails: one is not named, lacks its file or line, or the report
-/// accuses a function that is innocent.
+/// Returns where each leak is. Fails if a leaking function is not named or lacks file or line, or
+/// if the report accuses another function.
 fn judge(report: &Value) -> Result<Vec<String>> {
     let mut found = [const { None }; LEAKING.len()];
     let findings = report["findings"].as_array().context("The report has no findings.")?;

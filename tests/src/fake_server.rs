@@ -1,4 +1,4 @@
-//! Servers that are no PostgreSQL: for other network namespaces and ports, and for misbehaviour.
+//! Servers that are not PostgreSQL: for other network namespaces and ports, and for misbehaviour.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -16,11 +16,11 @@ pub enum Manner {
     Postgres,
     /// Like a web server: answers anything with a page.
     Http,
-    /// Answers anything with bytes that mean nothing.
+    /// Answers anything with meaningless bytes.
     Noise,
-    /// Accepts connections and never says a word.
+    /// Accepts connections and never sends anything.
     Mute,
-    /// Has no room for another connection: the handshake hangs.
+    /// Has a full accept queue: the handshake hangs.
     Full,
 }
 
@@ -37,7 +37,7 @@ impl FakeServer {
         Self::start_at(Ipv4Addr::LOCALHOST, manner)
     }
 
-    /// Listens on a free port of an address, in a network namespace where nobody else does.
+    /// Listens on a free port of an address, in a network namespace without other listeners.
     pub fn start_at(address: Ipv4Addr, manner: Manner) -> Result<Self> {
         let listener = TcpListener::bind((address, 0))?;
         listener.set_nonblocking(true)?;
@@ -66,7 +66,7 @@ impl FakeServer {
         Ok(server)
     }
 
-    /// Shrinks the listener's queue to one place and takes that place.
+    /// Shrinks the listener's accept queue to one connection, and opens that connection.
     fn fill(&self, listener: &TcpListener) -> Result<()> {
         rustix::net::listen(listener, 0).context("listen")?;
         let filler = TcpStream::connect(("127.0.0.1", self.port))?;
@@ -74,7 +74,7 @@ impl FakeServer {
         Ok(())
     }
 
-    /// The port it listens on.
+    /// The server's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -85,7 +85,7 @@ impl Drop for FakeServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // Fails only when the client has closed already.
+            // Fails only if the client has closed already.
             let _ = client.shutdown(Shutdown::Both);
         }
     }
@@ -98,7 +98,7 @@ fn welcome(client: TcpStream, manner: Manner, clients: &Mutex<Vec<TcpStream>>) {
     if let Ok(copy) = client.try_clone() {
         clients.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
     }
-    // An error means that the client is gone, which ends its thread as it should.
+    // An I/O error means that the client is gone; its thread then ends, as it should.
     thread::spawn(move || {
         let _ = converse(client, manner);
     });

@@ -1,6 +1,6 @@
 //! Go toolchains, and the program of `tests/apps/stacks/go` built by each of them in many ways.
 //!
-//! The program says what the runtime told it of its own stack at each call; [`Witness`] reads that.
+//! At each call, the program prints the stack that the Go runtime reports; [`Witness`] parses it.
 
 mod observe;
 mod strip;
@@ -18,9 +18,8 @@ pub use self::witness::{Comparison, Witness};
 use crate::program::{Program, Reply};
 use crate::suite::APPS;
 
-/// The ways to a call that every build of the program knows, but for "deep": its stack is longer
-/// than any copy. "recursion" comes first: its stack is longer than the copy that a new process
-/// gets.
+/// The call shapes that every build of the program has, except "deep", whose stack exceeds any
+/// copy. "recursion" comes first: its stack exceeds the copy that a new process gets.
 pub const SHAPES: [&str; 18] = [
     "recursion",
     "plain",
@@ -46,16 +45,16 @@ pub const SHAPES: [&str; 18] = [
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     root: PathBuf,
-    /// "1.19.8"
+    /// For example "1.19.8".
     pub version: String,
-    /// The release without its patch level.
+    /// Major and minor version.
     pub release: (u32, u32),
 }
 
 /// How a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GoBuild {
-    /// Linked with C, by the C linker.
+    /// Linked with C code, by the C linker.
     pub cgo: bool,
     /// Position-independent.
     pub pie: bool,
@@ -68,11 +67,11 @@ pub struct GoBuild {
 }
 
 impl GoBuild {
-    /// As `go build` does by itself, without C.
+    /// The defaults of `go build`, without cgo.
     pub const PLAIN: Self =
         Self { cgo: false, pie: false, stripped: false, inlining_off: false, headless: false };
 
-    /// Every combination that is measured.
+    /// Every combination that the benchmark measures.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let plain = Self::PLAIN;
@@ -104,8 +103,7 @@ impl std::fmt::Display for GoBuild {
 }
 
 impl Toolchain {
-    /// The toolchains that are installed, and those that were unpacked below `target`: one for each
-    /// release, oldest first.
+    /// The toolchains that are installed or unpacked below `target`: one per release, oldest first.
     #[must_use]
     pub fn all(target: &Path) -> Vec<Self> {
         let unpacked = directories(&target.join("debian"));
@@ -118,7 +116,7 @@ impl Toolchain {
     }
 
     fn at(root: &Path) -> Option<Self> {
-        // "go1.27.3", and in newer releases a second line with the time.
+        // The file says "go1.27.3"; newer releases add a second line with the time.
         let text = fs::read_to_string(root.join("VERSION")).ok()?;
         let version = text.lines().next()?.strip_prefix("go")?.to_owned();
         let mut numbers = version.split('.').map(str::parse);
@@ -126,12 +124,12 @@ impl Toolchain {
         root.join("bin/go").exists().then(|| Self { root: root.to_owned(), version, release })
     }
 
-    /// Builds the module in `source` to the file `to`, with the caches of Go's tools below
-    /// `caches`.
+    /// Builds the module in `source` to the file `to`, with Go's caches below `caches`.
     pub fn build(&self, how: GoBuild, source: &Path, caches: &Path, to: &Path) -> Result<()> {
         let mut linker = if how.stripped { "-s -w".to_owned() } else { String::new() };
         if self.release >= (1, 23) {
-            // The program replaces a variable of package net.
+            // The program replaces a variable of package net, which newer linkers refuse by
+            // default.
             linker.push_str(" -checklinkname=0");
         }
         let mut go = Command::new(self.root.join("bin/go"));
@@ -156,7 +154,7 @@ impl Toolchain {
     }
 }
 
-/// The directories in a directory; none when it cannot be read.
+/// The subdirectories of a directory; none if it cannot be read.
 fn directories(of: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(of).into_iter().flatten().flatten();
     let mut paths: Vec<_> =
@@ -165,65 +163,65 @@ fn directories(of: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The running program.
+/// A running Go program.
 pub struct GoProgram {
     program: Program,
 }
 
-/// A call that the program made and saw.
+/// A call that the program made, with the stack that its runtime reported.
 #[derive(Debug)]
 pub struct Call {
-    /// Cookie of the connection.
+    /// Socket cookie of the connection.
     pub cookie: u64,
-    /// What the runtime said.
+    /// The stack that the runtime reported.
     pub witness: Witness,
 }
 
 impl GoProgram {
-    /// Where its source is.
+    /// The directory of the program's source.
     #[must_use]
     pub fn source() -> PathBuf {
         Path::new(APPS).join("stacks/go")
     }
 
-    /// Starts it as a client of the server on this port.
+    /// Starts the program as a client of the server on this port.
     pub fn start(path: &Path, port: u16) -> Result<Self> {
         let mut command = Command::new(path);
         command.env("SERVER", format!("127.0.0.1:{port}"));
         Ok(Self { program: Program::start(&mut command)? })
     }
 
-    /// Its PID.
+    /// The program's PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.program.pid()
     }
 
-    /// Makes it connect by way of a shape.
+    /// Makes the program connect, through this call shape.
     pub fn open(&mut self, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("open {shape}"))?;
         Self::call(&reply)
     }
 
-    /// Makes it send a request by way of a shape, with `net.Conn.Write`.
+    /// Makes the program send a request with `net.Conn.Write`, through this call shape.
     pub fn request(&mut self, cookie: u64, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("use {cookie} {shape}"))?;
         Self::call(&reply)
     }
 
-    /// The same with a system call of the program's own.
+    /// Makes the program send a request by a raw system call, through this call shape.
     pub fn send(&mut self, cookie: u64, shape: &str) -> Result<Call> {
         let reply = self.program.ok(&format!("send {cookie} {shape}"))?;
         Self::call(&reply)
     }
 
-    /// Makes it send so many requests, each after the answer to the one before.
+    /// Makes the program send `count` requests, each after the answer to the previous one.
     pub fn rounds(&mut self, cookie: u64, count: u32) -> Result<()> {
         self.program.ok(&format!("rounds {cookie} {count}")).map(drop)
     }
 
     fn call(reply: &Reply) -> Result<Call> {
-        let text = from_hex(reply.word("stack")?).context("the stack is no text")?;
+        let text = from_hex(reply.word("stack")?).context("the stack is not UTF-8")?;
         Ok(Call { cookie: reply.number("cookie")?, witness: Witness::read(&text)? })
     }
 }

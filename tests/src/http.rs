@@ -10,19 +10,19 @@ use crate::process::bound;
 /// A server's answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// Everything before the body.
+    /// Status line and headers.
     pub head: String,
     /// The body.
     pub body: String,
 }
 
-/// Asks for `path`, with these header lines besides what must be there.
+/// Sends a GET request for `path` with these headers, besides the mandatory ones.
 pub fn get(address: SocketAddr, path: &str, headers: &[&str]) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(bound()))?;
-    // Nobody answers an HTTP/1.0 client in chunks.
+    // HTTP/1.0, because servers must not answer it with chunked encoding.
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;
     let mut answer = Vec::new();

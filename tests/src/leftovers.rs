@@ -1,7 +1,7 @@
-//! Proof that nothing is left behind.
+//! Checks that nothing is left behind.
 //!
-//! Everything the tests start inherits a mark in its environment, so what remains of this run can
-//! be told from other people's processes, and from other runs at the same time.
+//! Every process of a run inherits a mark in its environment. It tells the run's remaining
+//! processes from other people's, and from those of runs at the same time.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +16,8 @@ use crate::process::eventually;
 
 const VARIABLE: &str = "LEAK_TESTS_RUN";
 
-/// Start of the name of every directory that a run makes in the directory for temporary files;
-/// the run's PID follows.
+/// Prefix of every directory that a run makes in the directory for temporary files; the run's PID
+/// follows.
 pub(crate) const DIRECTORY: &str = "pgsocktrace-tests.";
 
 static MARK: LazyLock<String> = LazyLock::new(|| {
@@ -25,7 +25,7 @@ static MARK: LazyLock<String> = LazyLock::new(|| {
     format!("{}-{now}", std::process::id())
 });
 
-/// The mark, as it stands in an environment.
+/// The mark, as `NAME=value`.
 pub(crate) fn variable() -> String {
     format!("{VARIABLE}={}", *MARK)
 }
@@ -34,7 +34,7 @@ pub(crate) fn mark(command: &mut Command) {
     command.env(VARIABLE, MARK.as_str());
 }
 
-/// The processes of this run, as `PID NAME`.
+/// The remaining processes of this run, as `PID NAME`.
 fn processes() -> Vec<String> {
     let wanted = variable();
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -54,7 +54,7 @@ fn processes() -> Vec<String> {
         .collect()
 }
 
-/// Whether a run's processes are all gone.
+/// Waits until all processes of this run have ended.
 pub(crate) fn check() -> Result<()> {
     if eventually("processes end", || Ok(processes().is_empty())).is_err() {
         bail!("left behind: {}", processes().join(", "));
@@ -62,7 +62,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Removes directories of earlier runs that were killed.
+/// Removes the directories of earlier runs that were killed.
 pub(crate) fn sweep() {
     let place = std::env::temp_dir();
     for name in of_dead_runs([place.clone()]) {
@@ -71,7 +71,7 @@ pub(crate) fn sweep() {
     }
 }
 
-/// Names of the directories in these that runs have made which are no more.
+/// Names of directories below `places` whose runs have ended.
 pub(crate) fn of_dead_runs(places: impl IntoIterator<Item = PathBuf>) -> BTreeSet<String> {
     let is_dead = |name: &String| {
         let pid = name.strip_prefix(DIRECTORY).and_then(|rest| rest.split('.').next());

@@ -6,8 +6,7 @@ use std::io;
 
 use anyhow::{Context, Result, ensure};
 
-/// Mounts a file system of this kind with these options, on a directory that is made where there is
-/// none.
+/// Mounts a file system at `place`. Creates the directory if it does not exist.
 pub fn mount(place: &str, kind: &str, options: &str) -> Result<()> {
     fs::create_dir_all(place).with_context(|| place.to_owned())?;
     let (to, kind, options) = (CString::new(place)?, CString::new(kind)?, CString::new(options)?);
@@ -19,7 +18,7 @@ pub fn mount(place: &str, kind: &str, options: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what was last mounted there.
+/// Unmounts the topmost file system at `place`.
 pub fn unmount(place: &str) -> Result<()> {
     let path = CString::new(place)?;
     // SAFETY: the path is terminated.

@@ -1,5 +1,5 @@
-//! Network namespaces of a test's own. They have no name, so nothing of them can be left behind:
-//! the kernel removes them with their last process and socket.
+//! Network namespaces for single tests. They have no name, so none can be left behind: the kernel
+//! removes them with their last process and socket.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -9,15 +9,15 @@ use std::{io, thread};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-/// A network namespace with nothing but a loopback.
+/// A network namespace with only a loopback device.
 pub struct Namespace {
     handle: File,
 }
 
 impl Namespace {
-    /// Makes a namespace, brings its loopback up, and runs `inside` there.
+    /// Creates a namespace, brings its loopback up, and runs `inside` there.
     ///
-    /// What `inside` starts listening on stays in the namespace.
+    /// Sockets that `inside` opens stay in the namespace.
     pub fn create<T: Send>(inside: impl FnOnce() -> Result<T> + Send) -> Result<(Self, T)> {
         apart(|| {
             // SAFETY: unshare changes only the network namespace of this thread, which ends here.
@@ -29,13 +29,13 @@ impl Namespace {
         })
     }
 
-    /// The namespace that a process is in.
+    /// The network namespace of a process.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/ns/net");
         Ok(Self { handle: File::open(&path).context(path)? })
     }
 
-    /// Runs `inside` there; what that starts listening on stays there.
+    /// Runs `inside` in the namespace; sockets that it opens stay there.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         apart(|| {
             // SAFETY: setns changes only the network namespace of this thread, which ends here.
@@ -45,7 +45,7 @@ impl Namespace {
         })
     }
 
-    /// A path that leads to it as long as this process lives and this value does.
+    /// A path to the namespace, valid while this process and this value live.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
@@ -65,14 +65,14 @@ impl Namespace {
     }
 }
 
-/// Brings up the loopback of the network namespace that this thread is in.
+/// Brings up the loopback of the calling thread's network namespace.
 pub fn raise_loopback() -> Result<()> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
     ensure!(up.success(), "`ip link set lo up` failed");
     Ok(())
 }
 
-/// Runs `body` on a thread of its own.
+/// Runs `body` on a new thread.
 fn apart<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| scope.spawn(body).join())
         .map_err(|_| anyhow!("the namespace's thread panicked"))?

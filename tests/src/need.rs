@@ -1,4 +1,4 @@
-//! What a test needs of the machine that it runs on.
+//! Prerequisites of tests on the machine that runs them.
 
 use std::fmt;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use crate::suite::target;
 /// A prerequisite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// To load BPF programs and to run PostgreSQL as another user.
+    /// Root, to load BPF programs and to run PostgreSQL as another user.
     Root,
     /// A C compiler, for the client programs.
     Compiler,
@@ -31,13 +31,13 @@ pub enum Need {
     IoUring,
     /// Python's psycopg2.
     Psycopg2,
-    /// Go, and the drivers that its programs of the corpus use.
+    /// Go, with the drivers of the corpus's Go programs.
     GoDrivers,
     /// `ip`, to bring up a network namespace's loopback.
     Ip,
     /// `setpriv`, to drop privileges.
     Setpriv,
-    /// `strip`, to take symbols away.
+    /// `strip`, to remove symbols.
     Strip,
     /// A Go toolchain.
     Go,
@@ -47,13 +47,13 @@ pub enum Need {
     Runtime(Runtime),
     /// `runc`, to make containers.
     Runc,
-    /// The container image.
+    /// The container image of the tracer.
     Image,
-    /// The `openssl` command, and Python with its `ssl`.
+    /// The `openssl` command, and Python's `ssl` module.
     Openssl,
     /// Prometheus and promtool.
     Prometheus,
-    /// gdb, to tell what is on a stack.
+    /// gdb, for backtraces to compare with.
     Gdb,
     /// g++.
     Gpp,
@@ -64,10 +64,10 @@ pub enum Need {
 }
 
 impl Need {
-    /// What every test needs.
+    /// The prerequisites of every test.
     pub const ALWAYS: [Self; 3] = [Self::Root, Self::Compiler, Self::PostgreSql];
 
-    /// Whether this machine has it.
+    /// Whether this machine meets the prerequisite.
     #[must_use]
     pub fn is_met(self) -> bool {
         match self {
@@ -138,7 +138,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// Asks for a ring with a pointer that cannot be: EFAULT says that the call is allowed, ENOSYS or
+/// Calls `io_uring_setup` with a null pointer: EFAULT means that the call is allowed, ENOSYS or
 /// EPERM that it is not.
 fn io_uring_works() -> bool {
     // SAFETY: the kernel refuses the null pointer; nothing is written and no descriptor is made.

@@ -1,5 +1,5 @@
-//! Processes that tests start: they never outlive the test, and it can wait for lines that they
-//! print.
+//! Processes that tests start. They never outlive the test, and the test can wait for lines that
+//! they print.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,20 +14,20 @@ pub use support::process::{Guarded, Signal};
 
 use crate::leftovers;
 
-/// Gives another [`bound`], in seconds, for machines that are slower than others.
+/// Environment variable: another [`bound`] in seconds, for slow machines.
 pub const PATIENCE: &str = "LEAK_TESTS_BOUND";
 
-/// How long anything that must happen is waited for, on a machine that is busy with other tests.
+/// How long to wait for anything that must happen, on a machine that is busy with other tests.
 #[must_use]
 pub fn bound() -> Duration {
     let given = std::env::var(PATIENCE).ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(given.unwrap_or(25))
 }
 
-/// How often conditions that cannot announce themselves are looked at.
+/// Interval for polling a condition.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Waits until `condition` holds; an error that names `what` when it does not within [`bound`].
+/// Polls until `condition` holds; after [`bound`], fails with an error that names `what`.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + bound();
     loop {
@@ -35,16 +35,16 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Re
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{what}: not within {:?}", bound());
+            bail!("timed out after {:?}: {what}", bound());
         }
         thread::sleep(POLL);
     }
 }
 
-/// The lines that a process has printed so far; `true` when there will be no more.
+/// The lines that a process has printed so far, and whether the stream has ended.
 type Printed = (Vec<String>, bool);
 
-/// Lines of one output stream, read by a thread of its own.
+/// Lines of one output stream, read by a background thread.
 #[derive(Clone, Default)]
 pub struct Lines {
     shared: Arc<(Mutex<Printed>, Condvar)>,
@@ -69,13 +69,13 @@ impl Lines {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything printed so far.
+    /// All lines so far.
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         self.lock().0.clone()
     }
 
-    /// Waits until the stream has ended, and returns all of it.
+    /// Waits until the stream has ended, and returns its whole text.
     pub fn to_end(&self) -> Result<String> {
         let (guard, _) = self
             .shared
@@ -88,8 +88,8 @@ impl Lines {
         Ok(guard.0.iter().map(|line| format!("{line}\n")).collect())
     }
 
-    /// The first line from number `from` on for which `pick` finds something, with its number.
-    /// `None` when the stream ends or `deadline` passes before.
+    /// Returns the first line from number `from` on for which `pick` returns a value, with the
+    /// line's number. Returns `None` if the stream ends or `deadline` passes first.
     pub fn find_from<T>(
         &self,
         from: usize,
@@ -115,19 +115,19 @@ impl Lines {
     }
 }
 
-/// A running process, killed when this is dropped or the test's thread ends.
+/// A running process, killed on drop or when the test's thread ends.
 pub struct Running {
     name: String,
     process: Guarded,
     stdin: Option<ChildStdin>,
-    /// What it prints.
+    /// Lines of its stdout.
     pub stdout: Lines,
-    /// What it writes to stderr.
+    /// Lines of its stderr.
     pub stderr: Lines,
 }
 
 impl Running {
-    /// Starts a process with all its streams connected to the test.
+    /// Starts a process with stdin, stdout and stderr connected to the test.
     pub fn start(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         leftovers::mark(command);
@@ -139,36 +139,36 @@ impl Running {
         Ok(Self { name, stdin: child.stdin.take(), stdout, stderr, process })
     }
 
-    /// Its PID.
+    /// The process's PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Writes a line to its stdin.
+    /// Writes a line to the process's stdin.
     pub fn say(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("stdin is closed")?;
         writeln!(stdin, "{line}").with_context(|| format!("{} no longer reads", self.name))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Fails when it has ended.
+    /// Fails if the process has ended.
     pub fn ensure_running(&mut self) -> Result<()> {
         self.process.ensure_running()
     }
 
-    /// Its exit status once it has ended; its stdin is closed first.
+    /// Closes stdin, waits for the process to end and returns its exit status.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.stdin = None;
         self.process.wait(bound())
     }
 }
 
-/// Starts a process whose stdout goes where the test says, and stderr to a file.
+/// Starts a process with its stdout redirected as given, and its stderr to a file.
 pub fn start_silently(command: &mut Command, stdout: Stdio, stderr: &Path) -> Result<Guarded> {
     leftovers::mark(command);
     command.stdin(Stdio::null()).stdout(stdout).stderr(File::create(stderr)?);

@@ -1,4 +1,4 @@
-//! Client programs that are traced: they read one command a line and answer with one line.
+//! Traced client programs: they read one command per line and answer each with one line.
 
 use std::process::Command;
 use std::time::Instant;
@@ -18,12 +18,12 @@ pub struct Program {
 pub struct Reply(String);
 
 impl Reply {
-    /// The number that the answer gives for `key`.
+    /// The value of `key`, as a number.
     pub fn number(&self, key: &str) -> Result<u64> {
         self.word(key)?.parse().with_context(|| format!("{key} in \"{}\"", self.0))
     }
 
-    /// The word that the answer gives for `key`.
+    /// The value of `key`.
     pub fn word(&self, key: &str) -> Result<&str> {
         self.0
             .split_whitespace()
@@ -38,18 +38,18 @@ impl Program {
         Ok(Self { running: Running::start(command)?, answers: 0 })
     }
 
-    /// Its PID.
+    /// The program's PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    /// Gives a command without waiting for the answer.
+    /// Sends a command without waiting for the answer.
     pub fn tell(&mut self, command: &str) -> Result<()> {
         self.running.say(command)
     }
 
-    /// Waits for the answer to the oldest command that has none.
+    /// Waits for the answer to the oldest unanswered command.
     pub fn answer(&mut self) -> Result<Reply> {
         let deadline = Instant::now() + bound();
         let found =
@@ -62,13 +62,13 @@ impl Program {
         Ok(Reply(line))
     }
 
-    /// Gives a command and waits until it is done.
+    /// Sends a command and waits for its answer.
     pub fn ok(&mut self, command: &str) -> Result<Reply> {
         self.tell(command)?;
         self.answer().with_context(|| format!("command \"{command}\""))
     }
 
-    /// What it has complained of.
+    /// The program's stderr, for error messages.
     #[must_use]
     pub fn complaints(&self) -> String {
         format!("on stderr: {}", self.running.stderr.all().join(" / "))
@@ -81,7 +81,7 @@ impl Program {
         Ok(())
     }
 
-    /// Waits until the program has ended by itself.
+    /// Waits until the program ends by itself.
     pub fn ended(&mut self) -> Result<()> {
         self.running.wait()?;
         Ok(())

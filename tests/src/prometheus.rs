@@ -1,4 +1,4 @@
-//! Runs a Prometheus with the rules of this repository.
+//! Runs Prometheus with the rules of this repository.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,23 +14,22 @@ use crate::http;
 use crate::process::{Running, eventually};
 use crate::server::free_port;
 
-/// The repository's file of this name below `deploy/`.
+/// The path of a file below `deploy/`.
 #[must_use]
 pub fn deployed(name: &str) -> PathBuf {
     root().join("deploy").join(name)
 }
 
-/// A running server.
+/// A running Prometheus server.
 pub struct Prometheus {
     address: SocketAddr,
     _running: Running,
 }
 
 impl Prometheus {
-    /// Starts one in `directory` that scrapes `target` every second.
+    /// Starts Prometheus in `directory`; it scrapes `target` every second.
     ///
-    /// Its rules are the repository's, but for one thing: alerts wait for one second instead of
-    /// minutes.
+    /// It uses the repository's rules, except that alerts wait for one second instead of minutes.
     pub fn start(directory: &Path, target: SocketAddr) -> Result<Self> {
         fs::write(directory.join("rules.yaml"), impatient_rules()?)?;
         fs::write(
@@ -44,7 +43,7 @@ impl Prometheus {
                    static_configs: [{{targets: ['{target}']}}]\n"
             ),
         )?;
-        // Whoever takes the port first is noticed below.
+        // Another process may take the free port first: the readiness check below notices that.
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new("prometheus");
         command
@@ -59,14 +58,14 @@ impl Prometheus {
         Ok(Self { address, _running: running })
     }
 
-    /// What an instant query gives: a vector, or a scalar.
+    /// The result of an instant query: a vector or a scalar.
     pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
         let answer = self.api(&format!("query?query={encoded}")).context(expression.to_owned())?;
         Ok(answer["result"].as_array().cloned().unwrap_or_default())
     }
 
-    /// The alerts that fire now, as their labels.
+    /// The labels of all alerts that are firing.
     pub fn firing(&self) -> Result<Vec<Value>> {
         let alerts = self.api("alerts")?["alerts"].as_array().cloned().unwrap_or_default();
         let firing = alerts.into_iter().filter(|alert| alert["state"] == "firing");
@@ -81,7 +80,7 @@ impl Prometheus {
     }
 }
 
-/// The rules with alerts that wait for a second.
+/// The repository's rules, with alerts that wait for one second.
 fn impatient_rules() -> Result<String> {
     let rules = fs::read_to_string(deployed("prometheus/rules.yaml"))?;
     let hasten = |line: &str| match line.trim_start().strip_prefix("for: ") {

@@ -1,4 +1,4 @@
-//! When a tracer is attached, as it tells whoever manages services.
+//! Learns when a tracer is attached, by systemd's notification protocol.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use tempfile::TempDir;
 
-/// The variable that says where a program is to tell that it is ready.
+/// Environment variable with the path of the notification socket.
 pub(crate) const VARIABLE: &str = "NOTIFY_SOCKET";
-/// What it then sends, among other lines.
+/// The line by which a service says that it is ready.
 const READY: &str = "READY=1";
-/// How long to wait before asking whether the tracer still runs.
+/// How long to wait between checks that the tracer still runs.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Where a tracer tells that it is attached. This is systemd's protocol.
+/// The notification socket of a tracer.
 pub struct Readiness {
     socket: UnixDatagram,
     _directory: TempDir,
 }
 
 impl Readiness {
-    /// Makes the tracer that `command` will start tell it.
+    /// Makes the tracer that `command` starts notify this socket.
     pub fn of(command: &mut Command) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("notify");
@@ -47,7 +47,7 @@ impl Readiness {
                 Err(error) => return Err(error.into()),
             }
             if Instant::now() > deadline {
-                bail!("the tracer does not say that it is attached");
+                bail!("the tracer did not report that it is attached in time");
             }
         }
     }

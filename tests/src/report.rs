@@ -1,5 +1,5 @@
-//! What the tests read of reports and of events: a part of what docs/report.schema.json and
-//! docs/ndjson.schema.json describe. What they read is checked against the whole of these schemas.
+//! The fields of reports and events that tests read: a part of docs/report.schema.json and
+//! docs/ndjson.schema.json. Every document that tests read is validated against these schemas.
 
 #![expect(missing_docs, reason = "docs/report.schema.json describes the fields")]
 
@@ -11,11 +11,11 @@ use jsonschema::Validator;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Of a document of `-o json`.
+/// The schema of `-o json`.
 static REPORT: LazyLock<Validator> =
     LazyLock::new(|| validator(include_str!("../../docs/report.schema.json")));
 
-/// Of a line of `-o ndjson`.
+/// The schema of a line of `-o ndjson`.
 static LINE: LazyLock<Validator> =
     LazyLock::new(|| validator(include_str!("../../docs/ndjson.schema.json")));
 
@@ -27,7 +27,7 @@ fn validator(schema: &str) -> Validator {
         .expect("docs/ holds a JSON schema")
 }
 
-/// The final document.
+/// The document of `-o json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
     pub hooks: BTreeMap<String, String>,
@@ -42,7 +42,7 @@ pub struct Report {
     pub servers: Vec<Server>,
 }
 
-/// A server that was asked for its sessions.
+/// A PostgreSQL server that the tracer asked for its sessions.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Server {
     pub status: String,
@@ -58,7 +58,7 @@ pub struct Server {
     pub unowned: Vec<Sessions>,
 }
 
-/// Sessions that have something in common.
+/// A group of sessions.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Sessions {
     pub client_addr: Option<String>,
@@ -69,7 +69,7 @@ pub struct Sessions {
     pub states: BTreeMap<String, u64>,
 }
 
-/// What a connection's server says of it.
+/// The server's view of a connection.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
     pub server: String,
@@ -81,7 +81,7 @@ pub struct Session {
     pub query: Option<String>,
 }
 
-/// What became of the kernel's events.
+/// Counts of the kernel's events.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Counts {
     pub received: u64,
@@ -89,7 +89,7 @@ pub struct Counts {
     pub reconciled: u64,
 }
 
-/// How the stacks that were wanted came out.
+/// Counts of resolved stacks, by outcome.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StackQuality {
     pub complete: u64,
@@ -114,7 +114,7 @@ pub struct Process {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// A process's pod.
+/// The pod of a process.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Pod {
     pub namespace: String,
@@ -148,7 +148,7 @@ pub struct Connection {
     pub uses: Option<Vec<Use>>,
 }
 
-/// Whoever has a server's address.
+/// The Kubernetes object that has a server's address.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Destination {
     pub kind: String,
@@ -166,7 +166,7 @@ pub struct Use {
     pub stack: Option<String>,
 }
 
-/// What the wire tells of a connection.
+/// The wire state of a connection.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Wire {
     pub state: String,
@@ -197,7 +197,7 @@ pub struct Frame {
     pub address: u64,
 }
 
-/// A verdict.
+/// A finding.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Finding {
     pub reason: String,
@@ -211,7 +211,7 @@ pub struct Finding {
     pub retracted_at: Option<Value>,
 }
 
-/// The innermost frame that belongs to the application.
+/// The culprit: the innermost frame that belongs to the application.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Culprit {
     pub function: Option<String>,
@@ -220,13 +220,13 @@ pub struct Culprit {
 }
 
 impl Stack {
-    /// Names of its functions, innermost first.
+    /// Names of the stack's functions, innermost first.
     #[must_use]
     pub fn functions(&self) -> Vec<&str> {
         self.frames.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect()
     }
 
-    /// The frame of this function.
+    /// The innermost frame of this function.
     pub fn frame(&self, function: &str) -> Result<&Frame> {
         let found = self.frames.iter().find(|frame| frame.function.as_deref() == Some(function));
         found.with_context(|| {
@@ -236,19 +236,19 @@ impl Stack {
 }
 
 impl Finding {
-    /// The culprit's function, where one is named.
+    /// The name of the culprit's function, if there is one.
     #[must_use]
     pub fn function(&self) -> Option<&str> {
         self.culprit.as_ref()?.function.as_deref()
     }
 
-    /// Whether it says that a silence is nothing but that.
+    /// Whether the severity is `info`.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         self.reason == "silent" || self.reason == "abandoned"
     }
 
-    /// Whether it says that something leaks.
+    /// Whether the severity is `leak`.
     #[must_use]
     pub fn is_leak(&self) -> bool {
         self.severity == "leak"
@@ -256,7 +256,7 @@ impl Finding {
 }
 
 impl Report {
-    /// Reads what a trace with `-o json` or `-o ndjson` has printed.
+    /// Reads the output of a trace with `-o json` or `-o ndjson`.
     pub fn printed(stdout: &str) -> Result<Self> {
         let mut last = None;
         for document in serde_json::Deserializer::from_str(stdout).into_iter::<Value>() {
@@ -272,7 +272,7 @@ impl Report {
     /// Reads a document of `-o json`, or the last line of `-o ndjson`.
     pub fn read(document: &Value) -> Result<Self> {
         follows(&REPORT, document)?;
-        let report = Self::deserialize(document).context("not what the tests read")?;
+        let report = Self::deserialize(document).context("a field for the tests is missing")?;
         for stack in report.findings.iter().filter_map(|finding| finding.stack.as_ref()) {
             ensure!(report.stacks.contains_key(stack), "a finding's stack {stack} is missing");
         }
@@ -321,7 +321,7 @@ impl Report {
     }
 }
 
-/// Compares what was printed with its schema.
+/// Validates a document against its schema.
 fn follows(schema: &Validator, printed: &Value) -> Result<()> {
     schema
         .validate(printed)
@@ -331,21 +331,21 @@ fn follows(schema: &Validator, printed: &Value) -> Result<()> {
 /// A line of `-o ndjson`.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// What happened.
+    /// The kind of event.
     pub kind: String,
-    /// All of it.
+    /// The whole line.
     pub value: Value,
 }
 
 impl Event {
-    /// Reads a line; `None` when it is no event.
+    /// Parses a line; `None` if it is not an event.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
         Some(Self { kind: value.get("event")?.as_str()?.to_owned(), value })
     }
 
-    /// A field of it.
+    /// A field of the event.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
         self.value.get(name)
@@ -357,14 +357,14 @@ impl Event {
         self.field("id")?.as_u64()
     }
 
-    /// How long each stack took to resolve that an `interval` event tells of, in microseconds.
+    /// The resolve times of all stacks in an `interval` event, in microseconds.
     #[must_use]
     pub fn stack_times(&self) -> Vec<u64> {
         let times = self.field("stacks_us").and_then(Value::as_array);
         times.into_iter().flatten().filter_map(Value::as_u64).collect()
     }
 
-    /// The finding that the event is about.
+    /// The finding that the event carries.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
         Finding::deserialize(&self.value).ok()

@@ -1,4 +1,4 @@
-//! The order services of languages with a runtime.
+//! The order services in languages with a runtime.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,24 +11,24 @@ use crate::program::Program;
 use crate::server::USER;
 use crate::suite::{APPS, Suite};
 
-/// Where Debian's jars are.
+/// The directory of Debian's jars.
 const JARS: &str = "/usr/share/java";
-/// Those that the order service needs.
+/// The jars that the order service needs.
 const CLASS_PATH: [&str; 4] = ["HikariCP.jar", "postgresql.jar", "slf4j-api.jar", "slf4j-nop.jar"];
-/// A runtime, its driver, and what it was told to tell of the code that it compiles.
+/// A runtime, its driver, and options for the names of compiled code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
     /// Python with the driver of this name: psycopg, gevent (psycopg2), asyncpg, uvloop (asyncpg).
     Python(&'static str),
     /// Node.js with node-postgres.
     Node,
-    /// The same, with a perf map that has interpreted functions, too.
+    /// Like [`Self::Node`], with a perf map that includes interpreted functions.
     NodeMapped,
     /// Java with HikariCP and PostgreSQL's JDBC driver.
     Java,
-    /// The same, without its compilers.
+    /// Like [`Self::Java`], without the JIT compilers.
     JavaInterpreted,
-    /// The same, keeping frame pointers, as a perf map needs them.
+    /// Like [`Self::Java`], with frame pointers, which unwinding needs beside a perf map.
     JavaFramePointers,
     /// Ruby with pg.
     Ruby,
@@ -37,7 +37,7 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// What `language` of its stacks is.
+    /// The `language` of the runtime's stacks.
     #[must_use]
     pub fn language(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Runtime {
         }
     }
 
-    /// The file of `tests/apps/` that it runs.
+    /// The file of `tests/apps/` that the runtime runs.
     #[must_use]
     pub fn source(self) -> PathBuf {
         let file = match self {
@@ -62,7 +62,7 @@ impl Runtime {
         Path::new(APPS).join("runtimes").join(file)
     }
 
-    /// Starts it.
+    /// Starts the order service.
     pub fn start(self, suite: &Suite) -> Result<Program> {
         let mut command = self.interpreter();
         command.arg(self.source());
@@ -70,7 +70,7 @@ impl Runtime {
             command.arg(driver);
         }
         command.args(["127.0.0.1", &suite.port().to_string(), USER]);
-        // Where it may leave logs behind, as V8 does with a perf map.
+        // V8 writes a log to the current directory when it writes a perf map.
         command.current_dir(suite.directory()?);
         Program::start(&mut command)
     }
@@ -106,7 +106,7 @@ impl Runtime {
         }
     }
 
-    /// Whether this machine has what it needs.
+    /// Whether runtime and driver are installed.
     pub(crate) fn is_there(self) -> bool {
         let check = match self {
             Self::Python("gevent") => ["-c", "import gevent, psycopg2"],
@@ -120,7 +120,7 @@ impl Runtime {
             Self::Ruby => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
         };
-        // A perf map, or a log of V8's, is not needed for this.
+        // The check needs neither a perf map nor a log of V8.
         let plain = if self == Self::NodeMapped { Self::Node } else { self };
         let mut command = plain.interpreter();
         let found = command.args(check).output().is_ok_and(|output| output.status.success());
@@ -130,7 +130,7 @@ impl Runtime {
     }
 }
 
-/// Has a JVM write its perf map.
+/// Makes a JVM write its perf map.
 pub fn write_perf_map(jvm: &Program) -> Result<()> {
     let pid = jvm.pid().to_string();
     let mut jcmd = Command::new("jcmd");
@@ -139,11 +139,11 @@ pub fn write_perf_map(jvm: &Program) -> Result<()> {
     said.contains("successfully").then_some(()).with_context(|| format!("jcmd: {said}"))
 }
 
-/// The perf map of a process, removed when this is dropped: runtimes leave theirs behind.
+/// The perf map of a process, removed on drop: runtimes leave it behind.
 pub struct PerfMapFile(PathBuf);
 
 impl PerfMapFile {
-    /// That of this process.
+    /// The perf map of this process.
     #[must_use]
     pub fn of(program: &Program) -> Self {
         Self(PathBuf::from(format!("/tmp/perf-{}.map", program.pid())))
@@ -152,7 +152,7 @@ impl PerfMapFile {
 
 impl Drop for PerfMapFile {
     fn drop(&mut self) {
-        // Absent when the runtime wrote none.
+        // Fails if the runtime has not written a perf map.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of our own, deleted with its data.
+//! A private PostgreSQL server, deleted with its data.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,21 +17,22 @@ use crate::certificates;
 use crate::leftovers;
 use crate::process::{Guarded, Signal, bound, eventually};
 
-/// Names a data directory made elsewhere by [`Server::prepare`], to start servers on copies of it.
+/// Environment variable: a data directory made by [`Server::prepare`]; servers start on copies of
+/// it.
 pub const PREPARED: &str = "LEAK_TESTS_DATA";
 
-/// The database superuser and the only user.
+/// The superuser, and the only user.
 pub const USER: &str = "postgres";
 
-/// The port that the tracer watches unless told otherwise.
+/// The port that the tracer watches by default.
 const DEFAULT_PORT: u16 = 5432;
 
-/// What a server is for.
+/// The purpose of a server, which decides its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Tests: starts quickly, has room for many clients, can do TLS as `localhost`.
+    /// Tests: starts quickly, has room for many clients, supports TLS as `localhost`.
     Tests,
-    /// Measurements: as PostgreSQL is configured out of the box.
+    /// Measurements: PostgreSQL's default configuration.
     Measurements,
     /// Many programs at once: room for more clients, replication, TLS as `127.0.0.1`.
     Crowds,
@@ -53,11 +54,11 @@ impl Purpose {
         }
     }
 
-    /// The certificate's name, and what it says besides.
+    /// The certificate's name and its extensions.
     fn certificate(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Tests | Self::Measurements => ("localhost", &[]),
-            // Strict clients refuse an authority's certificate as a server's.
+            // Strict clients reject a CA certificate as a server certificate.
             Self::Crowds => {
                 const EXTENSIONS: [&str; 2] =
                     ["basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1"];
@@ -67,23 +68,23 @@ impl Purpose {
     }
 }
 
-/// A running server, on IPv4's and IPv6's loopback, that trusts everyone.
+/// A running server on the IPv4 and IPv6 loopback, without authentication.
 pub struct Server {
     /// `None` while it is stopped.
     postmaster: Option<Guarded>,
     root: PathBuf,
     port: u16,
-    /// What `root` is, where it is the server's own; deleted after the server has ended.
+    /// `root`, if this server made it; deleted after the server has ended.
     _directory: Option<TempDir>,
 }
 
 impl Server {
-    /// Makes a data directory below `root` and starts a server for tests on it, on a free port.
+    /// Makes a data directory below `root` and starts a test server on a free port.
     pub fn start(root: &Path) -> Result<Self> {
         Self::launch(root.to_owned(), None, free_port()?, Purpose::Tests)
     }
 
-    /// Starts a server in a directory of its own, on port 5432 unless that is taken.
+    /// Starts a server in a new directory, on port 5432 unless that is taken.
     pub fn alone(purpose: Purpose) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("pgsocktrace-")
@@ -122,7 +123,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Makes a data directory.
+    /// Initialises a data directory.
     pub fn prepare(data: &Path, purpose: Purpose) -> Result<()> {
         let owner = Owner::find()?;
         fs::create_dir(data)?;
@@ -137,7 +138,7 @@ impl Server {
         [key, certificate].iter().try_for_each(|file| owner.take(file))
     }
 
-    /// Starts it again after [`Self::stop`], with its data and the settings made since.
+    /// Restarts the server after [`Self::stop`], with its data and the latest settings.
     pub fn resume(&mut self) -> Result<()> {
         let log = fs::File::create(self.root.join("server.log"))?;
         let mut command = Command::new(programs()?.join("postgres"));
@@ -145,7 +146,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Owner::find()?.runs(&mut command);
         leftovers::mark(&mut command);
-        // An immediate shutdown: nothing in this database is worth a checkpoint.
+        // SIGQUIT, an immediate shutdown: this database needs no checkpoint.
         let postmaster = Guarded::spawn(&mut command, Signal::QUIT)?;
         self.postmaster = Some(postmaster);
         eventually("PostgreSQL accepts connections", || {
@@ -158,32 +159,32 @@ impl Server {
         })
     }
 
-    /// Stops it at once, whoever is connected.
+    /// Stops the server at once and drops all clients.
     pub fn stop(&mut self) {
         let Some(mut postmaster) = self.postmaster.take() else { return };
         postmaster.dismiss();
-        // Dropping it kills it, should it not end.
+        // If it does not end in time, dropping it kills it.
         let _ = postmaster.wait(bound());
     }
 
-    /// Its data directory.
+    /// The server's data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }
 
-    /// Its certificate, which is its own authority.
+    /// The server's certificate; tests use it as CA certificate, too.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.data().join("server.crt")
     }
 
-    /// Lets users in over TCP only with their password; over the Unix socket, as ever.
+    /// Requires a password over TCP, but not over the Unix socket.
     pub fn ask_for_passwords(&self) -> Result<()> {
         let rules = "local all all trust\nhost all all all scram-sha-256\n";
         fs::write(self.data().join("pg_hba.conf"), rules)?;
         self.sql("SELECT pg_reload_conf()")?;
-        // The postmaster reads it in its own time.
+        // The postmaster reloads its configuration asynchronously.
         eventually("the rules are read", || {
             let loaded = "SELECT pg_conf_load_time() > pg_postmaster_start_time() AND NOT EXISTS \
                           (SELECT FROM pg_hba_file_rules WHERE auth_method = 'trust' AND type = 'host')";
@@ -191,7 +192,7 @@ impl Server {
         })
     }
 
-    /// The port it listens on.
+    /// The server's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -203,7 +204,7 @@ impl Server {
         format!("postgres://{USER}@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// One of PostgreSQL's own client programs, told to talk TCP to this server.
+    /// One of PostgreSQL's own client programs, set up to connect to this server over TCP.
     pub fn client(&self, program: &str) -> Result<Command> {
         let mut command = Command::new(programs()?.join(program));
         command
@@ -216,7 +217,7 @@ impl Server {
         Ok(command)
     }
 
-    /// Runs SQL over the Unix socket, unseen by any tracer, and returns what `psql` printed.
+    /// Runs SQL over the Unix socket, which no tracer sees, and returns what `psql` printed.
     pub fn sql(&self, statement: &str) -> Result<String> {
         let mut psql = self.client("psql")?;
         psql.env("PGHOST", self.data());
@@ -224,13 +225,13 @@ impl Server {
         Ok(output(&mut psql)?.trim().to_owned())
     }
 
-    /// Runs a file of SQL.
+    /// Runs an SQL file.
     pub fn load(&self, file: &Path) -> Result<()> {
         let statements = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         self.sql(&statements).map(drop)
     }
 
-    /// Ends a backend, as an administrator would.
+    /// Terminates a backend with `pg_terminate_backend`.
     pub fn terminate(&self, backend: u64) -> Result<()> {
         let answer = self.sql(&format!("SELECT pg_terminate_backend({backend}, 10000)"))?;
         ensure!(answer == "t", "backend {backend} was not terminated");
@@ -244,17 +245,17 @@ impl Drop for Server {
     }
 }
 
-/// Where PostgreSQL's own programs are.
+/// The directory of PostgreSQL's server programs.
 pub fn programs() -> Result<PathBuf> {
     postgres::programs().context("PostgreSQL's server is not installed")
 }
 
-/// A port of the loopback that nobody listens on at the moment.
+/// A loopback port that currently has no listener.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The user that PostgreSQL runs as when we are root, which it refuses to be.
+/// The user that runs PostgreSQL when the tests run as root, because PostgreSQL refuses root.
 struct Owner(Option<(u32, u32)>);
 
 impl Owner {
@@ -280,7 +281,7 @@ impl Owner {
     }
 }
 
-/// User and group of this name in a file like /etc/passwd.
+/// The user and group id of `name` in a file like /etc/passwd.
 fn ids(users: &str, name: &str) -> Option<(u32, u32)> {
     let line = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let mut fields = line.split(':').skip(1);

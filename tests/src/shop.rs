@@ -20,7 +20,7 @@ pub enum Build {
     Symbols,
     /// C, optimised, stripped of everything.
     Stripped,
-    /// C as [`Build::Debug`], each request on a thread of its own.
+    /// Like [`Build::Debug`], with a thread per request.
     Threaded,
     /// Python with psycopg2.
     Python,
@@ -32,7 +32,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Starts it; `settings` are added to its connection string.
+    /// Starts the order service; `settings` are appended to its connection string.
     pub fn start(suite: &Suite, build: Build, settings: &[&str]) -> Result<Self> {
         let mut command = Self::command(suite, build)?;
         command.arg(connection_string(suite.port(), settings));
@@ -42,14 +42,14 @@ impl Shop {
         Ok(Self { program: Program::start(&mut command)? })
     }
 
-    /// Starts it as a client of the server on this port.
+    /// Starts the order service as a client of the server on this port.
     pub fn start_at(suite: &Suite, port: u16, settings: &[&str]) -> Result<Self> {
         let mut command = Self::command(suite, Build::Debug)?;
         command.arg(connection_string(port, settings));
         Ok(Self { program: Program::start(&mut command)? })
     }
 
-    /// Starts a copy of it that lies at `path` and that the test may delete or replace.
+    /// Starts a copy of the program at `path`, which the test may delete or replace.
     pub fn start_copy(suite: &Suite, path: &Path) -> Result<Self> {
         fs::copy(Self::compile(suite, Build::Debug)?, path)?;
         let mut command = Command::new(path);
@@ -75,7 +75,7 @@ impl Shop {
         suite.apps().with_libpq_and(name, "shop", options)
     }
 
-    /// The line of the source that makes the last request of the handler with this leak.
+    /// The source line of the last request in the handler with this leak.
     pub fn line_of(build: Build, leak: &str) -> Result<u32> {
         let (file, marker) = match build {
             Build::Python => ("shop.py", format!("# LEAK {leak}")),

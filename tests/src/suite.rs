@@ -1,4 +1,4 @@
-//! What the tests of one suite share.
+//! The resources that all tests of a suite share.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ pub struct Suite {
     server: Server,
     tool: PathBuf,
     apps: Apps,
-    /// Held while tables are made.
+    /// Locked while tables are created.
     tables: Mutex<()>,
 }
 
@@ -39,7 +39,7 @@ impl Suite {
         Self::start_with(&find_tool()?)
     }
 
-    /// Starts a server, to test this binary.
+    /// Starts a server, for tests of this binary.
     pub fn start_with(tool: &Path) -> Result<Self> {
         let tool = tool.to_owned();
         leftovers::sweep();
@@ -62,19 +62,19 @@ impl Suite {
         checked
     }
 
-    /// The server.
+    /// The suite's PostgreSQL server.
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// The server's port.
+    /// The PostgreSQL server's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.server.port()
     }
 
-    /// A directory for files of the test's own, removed at the end.
+    /// A new directory for a test's files, removed on drop.
     pub fn directory(&self) -> Result<PathBuf> {
         let made = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o755))
@@ -82,25 +82,24 @@ impl Suite {
         Ok(made.keep())
     }
 
-    /// The binary under test.
+    /// The path of the binary under test.
     #[must_use]
     pub fn tool_path(&self) -> &Path {
         &self.tool
     }
 
-    /// The binary under test, free of the environment's options.
+    /// The binary under test, without options from the environment.
     #[must_use]
     pub fn tool(&self) -> Command {
         clean(Command::new(&self.tool))
     }
 
-    /// Runs the binary with these arguments to its end.
+    /// Runs the binary with these arguments and waits until it ends.
     pub fn tool_says(&self, arguments: &[&str]) -> Result<Output> {
         finish(self.tool().args(arguments))
     }
 
-    /// The binary under test as a user without any privileges runs it, from a place that this user
-    /// can reach.
+    /// The binary under test, run by an unprivileged user from a directory that this user can read.
     pub fn tool_as_nobody(&self) -> Result<Command> {
         let copy = self.directory()?.join("pgsocktrace");
         fs::copy(&self.tool, &copy)?;
@@ -109,69 +108,69 @@ impl Suite {
         Ok(command)
     }
 
-    /// Begins to describe a trace of connections to the server.
+    /// A builder for a trace of connections to the server.
     #[must_use]
     pub fn trace(&self) -> TraceBuilder {
         TraceBuilder::new(self.tool(), self.port())
     }
 
-    /// Begins to describe a trace without any options but the output format.
+    /// A builder for a trace with no option but the output format.
     #[must_use]
     pub fn trace_bare(&self) -> TraceBuilder {
         TraceBuilder::bare(self.tool())
     }
 
-    /// Begins to describe a trace of connections to this port alone.
+    /// A builder for a trace of connections to this port only.
     #[must_use]
     pub fn trace_port(&self, port: u16) -> TraceBuilder {
         TraceBuilder::new(self.tool(), port)
     }
 
-    /// The client program that speaks the protocol by raw bytes.
+    /// Starts the client program that sends and receives raw protocol messages.
     pub fn client(&self) -> Result<Program> {
         Program::start(&mut Command::new(self.client_path()?))
     }
 
-    /// The same under a name of the test's own.
+    /// Like [`Self::client`], with another program name.
     pub fn client_named(&self, name: &str) -> Result<Program> {
         let copy = self.directory()?.join(name);
         fs::copy(self.client_path()?, &copy)?;
         Program::start(&mut Command::new(copy))
     }
 
-    /// The same in another network namespace.
+    /// Like [`Self::client`], in another network namespace.
     pub fn client_in(&self, namespace: &Namespace) -> Result<Program> {
         let mut command = Command::new(self.client_path()?);
         namespace.adopt(&mut command)?;
         Program::start(&mut command)
     }
 
-    /// The order service, connected to the server without encryption.
+    /// Starts the order service, connected to the server without encryption.
     pub fn shop(&self, build: Build) -> Result<Shop> {
         Shop::start(self, build, &[])
     }
 
-    /// Where the compiled client program is.
+    /// The path of the compiled client program.
     pub fn client_path(&self) -> Result<PathBuf> {
         self.apps.client()
     }
 
-    /// The same without a need of any library.
+    /// The path of the statically linked client program.
     pub fn static_client_path(&self) -> Result<PathBuf> {
         self.apps.static_client()
     }
 
-    /// The client program in Go, stripped; it needs no library.
+    /// The path of the Go client, stripped and statically linked.
     pub fn go_client_path(&self) -> Result<PathBuf> {
         self.apps.go_client()
     }
 
-    /// Where the program made of `tests/apps/NAME.c` is; it may use libpq and threads.
+    /// The path of the program compiled from `tests/apps/NAME.c`; it may use libpq and threads.
     pub fn app_path(&self, name: &str) -> Result<PathBuf> {
         self.apps.with_libpq(name)
     }
 
-    /// Held while tables are made, which several tests may want at once.
+    /// Locked while tables are created: several tests may create the same ones.
     pub(crate) fn tables(&self) -> &Mutex<()> {
         &self.tables
     }
@@ -188,7 +187,7 @@ pub fn target() -> PathBuf {
     workspace::target_directory(workspace::root())
 }
 
-/// Takes the environment's options away from a command.
+/// Removes the tracer's options from a command's environment.
 pub(crate) fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PGSOCKTRACE_") {
@@ -198,8 +197,8 @@ pub(crate) fn clean(mut command: Command) -> Command {
     command
 }
 
-/// What runs the program that is added to its arguments as a user without any privileges, free of
-/// the environment's options.
+/// A command that runs the program in its arguments as an unprivileged user, without options from
+/// the environment.
 #[must_use]
 pub fn as_nobody() -> Command {
     let mut command = clean(Command::new("setpriv"));
@@ -207,7 +206,7 @@ pub fn as_nobody() -> Command {
     command
 }
 
-/// Runs a command to its end, with a bound.
+/// Runs a command and waits until it ends, with a timeout.
 pub fn finish(command: &mut Command) -> Result<Output> {
     let mut running = Running::start(command)?;
     let status = running.wait()?;

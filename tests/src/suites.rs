@@ -1,4 +1,4 @@
-//! The suites of the end-to-end tests: which there are, where they run, and how.
+//! The suites of the end-to-end tests, and how to run them.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::need::Need;
 use crate::suite::Suite;
 
-/// Names the suites to run, separated by commas; without it, all that run [`Place::Anywhere`].
+/// Environment variable: the suites to run, separated by commas. The default is all suites with
+/// [`Place::Anywhere`].
 pub const CHOICE: &str = "LEAK_TESTS_SUITES";
 
-/// How many tests run at the same time: they mostly wait.
+/// How many tests run at the same time. Tests mostly wait.
 const PARALLEL: usize = 6;
 
 type Body = Box<dyn Fn(&Suite) -> Result<()> + Send>;
@@ -30,7 +31,7 @@ pub fn test(name: impl Into<String>, body: impl Fn(&Suite) -> Result<()> + Send 
 }
 
 impl Test {
-    /// The test is ignored where this is missing.
+    /// Ignores the test on machines without this prerequisite.
     #[must_use]
     pub fn needs(mut self, need: Need) -> Self {
         self.needs.push(need);
@@ -55,12 +56,12 @@ impl Test {
     }
 }
 
-/// Where a suite runs.
+/// The machines on which a suite can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On any machine.
     Anywhere,
-    /// In virtual machines alone, whose kernels are known and whose whole system can be changed.
+    /// Only in virtual machines, whose kernels are known and whose whole system may be changed.
     VirtualMachine,
 }
 
@@ -78,8 +79,8 @@ impl Tests {
     }
 }
 
-/// Runs the suites that [`CHOICE`] names and the tests of them that the command line selects, one
-/// suite after the other.
+/// Runs the suites that [`CHOICE`] names, one after the other, and in them the tests that the
+/// command line selects.
 pub fn run(all: &[Tests]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(PARALLEL);
@@ -118,7 +119,7 @@ fn choose<'a>(all: &'a [Tests], names: Option<&str>) -> Result<Vec<&'a Tests>> {
     names.split(',').map(find).collect()
 }
 
-/// Whether the command line selects a test of this name.
+/// Whether the command line selects a test with this name.
 fn is_selected(arguments: &Arguments, name: &str) -> bool {
     let matches = |filter: &String| {
         if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
@@ -127,7 +128,7 @@ fn is_selected(arguments: &Arguments, name: &str) -> bool {
 }
 
 /// Starts a server for the suite, runs its tests in parallel, and makes sure that nothing is left
-/// behind. Says whether all passed.
+/// behind. Returns whether all tests passed.
 fn run_suite(tests: &Tests, arguments: &Arguments) -> Result<bool> {
     let tests: Vec<Test> = tests.named();
     let selected = || tests.iter().filter(|test| is_selected(arguments, &test.name));

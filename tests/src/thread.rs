@@ -7,16 +7,16 @@ use anyhow::{Result, ensure};
 
 use crate::process::eventually;
 
-/// A stopped thread; it goes on when this is dropped.
+/// A stopped thread, which continues on drop.
 ///
-/// The kernel lets only the thread that stopped it do that, so this stays where it was made.
+/// Not `Send`: ptrace accepts requests only from the thread that attached.
 pub struct Stopped {
     tid: i32,
     stays: std::marker::PhantomData<*const ()>,
 }
 
-/// Stops the thread of this name, once it is there and sleeps: one that is stopped at work may hold
-/// what the others wait for.
+/// Waits until the thread of this name sleeps, and stops it. A thread that is stopped while it
+/// works may hold a lock that the others need.
 pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
     let mut tid = 0;
     eventually(&format!("process {pid} has a thread {name} that sleeps"), || {
@@ -39,7 +39,7 @@ pub fn stop(pid: u32, name: &str) -> Result<Stopped> {
 fn sleeping(pid: u32, name: &str) -> Result<Option<i32>> {
     let start = format!("({name}) S");
     for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        // A thread that has ended meanwhile is none of them.
+        // A thread may have ended since `read_dir`.
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         if let Some((tid, rest)) = stat.split_once(' ')
             && rest.starts_with(&start)

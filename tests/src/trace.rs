@@ -1,4 +1,4 @@
-//! A running `pgsocktrace` and what it prints.
+//! A running `pgsocktrace` and its output.
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -14,7 +14,7 @@ use crate::readiness::{self, Readiness};
 use crate::report::{Event, Finding, Report};
 use crate::suite::INTERVAL;
 
-/// Names the flavour of hooks that all traces are to use: `a`, `b` or `c`.
+/// Environment variable: the flavour of hooks for all traces, `a`, `b` or `c`.
 pub const FLAVOUR: &str = "LEAK_TESTS_HOOKS";
 
 /// The tracer at this path, with the privileges that it needs.
@@ -28,7 +28,7 @@ pub fn privileged(binary: &Path) -> Command {
     sudo
 }
 
-/// A trace that has not been started.
+/// A trace that is not started yet.
 pub struct TraceBuilder {
     command: Command,
     output: &'static str,
@@ -42,7 +42,7 @@ impl TraceBuilder {
         Self { command, output: "ndjson" }
     }
 
-    /// A trace of connections to this port by the binary that `command` runs.
+    /// A trace of connections to this port, by the binary that `command` runs.
     #[must_use]
     pub fn new(command: Command, port: u16) -> Self {
         Self::bare(command)
@@ -84,14 +84,14 @@ impl TraceBuilder {
         self
     }
 
-    /// Asks for another output than `ndjson`.
+    /// Selects another output format than `ndjson`.
     #[must_use]
     pub fn output(mut self, format: &'static str) -> Self {
         self.output = format;
         self
     }
 
-    /// The command as it would be run.
+    /// The complete command line.
     #[must_use]
     pub fn into_command(mut self) -> Command {
         self.command.args(["--output", self.output]);
@@ -104,18 +104,18 @@ impl TraceBuilder {
     }
 }
 
-/// A trace at work.
+/// A running trace.
 pub struct Trace {
     running: Running,
 }
 
-/// How a trace ended.
+/// The result of a trace that has ended.
 pub struct Outcome {
-    /// Its exit status.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Everything it printed.
+    /// The whole stdout.
     pub stdout: String,
-    /// Everything it complained of.
+    /// The whole stderr.
     pub stderr: String,
 }
 
@@ -125,8 +125,8 @@ impl Outcome {
         Report::printed(&self.stdout)
     }
 
-    /// What a replay of its recording prints as well: what intervals have cost the tracer is not
-    /// recorded.
+    /// The part of stdout that a replay of the trace's recording must reproduce. Recordings do not
+    /// contain the tracer's own cost per interval.
     #[must_use]
     pub fn recorded(&self) -> String {
         let is_recorded = |line: &&str| !line.starts_with("{\"event\":\"interval\"");
@@ -135,7 +135,7 @@ impl Outcome {
 }
 
 impl Trace {
-    /// Runs what traces, and waits until its hooks are attached.
+    /// Starts a tracer, and waits until its hooks are attached.
     pub fn begin(command: &mut Command) -> Result<Self> {
         let readiness = Readiness::of(command)?;
         let mut trace = Self { running: Running::start(command)? };
@@ -144,15 +144,15 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Runs what traces in a container, where it cannot be asked to tell that it is ready, and
-    /// waits until an interval is over.
+    /// Starts a tracer in a container, which has no notification socket, and waits for the end of
+    /// an interval.
     pub fn begin_in_container(command: &mut Command) -> Result<Self> {
         let trace = Self { running: Running::start(command)? };
-        trace.event("interval", |_| true).context("the trace does not begin")?;
+        trace.event("interval", |_| true).context("the trace reported no interval")?;
         Ok(trace)
     }
 
-    /// Waits until it has said this on stderr, and returns the line.
+    /// Waits for a line on stderr that contains `words`, and returns it.
     pub fn says(&self, words: &str) -> Result<String> {
         let pick = |line: &str| line.contains(words).then(|| line.to_owned());
         let found = self.running.stderr.find_from(0, Instant::now() + bound(), pick);
@@ -165,7 +165,7 @@ impl Trace {
         self.running.pid()
     }
 
-    /// The events so far.
+    /// All events so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.running.stdout.all().iter().filter_map(|line| Event::read(line)).collect()
@@ -206,19 +206,19 @@ impl Trace {
         bail!("no such finding; {}", self.diary())
     }
 
-    /// Lets the trace evaluate its connections `count` times: for what announces itself by no
-    /// event, and for what must not happen.
+    /// Waits for `count` evaluations: for changes without an event of their own, and for what must
+    /// not happen.
     pub fn let_intervals_pass(&self, count: u32) {
         thread::sleep(INTERVAL * count);
     }
 
-    /// What it has said on stderr so far.
+    /// All lines of stderr so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.running.stderr.all()
     }
 
-    /// Ends the trace as Ctrl-C does and reads its report.
+    /// Ends the trace with SIGINT, as Ctrl-C does, and reads its report.
     pub fn stop(self) -> Result<Report> {
         self.running.signal(Signal::INT);
         let outcome = self.outcome()?;
@@ -231,7 +231,7 @@ impl Trace {
         self.running.signal(signal);
     }
 
-    /// Waits until the trace has ended by itself.
+    /// Waits until the trace ends by itself.
     pub fn outcome(mut self) -> Result<Outcome> {
         let status = self.running.wait()?;
         let (stdout, stderr) = (self.running.stdout.to_end()?, self.running.stderr.to_end()?);
@@ -250,7 +250,7 @@ impl Trace {
         Some(self.running.stdout.find_from(0, deadline, pick)?.1)
     }
 
-    /// What was printed so far, as far as one can read it.
+    /// The latest events and stderr, for error messages.
     fn diary(&self) -> String {
         const LONGEST: usize = 400;
         const MOST: usize = 40;

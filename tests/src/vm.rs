@@ -1,12 +1,11 @@
-//! `cargo xtask vm`: the real binary and the real tests on other kernels, in virtual machines.
+//! `cargo xtask vm`: runs the real binary and the real tests on other kernels, in virtual machines.
 //!
-//! One archive holds everything: the binary, the tests and their client programs as they were
-//! compiled here, PostgreSQL, and a plan for each run, which the kernel's command line names. See
+//! One archive holds everything: the binary, the tests and their client programs as compiled on the
+//! host, PostgreSQL, and a plan for each run. The kernel's command line names the plan. See
 //! [`protocol`].
 //!
-//! QEMU is run by hand and not by vmtest, whose machines share this machine's file system and
-//! kernel modules: other kernels, their consoles and their instruction counts need more than it
-//! offers.
+//! This module runs QEMU directly and not with vmtest, whose machines share the host's file system
+//! and kernel modules. Other kernels, their consoles and instruction counts need more.
 
 mod contents;
 mod image;
@@ -30,20 +29,20 @@ use self::page::Done;
 use self::plan::{Run, Topic};
 use crate::cost::{Figures, Peer};
 
-/// Writes newer packages into the list of kernels.
+/// Updates the list of kernels to the newest packages.
 pub fn update(root: &Path) -> Result<()> {
     Kernels::read(root)?.update(root, &target_directory(root))
 }
 
-/// Runs what a change has to pass before it lands (`quick`), or everything, as far as the runs'
-/// names hold all of `filters`. Everything without a filter also writes `docs/kernels.md`.
+/// Runs the virtual machines whose names contain all of `filters`: the required ones (`quick`) or
+/// all. A full run without filters also writes `docs/kernels.md`.
 pub fn run(root: &Path, quick: bool, filters: &[String]) -> Result<()> {
     let began = Instant::now();
     let kernels = Kernels::read(root)?;
     let all = if quick { plan::quick(&kernels) } else { plan::everything(&kernels) };
     let is_wanted = |run: &Run| filters.iter().all(|filter| run.name.contains(filter.as_str()));
     let runs: Vec<Run> = all.into_iter().filter(is_wanted).collect();
-    ensure!(!runs.is_empty(), "No run's name holds {filters:?}.");
+    ensure!(!runs.is_empty(), "No run's name contains {filters:?}.");
 
     let unpacked = unpack(&runs, &target_directory(root))?;
     let done = carry_out(root, &runs, &unpacked, &BTreeSet::new())?;
@@ -63,14 +62,14 @@ pub fn run(root: &Path, quick: bool, filters: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Counts the instructions that an event takes with the tracer, and with what people would use
-/// instead, in one machine. Returns its kernel's release, and the figures of each.
+/// Counts the instructions per event with the tracer and with comparable tools, in one machine.
+/// Returns the kernel's release, and each tool's figures.
 pub fn count(root: &Path) -> Result<(String, Vec<Figures>)> {
     let kernels = Kernels::read(root)?;
     let runs: Vec<Run> = plan::peers(&kernels).into_iter().collect();
     let unpacked = unpack(&runs, &target_directory(root))?;
     let mut programs: BTreeSet<&str> = Peer::ALL.map(Peer::program).into();
-    // bpftrace has a shell ask for a compiler, and dies where there is no shell.
+    // bpftrace looks for a compiler through a shell, and crashes without a shell.
     programs.insert("sh");
     let done = carry_out(root, &runs, &unpacked, &programs)?;
     let Some(Done { kernel, outcome, .. }) = done.first() else {
@@ -81,12 +80,12 @@ pub fn count(root: &Path) -> Result<(String, Vec<Figures>)> {
     Ok((kernel.release.clone(), notes.filter_map(|note| Figures::read(note)).collect()))
 }
 
-/// The kernels of these runs, on this machine's disk.
+/// Unpacks the kernels of these runs.
 fn unpack(runs: &[Run<'_>], target: &Path) -> Result<Vec<Unpacked>> {
     runs.iter().map(|run| run.kernel.unpack(target)).collect()
 }
 
-/// Boots the machines of these runs one after the other, with these programs in them besides.
+/// Boots the machines of these runs one after the other, with these additional programs.
 fn carry_out<'a>(
     root: &Path,
     runs: &'a [Run<'a>],
@@ -96,7 +95,7 @@ fn carry_out<'a>(
     let directory = target_directory(root).join("vm");
     fs::create_dir_all(&directory)?;
     let binary = workspace::binary(root);
-    // Large, and of no use afterwards.
+    // Large, and not needed after the run.
     let scratch = tempfile::tempdir_in(&directory)?;
     let image = scratch.path().join("image.cpio");
     contents::write(root, &binary, unpacked, runs, programs, &image)?;
@@ -120,8 +119,8 @@ fn carry_out<'a>(
     Ok(done)
 }
 
-/// Boots a machine, and once more when it did not come up, or one or two of its tests failed: what
-/// fails again is a defect, what passes then is told apart.
+/// Boots a machine. Boots it again if it did not come up, or if one or two of its tests failed:
+/// only a second failure counts as a defect, and late passes are reported.
 fn boot(machine: &Machine<'_>) -> Result<Outcome> {
     let tell = |line: &str| println!("{line}");
     let first = machine.run(tell)?;
@@ -135,7 +134,7 @@ fn boot(machine: &Machine<'_>) -> Result<Outcome> {
     Ok(second)
 }
 
-/// Says how one run ended, and where its console is if it did not end well.
+/// Prints how a run ended, and the path of its console log if the run failed.
 fn conclude(run: &Run, outcome: &Outcome, directory: &Path) {
     if outcome.ending != Ending::Whole {
         let trouble = outcome.trouble.as_deref().unwrap_or("it did not say why");

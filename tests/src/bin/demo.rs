@@ -1,4 +1,4 @@
-//! What `cargo xtask demo` starts once everything is built.
+//! The program that `cargo xtask demo` runs.
 
 use anyhow::Result;
 use support::{process::stop_on_signals, workspace};

@@ -1,4 +1,4 @@
-//! What `cargo xtask vm` starts once everything is built.
+//! The program that `cargo xtask vm` runs.
 
 use anyhow::Result;
 use clap::Parser;

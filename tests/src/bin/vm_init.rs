@@ -1,5 +1,5 @@
-//! The first process of a test machine: mounts what programs expect, runs the steps of its plan,
-//! and restarts the machine, which ends it.
+//! The first process of a test machine: mounts file systems, runs the steps of a plan, and reboots,
+//! which ends the machine.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use harness::mounts::mount;
 use harness::namespace::raise_loopback;
 use harness::vm::protocol::{Cgroups, Line, MODULES, PLAN, PLANS, Plan, RESULTS, Step};
 
-/// File systems, with their types and options, in the order in which they are mounted.
+/// File systems with their types and options, in mount order.
 const MOUNTS: &[(&str, &str, &str)] = &[
     ("/proc", "proc", ""),
     ("/sys", "sysfs", ""),
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     ensure!(unsafe { libc::getpid() } == 1, "this is the first process of test machines");
     if let Err(error) = work() {
         eprintln!("{error:#}");
-        // Without a place for results, the kernel's messages have to do.
+        // If results cannot be written, the kernel's messages must do.
         let _ = say(&Line::Trouble(format!("{error:#}")));
     }
     // SAFETY: the call does not return; nothing in this machine is worth keeping.
@@ -65,12 +65,12 @@ fn read_plan() -> Result<Plan> {
     let name = line
         .split_whitespace()
         .find_map(|word| word.strip_prefix(PLAN)?.strip_prefix('='))
-        .with_context(|| format!("the command line has no {PLAN}"))?;
+        .with_context(|| format!("the kernel's command line has no {PLAN}"))?;
     let text = fs::read(format!("{PLANS}/{name}.json")).with_context(|| format!("plan {name}"))?;
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// Runs a step to its end; its exit status if it was not killed.
+/// Runs a step to its end; returns its exit status unless a signal killed it.
 fn run(step: &Step) -> Result<Option<i32>> {
     let (program, arguments) = step.command.split_first().context("nothing to run")?;
     let output = results()?;
@@ -87,13 +87,13 @@ fn run(step: &Step) -> Result<Option<i32>> {
     Ok(status.code())
 }
 
-/// Buries the processes that lost their parents.
+/// Waits for orphaned processes that have ended.
 fn reap() {
     // SAFETY: no status is asked for. There is none to wait for when it returns 0 or fails.
     while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// A line of results, on its way before this returns.
+/// Writes a line of results and flushes it to the device.
 fn say(line: &Line) -> Result<()> {
     let mut results = results()?;
     writeln!(results, "\n{}", line.text())?;
@@ -120,7 +120,7 @@ fn mount_cgroups(cgroups: Cgroups) -> Result<()> {
     Ok(())
 }
 
-/// Loads the modules in a directory, in the order of their names.
+/// Loads all modules in a directory, in the order of their names.
 fn load_modules(directory: &Path) -> Result<()> {
     let mut files: Vec<_> = fs::read_dir(directory)
         .with_context(|| format!("{} is missing", directory.display()))?

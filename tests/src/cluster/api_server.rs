@@ -15,27 +15,28 @@ use support::command::output;
 use crate::process::{Guarded, eventually, start_silently};
 use crate::suite::Suite;
 
-/// What may do everything.
+/// The token of a user who may do everything.
 const ADMINISTRATOR: &str = "the-administrators-token";
-/// What may do what the node's kubelet does.
+/// The token with the permissions of the node's kubelet.
 const KUBELET: &str = "the-kubelets-token";
-/// The service network's first address, which pods ask. Here it is an address of the server's own.
+/// The first address of the service network, through which pods reach the API server. Here the
+/// server itself has this address.
 pub(super) const SERVICE: &str = "10.96.0.1";
-/// Its port, as Kubernetes has it.
+/// The port of the API server's service, as in every cluster.
 const PORT: u16 = 443;
 
-/// The server.
+/// A running API server.
 pub struct ApiServer<'a> {
     network: &'a Namespace,
     directory: PathBuf,
     access: Access,
-    /// In the order of their ends.
+    /// In the order in which they are stopped.
     processes: Vec<(&'static str, Guarded)>,
 }
 
 impl<'a> ApiServer<'a> {
-    /// Starts it in this namespace and waits until it is ready. Nobody acts upon what it is told
-    /// yet.
+    /// Starts etcd and the API server in this namespace and waits until the server is ready.
+    /// Controllers and scheduler do not run yet.
     pub fn start(suite: &Suite, network: &'a Namespace) -> Result<Self> {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
@@ -70,7 +71,7 @@ impl<'a> ApiServer<'a> {
                 &format!("--secure-port={PORT}"),
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--authorization-mode=Node,RBAC",
-                // Nobody here knows the node's name but the cluster.
+                // The node's name does not resolve outside the cluster.
                 "--kubelet-preferred-address-types=InternalIP",
                 "--kubelet-certificate-authority=account/ca.crt",
                 "--kubelet-client-certificate=server.crt",
@@ -82,7 +83,7 @@ impl<'a> ApiServer<'a> {
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "--service-account-key-file=accounts.key",
                 "--service-account-signing-key-file=accounts.key",
-                // As all releases have it by now: tokens that end, and are replaced in time.
+                // The default in newer releases: tokens expire and are rotated.
                 "--feature-gates=BoundServiceAccountTokenVolume=true",
             ]),
         )?;
@@ -92,7 +93,7 @@ impl<'a> ApiServer<'a> {
         Ok(api)
     }
 
-    /// Starts those who act upon what it is told: the controllers and the scheduler.
+    /// Starts the controllers and the scheduler.
     pub fn start_controllers(&mut self) -> Result<()> {
         self.run(
             "kube-controller-manager",
@@ -116,31 +117,31 @@ impl<'a> ApiServer<'a> {
         )
     }
 
-    /// What pods need to ask it.
+    /// Everything a pod needs to talk to this server.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Where it is.
+    /// The server's URL.
     #[must_use]
     pub fn network(&self) -> &'a Namespace {
         self.network
     }
 
-    /// The client of somebody who may do everything.
+    /// A `kubectl` that may do everything.
     #[must_use]
     pub fn kubectl(&self) -> Kubectl<'a> {
         Kubectl::new(self.network, &self.directory, &self.directory.join("admin.config"))
     }
 
-    /// A file that the node's kubelet needs: `kubelet.config` says who it is and where it finds the
-    /// server.
+    /// A file for the node's kubelet: `kubelet.config` holds the server's URL and the kubelet's
+    /// token.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// What all its programs said last.
+    /// The last log lines of all programs, for error messages.
     #[must_use]
     pub fn complaints(&self) -> String {
         let said = |(name, _): &(&str, Guarded)| {
@@ -159,7 +160,7 @@ impl<'a> ApiServer<'a> {
     }
 }
 
-/// The end of a log.
+/// The last lines of a log.
 pub(super) fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let cut = |line: &str| line.chars().take(200).collect::<String>();

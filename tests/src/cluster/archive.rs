@@ -1,4 +1,4 @@
-//! Images with one static program, as `docker save` writes them.
+//! Image archives with one static program, in the format of `docker save`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::suite::finish;
 use support::command::output;
 
-/// Makes an archive of this image in a directory that does not exist yet; the program is
-/// `/srv/program`, which only `user` may read.
+/// Writes the archive of an image to a new directory. The image's program is `/srv/program`, which
+/// only `user` may read.
 pub(super) fn write(directory: &Path, image: &str, program: &Path, user: u32) -> Result<PathBuf> {
     fs::create_dir_all(directory.join("root/srv"))?;
     fs::copy(program, directory.join("root/srv/program"))?;
@@ -46,6 +46,6 @@ fn digest(file: &Path) -> Result<String> {
     let output = finish(Command::new("sha256sum").arg(file))?;
     ensure!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stdout)?;
-    let digest = said.split_whitespace().next().context("sha256sum says nothing")?;
+    let digest = said.split_whitespace().next().context("sha256sum printed nothing")?;
     Ok(format!("sha256:{digest}"))
 }

@@ -14,22 +14,21 @@ use support::command::output;
 pub struct Image {
     /// Its root directory.
     pub root: PathBuf,
-    /// What is run.
+    /// The command of the image.
     pub entrypoint: Vec<String>,
-    /// The variables that it sets.
+    /// The environment variables of the image.
     pub environment: Vec<String>,
 }
 
 impl Image {
-    /// The archive that `cargo xtask image` makes, by the image format of the Open Container
-    /// Initiative.
+    /// The archive that `cargo xtask image` makes, in the OCI image format.
     #[must_use]
     pub fn path() -> PathBuf {
         let default = || crate::target().join("packages/pgsocktrace-image.tar");
         env::var_os("PGSOCKTRACE_IMAGE").map_or_else(default, PathBuf::from)
     }
 
-    /// Unpacks it into a directory that does not exist yet.
+    /// Unpacks the image into a new directory.
     pub fn unpack(root: &Path) -> Result<Self> {
         let layout = root.with_extension("layout");
         fs::create_dir(&layout)?;
@@ -57,7 +56,7 @@ impl Image {
             entrypoint: texts("Entrypoint"),
             environment: texts("Env"),
         };
-        ensure!(!image.entrypoint.is_empty(), "the image says not what to run");
+        ensure!(!image.entrypoint.is_empty(), "the image has no entrypoint");
         Ok(image)
     }
 }

@@ -11,10 +11,10 @@ use super::programs;
 use crate::namespace::Namespace;
 use crate::suite::finish;
 
-/// Asks an API server, from the network namespace that the server is in.
+/// A client of an API server, which runs in the server's network namespace.
 pub struct Kubectl<'a> {
     network: &'a Namespace,
-    /// Where it may write.
+    /// A writable home directory.
     home: PathBuf,
     config: PathBuf,
 }
@@ -24,20 +24,20 @@ impl<'a> Kubectl<'a> {
         Self { network, home: home.to_owned(), config: config.to_owned() }
     }
 
-    /// What it prints when it is run with these arguments.
+    /// Runs `kubectl` with these arguments and returns its stdout.
     pub fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = finish(&mut self.command(arguments)?)?;
         ensure!(output.status.success(), "kubectl {arguments:?}: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// An object of the API.
+    /// Gets an object of the API.
     pub fn object(&self, arguments: &[&str]) -> Result<Value> {
         let said = self.says(&[&["get", "--output=json"], arguments].concat())?;
         serde_json::from_str(&said).with_context(|| said)
     }
 
-    /// Makes an object of the API, and returns what the server has made of it.
+    /// Creates an object, and returns it as the server stores it.
     pub fn create(&self, object: &Value) -> Result<Value> {
         let path = self.home.join("object.json");
         fs::write(&path, object.to_string())?;
@@ -46,13 +46,13 @@ impl<'a> Kubectl<'a> {
         serde_json::from_str(&created).context(created)
     }
 
-    /// Applies what a directory's kustomization makes.
+    /// Applies the kustomization in a directory.
     pub fn apply(&self, directory: &Path) -> Result<()> {
-        // The server's own description of its objects is older than what would read it.
+        // No validation: the server's OpenAPI schema is in an older format than `kubectl` reads.
         self.says(&["apply", "--validate=false", "-k", &directory.to_string_lossy()]).map(drop)
     }
 
-    /// Whether an account may do this, such as `list pods`, in every namespace.
+    /// Whether an account may do `what`, such as `list pods`, in every namespace.
     pub fn allows(&self, account: &str, what: &[&str]) -> Result<bool> {
         let account = format!("--as=system:serviceaccount:{account}");
         let mut command =
@@ -65,17 +65,17 @@ impl<'a> Kubectl<'a> {
         }
     }
 
-    /// It with these arguments, not run yet.
+    /// `kubectl` with these arguments, not started.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs()?.join("kubectl"));
-        // It remembers what servers offer below the home directory.
+        // `kubectl` caches the server's API below the home directory.
         command.env("HOME", &self.home).env("KUBECONFIG", &self.config).args(arguments);
         self.network.adopt(&mut command)?;
         Ok(command)
     }
 }
 
-/// Writes the file that says where a server is and who asks.
+/// Writes a kubeconfig for this server and token.
 pub(super) fn write_config(path: &Path, server: &str, ca: &Path, token: &str) -> Result<()> {
     let config = json!({
         "apiVersion": "v1",

@@ -16,13 +16,13 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Where the base that users build upon is.
+    /// The directory of the kustomize base.
     #[must_use]
     pub fn base() -> PathBuf {
         root().join("deploy/kubernetes/base")
     }
 
-    /// Reads that base.
+    /// Reads the base.
     pub fn read() -> Result<Self> {
         let pod = read("base/daemonset.yaml")?["spec"]["template"]["spec"].take();
         let kustomization = read("base/kustomization.yaml")?;
@@ -32,7 +32,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The same with the component that takes CAP_SYS_ADMIN away.
+    /// Reads the base with the component that removes CAP_SYS_ADMIN.
     pub fn without_sys_admin() -> Result<Self> {
         let component = read("components/without-sys-admin/kustomization.yaml")?;
         let patch = component["patches"][0]["patch"].as_str().context("patch")?;
@@ -42,15 +42,15 @@ impl Manifest {
         Ok(Self { capabilities: texts(&patch[0]["value"])?, ..Self::read()? })
     }
 
-    /// The same without this capability.
+    /// Removes this capability from the manifest.
     pub fn without(mut self, capability: &str) -> Result<Self> {
         let before = self.capabilities.len();
         self.capabilities.retain(|name| name != capability);
-        ensure!(self.capabilities.len() < before, "{capability} is not added");
+        ensure!(self.capabilities.len() < before, "the manifest does not add {capability}");
         Ok(self)
     }
 
-    /// The capabilities that are left once all were dropped, as the kernel writes them.
+    /// The capabilities that the manifest adds, with the kernel's names.
     pub(super) fn capabilities(&self) -> Vec<String> {
         self.capabilities.iter().map(|name| format!("CAP_{name}")).collect()
     }
@@ -59,12 +59,12 @@ impl Manifest {
         &self.settings
     }
 
-    /// The port that Prometheus and the kubelet ask.
+    /// The port for Prometheus and the kubelet's probes.
     pub fn metrics_port(&self) -> Result<u64> {
         self.pod["containers"][0]["ports"][0]["containerPort"].as_u64().context("metrics port")
     }
 
-    /// The paths that the kubelet asks for whether it starts, lives and is ready.
+    /// The paths of the startup, liveness and readiness probes.
     pub fn probes(&self) -> Result<Vec<String>> {
         let container = &self.pod["containers"][0];
         let path = |name: &str| {
@@ -90,7 +90,7 @@ impl Manifest {
         self.container()["runAsUser"].as_u64().unwrap_or(0)
     }
 
-    /// In bytes.
+    /// The memory limit in bytes.
     pub(super) fn memory_limit(&self) -> Option<u64> {
         let limit = self.pod["containers"][0]["resources"]["limits"]["memory"].as_str()?;
         Some(limit.strip_suffix("Mi")?.parse::<u64>().ok()? << 20)

@@ -1,10 +1,10 @@
-//! Pods in the API's own form.
+//! Pods as objects of the API.
 
 use serde_json::{Value, json};
 
 use super::NODE;
 
-/// A pod on the node, as far as it matters.
+/// The fields of a pod that tests need.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are those of the API's objects")]
 pub struct PodOnNode<'a> {
@@ -12,13 +12,13 @@ pub struct PodOnNode<'a> {
     pub name: &'a str,
     pub uid: &'a str,
     pub containers: &'a [&'a str],
-    /// Id of the container that runs: the first one.
+    /// Id of the running container, which is the first one.
     pub running: Option<&'a str>,
     pub labels: Value,
 }
 
 impl PodOnNode<'_> {
-    /// What a user creates, bound to the node by whoever schedules.
+    /// The object as a user creates it, already assigned to the node.
     #[must_use]
     pub fn as_new_object(&self) -> Value {
         let container = |name: &&str| json!({"name": name, "image": "shop:1"});
@@ -31,7 +31,7 @@ impl PodOnNode<'_> {
         })
     }
 
-    /// What the kubelet adds.
+    /// The status that the kubelet adds.
     #[must_use]
     pub fn as_status(&self) -> Value {
         let status = |id: &&str| {
@@ -43,7 +43,7 @@ impl PodOnNode<'_> {
         json!({"status": {"phase": "Running", "containerStatuses": statuses}})
     }
 
-    /// All of it.
+    /// The object with its status.
     pub(super) fn as_running_object(&self) -> Value {
         let mut pod = self.as_new_object();
         pod["metadata"]["uid"] = self.uid.into();

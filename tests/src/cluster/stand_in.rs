@@ -12,14 +12,14 @@ use crate::namespace::Namespace;
 use crate::program::{Program, Reply};
 use crate::suite::{APPS, Suite};
 
-/// A server with the certificate of an authority of its own, in a network namespace.
+/// A server in a network namespace, whose certificate is signed by the stand-in's own CA.
 pub struct StandIn {
     program: Program,
     access: Access,
 }
 
 impl StandIn {
-    /// Starts it in this namespace. It does not answer yet.
+    /// Starts the server in this namespace. It does not answer before [`Self::listen`].
     pub fn start(suite: &Suite, network: &Namespace, port: u16) -> Result<Self> {
         let directory = suite.directory()?;
         let service_account = directory.join("account");
@@ -38,26 +38,26 @@ impl StandIn {
         Ok(server)
     }
 
-    /// Begins to answer.
+    /// Makes the server answer requests.
     pub fn listen(&mut self) -> Result<()> {
         let command = format!("listen {}", self.access.port);
         self.program.ok(&command).map(drop)
     }
 
-    /// What pods need to ask it.
+    /// Everything a pod needs to talk to this server.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Writes a token into the service account; it is the only one that is taken from now on.
+    /// Writes a token into the service account. The server accepts only this token from now on.
     pub fn give_token(&mut self, token: &str) -> Result<()> {
         fs::write(self.access.service_account.join("token"), token)?;
         self.program.ok(&format!("token {token}")).map(drop)
     }
 
-    /// Puts another authority into the service account: the server's certificate is then as good as
-    /// one that it has signed by itself.
+    /// Replaces the CA certificate in the service account, so that clients can no longer verify the
+    /// server.
     pub fn distrust(&self, suite: &Suite) -> Result<()> {
         let directory = suite.directory()?;
         let certificate = directory.join("ca.crt");
@@ -65,22 +65,22 @@ impl StandIn {
         Ok(fs::copy(certificate, self.access.service_account.join("ca.crt")).map(drop)?)
     }
 
-    /// Tells of a pod with one container, or of what has become of it.
+    /// Adds or updates a pod with one container.
     pub fn put(&mut self, pod: &PodOnNode<'_>) -> Result<()> {
         self.put_object(&pod.as_running_object())
     }
 
-    /// Tells of any pod or service.
+    /// Adds or updates any pod or service.
     pub fn put_object(&mut self, object: &Value) -> Result<()> {
         self.program.ok(&format!("put {object}")).map(drop)
     }
 
-    /// Ends all watches, as servers do from time to time.
+    /// Ends all watches, as API servers do from time to time.
     pub fn hang_up(&mut self) -> Result<()> {
         self.program.ok("hang_up").map(drop)
     }
 
-    /// How often it was asked for what.
+    /// The number of requests so far, by kind.
     pub fn asked(&mut self) -> Result<Reply> {
         self.program.ok("asked")
     }

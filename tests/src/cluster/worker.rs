@@ -1,8 +1,8 @@
-//! A real node: containerd and a kubelet, which run what an API server tells them to.
+//! A real node: containerd and a kubelet, which run the pods that an API server assigns to them.
 //!
-//! Both would write to many places of the machine. They live in a mount namespace of their own,
-//! where those places are directories of the test, and so are the kernel's settings that a kubelet
-//! changes. What they run is in a cgroup of the test's own.
+//! Both programs would write to many directories of the host. They run in their own mount
+//! namespace, which replaces these directories, and the kernel's settings that a kubelet changes,
+//! by files of the test. Their containers run in a cgroup of the test.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -25,9 +25,9 @@ use support::command::output;
 use crate::process::{Guarded, eventually, start_silently};
 use crate::suite::{APPS, Suite, finish};
 
-/// Directories that are replaced by empty ones.
+/// Directories that are empty in the mount namespace.
 const PLACES: [&str; 3] = ["/run", "/var/lib", "/var/log"];
-/// The kernel's settings that a kubelet insists upon, below /proc/sys.
+/// The kernel's settings that a kubelet requires, below /proc/sys.
 const SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -36,21 +36,21 @@ const SETTINGS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxkeys", "1000000"),
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
-/// The image that every pod's namespaces are kept by.
+/// The image of the container that holds each pod's namespaces.
 const PAUSE: &str = "localhost/pause:1";
 
-/// The node. Its containers end with it.
+/// A running node. Dropping it ends its containers.
 pub struct Worker<'a> {
     api: &'a ApiServer<'a>,
     directory: PathBuf,
-    /// In the order of their ends.
+    /// In the order in which they are stopped.
     processes: Vec<(&'static str, Guarded)>,
     domain: Domain,
 }
 
 impl<'a> Worker<'a> {
-    /// Starts it, with the tracer's image, in the network namespace of the API server, and waits
-    /// until pods can run there.
+    /// Starts a node with the tracer's image in the API server's network namespace, and waits until
+    /// it can run pods.
     pub fn start(suite: &Suite, api: &'a ApiServer<'a>) -> Result<Self> {
         let directory = suite.directory()?;
         let domain = Domain::create()?;
@@ -67,7 +67,8 @@ impl<'a> Worker<'a> {
         worker.import(&Image::path())?;
         worker.start_kubelet()?;
         let kubectl = api.kubectl();
-        // By its certificate the API server is `server`, and it asks kubelets for logs.
+        // The API server presents its certificate as user `server` when it reads logs from
+        // kubelets.
         let role = "--clusterrole=system:kubelet-api-admin";
         kubectl.says(&["create", "clusterrolebinding", "server", role, "--user=server"])?;
         let node = format!("node/{NODE}");
@@ -78,13 +79,13 @@ impl<'a> Worker<'a> {
         Ok(worker)
     }
 
-    /// Gives it an image with this static program alone, which `user` runs as `/srv/program`.
+    /// Imports an image with only this static program, which `user` runs as `/srv/program`.
     pub fn import_program(&self, image: &str, program: &Path, user: u32) -> Result<()> {
         let name = image.replace(['/', ':'], "-");
         self.import(&archive::write(&self.directory.join(name), image, program, user)?)
     }
 
-    /// PID of a container's program, by the container's id.
+    /// PID of the only process in the container with this id.
     pub fn pid(&self, container: &str) -> Result<u32> {
         let inside = |pid: &u32| {
             let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -96,7 +97,7 @@ impl<'a> Worker<'a> {
         Ok(pid)
     }
 
-    /// What its programs said last.
+    /// The last log lines of containerd and the kubelet, for error messages.
     #[must_use]
     pub fn complaints(&self) -> String {
         let said = |(name, _): &(&str, Guarded)| {
@@ -154,14 +155,14 @@ conf_dir = "{}"
         let config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            // It asks the API server who may do what.
+            // The kubelet asks the API server for authentication and authorization.
             "authentication": {"x509": {"clientCAFile": self.api.file("account/ca.crt")}},
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": self.api.file("server.crt"),
             "tlsPrivateKeyFile": self.api.file("server.key"),
             "cgroupRoot": self.domain.path(),
             "failSwapOn": false,
-            // A full disk of the machine is not this node's.
+            // No eviction when the host's disk is nearly full.
             "evictionHard": unlimited,
             "imageGCHighThresholdPercent": 100,
             "volumePluginDir": self.directory.join("plugins"),
@@ -193,7 +194,7 @@ conf_dir = "{}"
         Ok(command)
     }
 
-    /// Makes a command run in the mount namespace of containerd.
+    /// Runs a command in containerd's mount namespace.
     fn join_mounts(&self, command: &mut Command) -> Result<()> {
         let (_, containerd) = self.processes.last().context("containerd does not run")?;
         let mounts = File::open(format!("/proc/{}/ns/mnt", containerd.pid()))?;
@@ -216,7 +217,7 @@ conf_dir = "{}"
         Ok(pid)
     }
 
-    /// What takes whose place.
+    /// Pairs of a replacement and the path that it replaces.
     fn replacements(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let mut all = Vec::new();
         for place in PLACES {
@@ -236,13 +237,13 @@ conf_dir = "{}"
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        // What starts containers ends before the containers do, with `domain`.
+        // Stop containerd and the kubelet first; dropping `domain` then kills the containers.
         self.processes.clear();
     }
 }
 
-/// Makes a command run in a mount namespace of its own, where the first path of each pair is bound
-/// to the second one.
+/// Runs a command in a new mount namespace, in which the first path of each pair is bound to the
+/// second one.
 fn replace(command: &mut Command, pairs: Vec<(PathBuf, PathBuf)>) -> Result<()> {
     let text = |path: PathBuf| CString::new(path.as_os_str().as_bytes());
     let pairs: Vec<(CString, CString)> = pairs

@@ -1,4 +1,4 @@
-//! A BPF program that does nothing: what any program costs before it does something.
+//! A BPF program that does nothing: the cost that every program has.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::bpf::bpf;
 
-/// bpf(2)'s commands, include/uapi/linux/bpf.h.
+/// Commands of bpf(2), from include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
@@ -17,13 +17,13 @@ const NOTHING: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
 /// The program's name, as the kernel shows it.
 pub(super) const NAME: &str = "empty";
 
-/// The program, attached for as long as this is kept.
+/// The loaded program, attached until this is dropped.
 pub(super) struct Empty {
     _program: OwnedFd,
     _link: OwnedFd,
 }
 
-/// The beginning of `union bpf_attr` for loading a program.
+/// The first fields of `union bpf_attr` for BPF_PROG_LOAD.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -38,7 +38,7 @@ struct Load {
     name: [u8; 16],
 }
 
-/// `union bpf_attr` for attaching to a raw tracepoint.
+/// `union bpf_attr` for BPF_RAW_TRACEPOINT_OPEN.
 #[repr(C)]
 struct Attach {
     tracepoint: u64,
@@ -47,7 +47,7 @@ struct Attach {
 }
 
 impl Empty {
-    /// Attaches it to a tracepoint.
+    /// Loads the program and attaches it to a tracepoint.
     pub(super) fn attach(tracepoint: &std::ffi::CStr) -> Result<Self> {
         let mut name = [0; 16];
         name[..NAME.len()].copy_from_slice(NAME.as_bytes());

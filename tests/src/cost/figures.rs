@@ -1,37 +1,37 @@
-//! Measurements that a virtual machine hands to the program that booted it.
+//! Measurements that a virtual machine passes to the program that booted it.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Costs, Total};
 
-/// The tracer's name among the watchers.
+/// The tracer's name in tables.
 pub const OURS: &str = "pgsocktrace";
 
-/// What came of measuring one watcher.
+/// The result of measuring one watcher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The watcher's name.
     pub watcher: String,
-    /// Its figures, or why there are none.
+    /// Its figures, or the error that prevented the measurement.
     pub measured: Result<Measured, String>,
 }
 
 /// The figures of one watcher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// What its programs take.
+    /// CPU time of the watcher's kernel programs per event.
     pub programs: Costs,
-    /// What events take in all.
+    /// Total time per event.
     pub total: Total,
 }
 
 impl Figures {
-    /// As a line of text, without its end.
+    /// As one line of JSON, without the newline.
     pub fn line(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
 
-    /// Reads a line; `None` when it is about something else.
+    /// Parses a line; `None` if it holds no figures.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok()

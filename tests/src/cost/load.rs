@@ -1,4 +1,4 @@
-//! Generates load: thousands of connections to a listener that speaks a little of the protocol.
+//! Load generator: thousands of connections to a listener that speaks a little of the protocol.
 
 use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
@@ -22,7 +22,7 @@ const REQUEST: &[u8] = b"Q\x00\x00\x00\x0dselect 1\0";
 /// ReadyForQuery, idle.
 const READY: &[u8] = b"Z\x00\x00\x00\x05I";
 
-/// A listener on a free port of loopback.
+/// A listener on a free port of the loopback.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -30,7 +30,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens it, and lets this process have as many connections as it may.
+    /// Opens the listener, and raises this process's limit of open files.
     pub fn open() -> Result<Self> {
         allow_files()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -38,28 +38,28 @@ impl Listener {
         Ok(Self { listener, port })
     }
 
-    /// Where it listens.
+    /// The listener's address.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Opens a connection and returns a client's and a server's end. With several threads these
-    /// may be of two connections; that each takes one keeps the queue of the listener short.
+    /// Opens a connection and accepts one, to keep the listener's queue short. When several threads
+    /// do this at once, the two ends may belong to different connections.
     fn connect(&self) -> io::Result<(TcpStream, TcpStream)> {
         let client = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         let (server, _) = self.listener.accept()?;
         Ok((client, server))
     }
 
-    /// Sends so many requests on one connection, one after the other, from deep in a stack, and has
-    /// each answered. Returns how many sends began a request.
+    /// Sends `requests` requests on one connection, one at a time, from deep in a stack; the
+    /// listener answers each. Returns the number of sends that began a request.
     pub fn converse(&self, requests: u64) -> Result<u64> {
         self.time(requests)?;
         Ok(requests + 1)
     }
 
-    /// The same; returns how long it took from the first request to the last answer.
+    /// Like [`Self::converse`]; returns the time from the first request to the last answer.
     pub fn time(&self, requests: u64) -> Result<Duration> {
         let mut took = Duration::ZERO;
         self.talk(
@@ -77,7 +77,7 @@ impl Listener {
         Ok(took)
     }
 
-    /// The same, but so many a second for so long.
+    /// Like [`Self::converse`], with `pace` requests per second for this duration.
     pub fn converse_at(&self, pace: u32, duration: Duration) -> Result<()> {
         let requests = (f64::from(pace) * duration.as_secs_f64()) as u64;
         self.talk(
@@ -85,7 +85,7 @@ impl Listener {
                 let start = Instant::now();
                 for number in 0..requests {
                     let due = start + duration.mul_f64(number as f64 / requests as f64);
-                    // Sleeps last a little longer than they should; what is late is made up for.
+                    // Sleeping until an absolute time makes up for sleeps that last too long.
                     thread::sleep(due.saturating_duration_since(Instant::now()));
                     client.write_all(REQUEST)?;
                     client.read_exact(&mut [0; READY.len()])?;
@@ -114,7 +114,7 @@ impl Listener {
         while start.elapsed() < duration {
             for (client, server) in &pairs {
                 let due = start + Duration::from_secs(requests) / pace;
-                // Sleeps last a little longer than they should; what is late is made up for.
+                // Sleeping until an absolute time makes up for sleeps that last too long.
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 exchange(client, REQUEST, server, READY)?;
                 requests += 1;
@@ -123,7 +123,7 @@ impl Listener {
         Ok(requests)
     }
 
-    /// Sends one request in so many pieces.
+    /// Sends one request in this many pieces.
     pub fn send_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'd', 0, 0, 0, 11, b'a', b' ', b'r', b'o', b'w', b'.', b'\n'];
         self.talk(
@@ -139,7 +139,7 @@ impl Listener {
         Ok(pieces)
     }
 
-    /// Receives one answer in so many pieces.
+    /// Receives one answer in this many pieces.
     pub fn receive_many(&self, pieces: u64) -> Result<u64> {
         let row = [b'D', 0, 0, 0, 11, 0, 1, 0, 0, 0, 1, b'1'];
         self.talk(
@@ -155,7 +155,7 @@ impl Listener {
         Ok(pieces)
     }
 
-    /// Opens a connection and has both sides talk, once the server is ready.
+    /// Opens a connection, completes the startup, and runs the client's and the server's side.
     fn talk(
         &self,
         client: impl FnOnce(&TcpStream) -> io::Result<()> + Send,
@@ -186,7 +186,7 @@ impl Listener {
 
     /// Connects and closes in a loop on several threads.
     ///
-    /// Closes with a reset: thousands of ports in TIME_WAIT would end the run early.
+    /// It closes with a reset, because thousands of ports in TIME_WAIT would end the run early.
     pub fn storm(&self, threads: u32, duration: Duration) -> Result<Storm> {
         let start = Instant::now();
         let work = || -> io::Result<u64> {
@@ -209,7 +209,7 @@ impl Listener {
     }
 }
 
-/// Sends a message and has it answered.
+/// Sends a message and waits for its answer.
 fn exchange(
     mut client: &TcpStream,
     message: &[u8],
@@ -222,7 +222,7 @@ fn exchange(
     client.read_exact(&mut vec![0; answer.len()])
 }
 
-/// Reads so many requests, and says after each that the server is ready.
+/// Reads `requests` requests, and answers each with ReadyForQuery.
 fn answer(mut server: &TcpStream, requests: u64) -> io::Result<()> {
     for _ in 0..requests {
         server.read_exact(&mut [0; REQUEST.len()])?;
@@ -231,7 +231,7 @@ fn answer(mut server: &TcpStream, requests: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What came of a storm.
+/// The result of [`Listener::storm`].
 #[derive(Clone, Copy, Debug)]
 pub struct Storm {
     /// Connections that were opened and closed.
@@ -240,17 +240,17 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Connections a second.
+    /// Connections per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.connections as f64 / self.took.as_secs_f64()
     }
 }
 
-/// Frames below a client's calls: more stack than is copied at first.
+/// Depth of the client's calls. Their stack exceeds the initial copy.
 const DEPTH: u32 = 16;
 
-/// Calls with at least so many KiB of stack above it.
+/// Makes a call below more than `depth` frames of at least 1 KiB each.
 #[inline(never)]
 fn deep_down<R>(depth: u32, call: impl FnOnce() -> R) -> R {
     let frame = black_box([0_u8; 1024]);
@@ -259,7 +259,7 @@ fn deep_down<R>(depth: u32, call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Lets this process open as many files as it may ask for: each connection takes two.
+/// Raises the limit of open files to its maximum: each connection takes two descriptors.
 fn allow_files() -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a valid pointer to an `rlimit` that outlives them.
@@ -271,7 +271,7 @@ fn allow_files() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes the coming close of a socket a reset.
+/// Makes closing this socket send a reset.
 fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: the descriptor is open, and the pointer and length describe one whole `linger`.

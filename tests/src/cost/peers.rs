@@ -7,26 +7,26 @@ use anyhow::Result;
 
 use crate::bpf::programs_of;
 
-/// Another tool that watches connections.
+/// A tool that watches connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// bpftrace, with the script that people write: bytes and the latest stack of each socket.
+    /// bpftrace with a script that people would write: bytes and the latest stack of each socket.
     Bpftrace,
-    /// bpftrace, with what is done to memory that leaks: what is outstanding, with its stack, on
-    /// kprobes.
+    /// bpftrace with the method of memory leak detectors, on kprobes: the open connections with
+    /// their stacks.
     BpftraceOnKprobes,
-    /// libbpf-tools' tcpstates: each change of state of each connection.
+    /// libbpf-tools' tcpstates: every state change of every connection.
     Tcpstates,
-    /// libbpf-tools' tcplife: each connection when it ends.
+    /// libbpf-tools' tcplife: every connection when it ends.
     Tcplife,
-    /// libbpf-tools' tcptop: bytes of each connection, on kprobes.
+    /// libbpf-tools' tcptop: bytes of every connection, on kprobes.
     Tcptop,
-    /// libbpf-tools' tcptracer: each connection when it is opened and closed, on kprobes.
+    /// libbpf-tools' tcptracer: every connection when it opens and closes, on kprobes.
     Tcptracer,
 }
 
 impl Peer {
-    /// Every one.
+    /// All tools.
     pub const ALL: [Self; 6] = [
         Self::Bpftrace,
         Self::BpftraceOnKprobes,
@@ -36,13 +36,13 @@ impl Peer {
         Self::Tcplife,
     ];
 
-    /// Those that do without kprobes, which not every kernel has.
+    /// The tools that need no kprobes, which some kernels lack.
     pub const ON_TRACEPOINTS: [Self; 3] = [Self::Bpftrace, Self::Tcpstates, Self::Tcplife];
 
-    /// Once it has loaded its programs, it has attached them after so long.
+    /// The time between a tool's loading of its programs and its attaching them.
     pub const SETTLING: Duration = Duration::from_millis(500);
 
-    /// What it is called in tables.
+    /// The tool's name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Peer {
         }
     }
 
-    /// The program.
+    /// The tool's executable.
     #[must_use]
     pub fn program(self) -> &'static str {
         match self {
@@ -65,7 +65,8 @@ impl Peer {
         }
     }
 
-    /// What runs it on connections to `port`; on all connections where it cannot choose.
+    /// The command that watches connections to `port`, or all connections if the tool has no
+    /// filter.
     #[must_use]
     pub fn command(self, port: u16) -> Command {
         let mut command = Command::new(self.program());
@@ -73,19 +74,19 @@ impl Peer {
             Self::Bpftrace => command.args(["-e", &on_tracepoints(port)]),
             Self::BpftraceOnKprobes => command.args(["-e", &on_kprobes(port)]),
             Self::Tcpstates | Self::Tcplife => command.args(["-D", &port.to_string()]),
-            // Without a terminal there is no screen to clear.
+            // tcptop must not clear the screen: there is no terminal.
             Self::Tcptop => command.arg("--noclear"),
             Self::Tcptracer => &mut command,
         };
         command
     }
 
-    /// Whether this process of it has loaded all its programs.
+    /// Whether this process of the tool has loaded all its programs.
     pub fn has_loaded(self, pid: u32) -> Result<bool> {
         Ok(programs_of(pid)?.len() >= self.programs())
     }
 
-    /// How many programs it attaches.
+    /// The number of programs that the tool attaches.
     fn programs(self) -> usize {
         match self {
             Self::Tcpstates | Self::Tcplife => 1,
@@ -97,7 +98,7 @@ impl Peer {
     }
 }
 
-/// The tracer's tracepoints, per-socket counters and user stacks.
+/// A script with the tracer's tracepoints, per-socket counters and user stacks.
 fn on_tracepoints(port: u16) -> String {
     let port = port.to_be();
     format!(
@@ -117,7 +118,8 @@ fn on_tracepoints(port: u16) -> String {
     )
 }
 
-/// What is open, with the stack that opened it and the latest that used it, until it is closed.
+/// A script that keeps, for each open connection, the stack that opened it and the latest that used
+/// it.
 fn on_kprobes(port: u16) -> String {
     let port = port.to_be();
     format!(

@@ -1,4 +1,4 @@
-//! The kernel's statistics of BPF programs: runs, and the time that they took.
+//! The kernel's statistics of BPF programs: number of runs, and CPU time.
 
 use std::os::fd::OwnedFd;
 
@@ -6,35 +6,35 @@ use anyhow::Result;
 
 use crate::bpf::{Runs, count_runs, runs_of};
 
-/// The kernel counts as long as this value lives; it does not otherwise, because counting costs
-/// time itself.
+/// Enables the kernel's statistics while this value lives. They are off by default because they
+/// cost time.
 #[derive(Debug)]
 pub struct Statistics {
     _counting: OwnedFd,
 }
 
-/// The counters of some processes' programs at one moment.
+/// The statistics of some processes' programs at one moment.
 #[derive(Clone, Debug)]
 pub struct Counters(Vec<Runs>);
 
-/// What one program cost between two moments.
+/// The cost of one program between two moments.
 #[derive(Clone, Debug)]
 pub struct Cost {
     /// The program's name, as the kernel knows it (at most 15 characters).
     pub name: String,
-    /// How often it ran.
+    /// Number of runs.
     pub runs: u64,
-    /// Mean time of a run.
+    /// Mean time per run.
     pub nanoseconds: f64,
 }
 
 impl Statistics {
-    /// Has the kernel count.
+    /// Enables the statistics.
     pub fn on() -> Result<Self> {
         Ok(Self { _counting: count_runs()? })
     }
 
-    /// Reads the counters of all programs that these processes hold.
+    /// Reads the statistics of all programs that these processes hold.
     pub fn of(&self, pids: &[u32]) -> Result<Counters> {
         let runs: Result<Vec<_>> = pids.iter().map(|pid| runs_of(*pid)).collect();
         Ok(Counters(runs?.concat()))
@@ -42,7 +42,7 @@ impl Statistics {
 }
 
 impl Counters {
-    /// The costs since an earlier moment, of the programs that ran, dearest first.
+    /// The costs since an earlier moment of all programs that ran, most expensive first.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Vec<Cost> {
         let mut costs: Vec<Cost> = self

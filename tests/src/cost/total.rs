@@ -1,5 +1,5 @@
-//! What an event takes in all: not the kernel programs alone, but also the hooks that call them,
-//! and the watcher's own work. As time goes by, on one processor that is never idle.
+//! Total cost of an event: the kernel programs, the hooks that call them, and the watcher's own
+//! process. Wall-clock time, on one processor that is never idle.
 
 use std::fs;
 use std::thread;
@@ -11,34 +11,34 @@ use serde::{Deserialize, Serialize};
 use super::Load;
 use super::load::Listener;
 
-/// What is timed, in the order of [`Timed`].
+/// The events that are timed, in the order of [`Timed`].
 pub const TOTAL: [&str; 3] = [
     "request and answer on a connection to another port",
     "request, its stack recorded, and answer",
     "connection from connect to close, with its stack",
 ];
 
-/// Nanoseconds of each of [`TOTAL`], once for each round.
+/// Nanoseconds of each of [`TOTAL`], one entry per round.
 pub type Timed = [Vec<f64>; TOTAL.len()];
 
-/// What a watcher adds to each of [`TOTAL`].
+/// The time that a watcher adds to each of [`TOTAL`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Total {
-    /// In the programs that are watched, and in the kernel.
+    /// In the watched programs and the kernel.
     pub watched: Timed,
     /// In the watcher's own process.
     pub watcher: Timed,
 }
 
-/// How long a watcher rests before it is measured: to read the symbols of what it watches takes
-/// once, not for each event.
+/// Pause before a watcher is measured: it reads the symbols of the watched program once, not per
+/// event.
 const FIRST_REST: Duration = Duration::from_secs(15);
 
-/// How long it is left to finish its work on one load before the next.
+/// Pause between two loads, so that the watcher finishes its work on the first.
 const REST: Duration = Duration::from_secs(2);
 
-/// Measures so many rounds without a watcher and as many with one. `watch` starts it on connections
-/// to a port, and `pid` tells its process.
+/// Measures this many rounds without a watcher and as many with one. `watch` starts the watcher for
+/// connections to a port; `pid` returns its process.
 pub fn measure_total<W>(
     rounds: usize,
     load: Load,
@@ -60,7 +60,7 @@ pub fn measure_total<W>(
         ])
     };
     let all = |pid| (0..rounds).map(|_| round(pid)).collect::<Result<Vec<_>>>();
-    // What is done for the first time takes longer.
+    // Warm-up: first runs take longer.
     round(None)?;
     let without = all(None)?;
     let watcher = watch(server.port())?;
@@ -77,17 +77,17 @@ pub fn measure_total<W>(
     Ok(Total { watched: added(|took| took.watched), watcher: added(|took| took.watcher) })
 }
 
-/// Nanoseconds of an event.
+/// Nanoseconds per event.
 struct Took {
-    /// All but the watcher's.
+    /// Wall-clock time, without the watcher's process.
     watched: f64,
-    /// Of the watcher's process, if there is one.
+    /// CPU time of the watcher's process, if there is one.
     watcher: f64,
 }
 
 impl Took {
-    /// Measures `load`, which says how long it took for how many events. What the watcher has left
-    /// to do afterwards is its own as well.
+    /// Measures `load`, which returns its duration and its number of events. The watcher's
+    /// remaining work afterwards counts, too.
     fn during(pid: Option<u32>, load: impl FnOnce() -> Result<(Duration, u64)>) -> Result<Self> {
         let own = || pid.map_or(Ok(0), processor_time);
         let before = own()?;
@@ -100,7 +100,7 @@ impl Took {
     }
 }
 
-/// Nanoseconds that a process's threads have had a processor.
+/// CPU time of a process's threads in nanoseconds.
 fn processor_time(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -110,7 +110,7 @@ fn processor_time(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// The first field of `schedstat`: nanoseconds on a processor,
+/// The first field of `schedstat`, nanoseconds on a processor:
 /// Documentation/scheduler/sched-stats.rst.
 fn running(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()

@@ -13,7 +13,7 @@ use crate::{
     server::Server,
 };
 
-/// Builds the service under `target` and starts it on a database that it fills.
+/// Builds the service under `target`, fills its database and starts it.
 pub(super) fn start(workspace: &Path, target: &Path, postgres: &Server) -> Result<Guarded> {
     let source = workspace.join("demo/orders");
     let binary = build(&source, target)?;
@@ -27,7 +27,7 @@ pub(super) fn start(workspace: &Path, target: &Path, postgres: &Server) -> Resul
             .stdin(Stdio::null()),
         Signal::TERM,
     )?;
-    // Long enough for a service that cannot reach its database to say so.
+    // Long enough for a service that cannot reach its database to print an error.
     pause(std::time::Duration::from_secs(1))?;
     service.ensure_running()?;
     Ok(service)
@@ -42,7 +42,7 @@ fn build(source: &Path, target: &Path) -> Result<PathBuf> {
             .arg(&binary)
             .arg(".")
             .current_dir(source)
-            // Debian's packages are sources in a GOPATH, and nothing is to be fetched.
+            // Debian ships the packages as sources in a GOPATH: no modules, no downloads.
             .env("GO111MODULE", "off")
             .env("GOPATH", "/usr/share/gocode")
             .env("GOFLAGS", "")

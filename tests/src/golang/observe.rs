@@ -1,4 +1,5 @@
-//! Sends the Go program through every kind of call, and compares the traced stacks with its own.
+//! Runs the Go program through every kind of call, and compares the traced stacks with those that
+//! the Go runtime reports.
 
 use anyhow::{Context, Result};
 
@@ -6,27 +7,27 @@ use super::{Call, GoBuild, GoProgram, SHAPES, Toolchain};
 use crate::report::{Connection, Report};
 use crate::trace::Trace;
 
-/// What came out; each pair says how many of how many.
+/// The result of a comparison; each pair is (right, total).
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
-    /// Frames that are right.
+    /// Frames that are the same.
     pub frames: (u32, u32),
-    /// Connect stacks that name the right caller.
+    /// Connects whose stack names the right caller.
     pub opened_by: (u32, u32),
-    /// Last requests' stacks that do.
+    /// Last requests whose stack names the right caller.
     pub last_used_by: (u32, u32),
-    /// Everything that is wrong, for people to read; empty when nothing is.
+    /// Descriptions of all differences; empty if there are none.
     pub wrong: String,
 }
 
-/// The calls of one connection.
+/// The calls on one connection.
 struct Calls {
     shape: &'static str,
     opened: Call,
     used: Call,
 }
 
-/// The ways that a program built like this knows, but "deep".
+/// The shapes that a program in this build has, except "deep".
 #[must_use]
 pub fn shapes(toolchain: &Toolchain, how: GoBuild) -> Vec<&'static str> {
     let ranges = (toolchain.release >= (1, 23)).then_some("range");
@@ -34,13 +35,13 @@ pub fn shapes(toolchain: &Toolchain, how: GoBuild) -> Vec<&'static str> {
     SHAPES.into_iter().chain(ranges).chain(calls_back).collect()
 }
 
-/// Has the program connect and send requests by way of each shape, ends the trace and compares.
+/// Makes the program connect and send requests in each shape, ends the trace and compares.
 pub fn observe(
     program: &mut GoProgram,
     shapes: &[&'static str],
     trace: Trace,
 ) -> Result<Observation> {
-    // The tracer learns from it how much of this program's stacks to copy.
+    // Teaches the tracer how much of this program's stacks to copy.
     let first = program.open("recursion")?;
     trace.let_intervals_pass(2);
     let mut all = Vec::new();
@@ -52,7 +53,7 @@ pub fn observe(
         let used = program.send(opened.cookie, shape)?;
         all.push(Calls { shape, opened, used });
     }
-    // A last use's stack is looked at once the connection has fallen silent.
+    // The tracer reads the stack of the last request once the connection is silent.
     trace.let_intervals_pass(5);
     let report = trace.stop()?;
     let mut seen = Observation::default();
@@ -82,7 +83,7 @@ impl Observation {
         Ok(())
     }
 
-    /// Whether the caller is named.
+    /// Compares one stack with the runtime's; returns whether it names the right caller.
     fn add(
         &mut self,
         what: &str,

@@ -1,4 +1,4 @@
-//! Removes the section headers of an ELF file: nothing that runs needs them.
+//! Removes the section headers of an ELF file, which running programs do not need.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Places in the header of a 64-bit ELF file: the section headers' offset (8 bytes), and their
-/// size, number and the index of the names (2 bytes each).
+/// Offsets in the header of a 64-bit ELF file: the section headers' offset (8 bytes); their size,
+/// number and name index (2 bytes each).
 const OFFSET_AT: usize = 40;
 const SIZES_AT: usize = 58;
 
-/// Overwrites a file's section headers and the header's mention of them.
+/// Overwrites a file's section headers, and the fields of the ELF header that locate them.
 pub(super) fn section_headers(path: &Path) -> Result<()> {
     let data = fs::read(path)?;
     ensure!(data.starts_with(b"\x7fELF\x02\x01"), "not a 64-bit ELF file");

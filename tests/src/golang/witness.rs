@@ -1,21 +1,20 @@
-//! Compares a traced stack with the one that Go's runtime reports.
+//! Compares a traced stack with the one that the Go runtime reports.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::report::{Frame, Stack};
 
-/// Packages whose functions lie between the place where the program asks the runtime and the
-/// kernel.
+/// Packages whose functions are called between the program's `runtime.Stack` and the kernel.
 const BELOW: [&str; 5] =
     ["net.", "internal/poll.", "syscall.", "runtime/internal/syscall", "internal/runtime/syscall"];
 
-/// What `runtime.Stack` said, without the frame of the function that asked.
+/// The output of `runtime.Stack`, without the frame of the function that called it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// The goroutine's number.
     pub goroutine: u64,
     frames: Vec<Seen>,
-    /// It names the innermost frames only.
+    /// The output has the innermost frames only.
     is_cut: bool,
 }
 
@@ -23,31 +22,32 @@ pub struct Witness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen(String, String, u32);
 
-/// How a traced stack compares with what the runtime said.
+/// The result of comparing a traced stack with the runtime's.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// Frames that are the same.
     pub right: u32,
-    /// Frames that either has.
+    /// Frames in the longer of both stacks.
     pub of: u32,
-    /// Frames that the traced stack has, of those that the runtime tells.
+    /// Frames of the runtime's stack that the traced stack has.
     pub traced: u32,
-    /// The innermost function of the program itself is the right one, at the right line.
+    /// Whether the program's innermost function is right, with its line.
     pub names_the_caller: bool,
-    /// Both, side by side, innermost first.
+    /// Both stacks side by side, innermost frame first.
     pub text: String,
 }
 
 impl Witness {
-    /// Reads what `runtime.Stack` wrote.
+    /// Parses the output of `runtime.Stack`.
     pub fn read(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let first = lines.next().context("there is no stack")?;
         let number = first.strip_prefix("goroutine ").and_then(|rest| rest.split(' ').next());
-        let goroutine = number.context("whose stack is it?")?.parse()?;
+        let goroutine = number.context("the stack has no goroutine number")?.parse()?;
         let (mut frames, mut is_cut) = (Vec::new(), false);
         while let Some(call) = lines.next() {
-            // Half of what is left out lies further in than the rest: only that before it counts.
+            // The runtime elides frames in the middle of the stack: only those before the gap
+            // count.
             if call.contains("frames elided") {
                 is_cut = true;
                 break;
@@ -66,7 +66,7 @@ impl Witness {
         Ok(Self { goroutine, frames, is_cut })
     }
 
-    /// How many frames it has.
+    /// The number of frames.
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
@@ -107,7 +107,7 @@ impl Witness {
 }
 
 impl Comparison {
-    /// Whether everything is the same.
+    /// Whether both stacks are the same.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         self.right == self.of && self.names_the_caller
@@ -126,9 +126,9 @@ fn seen(frame: &Frame) -> Seen {
     Seen(name, frame.file.clone().unwrap_or_default(), frame.line.unwrap_or(0))
 }
 
-/// Whether the runtime leaves the function out of what it tells: see `showframe` and
-/// `isExportedRuntime` of Go's src/runtime/traceback.go. Names without a package are of code that
-/// cgo made up; C's own functions are not on the goroutine's stack.
+/// Whether the runtime omits the function from its tracebacks: see `showframe` and
+/// `isExportedRuntime` in Go's src/runtime/traceback.go. Names without a package belong to code
+/// that cgo generated; C functions are not on the goroutine's stack.
 fn is_internal(name: &str) -> bool {
     let is_exported = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
     name != "panic"

@@ -1,28 +1,27 @@
-//! Compares a traced stack with the one that gdb tells, frame by frame.
+//! Compares a traced stack with gdb's backtrace, frame by frame.
 //!
-//! What is alike, though it is written differently:
+//! The comparison ignores these differences:
 //!
-//! - function names without their blanks: demanglers put them differently;
-//! - names of C++ functions without their arguments, their templates' and what they return: GNU's
-//!   demangler, which gdb uses, and others write these differently;
-//! - names of inlined C++ functions that are not seen outside of their file: debug information has
-//!   their last part only, and gdb puts the rest together;
-//! - functions of which gdb knows the last part of the name only, because debug information is of
-//!   lines alone;
-//! - closures of Rust, named after the function that they are written in, and without what only
-//!   polls them: that is how the tracer tells asynchronous functions;
-//! - names that the module has for one address, as `connect` and `__connect`;
-//! - names with and without the number of a part that the compiler split off, as `sort.part.0`;
-//! - lines that `addr2line` tells as the tracer does: gdb's is that of the nearest statement that
-//!   begins before the call, in whatever function, and the compiler may note another line for the
+//! - blanks in function names, because demanglers place them differently;
+//! - arguments, template arguments and return types of C++ functions, because GNU's demangler,
+//!   which gdb uses, writes them differently from others;
+//! - the scope of inlined C++ functions with internal linkage, because debug information has only
+//!   the last part of their names, and gdb makes up the rest;
+//! - all but the last part of names where debug information holds only lines;
+//! - closures of Rust, which the tracer names after the enclosing function, and frames that only
+//!   poll them: the tracer shows asynchronous functions this way;
+//! - different names of one address in the module, such as `connect` and `__connect`;
+//! - the suffix of a part that the compiler split off, as in `sort.part.0`;
+//! - lines on which the tracer and `addr2line` agree: gdb takes the nearest statement that begins
+//!   before the call, in whatever function, and the compiler may have noted another line for the
 //!   call, or none;
-//! - paths without `.` and `..`, and relative ones that end alike: where they begin is not known.
+//! - `.` and `..` in paths, and the unknown start of relative paths.
 //!
-//! Where gdb's backtrace ends with frames of which it knows nothing, it went past the first
-//! function: of these only the first is believed.
+//! gdb's backtrace may end with frames of which gdb knows nothing, beyond the first function. The
+//! comparison keeps only the first of these.
 //!
-//! What gdb does not know of a frame (no name in a stripped file, no line without debug
-//! information) is not compared.
+//! Names and lines that gdb does not know, for lack of symbols or debug information, are not
+//! compared.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -33,12 +32,12 @@ use serde::Deserialize;
 use super::{lines, names, polls};
 use crate::report::{Frame, Stack};
 
-/// How many of so many are right.
+/// A number of right results, out of a total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Those that are.
+    /// Right results.
     pub right: u32,
-    /// All.
+    /// All results.
     pub of: u32,
 }
 
@@ -50,13 +49,13 @@ impl AddAssign for Share {
 }
 
 impl Share {
-    /// Counts one more.
+    /// Counts one more result.
     pub(super) fn add(&mut self, is_right: bool) {
         *self += Self { right: is_right.into(), of: 1 };
     }
 }
 
-/// A frame as gdb tells it.
+/// A frame in gdb's backtrace.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Witness {
     pub(super) function: Option<String>,
@@ -64,18 +63,19 @@ pub(super) struct Witness {
     pub(super) line: Option<u32>,
 }
 
-/// How the tracer's stack differs from gdb's.
+/// How the traced stack differs from gdb's backtrace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It says that frames are missing, and those that it has are right.
+    /// The stack is marked as truncated, and its frames are right.
     Truncated,
-    /// It says that it is complete, and its functions are all gdb's, but gdb has more.
+    /// The stack is marked as complete and its functions are all in gdb's backtrace, but gdb has
+    /// more.
     Fewer,
-    /// Anything else.
+    /// Any other difference.
     Wrong,
 }
 
-/// Two tellings of one stack.
+/// A traced stack and gdb's backtrace of the same call.
 pub(super) struct Comparison<'a> {
     told: &'a [Witness],
     traced: &'a Stack,
@@ -86,7 +86,8 @@ impl<'a> Comparison<'a> {
         Self { told, traced }
     }
 
-    /// The frames side by side, and whether they are alike; the longer stack counts.
+    /// The frames side by side, and whether they match; as many rows as the longer stack has
+    /// frames.
     fn rows(&self) -> impl Iterator<Item = (Option<&Witness>, Option<&Frame>, bool)> {
         let told = self.believed();
         let length = told.len().max(self.traced.frames.len());
@@ -96,7 +97,7 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// What gdb tells, without frames beyond the first function and without those that only poll an
+    /// gdb's frames, without those beyond the first function and without those that only poll an
     /// asynchronous function.
     fn believed(&self) -> Vec<&'a Witness> {
         let nameless = |frame: &&Witness| frame.function.is_none() && frame.file.is_none();
@@ -110,12 +111,12 @@ impl<'a> Comparison<'a> {
         share
     }
 
-    /// Whether every frame is right, and the tracer says that none is missing.
+    /// Whether every frame is right and the stack is marked as complete.
     pub(super) fn is_right(&self) -> bool {
         self.traced.quality == "complete" && self.rows().all(|(_, _, is_right)| is_right)
     }
 
-    /// How the tellings differ.
+    /// How the two stacks differ.
     pub(super) fn kind(&self) -> Kind {
         let frames = &self.traced.frames;
         let told = self.believed();
@@ -133,7 +134,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whether gdb's frame and the tracer's are one.
+/// Whether gdb's frame and the tracer's match.
 pub(super) fn is_alike(told: &Witness, traced: &Frame) -> bool {
     has_same_function(told, traced) && (has_same_line(told, traced) || has_noted_line(traced))
 }
@@ -158,13 +159,13 @@ fn has_noted_line(traced: &Frame) -> bool {
     noted.iter().any(|(name, line)| *line == traced.line && is_same_file(name, file))
 }
 
-/// Whether two paths lead to one file; of a relative one only the end is known.
+/// Whether two paths name one file; of a relative path, only the end is known.
 fn is_same_file(told: &str, traced: &str) -> bool {
     let (told, traced) = (clean(told), clean(traced));
     told == traced || (told.is_relative() && (told.ends_with(&traced) || traced.ends_with(&told)))
 }
 
-/// A path without detours.
+/// Normalises a path: removes `.` and `..`.
 fn clean(path: &str) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in Path::new(path).components() {

@@ -11,24 +11,25 @@ use super::frames::Witness;
 use crate::process::{Running, bound};
 use crate::suite::APPS;
 
-/// gdb, attached to a program until that ends.
+/// gdb, attached to a program until the program ends.
 pub(super) struct Gdb {
     running: Running,
 }
 
-/// A system call and the stack that led to it.
+/// A system call, with gdb's backtrace.
 #[derive(Debug, Deserialize)]
 pub(super) struct Call {
     /// `connect` or `send`.
     pub(super) call: String,
-    /// The socket's descriptor.
+    /// The socket's file descriptor.
     pub(super) fd: u64,
     /// Innermost first.
     pub(super) frames: Vec<Witness>,
 }
 
 impl Gdb {
-    /// Attaches; every call from now on is told. Debug files are looked for in `debug` too.
+    /// Attaches gdb, which reports every call from now on. It also looks for debug files in
+    /// `debug`.
     pub(super) fn attach(pid: u32, debug: Option<&Path>) -> Result<Self> {
         let mut command = Command::new("gdb");
         command.args([
@@ -50,12 +51,12 @@ impl Gdb {
         let ready = |line: &str| (line == "READY").then_some(());
         let found = gdb.running.stdout.find_from(0, Instant::now() + bound(), ready);
         found.with_context(|| {
-            format!("gdb does not begin: {}", gdb.running.stderr.all().join("\n"))
+            format!("gdb did not attach: {}", gdb.running.stderr.all().join("\n"))
         })?;
         Ok(gdb)
     }
 
-    /// What it saw, once the program has ended.
+    /// All calls that gdb reported; waits until the program has ended.
     pub(super) fn calls(mut self) -> Result<Vec<Call>> {
         self.running.wait()?;
         let output = self.running.stdout.to_end()?;
@@ -64,7 +65,7 @@ impl Gdb {
             .filter_map(|line| line.strip_prefix("WITNESS "))
             .map(|line| serde_json::from_str(line).context("gdb's script is broken"))
             .collect::<Result<_>>()?;
-        ensure!(!calls.is_empty(), "gdb saw nothing: {}", self.running.stderr.to_end()?);
+        ensure!(!calls.is_empty(), "gdb reported no calls: {}", self.running.stderr.to_end()?);
         Ok(calls)
     }
 }

@@ -1,18 +1,19 @@
-//! The line that the compiler noted for an instruction, as binutils' `addr2line` reads it.
+//! The source line that debug information has for an instruction, as binutils' `addr2line` reads
+//! it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A file and a line; the compiler notes none for instructions of which there is no telling.
+/// A file and a line; the compiler gives some instructions no line.
 type Line = (String, Option<u32>);
 
-/// What was read, by module and address.
+/// Cached lines, by module and address.
 type Known = BTreeMap<(String, u64), Arc<[Line]>>;
 
-/// The lines of the functions at `address` of `module`, inlined ones first. With a debug file
-/// beside it, that one is read.
+/// The source lines of the functions at `address` of `module`, inlined functions first. Reads the
+/// debug file beside the module if there is one.
 pub(super) fn at(module: &str, address: u64) -> Arc<[Line]> {
     static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! Stacks of compiled programs, compared with what gdb sees at the very same calls.
+//! Compares stacks of compiled programs with gdb's backtraces of the same calls.
 //!
-//! A [`Subject`] is a program of `tests/apps/stacks` in one way of building it. [`compare`] runs it
-//! under the tracer and under gdb at the same time: gdb stops it as it enters `connect` and
-//! `sendto` and tells its backtrace, the tracer sees the same call go on.
+//! A [`Subject`] is a program of `tests/apps/stacks` in one kind of build. [`compare`] runs it
+//! under the tracer and gdb at the same time: gdb stops it at each `connect` and `sendto` and
+//! prints a backtrace, and the tracer sees the same call continue.
 
 mod frames;
 mod gdb;
@@ -21,34 +21,34 @@ use crate::program::Program;
 use crate::report::{Culprit, Finding, Frame, Report, Stack};
 use crate::suite::Suite;
 
-/// What came out of one program.
+/// The result of comparing one program.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Frames that both tell alike, of those that either tells.
+    /// Frames that match, of those in either stack.
     pub frames: Share,
-    /// Findings about connections that were only opened, whose culprit is the innermost function of
-    /// the program's own sources, with its file and line.
+    /// Findings about connections that were only opened: right if the culprit is the innermost
+    /// function of the program's own sources, with file and line.
     pub opened_by: Share,
-    /// The same of connections that were used.
+    /// The same for connections that were used.
     pub last_used_by: Share,
     /// The stacks that differ.
     pub differences: Vec<Difference>,
-    /// Culprits that are not as they should be, in words.
+    /// Descriptions of wrong culprits.
     pub misnamed: Vec<String>,
 }
 
-/// A stack that is not as gdb tells it.
+/// A traced stack that differs from gdb's backtrace.
 #[derive(Debug)]
 pub struct Difference {
-    /// Where in the program.
+    /// The place in the program.
     pub place: String,
-    /// In what way.
+    /// The kind of difference.
     pub kind: Kind,
-    /// Both tellings.
+    /// Both stacks side by side.
     pub text: String,
 }
 
-/// Runs a program through all its places, and compares each stack with gdb's.
+/// Runs a program through all its places, and compares each stack with gdb's backtrace.
 pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
     let build = subject.build(suite)?;
     let mut program = Program::start(build.command(suite.port()).env("TOKIO_WORKER_THREADS", "2"))?;
@@ -70,7 +70,7 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
         let found = trace.finding(|finding: &Finding| visit.is_of(finding, role));
         found.map(drop).with_context(|| format!("{place}: no finding by {role}"))
     };
-    // The first visit teaches the tracer how much of this program's stacks to copy.
+    // Teaches the tracer how much of this program's stacks to copy.
     let first = places.first().context("the program has no places")?;
     named(first, &visit(first)?, "last_used_by")?;
     let mut visits = Vec::new();
@@ -78,7 +78,7 @@ pub fn compare(suite: &Suite, subject: &Subject) -> Result<Outcome> {
         visits.push((place, visit(place)?, visit(&format!("open {place}"))?));
     }
     for (place, used, opened) in &visits {
-        // A stack that a request left behind is looked at once the connection is silent.
+        // The tracer reads the stack of a request once the connection is silent.
         named(place, used, "last_used_by")?;
         named(place, opened, "opened_by")?;
     }
@@ -141,12 +141,12 @@ struct Visit {
 }
 
 impl Visit {
-    /// Whether a finding is about this connection, by the stack that `role` says.
+    /// Whether a finding is about this connection's stack in this role.
     fn is_of(&self, finding: &Finding, role: &str) -> bool {
         finding.connections.contains(&self.cookie) && finding.stack_of.as_deref() == Some(role)
     }
 
-    /// The culprit that is reported for it.
+    /// The culprit in the report for this connection.
     fn culprit(&self, report: &Report, role: &str) -> Option<Frame> {
         let finding = report.findings.iter().rfind(|finding| self.is_of(finding, role))?;
         let Culprit { function, file, line } = finding.culprit.clone()?;
@@ -154,11 +154,11 @@ impl Visit {
     }
 }
 
-/// How many requests [`requests`] makes at a time.
+/// The number of requests per call of the closure that [`requests`] passes.
 pub const ROUNDS: u32 = 1000;
 
-/// Hands `measure` the PID of a tracer and what makes a program send [`ROUNDS`] requests under it,
-/// without gdb.
+/// Calls `measure` with the PID of a tracer and a closure that makes a program send [`ROUNDS`]
+/// requests under it, without gdb.
 pub fn requests<T>(
     suite: &Suite,
     subject: &Subject,

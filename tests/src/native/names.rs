@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What precedes a name of which gdb made up all but the last part.
+/// Marks a name in gdb's output of which debug information has only the last part.
 pub(super) const MADE_UP: &str = "last part: ";
 
-/// Symbols of a module and their addresses, as `nm` writes them.
+/// Symbols of a module and their addresses, from `nm`.
 type Addresses = HashMap<String, String>;
 
-/// Whether both name the same function of `module`.
+/// Whether both names mean the same function of `module`.
 pub(super) fn is_same(told: &str, traced: &str, module: Option<&str>) -> bool {
     let told = &without_hashes(told);
     let of_made_up = told.strip_prefix(MADE_UP);
@@ -18,7 +18,7 @@ pub(super) fn is_same(told: &str, traced: &str, module: Option<&str>) -> bool {
     let plain_told = plain(of_made_up.unwrap_or(told), is_cpp);
     let plain_traced = plain(traced, is_cpp);
     let is_last_part = !plain_told.contains("::");
-    // Of a closure the last part says no more than that it is one; the line tells which.
+    // A closure's last part only says that it is a closure; the comparison of lines tells which.
     let is_some_closure = of_made_up.is_some_and(|part| part.starts_with('{'));
     is_some_closure
         || plain_told == plain_traced
@@ -27,7 +27,7 @@ pub(super) fn is_same(told: &str, traced: &str, module: Option<&str>) -> bool {
         || module.is_some_and(|module| are_aliases(told, traced, module))
 }
 
-/// A name without what is written differently from one program to the next.
+/// A name without the parts that programs print differently.
 fn plain(name: &str, is_cpp: bool) -> String {
     let name = without_closures(name);
     let name = if is_cpp { without_arguments(name) } else { name.replace(' ', "") };
@@ -41,12 +41,13 @@ fn plain(name: &str, is_cpp: bool) -> String {
     rest.to_owned()
 }
 
-/// Whether this is a C++ function's whole name; Rust's have arguments only within generic ones.
+/// Whether this is a complete C++ name, with arguments. Rust names have arguments only inside
+/// generic parameters.
 fn is_cpp(name: &str) -> bool {
     name.contains('(') && !name.contains("{{") && !name.contains("{closure#")
 }
 
-/// The name of the function that a closure of Rust is written in.
+/// The name of the Rust function that contains a closure.
 fn without_closures(name: &str) -> &str {
     match name.rsplit_once("::") {
         Some((before, last)) if last == "{{closure}}" || last.starts_with("{closure#") => {
@@ -56,8 +57,8 @@ fn without_closures(name: &str) -> &str {
     }
 }
 
-/// A C++ function's name without what is in brackets, what it returns, and how the compiler split
-/// it.
+/// A C++ function's name without the parts in brackets, its return type, and the suffix of a part
+/// that the compiler split off.
 fn without_arguments(name: &str) -> String {
     const WORDS: [(&str, &str); 6] = [
         ("(anonymous namespace)", "anonymous"),
@@ -83,13 +84,13 @@ fn without_arguments(name: &str) -> String {
     kept.rsplit(' ').next().unwrap_or(kept).to_owned()
 }
 
-/// Whether two symbols of a module have one address, as functions of the same code may.
+/// Whether two symbols of a module have the same address.
 fn are_aliases(one: &str, other: &str, module: &str) -> bool {
     let addresses = addresses(module);
     addresses.get(one).is_some_and(|address| addresses.get(other) == Some(address))
 }
 
-/// Those of a module, and of a debug file beside it.
+/// The symbols of a module and of the debug file beside it.
 fn addresses(module: &str) -> Arc<Addresses> {
     static KNOWN: Mutex<BTreeMap<String, Arc<Addresses>>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +112,7 @@ fn addresses(module: &str) -> Arc<Addresses> {
     Arc::clone(known.entry(module.to_owned()).or_insert_with(read))
 }
 
-/// A name of Rust's without the hashes by which it tells versions apart.
+/// A Rust name without its hashes.
 pub(super) fn without_hashes(name: &str) -> String {
     let is_hash = |text: &str| text.len() >= 12 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let name = match name.rsplit_once("::h") {

@@ -1,15 +1,15 @@
-//! What gdb sees between the asynchronous functions of a Rust program, and the tracer leaves out.
+//! Decides which of gdb's frames between a Rust program's asynchronous functions the tracer hides.
 //!
-//! The tracer decides by the names of library functions. This decides by the program's own sources,
-//! and knows no library: gdb tells the file and the line of each frame, and the line says how the
-//! program calls what is inward of it.
+//! The tracer decides by the names of library functions. This module knows no library. It uses
+//! gdb's file and line of each frame: the source line shows how the program calls the next inner
+//! function.
 //!
-//! - Where it says `.await`, nothing but polling lies between both functions: all of that is left
-//!   out.
-//! - Where it does not, it hands a closure or a task to somebody else (`block_on`, `catch_unwind`,
-//!   a thread). Frames directly outward of the closure may be left out, but not the last one before
-//!   the program's next function, or before the stack's end.
-//! - Outward of a function that is no closure, nothing is left out.
+//! - If the line says `.await`, only polling happens between both functions: all frames between
+//!   them are left out.
+//! - Otherwise the line hands a closure or a task to a library function (`block_on`,
+//!   `catch_unwind`, a thread). Frames directly outward of the closure may be left out, but not the
+//!   last one before the program's next function, or before the stack's end.
+//! - Outward of a function that is not a closure, nothing is left out.
 
 use std::fs;
 use std::path::Path;
@@ -23,8 +23,8 @@ pub(super) fn is_own(file: Option<&str>) -> bool {
     file.is_some_and(|file| file.contains("/apps/stacks/"))
 }
 
-/// The frames that gdb `told`, without those that the tracer has to leave out, or may leave out and
-/// did.
+/// gdb's frames, without those that the tracer must hide, and without those that it may hide and
+/// does.
 pub(super) fn left_out<'a>(told: &'a [Witness], traced: &[Frame]) -> Vec<&'a Witness> {
     let mut traced = traced.split(|frame| is_own(frame.file.as_deref())).skip(1).map(<[_]>::len);
     let mut kept = Vec::new();
@@ -39,8 +39,7 @@ pub(super) fn left_out<'a>(told: &'a [Witness], traced: &[Frame]) -> Vec<&'a Wit
         let traced = traced.next().unwrap_or(between);
         if is_closure(frame) {
             let left = match outward.get(between) {
-                // Nobody can tell what a function is of which only the last part of its name is
-                // known.
+                // With only the last part of a name, it is unknown what a function is.
                 Some(caller) if awaits(caller) && !are_known_in_part(&outward[..between]) => 0,
                 Some(caller) if awaits(caller) => traced.min(between),
                 _ => traced.clamp(between.min(1), between),
@@ -51,7 +50,7 @@ pub(super) fn left_out<'a>(told: &'a [Witness], traced: &[Frame]) -> Vec<&'a Wit
     kept
 }
 
-/// Whether a frame is of a closure, which is what an asynchronous function is compiled to.
+/// Whether a frame belongs to a closure; asynchronous functions are compiled to closures.
 fn is_closure(frame: &Witness) -> bool {
     let name = frame.function.as_deref().unwrap_or_default();
     ["{{closure}}", "{closure#", "{async_fn#", "{async_block#", "{closure_env#"]
@@ -59,15 +58,14 @@ fn is_closure(frame: &Witness) -> bool {
         .any(|closure| name.contains(closure))
 }
 
-/// Whether the debug information has no more than the last parts of these functions' names.
+/// Whether debug information has only the last parts of these functions' names.
 fn are_known_in_part(frames: &[Witness]) -> bool {
     let of =
         |frame: &Witness| frame.function.as_ref().is_some_and(|name| name.starts_with(MADE_UP));
     frames.iter().all(of)
 }
 
-/// Whether the program's sources say `.await` where the frame stands, and hand nothing to a
-/// runtime.
+/// Whether the frame's source line says `.await` and passes nothing to a runtime.
 fn awaits(frame: &Witness) -> bool {
     let line = || {
         let number = usize::try_from(frame.line?.checked_sub(1)?).ok()?;
@@ -85,7 +83,7 @@ mod tests {
 
     const POLL: &str = "<core::pin::Pin<P> as core::future::future::Future>::poll";
 
-    /// A frame of the tokio program, at the line that has these words.
+    /// A frame of the tokio program, at the source line that contains these words.
     fn own(function: &str, words: &str) -> Witness {
         let file = format!("{APPS}/stacks/rust/tokio/src/main.rs");
         let text = fs::read_to_string(&file).unwrap();

@@ -1,4 +1,4 @@
-//! The programs whose stacks are compared, and the ways of building them.
+//! The programs whose stacks tests compare, and how they are built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use support::command::output;
 use crate::need::Need;
 use crate::suite::{APPS, Suite};
 
-/// A program in one way of building it.
+/// A program in one kind of build.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
     /// "C", "C++" or "Rust".
     pub language: &'static str,
-    /// The compiler's program.
+    /// The compiler's executable.
     pub compiler: &'static str,
-    /// How it is built, in words.
+    /// A description of the build.
     pub build: &'static str,
     source: Source,
     options: &'static [&'static str],
     finish: Finish,
 }
 
-/// What a program is made of.
+/// The source of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     C,
@@ -34,23 +34,23 @@ enum Source {
     Tokio,
 }
 
-/// What is done to the compiled program.
+/// What happens to the compiled program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finish {
     Nothing,
-    /// Its debug sections are compressed.
+    /// Compresses its debug sections.
     Compressed(&'static str),
-    /// Symbols and lines go to a file beside it, which it names.
+    /// Moves symbols and lines to a file beside it, named in `.gnu_debuglink`.
     DebugLink,
-    /// Symbols and lines go to a file that is found by the build id, below the `/usr/lib/debug`
-    /// that the program sees.
+    /// Moves symbols and lines to a file named by the build id, below the program's
+    /// `/usr/lib/debug`.
     BuildId,
 }
 
-/// A program ready to be run.
+/// A program that is ready to run.
 pub(super) struct Built {
     program: PathBuf,
-    /// What the program shall see as `/usr/lib/debug`.
+    /// The directory that the program sees as `/usr/lib/debug`.
     pub(super) debug_directory: Option<PathBuf>,
 }
 
@@ -89,10 +89,10 @@ const fn tokio(build: &'static str, options: &'static [&'static str], finish: Fi
     Subject { language: "Rust", source: Source::Tokio, ..c("cargo", build, options, finish) }
 }
 
-/// What services in production are often built with: the names of inlined functions have no paths.
+/// A common setting for production services: names of inlined functions lack their paths.
 const LINES: &[&str] = &["--release", "--config", "profile.release.debug='line-tables-only'"];
 
-/// Those that differ most: enough to see that nothing has broken.
+/// The builds that differ most: enough to notice that something broke.
 #[must_use]
 pub fn distinct() -> Vec<Subject> {
     use Finish::{BuildId, Compressed, DebugLink, Nothing};
@@ -113,7 +113,7 @@ pub fn distinct() -> Vec<Subject> {
     ]
 }
 
-/// All of them.
+/// All builds.
 #[must_use]
 pub fn subjects() -> Vec<Subject> {
     use Finish::{BuildId, DebugLink, Nothing};
@@ -138,7 +138,7 @@ pub fn subjects() -> Vec<Subject> {
 }
 
 impl Subject {
-    /// A name for tests.
+    /// The subject's name in test names.
     #[must_use]
     pub fn name(&self) -> String {
         let words = format!("{} {} {}", self.language, self.compiler, self.build).to_lowercase();
@@ -148,7 +148,7 @@ impl Subject {
         parts.collect::<Vec<_>>().join("_")
     }
 
-    /// What it takes to build it.
+    /// The prerequisite for building it.
     #[must_use]
     pub fn need(&self) -> Need {
         match self.compiler {
@@ -159,7 +159,7 @@ impl Subject {
         }
     }
 
-    /// What the compiler says of itself.
+    /// The compiler's version line.
     pub fn version(&self) -> Result<String> {
         let output = Command::new(self.compiler).arg("--version").output();
         let text = output.with_context(|| self.compiler.to_owned())?.stdout;
@@ -199,7 +199,8 @@ impl Subject {
                 compile
                     .args(["build", "--quiet", "--locked", "--manifest-path", &manifest])
                     .args(self.options);
-                // Kept: building the runtime takes longer than the test.
+                // In the target directory, which is kept: building tokio takes longer than the
+                // test.
                 let target = Path::new(APPS).join("../../target/stacks");
                 output(compile.arg("--target-dir").arg(&target))?;
                 let profile = if self.options.is_empty() { "debug" } else { "release" };
@@ -232,7 +233,7 @@ impl Subject {
         };
         output(Command::new("objcopy").arg("--only-keep-debug").arg(program).arg(&debug_file))?;
         if self.finish == Finish::BuildId {
-            // For the witnesses that do not look for it where gdb does.
+            // `nm` and `addr2line` look for the debug file beside the program.
             fs::hard_link(&debug_file, directory.join("places.debug"))?;
         }
         let mut strip = Command::new("objcopy");
@@ -248,11 +249,11 @@ impl Subject {
 }
 
 impl Built {
-    /// The command that runs it against the server on this port.
+    /// The command that runs the program as a client of the server on this port.
     pub(super) fn command(&self, port: u16) -> Command {
         let mut command = match &self.debug_directory {
             None => Command::new(&self.program),
-            // The mount is the program's alone and goes with it.
+            // The mount is private to the program and ends with it.
             Some(directory) => {
                 let mut command = Command::new("unshare");
                 let script = "mount --bind \"$0\" /usr/lib/debug && exec \"$@\"";
@@ -265,7 +266,7 @@ impl Built {
     }
 }
 
-/// The build id, in hexadecimal.
+/// The build id in hexadecimal.
 fn build_id(program: &Path) -> Result<String> {
     let output = Command::new("readelf").arg("-n").arg(program).output().context("readelf")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

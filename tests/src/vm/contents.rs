@@ -1,4 +1,4 @@
-//! What every machine contains.
+//! The contents of every machine's archive.
 
 use std::{
     collections::BTreeSet,
@@ -24,12 +24,12 @@ use crate::{
     server::{self, Purpose, Server},
 };
 
-/// Programs of this machine that the tests call.
+/// Programs of the host that the tests call.
 const PROGRAMS: [&str; 4] = ["cp", "ip", "setpriv", "prlimit"];
-/// Files of this machine that programs read.
+/// Files of the host that programs read.
 const FILES: [&str; 3] = ["etc/passwd", "etc/group", "usr/share/zoneinfo/Etc/UTC"];
 
-/// Writes the archive, with these programs of this machine besides.
+/// Writes the archive, with these additional programs of the host.
 pub(super) fn write(
     workspace: &Path,
     binary: &Path,
@@ -71,7 +71,7 @@ pub(super) fn write(
     image.write(to)
 }
 
-/// PostgreSQL's server and a data directory made for it.
+/// Adds PostgreSQL's server and a prepared data directory.
 fn postgres(image: &mut Image, data: &Path) -> Result<()> {
     let binaries = server::programs()?;
     let version = binaries.parent().and_then(Path::file_name).context("no version")?;
@@ -79,7 +79,7 @@ fn postgres(image: &mut Image, data: &Path) -> Result<()> {
         let path = binaries.join(program);
         image.program(path.strip_prefix("/")?, &path)?;
     }
-    // On Debian's path lies a script that asks for Perl.
+    // Not the psql in Debian's PATH, which is a Perl script.
     image.program("usr/bin/psql", &binaries.join("psql"))?;
     let libraries = binaries.with_file_name("lib");
     for library in ["plpgsql.so", "dict_snowball.so"] {
@@ -95,9 +95,9 @@ fn postgres(image: &mut Image, data: &Path) -> Result<()> {
     image.tree(Path::new(inside(DATA)), data)
 }
 
-/// What is compiled for the machines.
+/// The programs that are compiled for the machines.
 struct Compiled {
-    /// Their first process.
+    /// The machines' first process.
     init: PathBuf,
     /// The tests.
     e2e: PathBuf,
@@ -118,7 +118,7 @@ fn compiled(workspace: &Path) -> Result<Compiled> {
     Ok(Compiled { init: path("vm_init")?, e2e: path("e2e")? })
 }
 
-/// The place in an archive of an absolute path.
+/// The path in the archive for an absolute path.
 fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }

@@ -1,5 +1,5 @@
-//! The file system that a test machine starts with: a newc cpio archive, as the kernel's
-//! Documentation/driver-api/early-userspace/buffer-format.rst describes it.
+//! The initramfs of a test machine: a newc cpio archive, as in the kernel's
+//! Documentation/driver-api/early-userspace/buffer-format.rst.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ const LINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 const PERMISSIONS: u32 = 0o7777;
 
-/// What a file holds.
+/// The content of a file.
 enum Content {
     Nothing,
     Bytes(Vec<u8>),
@@ -40,16 +40,16 @@ impl Node {
     }
 }
 
-/// An archive in the making. Paths are those in the machine, without the first slash; what a path
-/// lies in is made by itself.
+/// An archive under construction. Paths are absolute in the machine, without the first slash.
+/// Parent directories are added automatically.
 #[derive(Default)]
 pub(super) struct Image {
-    // In this order a directory comes before what is in it.
+    // Sorted, so that a directory comes before its contents.
     nodes: BTreeMap<PathBuf, Node>,
 }
 
 impl Image {
-    /// An archive with the console and the links that programs expect at the root.
+    /// An archive with the console device and the links that programs expect at the root.
     pub(super) fn new() -> Self {
         let mut image = Self::default();
         for name in ["bin", "sbin", "lib", "lib64"] {
@@ -62,17 +62,17 @@ impl Image {
         image
     }
 
-    /// An empty directory.
+    /// Adds an empty directory.
     pub(super) fn directory(&mut self, path: &str) {
         self.put(path, Node::of_root(DIRECTORY | 0o755, Content::Nothing));
     }
 
-    /// A file with these bytes.
+    /// Adds a file with these bytes.
     pub(super) fn bytes(&mut self, path: &str, bytes: Vec<u8>) {
         self.put(path, Node::of_root(REGULAR | 0o644, Content::Bytes(bytes)));
     }
 
-    /// A copy of a file of this machine.
+    /// Adds a copy of a host file.
     pub(super) fn file(&mut self, path: impl AsRef<Path>, source: &Path) -> Result<()> {
         let mode = fs::metadata(source).with_context(|| source.display().to_string())?.mode();
         let node = Node::of_root(REGULAR | mode & PERMISSIONS, Content::Copy(source.into()));
@@ -80,7 +80,7 @@ impl Image {
         Ok(())
     }
 
-    /// A copy of a program of this machine, with the libraries that it needs.
+    /// Adds a copy of a host program, with its libraries.
     pub(super) fn program(&mut self, path: impl AsRef<Path>, source: &Path) -> Result<()> {
         self.file(path, source)?;
         for library in libraries(source)? {
@@ -91,7 +91,7 @@ impl Image {
         Ok(())
     }
 
-    /// A copy of a directory of this machine and all that is in it, with its owners.
+    /// Adds a copy of a host directory and its contents, with their owners.
     pub(super) fn tree(&mut self, path: &Path, source: &Path) -> Result<()> {
         let metadata =
             fs::symlink_metadata(source).with_context(|| source.display().to_string())?;
@@ -169,10 +169,10 @@ impl<W: Write> Archive<W> {
             node.owner.0,
             node.owner.1,
             1, // links
-            0, // time of change
+            0, // modification time
             u32::try_from(len).context("too large for this kind of archive")?,
             0,
-            0, // device that it lies on
+            0, // device that holds the file
             device.0,
             device.1,
             u32::try_from(name.len() + 1)?,
@@ -185,7 +185,7 @@ impl<W: Write> Archive<W> {
             Content::Bytes(bytes) => self.put(bytes)?,
             Content::Copy(source) => {
                 let copied = io::copy(&mut File::open(source)?, &mut self.out)?;
-                ensure!(copied == len, "{} was changed meanwhile", source.display());
+                ensure!(copied == len, "{} changed while it was copied", source.display());
                 self.written += copied;
             }
             Content::Nothing | Content::Device { .. } => {}
@@ -199,7 +199,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// Everything begins at a multiple of four bytes.
+    /// Pads to a multiple of four bytes.
     fn pad(&mut self) -> Result<()> {
         let missing = self.written.next_multiple_of(4) - self.written;
         self.put(&[0; 3][..usize::try_from(missing)?])
@@ -210,7 +210,7 @@ impl<W: Write> Archive<W> {
 mod tests {
     use super::*;
 
-    /// The header's magic number and fields, and where names and contents begin.
+    /// Checks the header's magic number and fields, and the offsets of names and contents.
     #[test]
     fn archives_have_the_known_form() {
         let directory = tempfile::tempdir().unwrap();
@@ -221,8 +221,7 @@ mod tests {
         let bytes = fs::read(path).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("07070100000001000041ed"), "{text}");
-        // Header and name take 119 bytes, so one more makes the contents begin at a multiple of
-        // four.
+        // Header and name take 119 bytes, so one byte of padding precedes the contents.
         let file = text.find("etc/name").unwrap();
         assert_eq!(text.get(file + 9..file + 10), Some("\0"));
         let contents = text.find("value").unwrap();

@@ -1,4 +1,4 @@
-//! The kernels that are booted: `tests/kernels.toml`.
+//! The kernels for virtual machines, from `tests/kernels.toml`.
 
 use std::{
     cmp::Ordering,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use support::debian::{Package, Suite};
 
-/// Where the list lies in the workspace.
+/// The list's path in the workspace.
 const FILE: &str = "tests/kernels.toml";
 
 /// The list's first lines.
@@ -37,15 +37,15 @@ pub(super) struct Kernels {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kernel {
-    /// What it is called here.
+    /// The kernel's name in the names of runs.
     pub(super) name: String,
-    /// Debian's suite that has it.
+    /// The Debian suite that has the kernel.
     pub(super) suite: String,
-    /// The hooks that must work there.
+    /// The flavours of hooks that must work on the kernel.
     pub(super) flavours: Vec<String>,
-    /// The packages that hold the kernel and its modules; `*` stands for anything.
+    /// The packages of the kernel and its modules; `*` matches anything.
     packages: Vec<String>,
-    /// Which ones these are at present.
+    /// The pinned versions of these packages.
     pins: Vec<Pin>,
 }
 
@@ -58,20 +58,20 @@ struct Pin {
     sha256: String,
 }
 
-/// A kernel on this machine's disk.
+/// An unpacked kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Unpacked {
-    /// Its file for booting.
+    /// The bootable image.
     pub(super) kernel: PathBuf,
-    /// What it calls itself.
+    /// The kernel's release, as `uname -r` prints it.
     pub(super) release: String,
-    /// Debian's version of it.
+    /// Debian's version of the package.
     pub(super) version: String,
-    /// The modules that are needed, in the order in which they can be loaded.
+    /// The modules that tests need, in load order.
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// Modules that sockets are listed by, in the order in which they can be loaded.
+/// The modules for listing sockets, in load order.
 const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 
 impl Kernels {
@@ -81,7 +81,7 @@ impl Kernels {
         toml::from_str(&text).context(FILE)
     }
 
-    /// Writes the list with the newest packages.
+    /// Writes the list with the newest versions.
     pub(super) fn update(mut self, workspace: &Path, target: &Path) -> Result<()> {
         for kernel in &mut self.kernel {
             let suite = Suite::new(target, &kernel.suite);
@@ -99,8 +99,8 @@ impl Kernels {
 }
 
 impl Kernel {
-    /// Fetches its packages, where they are not there yet, and unpacks them. A newer version is
-    /// taken, and said, when Debian no longer has the pinned one.
+    /// Downloads missing packages and unpacks them. If Debian no longer has the pinned version,
+    /// takes a newer one and prints a note.
     pub(super) fn unpack(&self, target: &Path) -> Result<Unpacked> {
         let suite = Suite::new(target, &self.suite);
         let mut pins = self.pins.clone();
@@ -122,7 +122,7 @@ impl Kernel {
         Self::find(&suite.root(), &pins[0]).context(self.name.clone())
     }
 
-    /// The newest packages that match.
+    /// The newest version of each package.
     fn newest(&self, suite: &Suite) -> Result<Vec<Pin>> {
         ensure!(!self.packages.is_empty(), "{} has no packages.", self.name);
         self.packages.iter().map(|pattern| newest(suite, pattern)).collect()
@@ -136,7 +136,7 @@ impl Kernel {
             .trim_end_matches("-unsigned");
         let first = |places: [String; 2]| {
             let places = places.map(|place| root.join(place));
-            places.iter().find(|place| place.exists()).cloned().context("the package lacks a part")
+            places.iter().find(|place| place.exists()).cloned().context("the package lacks a file")
         };
         let kernel = first([
             format!("boot/vmlinuz-{release}"),
@@ -160,12 +160,12 @@ impl Pin {
     }
 }
 
-/// The packages in their versions, as apt-get is asked for them.
+/// `NAME=VERSION` of each package, for apt-get.
 fn names(pins: &[Pin]) -> Vec<String> {
     pins.iter().map(|pin| format!("{}={}", pin.package, pin.version)).collect()
 }
 
-/// The newest package whose name is like `pattern`.
+/// The newest package whose name matches `pattern`.
 fn newest(suite: &Suite, pattern: &str) -> Result<Pin> {
     let (prefix, suffix) = pattern.split_once('*').context("a package's pattern lacks its *")?;
     let mut newest: Option<Pin> = None;
@@ -186,7 +186,7 @@ fn newest(suite: &Suite, pattern: &str) -> Result<Pin> {
     newest.with_context(|| format!("{suite} has no package like {pattern}"))
 }
 
-/// Compares as Debian does.
+/// Compares two versions with Debian's rules.
 fn compare(left: &str, right: &str) -> Result<Ordering> {
     if left == right {
         return Ok(Ordering::Equal);
@@ -195,7 +195,7 @@ fn compare(left: &str, right: &str) -> Result<Ordering> {
     Ok(if greater.success() { Ordering::Greater } else { Ordering::Less })
 }
 
-/// The modules' contents, unpacked, by name in the order of loading.
+/// The modules' decompressed contents, by file name; names sort in load order.
 pub(super) fn modules(unpacked: &Unpacked) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut modules = BTreeMap::new();
     for (number, path) in unpacked.modules.iter().enumerate() {

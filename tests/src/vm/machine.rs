@@ -15,37 +15,37 @@ use support::process::{Guarded, Signal, ensure_not_stopped};
 use super::outcome::{Ending, Outcome};
 use super::protocol::PLAN;
 
-/// How often the machine is looked at.
+/// Interval for polling the machine.
 const POLL: Duration = Duration::from_millis(100);
-/// How long the kernel may take to start its first process. Emulated, it takes a few seconds.
+/// Time limit for the kernel to start its first process. Under emulation this takes a few seconds.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
-/// How long a machine may stay silent: longer than any test waits for anything.
+/// Time limit for a machine without output: longer than any test waits.
 const SILENCE_LIMIT: Duration = Duration::from_secs(600);
-/// How long a whole run may take.
+/// Time limit for a whole run.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
-/// What the kernel says when it gives up.
+/// The kernel's message when it panics.
 const PANIC: &str = "Kernel panic";
 
-/// A machine that has not been booted.
+/// A machine that is not booted yet.
 pub(super) struct Machine<'a> {
-    /// Name of the run, which is that of its plan.
+    /// Name of the run and of its plan.
     pub(super) name: &'a str,
-    /// The kernel's file.
+    /// The bootable kernel image.
     pub(super) kernel: &'a Path,
-    /// The archive that it starts with.
+    /// The initramfs.
     pub(super) image: &'a Path,
-    /// What is added to the kernel's command line.
+    /// Additional parameters of the kernel's command line.
     pub(super) parameters: &'a str,
-    /// Whether its time is to be the number of its instructions: it has one processor then, and is
-    /// slower.
+    /// Derives the machine's time from its number of instructions. Such a machine has one
+    /// processor, and is slower.
     pub(super) counts: bool,
-    /// Where the console and the results are kept.
+    /// The directory for the console log and the results.
     pub(super) directory: &'a Path,
 }
 
 impl Machine<'_> {
-    /// Boots, runs the plan, and says what became of it. The results are kept, and the console
-    /// unless all went well.
+    /// Boots the machine, runs the plan, and returns the outcome. Keeps the results; keeps the
+    /// console log unless all went well.
     pub(super) fn run(&self, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         let console = self.directory.join(format!("{}.console", self.name));
         let results = self.directory.join(format!("{}.results", self.name));
@@ -58,7 +58,7 @@ impl Machine<'_> {
         let mut heard = began;
         outcome.ending = loop {
             ensure_not_stopped()?;
-            // Looked at before the results, so that nothing is said after the last look.
+            // Checked before the results are read, so that no results are missed.
             let has_ended = emulator.child().try_wait()?.is_some();
             for line in tail.lines()? {
                 heard = Instant::now();
@@ -87,9 +87,9 @@ impl Machine<'_> {
         Ok(outcome)
     }
 
-    /// The processor that is emulated. Where instructions are counted it is an old one that copies
-    /// word by word: which instructions the newest has, and so what the kernel takes for copying,
-    /// depends on the emulator's release.
+    /// The emulated processor. Where instructions are counted, it is an old model without fast copy
+    /// instructions: which of these the newest model has, and so how the kernel copies, depends on
+    /// QEMU's release.
     fn processor(&self) -> &'static str {
         if self.counts { "Nehalem-v1" } else { "max" }
     }
@@ -97,10 +97,9 @@ impl Machine<'_> {
     fn command(&self, console: &Path, results: &Path) -> Command {
         let mut command = Command::new("nice");
         command.args(["-n", "5", "qemu-system-x86_64"]);
-        // Emulated, for what passes for virtualisation inside virtual machines is not to be relied
-        // on.
+        // Emulated, because nested virtualisation is not reliable.
         if self.counts {
-            // Its calendar begins at some day, too, so that nothing differs between two runs.
+            // A fixed start date makes runs identical.
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
             command.args(["-rtc", "base=2026-01-01,clock=vm", "-smp", "1"]);
         } else {
@@ -125,7 +124,7 @@ fn has_panicked(console: &Path) -> Result<bool> {
     Ok(String::from_utf8_lossy(&fs::read(console)?).contains(PANIC))
 }
 
-/// The lines that are added to a file.
+/// Reads the lines that are appended to a file.
 struct Tail {
     path: PathBuf,
     read: u64,

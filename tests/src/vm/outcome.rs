@@ -1,4 +1,4 @@
-//! What became of the tests in a virtual machine.
+//! The results of a virtual machine's run.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use super::protocol::Line;
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// All steps have ended, and the machine with them.
+    /// All steps and the machine have ended.
     Whole,
     /// The kernel panicked.
     Panic,
-    /// Nothing was heard for too long.
+    /// The machine was silent for too long.
     Hang,
-    /// The machine ended before its plan did.
+    /// The machine ended before its plan.
     Early,
 }
 
@@ -31,16 +31,16 @@ impl fmt::Display for Ending {
     }
 }
 
-/// The tests of one step.
+/// The results of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tests {
     /// The step's name.
     pub(super) name: String,
-    /// Each test's name without the suite's, and its fate.
+    /// Each test's name without the suite's, and its result.
     pub(super) fates: Vec<(String, Fate)>,
-    /// Whether the step ended, and how; `None` before that.
+    /// Whether the step succeeded; `None` until it has ended.
     pub(super) success: Option<bool>,
-    /// Lines that begin with `note: `, without that.
+    /// Lines that begin with `note: `, without this prefix.
     pub(super) notes: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Tests {
         }
     }
 
-    /// How many tests had this fate. A step that failed without any of its tests counts as one.
+    /// The number of tests with this result. A failed step without tests counts as one failure.
     pub(super) fn count(&self, fate: Fate) -> usize {
         let count = self.fates.iter().filter(|(_, one)| *one == fate).count();
         let silently = self.success != Some(true) || self.fates.is_empty();
@@ -71,7 +71,7 @@ impl Tests {
     }
 }
 
-/// What is known of a run.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     /// The kernel's release, once it is up.
@@ -79,9 +79,9 @@ pub(super) struct Outcome {
     pub(super) steps: Vec<Tests>,
     pub(super) ending: Ending,
     pub(super) trouble: Option<String>,
-    /// How long it took.
+    /// The run's duration.
     pub(super) seconds: u64,
-    /// What failed at the first boot and passed at the second: tests, or the boot itself.
+    /// The tests that failed in the first boot and passed in the second, or the boot itself.
     pub(super) late: Vec<String>,
     done: bool,
 }
@@ -99,7 +99,7 @@ impl Outcome {
         }
     }
 
-    /// Takes in a line of results.
+    /// Parses a line of results.
     pub(super) fn hear(&mut self, line: &str) {
         match Line::read(line) {
             Some(Line::Up(release)) => self.release = Some(release),
@@ -120,23 +120,22 @@ impl Outcome {
         }
     }
 
-    /// Whether the plan has been done.
+    /// Whether all steps have ended.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether everything went as it should. A machine is given all that its tests need, so that
-    /// none may be skipped.
+    /// Whether the run succeeded. Machines meet all prerequisites, so a skipped test is a failure.
     pub(super) fn is_well(&self) -> bool {
         self.ending == Ending::Whole
             && self.count(Fate::Failed) == 0
             && self.count(Fate::Skipped) == 0
     }
 
-    /// What failed, where chance may be to blame. A kernel that did not come up has run nothing of
-    /// this project; emulated, one now and then trips over its own code while it changes that. Of
-    /// tests it is a few: the machine was slow, or the kernel skipped a run of a program that was
-    /// about the connection under test.
+    /// The failures that may be due to chance, if there are no others. A kernel that fails to boot
+    /// has run no code of this project: under emulation, one occasionally crashes while it patches
+    /// its own code. One or two tests may fail because the machine was slow, or because the kernel
+    /// skipped a run of a program that concerned the connection under test.
     pub(super) fn unlucky(&self) -> Option<Vec<String>> {
         if self.release.is_none() && self.ending != Ending::Whole {
             return Some(vec!["the boot".into()]);
@@ -154,7 +153,7 @@ impl Outcome {
         may_be.then_some(failed)
     }
 
-    /// How many tests had this fate.
+    /// The number of tests with this result.
     pub(super) fn count(&self, fate: Fate) -> usize {
         self.steps.iter().map(|step| step.count(fate)).sum()
     }
@@ -170,7 +169,7 @@ mod tests {
         outcome
     }
 
-    /// The line of a test that has ended.
+    /// The result line of a test.
     fn ended(name: &str, event: &str) -> String {
         format!("{{ \"type\": \"test\", \"name\": \"{name}\", \"event\": \"{event}\" }}\n")
     }

@@ -35,16 +35,16 @@ one call reads into several buffers of its own, out of several of the kernel's, 
 next message.
 ";
 
-/// A run and what it came to.
+/// A run and its outcome.
 pub(super) struct Done<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) kernel: &'a Unpacked,
     pub(super) outcome: Outcome,
-    /// The day on which it ended, as UTC has it.
+    /// The date on which it ended, in UTC.
     pub(super) date: String,
 }
 
-/// The page about these runs.
+/// Renders the page about these runs.
 pub(super) fn write(done: &[Done<'_>]) -> Result<String> {
     let mut page = String::from(PREFACE);
     writeln!(page, "\nAll runs: {}.", tally(done.iter().map(|done| &done.outcome)))?;
@@ -55,7 +55,7 @@ pub(super) fn write(done: &[Done<'_>]) -> Result<String> {
     Ok(page)
 }
 
-/// What the tests of a run came to, and what broke it off if anything did.
+/// The results of a run's tests, and the reason if the run was cut short.
 fn ended(tests: String, outcome: &Outcome) -> String {
     match outcome.ending {
         Ending::Whole => tests,
@@ -63,7 +63,7 @@ fn ended(tests: String, outcome: &Outcome) -> String {
     }
 }
 
-/// What loads where, and whether all hooks tell the same of one history.
+/// Which hooks load on which kernel, and whether all hooks report the same history.
 fn loading(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "\n## Hooks\n")?;
     writeln!(
@@ -89,7 +89,7 @@ fn about_loading<'a>(done: &'a [Done<'a>]) -> impl Iterator<Item = &'a Done<'a>>
     done.iter().filter(|done| done.run.topic == Topic::Loading)
 }
 
-/// The tests that are run on the machine itself as well.
+/// The results of tests that also run on the host.
 fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(
         page,
@@ -106,7 +106,7 @@ fn behaviour(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Kernels that were booted or set up in other ways, and users without privileges.
+/// The results with other boot parameters, cgroup versions and privileges.
 fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     writeln!(page, "\n## Configurations\n")?;
     writeln!(page, "| Linux | configured | works, or is refused with the mend | date |")?;
@@ -127,7 +127,7 @@ fn configurations(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// What the tool itself says: its refusals, and what `doctor` finds.
+/// Messages of the tool: its refusals, and the output of `doctor`.
 fn said(page: &mut String, done: &[Done<'_>]) -> Result<()> {
     let is_configured = |done: &&Done<'_>| matches!(done.run.topic, Topic::Configuration(_));
     let refusals = done.iter().filter(is_configured).flat_map(|done| &done.outcome.steps);
@@ -152,14 +152,14 @@ fn counts(step: &Tests) -> String {
     format!("{} {passed} / {failed} / {skipped}", step.name)
 }
 
-/// Counts of many runs, in words.
+/// Sums of many runs' test counts, as text.
 pub(super) fn tally<'a>(outcomes: impl IntoIterator<Item = &'a Outcome> + Clone) -> String {
     let [passed, failed, skipped] = [Fate::Passed, Fate::Failed, Fate::Skipped]
         .map(|fate| outcomes.clone().into_iter().map(|outcome| outcome.count(fate)).sum::<usize>());
     format!("{passed} passed, {failed} failed, {skipped} skipped{}", second(outcomes))
 }
 
-/// What passed only when its machine was booted once more; nothing where nothing did.
+/// The tests that passed only in a second boot; empty if there are none.
 fn second<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> String {
     let late: Vec<&str> =
         outcomes.into_iter().flat_map(|outcome| &outcome.late).map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Which machines are booted, and what each one does.
+//! The machines to boot, and the plan of each.
 
 use std::collections::BTreeMap;
 
@@ -7,58 +7,58 @@ use super::protocol::{self, Cgroups, Plan, Step};
 use crate::{apps, process, server, suites, trace};
 use support::results;
 
-/// Where things lie in a machine.
+/// Paths in a machine.
 pub(super) const BINARY: &str = "/usr/bin/pgsocktrace";
 pub(super) const E2E: &str = "/tests/e2e";
 pub(super) const APPS: &str = "/apps";
 pub(super) const DATA: &str = "/data";
 
-/// The suites that show how the kernel programs behave, whatever attaches them.
+/// The suites that test the kernel programs, with each flavour of hooks.
 const BEHAVIOUR: [&str; 4] = ["bytes", "connections", "inventory", "uses"];
-/// The suite that shows which hooks load.
+/// The suite that tests which hooks load.
 const HOOKS: &str = "hooks";
-/// The suite that shows what configurations of a kernel do.
+/// The suite that tests kernel configurations.
 const CONFIGURATIONS: &str = "configurations";
-/// The suite that counts the instructions that the programs take.
+/// The suite that counts the instructions of kernel programs.
 const INSTRUCTIONS: &str = "instructions";
-/// The suite that counts those of what people would use instead.
+/// The suite that counts the instructions of comparable tools.
 const PEERS: &str = "peers";
 
-/// Tests at once. When a program is attached to a function or detached, the kernel skips the fexit
-/// programs of the calls that are under way there, `bpf_tramp_image_put` in its
-/// `kernel/bpf/trampoline.c`: the tracers of several tests would make each other miss what a thread
-/// was waiting for.
+/// Number of tests at a time: one. When a program is attached to a function or detached, the kernel
+/// skips the fexit programs of calls that are in progress there (`bpf_tramp_image_put` in
+/// `kernel/bpf/trampoline.c`). With several tests at a time, one tracer's start could make another
+/// miss an event.
 const PARALLEL: u32 = 1;
 
-/// Seconds that tests wait for what must happen: enough where everything is emulated.
+/// Time limit in seconds for anything that must happen: long, because machines are emulated.
 const BOUND: &str = "240";
 
 /// A machine to boot.
 pub(super) struct Run<'a> {
-    /// Its name: the kernel's, then what is tried there.
+    /// The kernel's name, followed by the subject of the run.
     pub(super) name: String,
     pub(super) kernel: &'a Kernel,
-    /// What is added to the kernel's command line.
+    /// Additional parameters of the kernel's command line.
     pub(super) parameters: String,
     pub(super) plan: Plan,
-    /// What it is about, for the page about kernels.
+    /// The section of docs/kernels.md with the run's results.
     pub(super) topic: Topic,
 }
 
-/// What a run is about.
+/// The subject of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
-    /// The hooks that load.
+    /// Which hooks load.
     Loading,
     /// Behaviour with hooks of this flavour.
     Behaviour(String),
-    /// A configuration of the kernel, in words.
+    /// A configuration of the kernel, described in words.
     Configuration(&'static str),
-    /// What the programs take, in instructions.
+    /// Instructions per event.
     Instructions,
 }
 
-/// Kernels whose name ends so are configured in every way.
+/// Configurations of a kernel: name, boot parameters, cgroup versions and description.
 const CONFIGURED: &[(&str, &str, Cgroups, &str)] = &[
     ("default", "", Cgroups::Unified, "as Debian configures it"),
     ("integrity", "lockdown=integrity", Cgroups::Unified, "lockdown=integrity"),
@@ -67,20 +67,20 @@ const CONFIGURED: &[(&str, &str, Cgroups, &str)] = &[
     ("legacy", "", Cgroups::Legacy, "control groups of version 1 alone"),
 ];
 
-/// What a change has to pass before it lands: everything loads everywhere, all of it tells the
-/// same, and no event takes more than it did.
+/// The runs that every change must pass: all hooks load on all kernels and report the same, and no
+/// event takes more instructions than before.
 pub(super) fn quick(kernels: &Kernels) -> Vec<Run<'_>> {
     kernels.kernel.iter().map(loading).chain(instructions(kernels)).collect()
 }
 
-/// Everything.
+/// All runs.
 pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
     let mut runs = Vec::new();
     for kernel in &kernels.kernel {
         runs.push(loading(kernel));
         runs.extend(kernel.flavours.iter().map(|flavour| behaviour(kernel, flavour)));
     }
-    // The oldest and the newest of those that can be traced.
+    // The oldest and the newest of the kernels that can be traced.
     let fit: Vec<&Kernel> = kernels.kernel.iter().filter(|k| !k.flavours.is_empty()).collect();
     if let [oldest, .., newest] = fit.as_slice() {
         for kernel in [oldest, newest] {
@@ -91,17 +91,17 @@ pub(super) fn everything(kernels: &Kernels) -> Vec<Run<'_>> {
     runs
 }
 
-/// What an event takes with the tracer.
+/// Counts the instructions per event with the tracer.
 fn instructions(kernels: &Kernels) -> Option<Run<'_>> {
     counting(kernels, INSTRUCTIONS)
 }
 
-/// What an event takes with the tracer, and with what people would use instead.
+/// Counts the instructions per event with the tracer and with comparable tools.
 pub(super) fn peers(kernels: &Kernels) -> Option<Run<'_>> {
     counting(kernels, PEERS)
 }
 
-/// On the first kernel that lets the best hooks load.
+/// A run on the first kernel that loads the best hooks.
 fn counting<'a>(kernels: &'a Kernels, target: &str) -> Option<Run<'a>> {
     let best = |kernel: &&Kernel| kernel.flavours.iter().any(|flavour| flavour == "a");
     let kernel = kernels.kernel.iter().find(best)?;
@@ -151,7 +151,7 @@ fn configurations(kernel: &Kernel) -> impl Iterator<Item = Run<'_>> {
     })
 }
 
-/// A step that runs a suite, so many tests at once.
+/// A step that runs a suite, with this many tests at a time.
 fn step(suite: &str, parallel: u32, filters: &[&str]) -> Step {
     let mut command = vec![E2E.to_owned(), format!("--test-threads={parallel}")];
     command.extend(results::ARGUMENTS.iter().chain(filters).map(|&argument| argument.to_owned()));

@@ -1,26 +1,26 @@
-//! What a virtual machine is told to do, and how it answers: shared by the program that boots it
-//! and `vm_init`, its first process.
+//! The interface between the program that boots a virtual machine and `vm_init`, its first process.
 //!
-//! Plans lie in the machine as [`PLANS`]`/NAME.json`; the kernel's command line names one of them.
-//! The answer goes to [`RESULTS`], a line each of [`Line`], and between them what the steps print.
+//! Plans are files `NAME.json` below [`PLANS`]; the kernel's command line names one of them.
+//! `vm_init` writes its answer to [`RESULTS`]: a [`Line`] per line, and between them the output of
+//! the steps.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where plans lie in the machine.
+/// The directory of plans in the machine.
 pub const PLANS: &str = "/plans";
 /// The parameter of the kernel's command line that names the plan.
 pub const PLAN: &str = "vm.plan";
 /// The device that results are written to; the kernel's own messages go to another one.
 pub const RESULTS: &str = "/dev/ttyS1";
-/// Where a kernel's modules lie, below its release, in the order in which they are loaded.
+/// The directory of each kernel's modules, by release; file names sort in load order.
 pub const MODULES: &str = "/modules";
 
-/// Names the flavours of hooks that must work, separated by commas.
+/// Environment variable: the flavours of hooks that must work, separated by commas.
 pub const FLAVOURS: &str = "LEAK_TESTS_FLAVOURS";
 
-/// What marks a line of results that no step has printed.
+/// The prefix of `vm_init`'s own lines in the results.
 const MARK: &str = "@vm ";
 
 /// How control groups are mounted.
@@ -35,43 +35,43 @@ pub enum Cgroups {
     Legacy,
 }
 
-/// What one machine does between its start and its end.
+/// The plan of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// How control groups are mounted.
     pub cgroups: Cgroups,
-    /// What is run, one after the other.
+    /// The programs to run, one after the other.
     pub steps: Vec<Step>,
 }
 
-/// A program that is run in the machine.
+/// A program to run in the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// What it is called in results; without spaces.
+    /// The step's name in results, without spaces.
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Variables that it is given.
+    /// Environment variables of the program.
     pub environment: BTreeMap<String, String>,
 }
 
-/// A line of results by `vm_init` itself.
+/// A line that `vm_init` itself writes to the results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// The machine is up; its kernel's release.
+    /// The machine is up, with this kernel release.
     Up(String),
     /// A step begins.
     Begin(String),
-    /// A step has ended: its name, and its exit status if it was not killed.
+    /// A step has ended: its name, and its exit status unless a signal killed it.
     End(String, Option<i32>),
     /// All steps have ended.
     Done,
-    /// The machine could not do what it was told.
+    /// The machine could not run its plan.
     Trouble(String),
 }
 
 impl Line {
-    /// Reads a line of results; `None` when a step has printed it.
+    /// Parses a line of results; `None` if a step printed it.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         let rest = line.strip_prefix(MARK)?;
@@ -89,7 +89,7 @@ impl Line {
         })
     }
 
-    /// The line as it is written, without its end.
+    /// The line as text, without the newline.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
