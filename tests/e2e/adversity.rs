@@ -1,4 +1,4 @@
-//! Errors and hostile surroundings: the tool reports them in plain words and goes on, or ends as
+//! Errors and hostile environments: the tool reports them in plain words and goes on, or ends as
 //! documented.
 
 use std::fs;
@@ -35,7 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn no_such_process(suite: &Suite) -> Result<()> {
-    // The largest PID there can be.
+    // One more than the largest possible PID.
     let limit: u32 = fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
     let pid = (limit - 1).to_string();
     let output = suite.tool_says(&["--pid", &pid, "--duration", "5s"])?;
@@ -54,7 +54,7 @@ fn process_dies_while_traced(suite: &Suite) -> Result<()> {
     client.kill()?;
     trace.event_about("connection_closed", id)?;
 
-    // Nothing is left to trace, so it ends by itself, with its report.
+    // No process is left to trace, so the trace ends by itself with its report.
     let pid = client.pid();
     let outcome = trace.outcome()?;
     assert_eq!(outcome.status.code(), Some(0), "{}", outcome.stderr);
@@ -64,7 +64,7 @@ fn process_dies_while_traced(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A process that has exited and that its parent has not waited for is no process to trace.
+/// A zombie, which has exited and whose parent has not waited for it, is not a process to trace.
 fn process_becomes_a_zombie(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
@@ -92,7 +92,7 @@ fn doctor_without_privileges(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Starts a trace whose stdout is not read by the test, and makes it print.
+/// Starts a trace with this stdout, which the test does not read, and makes the trace print.
 fn with_stdout(suite: &Suite, stdout: impl Into<Stdio>) -> Result<(Option<i32>, String)> {
     let mut client = suite.client()?;
     let builder = suite.trace().pid(client.pid()).option("--duration", "20s");
@@ -108,7 +108,7 @@ fn with_stdout(suite: &Suite, stdout: impl Into<Stdio>) -> Result<(Option<i32>, 
 fn reader_of_stdout_goes_away(suite: &Suite) -> Result<()> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
-    // As for any filter at the head of a pipe: it ends, quietly.
+    // Like any program at the head of a pipe, the trace ends silently.
     let (_, text) = with_stdout(suite, OwnedFd::from(writer))?;
     assert!(!text.contains("panicked"), "{text}");
     Ok(())
@@ -155,7 +155,7 @@ fn binary_deleted_before_tracing(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// An upgrade puts another program in the place of the running one; its names must not be used.
+/// A server that is not PostgreSQL: the wire state stays unknown, and no names are invented.
 fn not_postgres(suite: &Suite, manner: Manner, request: &str) -> Result<()> {
     let server = FakeServer::start(manner)?;
     let mut client = suite.client()?;

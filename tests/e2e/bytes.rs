@@ -1,5 +1,5 @@
-//! Every system call that moves payload is seen, its bytes are counted exactly, and the state of
-//! the dialogue is known or `unknown`, but never wrong.
+//! Every system call that moves payload is seen, its bytes are counted exactly, and the wire state
+//! is right or `unknown`, but never wrong.
 
 use anyhow::{Result, ensure};
 use harness::{FakeServer, Finding, Manner, Need, Program, Reply, Report, Suite, Test, test};
@@ -31,8 +31,8 @@ const RECEIVERS: [&str; 10] = [
     "io_uring_read",
 ];
 
-/// What may be told of a dialogue after `BEGIN`. Where no buffer of a call holds the payload, the
-/// state may be unknown; another one would be wrong.
+/// The permitted wire states after `BEGIN`. The state may be unknown for calls whose payload is not
+/// in a buffer; any other state would be wrong.
 fn states_after_begin(flavour: &str) -> &'static [&'static str] {
     if ["sendfile", "splice"].contains(&flavour) || flavour.starts_with("io_uring") {
         &["in_transaction", "unknown"]
@@ -73,7 +73,7 @@ fn needing_io_uring(flavour: &str, test: Test) -> Test {
     if flavour.starts_with("io_uring") { test.needs(Need::IoUring) } else { test }
 }
 
-/// Checks the report against what the client counted for itself.
+/// Compares the report with the client's own counts.
 fn check(report: &Report, reply: &Reply, id: u64, states: &[&str]) -> Result<()> {
     let connection = report.connection(id)?;
     let state = connection.wire.state.as_str();
@@ -84,7 +84,7 @@ fn check(report: &Report, reply: &Reply, id: u64, states: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Opens a session with a client that is being traced.
+/// Opens a session with a traced client.
 fn session(suite: &Suite, client: &mut Program) -> Result<u64> {
     let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
     client.ok("startup")?;
@@ -121,7 +121,7 @@ fn in_pieces(suite: &Suite, bytes: usize) -> Result<()> {
     client.ok(&format!("pieces-of {bytes}"))?;
     let id = session(suite, &mut client)?;
     client.ok("query SELECT 1")?;
-    // Longer than what is only counted as long as more of it lies in the socket.
+    // Longer than the parts that the kernel programs only count while the socket holds more.
     let reply = client.ok("query BEGIN; SELECT repeat('x', 100) FROM generate_series(1, 60)")?;
 
     let report = trace.stop()?;
@@ -207,20 +207,20 @@ fn many_results_in_one_answer(suite: &Suite) -> Result<()> {
     let trace = suite.trace().pid(client.pid()).start()?;
     let id = session(suite, &mut client)?;
     client.ok("query BEGIN; SELECT 1; SELECT 2; COMMIT; SELECT 3")?;
-    // The answer is larger than any buffer, and ends with another state than it begins with.
+    // The answer is larger than any buffer, and its last message changes the state.
     let reply = client.ok("query BEGIN; SELECT repeat('x', 1000) FROM generate_series(1, 2000)")?;
     check(&trace.stop()?, &reply, id, &["in_transaction"])
 }
 
-/// One call takes what comes in several pieces: the end is where the last of them ends.
+/// A single call receives several segments, and only the last one holds the end of the answer.
 fn many_arrivals_in_one_call(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
     let id = session(suite, &mut client)?;
     client.ok("query SELECT 1")?;
     client.ok("receive-by recv_all")?;
-    // Longer than what the server gathers before it sends: CommandComplete, RowDescription,
-    // DataRow, CommandComplete, ReadyForQuery.
+    // More than the server collects before it sends: CommandComplete, RowDescription, DataRow,
+    // CommandComplete, ReadyForQuery.
     client.ok(&format!("pieces-of {}", 11 + 32 + (11 + 40_000) + 14 + 6))?;
     let reply = client.ok("query BEGIN; SELECT repeat('x', 40000)")?;
     check(&trace.stop()?, &reply, id, &["in_transaction"])
@@ -230,7 +230,7 @@ fn pipelined_requests(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
     let id = session(suite, &mut client)?;
-    // Reads the first answer to its last byte and no further.
+    // Reads exactly the first answer.
     client.ok("pieces-of 0")?;
     client.ok("ask SELECT 1")?;
     client.ok("ask SELECT pg_sleep(60)")?;
@@ -238,12 +238,12 @@ fn pipelined_requests(suite: &Suite) -> Result<()> {
     check(&trace.stop()?, &reply, id, &["busy", "unknown"])
 }
 
-/// What a request's later parts begin with is nothing that was asked for.
+/// The later parts of a request are not taken for new requests.
 fn request_in_parts(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
     let id = session(suite, &mut client)?;
-    // The second part looks like a message of its own: type, length, statement.
+    // The second part looks like a message: type, length, statement.
     let reply = client.ok("query-in-parts 16 SELECT 'abcQ1234LISTEN news'; BEGIN")?;
 
     let report = trace.stop()?;
@@ -297,7 +297,7 @@ fn refused_by_the_server(suite: &Suite) -> Result<()> {
         client.ok(&format!("connect 4 {}", suite.port()))?;
         client.ok("greet")?;
         client.ok(&format!("pieces-of {pieces}"))?;
-        // To the end of the stream: no answer says that the server is ready.
+        // Reads until the stream ends: no answer contains ReadyForQuery.
         ensure!(client.ok("answer").is_err(), "the server has accepted nobody");
         client.ok("close")?;
     }

@@ -1,5 +1,5 @@
-//! The tracer as its DaemonSet runs it: the image, with the manifest's capabilities and nothing
-//! more, names code and pod of what leaks in other containers.
+//! Runs the tracer's image as its DaemonSet does, with exactly the manifest's capabilities: it
+//! names the code and the pod of leaks in other containers.
 
 mod capabilities;
 mod real;
@@ -18,13 +18,13 @@ use harness::{
 use serde_json::json;
 
 const UID: &str = "4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
-/// The pod's cgroup, as the kubelet calls it with the driver `cgroupfs`.
+/// The pod's cgroup, named as the kubelet's `cgroupfs` driver does.
 const POD: &str = "/kubepods/burstable/pod4a6f8bd5-03bf-4ca4-8d5f-5c1c2a3e7a01";
-/// The first port asked for; every test's namespaces have all ports free.
+/// The first port of a test: all ports are free in its own namespaces.
 const API_PORT: u16 = 6443;
-/// Where a pod finds itself.
+/// The loopback address of a pod.
 const LOOPBACK: &str = "127.0.0.1";
-/// Time between two leaks: no pool that only warms up opens its connections so far apart.
+/// Time between two leaks: longer than between the connections of a pool that warms up.
 const BETWEEN_LEAKS: Duration = Duration::from_millis(1300);
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -44,7 +44,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.collect()
 }
 
-/// A node with a tracer's network, and a pod with its own, in which a server listens.
+/// A node: a network namespace with the tracer, and one with a pod and a server.
 struct Node {
     tracer_network: Namespace,
     pod_network: Namespace,
@@ -83,19 +83,19 @@ fn pod<'a>(running: Option<&'a str>) -> PodOnNode<'a> {
         namespace: "shop",
         name: "orders-7d9f-x2b4q",
         uid: UID,
-        // Two, so that only the status tells which of them runs.
+        // Two containers, so that the tracer needs the status to know which one runs.
         containers: &["app", "proxy"],
         running,
         labels: json!({"app": "orders", "pod-template-hash": "7d9f"}),
     }
 }
 
-/// Opens connections that nobody uses again, until that is called a leak.
+/// Opens connections and never uses them again, until the tracer reports a leak.
 fn leak(port: u16, tracer: &TracerPod, program: &mut Program) -> Result<()> {
     tracer.finding_while(harness::Finding::is_leak, leaking(port, program)).map(drop)
 }
 
-/// What opens one more of them, as often as it is due.
+/// Opens one more such connection at each call, if enough time has passed.
 fn leaking(port: u16, program: &mut Program) -> impl FnMut() -> Result<()> {
     let mut next = Instant::now();
     move || {
@@ -109,9 +109,9 @@ fn leaking(port: u16, program: &mut Program) -> impl FnMut() -> Result<()> {
     }
 }
 
-/// The leak's code: found in the other container's file, by what was on its stack.
+/// Checks the leak's code: the tracer symbolized it from a file in the other container.
 fn check_stacks(report: &Report) -> Result<()> {
-    let finding = report.leaks().into_iter().next().context("no leak at the end")?;
+    let finding = report.leaks().into_iter().next().context("the report has no leak")?;
     let stack = report.stack(finding.stack.as_ref())?;
     let frame = stack.frame("do_query")?;
     assert!(frame.file.as_deref().is_some_and(|file| file.ends_with("client.c")), "{frame:?}");
@@ -155,8 +155,8 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// Tracing begins without it, and names come as soon as somebody tells them. What is told later,
-/// after the server has ended the watch, is heard, too, without another list.
+/// Tracing begins before the API server answers, and pods are named once it does. Updates after the
+/// server has ended the watch arrive through a new watch, without another list.
 fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     let tracer = node.trace(suite, &Manifest::read()?, &[])?;
@@ -180,7 +180,8 @@ fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// Connections to a service's address, to a pod's on another node, and to one that nobody has.
+/// Connections to a service's address, to a pod's address on another node, and to an unknown
+/// address.
 fn names_servers(suite: &Suite) -> Result<()> {
     const ADDRESSES: [&str; 3] = ["10.96.7.7", "10.244.1.9", "10.244.1.10"];
     let [service, pod, nobody] = ADDRESSES;
@@ -220,7 +221,7 @@ fn names_servers(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// Gives this network namespace an address.
+/// Adds an address to this network namespace.
 fn add_address(address: &str) -> Result<()> {
     let added = Command::new("ip").args(["address", "add", address, "dev", "lo"]).status()?;
     ensure!(added.success(), "{address}: {added}");
@@ -243,8 +244,8 @@ fn asks_the_kubelet(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// A certificate that the cluster's authority has not signed is taken only when that was asked for,
-/// and until then nobody is told the token.
+/// The tracer accepts a certificate that the cluster's CA has not signed only with the option for
+/// it. Without the option, it does not send the token.
 fn asks_no_stranger(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     node.api.distrust(suite)?;
@@ -267,8 +268,7 @@ fn asks_no_stranger(suite: &Suite) -> Result<()> {
     tracer.stop().map(drop)
 }
 
-/// The kubelet asks whether it starts, lives and is ready, and Prometheus for its figures: they
-/// bear the names of the pod that leaks.
+/// Requests the kubelet's probes, and the metrics: they carry the name of the leaking pod.
 fn check_metrics(network: &Namespace, host: &str, manifest: &Manifest) -> Result<()> {
     let address = format!("{host}:{}", manifest.metrics_port()?);
     for probe in manifest.probes()? {

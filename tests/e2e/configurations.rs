@@ -1,7 +1,7 @@
-//! What kernels' configurations and a lack of privileges do: the tracer works, or says what is
-//! missing and how that is mended. For virtual machines, where the whole system can be changed.
+//! Kernel configurations and missing privileges: the tracer works, or says what is missing and how
+//! to fix it. For virtual machines, where the whole system can be changed.
 //!
-//! Tests whose names begin alike belong to machines that were booted alike.
+//! Tests with the same prefix run on machines that were booted the same way.
 
 use std::fs;
 use std::process::Command;
@@ -11,19 +11,19 @@ use harness::mounts::{mount, unmount};
 use harness::suite::{as_nobody, finish};
 use harness::{Suite, Test, TraceBuilder, test};
 
-/// Capabilities by name and number, as `linux/capability.h` has them.
+/// Capabilities by name and number, from `linux/capability.h`.
 const BPF: (&str, u32) = ("BPF", 39);
 const PERFMON: (&str, u32) = ("PERFMON", 38);
 const SYS_PTRACE: (&str, u32) = ("SYS_PTRACE", 19);
 const DAC_READ_SEARCH: (&str, u32) = ("DAC_READ_SEARCH", 2);
 const SYS_ADMIN: (&str, u32) = ("SYS_ADMIN", 21);
 
-/// What the tool asks for where it lacks privileges.
+/// The capabilities that the tool's error messages ask for.
 const DOCUMENTED: [(&str, u32); 5] = [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH, SYS_ADMIN];
-/// The same without the one for other network namespaces, and for kprobes on some kernels.
+/// Without CAP_SYS_ADMIN, which is for other network namespaces, and for kprobes on some kernels.
 const WITHOUT_SYS_ADMIN: [(&str, u32); 4] = [BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH];
 
-/// Who gets in the way of unprivileged programs.
+/// The sysctl that restricts perf events to privileged processes.
 const PARANOIA: &str = "/proc/sys/kernel/perf_event_paranoid";
 const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
@@ -56,10 +56,10 @@ pub(crate) fn tests() -> Vec<Test> {
     all
 }
 
-/// A connection is seen with all that belongs to it.
+/// Traces a connection and checks everything that the report says about it.
 fn works(suite: &Suite, command: Command) -> Result<()> {
     let mut client = suite.client()?;
-    // Copying stacks takes its time where everything is emulated.
+    // Copying stacks is slow under emulation.
     let trace = TraceBuilder::new(command, suite.port()).option("--stack-budget", "900ms");
     let trace = trace.pid(client.pid()).start()?;
     let id = client.ok(&format!("connect 4 {}", suite.port()))?.number("cookie")?;
@@ -82,14 +82,14 @@ fn works(suite: &Suite, command: Command) -> Result<()> {
     Ok(())
 }
 
-/// The tracer ends with status 4 and a sentence that holds these words.
+/// The tracer ends with status 4, and its error contains these words.
 fn refused(mut command: Command, words: &[&str]) -> Result<()> {
     let output = finish(command.args(["--duration", "2s"]))?;
     let text = String::from_utf8(output.stderr)?;
     println!("\nnote: {}", text.trim());
     ensure!(output.status.code() == Some(4), "it ended with {}: {text}", output.status);
     for word in words {
-        ensure!(text.contains(word), "it does not say \"{word}\": {text}");
+        ensure!(text.contains(word), "the error lacks \"{word}\": {text}");
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ fn as_root(suite: &Suite) -> Result<()> {
     works(suite, suite.tool())
 }
 
-/// The tool as another user who has these capabilities and no more.
+/// The tool, run by another user with exactly these capabilities.
 fn with_capabilities(suite: &Suite, capabilities: &[(&str, u32)]) -> Command {
     let list = capabilities
         .iter()
@@ -121,7 +121,7 @@ fn without_sys_admin(suite: &Suite) -> Result<()> {
 }
 
 fn refused_without(suite: &Suite, missing: (&str, u32), words: &[&str]) -> Result<()> {
-    // CAP_SYS_ADMIN would stand in for either.
+    // CAP_SYS_ADMIN would replace either of them.
     let rest: Vec<_> = WITHOUT_SYS_ADMIN.into_iter().filter(|one| *one != missing).collect();
     refused(with_capabilities(suite, &rest), words)
 }
@@ -134,8 +134,8 @@ fn perf_event_paranoid(suite: &Suite, level: i32) -> Result<()> {
     done
 }
 
-/// Tracepoints do not mind it. Kprobes are opened as perf events, and Debian's kernels have a level
-/// 3 that keeps those from everybody without CAP_SYS_ADMIN.
+/// Tracepoints are not restricted. Kprobes are perf events, and Debian's kernels have a level 3
+/// that allows perf events only with CAP_SYS_ADMIN.
 fn at_paranoia(suite: &Suite, level: i32) -> Result<()> {
     works(suite, with_capabilities(suite, &WITHOUT_SYS_ADMIN))?;
     works(suite, by_kprobes(suite.tool()))?;
@@ -147,7 +147,7 @@ fn at_paranoia(suite: &Suite, level: i32) -> Result<()> {
     refused(command, &["kprobe/tcp_recvmsg asks for ", "CAP_SYS_ADMIN", "perf_event_paranoid"])
 }
 
-/// The same with kprobes, whatever else the kernel has.
+/// Makes the tracer use kprobes, even if the kernel supports better hooks.
 fn by_kprobes(mut command: Command) -> Command {
     command.args(["--hooks", "c"]);
     command

@@ -1,4 +1,5 @@
-//! Connections of every kind are seen, told apart and followed, whoever opens or holds them.
+//! Connections of every kind are seen, distinguished and followed, whichever process opens or holds
+//! them.
 
 use anyhow::{Context, Result};
 use harness::{Build, FakeServer, Manner, Need, Shop, Suite, Test, eventually, server, test};
@@ -62,7 +63,7 @@ fn non_blocking_connect(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert_eq!(connection.id, id);
-    // Attempts to read before anything had come are not payload.
+    // Failed reads before any data arrived are not payload.
     assert_eq!(connection.bytes_received, reply.number("received")?);
     assert_eq!(connection.wire.state, "idle");
     Ok(())
@@ -87,7 +88,7 @@ fn refused_connect(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A refused socket loses its port before it is destroyed, and must not keep its place for ever.
+/// A refused socket loses its port before it is destroyed. Its slot must still be freed.
 fn refused_connects_leave_room(suite: &Suite) -> Result<()> {
     let closed = server::free_port()?;
     let mut client = suite.client()?;
@@ -215,7 +216,7 @@ fn encrypted(suite: &Suite) -> Result<()> {
     assert!(connection.wire.tls);
     assert_eq!(connection.wire.state, "unknown");
     assert!(connection.bytes_sent > 0 && connection.bytes_received > 0);
-    // The names travel encrypted; whoever shows one must have asked the server.
+    // The names are encrypted: the tracer can show the user only if it has asked the server.
     assert!(matches!(connection.wire.user.as_deref(), None | Some(server::USER)));
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Complete stacks of programs in other namespaces and file systems, and of programs that were
-//! deleted, replaced or have exited when their stacks are resolved.
+//! deleted, replaced or have exited before their stacks are resolved.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -31,12 +31,12 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A server in a network namespace of its own.
+/// A server in a new network namespace.
 fn namespace() -> Result<(Namespace, FakeServer)> {
     Namespace::create(|| FakeServer::start(Manner::Postgres))
 }
 
-/// Checks both stacks of the only connection: whole, and made by the client program.
+/// Checks both stacks of the only connection: complete, and from the client program.
 fn check_c(report: &Report) -> Result<()> {
     let connection = report.only_connection()?;
     let opened = report.stack(connection.opened_by.as_ref())?;
@@ -51,7 +51,7 @@ fn check_c(report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// Lets the client open and use a connection and waits until it is silent.
+/// Lets the client open and use a connection, and waits until the connection is silent.
 fn trace_client(suite: &Suite, pid: u32, client: &mut Program, port: u16) -> Result<Report> {
     let trace = suite.trace_port(port).pid(pid).start()?;
     client.ok(&format!("connect 4 {port}"))?;
@@ -68,7 +68,7 @@ fn in_a_container(suite: &Suite, users: bool) -> Result<()> {
     let report = trace_client(suite, pid, &mut container, server.port())?;
     check_c(&report)?;
     let process = report.process(pid)?;
-    assert_eq!(process.container_pid, Some(1), "it is the first of its PID namespace");
+    assert_eq!(process.container_pid, Some(1), "PID 1 of its PID namespace");
     assert_eq!(process.container_id.as_deref(), Some(container.id()));
     let connection = report.only_connection()?;
     assert_eq!((connection.pid, &connection.held_by), (Some(pid), &vec![pid]));
@@ -98,8 +98,8 @@ fn stripped_go_in_a_container(suite: &Suite) -> Result<()> {
     container.delete()
 }
 
-/// chroot(2) into a bind mount, in a mount namespace: the path that the kernel shows leads
-/// elsewhere.
+/// A chroot(2) into a bind mount, in another mount namespace: the path in /proc does not lead to
+/// the program.
 fn below_another_root(suite: &Suite) -> Result<()> {
     let (root, mounted) = (suite.directory()?, suite.directory()?);
     fs::copy(suite.static_client_path()?, root.join("client"))?;
@@ -114,7 +114,7 @@ fn below_another_root(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A program that lies in no file system: memfd_create(2), then executed.
+/// A program in no file system: created by memfd_create(2), then executed.
 fn from_memory(suite: &Suite) -> Result<()> {
     // SAFETY: the name is a zero-terminated literal.
     let descriptor = unsafe { libc::memfd_create(c"client".as_ptr(), libc::MFD_CLOEXEC) };
@@ -122,7 +122,7 @@ fn from_memory(suite: &Suite) -> Result<()> {
     // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     file.write_all(&fs::read(suite.client_path()?)?)?;
-    // Executed through a descriptor for reading: one for writing makes the file busy.
+    // Reopened read-only, because execve(2) fails with ETXTBSY on a file that is open for writing.
     let program = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     drop(file);
     let mut client =
@@ -139,11 +139,11 @@ fn deleted_before_tracing(suite: &Suite) -> Result<()> {
     check_c(&trace_client(suite, pid, &mut client, suite.port())?)
 }
 
-/// As package managers do it: the new file takes the old one's name.
+/// An upgrade as package managers do it: a rename puts the new file in place of the old one.
 fn upgraded_before_tracing(suite: &Suite) -> Result<()> {
     let path = suite.directory()?.join("client");
     let mut client = started_copy(suite, &path)?;
-    // Writing into a running program's file is refused.
+    // The kernel refuses to write into a running program's file.
     let busy = fs::copy("/bin/true", &path).map_err(|error| error.kind());
     assert_eq!(busy, Err(std::io::ErrorKind::ExecutableFileBusy));
     let upgrade = path.with_extension("new");
@@ -173,8 +173,8 @@ fn upgraded_while_traced(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Each process connects, makes one request, and exits at once. On a busy machine one may be gone
-/// before the tool gets to run at all: that is told, and rare.
+/// Each process connects, makes one request, and exits at once. On a busy machine, a process may
+/// exit before the tracer looks at it: that is rare, and reported.
 fn gone_at_once(suite: &Suite) -> Result<()> {
     const RUNS: u64 = 20;
     let name = "gone-at-once";
@@ -190,14 +190,14 @@ fn gone_at_once(suite: &Suite) -> Result<()> {
     let quality = &report.stack_quality;
     let gone = quality.reasons.get("process_gone").copied().unwrap_or(0);
     let told = quality.complete + gone;
-    // One that is slow to exit has the stack of its request besides.
+    // A process that exits slowly also has the stack of its request.
     assert!(told >= RUNS && quality.truncated == 0 && quality.none == gone, "{quality:?}");
     assert!(quality.complete >= told * 3 / 4, "{quality:?}");
     Ok(())
 }
 
-/// Connections survive execve(2). A stack is that of the program that ran when it was taken, also
-/// when it is resolved after the process has executed another one.
+/// Connections survive execve(2). The stack belongs to the program that ran when the stack was
+/// copied, even if the process has executed another program before it is resolved.
 fn executed_another_program(suite: &Suite) -> Result<()> {
     let directory = suite.directory()?;
     let (before, after) = (directory.join("before"), directory.join("after"));

@@ -1,12 +1,12 @@
-//! Real programs with real drivers: each leak is found and its culprit named; no healthy one is
-//! accused.
+//! Real programs with real drivers: every leak is found and its culprit named, and no healthy
+//! program is accused.
 //!
 //! This is a small part of the corpus; `cargo xtask bench detect` runs all of it.
 
 use anyhow::{Result, ensure};
 use harness::{Event, Finding, Member, Need, Suite, Test, test};
 
-/// Intervals for which a healthy program is watched: four times as long as counts as silent.
+/// Intervals for which a healthy program is watched: four times the silence threshold.
 const WATCHED: u32 = 16;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -56,7 +56,7 @@ fn one(
     }
 }
 
-/// The first grave finding is about connections that were lost, and names the one who lost them.
+/// The first serious finding is about the lost connections and names their culprit.
 fn is_found(suite: &Suite, member: Member, pattern: &str, tls: &str, culprit: &str) -> Result<()> {
     let mut worker = member.start(suite, pattern, tls)?;
     let trace = suite.trace().pid(worker.pid()).flag("--children").start()?;
@@ -66,7 +66,7 @@ fn is_found(suite: &Suite, member: Member, pattern: &str, tls: &str, culprit: &s
         finding.is_leak() && finding.count >= 2 && named
     })?;
     let lost = worker.lost();
-    assert!(!lost.is_empty(), "it says that nothing is lost");
+    assert!(!lost.is_empty(), "the program reports no lost connections");
     let report = trace.stop()?;
     for finding in report.leaks() {
         let named = finding.function();
@@ -91,7 +91,7 @@ fn is_not_accused(suite: &Suite, member: Member, pattern: &str, tls: &str) -> Re
     let report = trace.stop()?;
     ensure!(
         report.processes.iter().any(|process| process.open + process.opened_total > 0),
-        "nothing was seen"
+        "the report has no connections"
     );
     Ok(())
 }

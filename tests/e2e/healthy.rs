@@ -1,14 +1,14 @@
-//! What only looks like a leak is not called one.
+//! Healthy programs that look like leaks are not reported.
 //!
-//! A finding that must not come announces itself by nothing, so each test lets the trace evaluate
-//! its connections for several times as long as counts as silent.
+//! No event announces the absence of a finding, so each test lets the trace run for several times
+//! the silence threshold.
 
 use std::process::Command;
 
 use anyhow::Result;
 use harness::{Build, Need, Program, Running, Suite, Test, Trace, eventually, server, test};
 
-/// Intervals for which a healthy program is watched: three times as long as counts as silent.
+/// Intervals for which a healthy program is watched: three times the silence threshold.
 const WATCHED: u32 = 12;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -33,7 +33,7 @@ fn shop_that(suite: &Suite, story: Story) -> Result<()> {
     watch(suite, suite.shop(Build::Debug)?, story)
 }
 
-/// Traces the order service while it does what the story tells; no leak may ever be found.
+/// Traces the order service while `story` runs; fails if any leak is found.
 fn watch(suite: &Suite, mut shop: harness::Shop, story: Story) -> Result<()> {
     let trace = suite.trace().pid(shop.pid()).start()?;
     story(&mut shop, &trace)?;
@@ -51,18 +51,18 @@ fn no_leak(trace: Trace) -> Result<()> {
     assert!(alarms.is_empty(), "false alarm: {alarms:#?}");
     let report = trace.stop()?;
     assert!(report.leaks().is_empty(), "false alarm: {:#?}", report.findings);
-    assert!(!report.connections.is_empty(), "nothing was watched");
+    assert!(!report.connections.is_empty(), "the report has no connections");
     Ok(())
 }
 
-/// A pool that was used once, and then not at all.
+/// A pool that was used once and is idle since.
 fn at_rest(shop: &mut Program, trace: &Trace) -> Result<()> {
     shop.ok("burst 5")?;
     trace.let_intervals_pass(WATCHED);
     Ok(())
 }
 
-/// Four spare connections rest while one does all the work.
+/// Four spare connections stay idle while one does all the work.
 fn of_one(shop: &mut Program, trace: &Trace) -> Result<()> {
     shop.ok("burst 5")?;
     steady(shop, trace)
@@ -76,7 +76,7 @@ fn steady(shop: &mut Program, trace: &Trace) -> Result<()> {
     Ok(())
 }
 
-/// Peaks of different height: what they open stays, silent, for the next one.
+/// Peaks of different height: the pool keeps idle connections of one peak for the next.
 fn bursts(shop: &mut Program, trace: &Trace) -> Result<()> {
     for size in [3, 8, 2, 10, 4, 10] {
         shop.ok(&format!("burst {size}"))?;
@@ -90,7 +90,7 @@ fn warm_up_of_twenty(shop: &mut Program, trace: &Trace) -> Result<()> {
     steady(shop, trace)
 }
 
-/// Connections are replaced by new ones when they are old.
+/// The pool replaces old connections by new ones.
 fn rotation(shop: &mut Program, trace: &Trace) -> Result<()> {
     shop.ok("burst 5")?;
     for _ in 0..WATCHED / 2 {

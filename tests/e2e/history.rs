@@ -1,5 +1,5 @@
-//! One history of connections, traced with every kind of hook at once: all must report what the
-//! clients did, and the same.
+//! One history of connections, traced with all kinds of hooks at once: all traces must report the
+//! same, and what the clients did.
 
 use std::collections::BTreeMap;
 use std::{fmt, fs};
@@ -13,16 +13,16 @@ const SENDERS: [&str; 9] =
     ["write", "send", "sendto", "sendmsg", "sendmmsg", "writev", "send_more", "sendfile", "splice"];
 const RECEIVERS: [&str; 8] =
     ["read", "recv", "recvfrom", "peek", "recvmsg", "recvmmsg", "readv", "splice"];
-/// Calls without a buffer that could be looked into.
+/// Calls without a buffer that the kernel programs could read.
 const UNSEEN: [&str; 2] = ["sendfile", "splice"];
 
-/// How often the history is played at most, where the kernel skips runs of the programs.
+/// The maximum number of attempts, for kernels that skip runs of the programs.
 const ATTEMPTS: u32 = 5;
 
-/// How often the kernel asks for a connection before it gives up.
+/// The number of SYN retries before a connect times out.
 const SYN_RETRIES: &str = "/proc/sys/net/ipv4/tcp_syn_retries";
 
-/// What a client knows of a connection that it has open.
+/// A client's own knowledge of an open connection.
 struct Known {
     what: String,
     pid: u32,
@@ -32,17 +32,16 @@ struct Known {
     tcp_state: &'static str,
 }
 
-/// Events about connections: by connection, in order.
+/// Events by connection, in order.
 type Told = BTreeMap<u64, Vec<String>>;
 
-/// What one tracer told.
+/// The output of one tracer.
 struct Account {
     told: Told,
     report: Report,
 }
 
-/// The kernel has skipped so many runs of the programs, each of which may have been about the
-/// clients.
+/// The kernel has skipped this many runs of the programs. Each may have concerned the clients.
 #[derive(Debug)]
 struct Skipped(u64);
 
@@ -60,8 +59,8 @@ pub(super) fn told(suite: &Suite, flavours: &[&str]) -> Result<()> {
     done
 }
 
-/// A kernel that preempts itself skips a run of a program now and then, and the tracer says how
-/// many. Only what was told when it did may be other than it was.
+/// Repeats the history until no run was skipped. A preemptible kernel occasionally skips a run of a
+/// program, and the tracer counts these: only then may the report be incomplete.
 fn until_none_was_skipped(suite: &Suite, flavours: &[&str]) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match play(suite, flavours) {
@@ -82,7 +81,7 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     let mut traces = Vec::new();
     for flavour in flavours {
         let mut trace = suite.trace().option("--hooks", flavour);
-        // Copying takes its time where everything is emulated.
+        // Copying stacks is slow under emulation.
         trace = trace.option("--stack-budget", "900ms");
         for port in [closed, full.port(), far.port()] {
             trace = trace.port(port);
@@ -146,7 +145,7 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     if skipped > 0 { compared.context(Skipped(skipped)) } else { compared }
 }
 
-/// Compares what was told with what is known, and with each other.
+/// Compares the tracers' reports with the clients' knowledge, and with each other.
 fn compare(accounts: &[Account], flavours: &[&str], open: &BTreeMap<u64, Known>) -> Result<()> {
     let mut all = Vec::new();
     for (account, flavour) in accounts.iter().zip(flavours) {
@@ -184,9 +183,9 @@ impl Known {
     }
 }
 
-/// What a tracer tells, once it has told of everything.
+/// The complete output of a tracer.
 fn heard(trace: Trace, open: &BTreeMap<u64, Known>, gone: &[u64]) -> Result<Account> {
-    // What is found silent has been asked for its stack.
+    // The tracer reads the latest stack of a connection once the connection is silent.
     for (id, known) in open {
         trace.finding(|f| f.connections.contains(id)).with_context(|| known.what.clone())?;
     }
@@ -206,8 +205,8 @@ fn heard(trace: Trace, open: &BTreeMap<u64, Known>, gone: &[u64]) -> Result<Acco
     Ok(Account { told, report })
 }
 
-/// What a tracer has told, a line for each connection and each event, checked against what is
-/// known.
+/// One line per connection and event that a tracer reported, after checking them against the
+/// clients' knowledge.
 fn lines(account: &Account, open: &BTreeMap<u64, Known>) -> Result<Vec<String>> {
     let Account { told, report } = account;
     let ids: Vec<_> = report.connections.iter().map(|connection| connection.id).collect();
@@ -222,7 +221,7 @@ fn lines(account: &Account, open: &BTreeMap<u64, Known>) -> Result<Vec<String>> 
     Ok(lines)
 }
 
-/// All of a connection that does not depend on the hour.
+/// Everything about a connection that does not depend on the time.
 fn described(report: &Report, id: u64, known: &Known) -> Result<String> {
     let connection = report.connection(id)?;
     let state = connection.wire.state.as_str();
@@ -239,7 +238,7 @@ fn described(report: &Report, id: u64, known: &Known) -> Result<String> {
     ensure!(connection.pid == Some(known.pid) && connection.held_by == [known.pid], "process");
     let mut stacks = Vec::new();
     for (which, stack) in [("opener", &connection.opened_by), ("user", &connection.last_used_by)] {
-        // Before Linux 6.5 such calls had a way of their own into the socket.
+        // Before Linux 6.5, these calls reached the socket by another function.
         if stack.is_none() && known.states.contains(&"unknown") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Which hooks load and attach on this kernel, and that all of them tell the same. For virtual
+//! Which hooks load and attach on this kernel, and that all of them report the same. For virtual
 //! machines, whose kernels are known.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -6,7 +6,7 @@ use harness::{Report, Suite, Test, test, vm::protocol::FLAVOURS as EXPECTED};
 
 use crate::history;
 
-/// A flavour of hooks, and the labels of its own ones: all flavours have the others in common.
+/// A flavour of hooks, with the labels of the hooks that only this flavour has.
 struct Flavour {
     name: &'static str,
     send: &'static str,
@@ -20,7 +20,7 @@ const FLAVOURS: [Flavour; 3] = [
     Flavour { name: "c", send: "kprobe/tcp_sendmsg", receive: "kprobe/tcp_recvmsg" },
 ];
 
-/// The first of those that all flavours need.
+/// The first hook that all flavours need.
 const CLOSE: &str = "tp_btf/tcp_destroy_sock";
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -35,7 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
         all.push(test(name, move |suite| attaches(suite, flavour)));
     }
     for flavour in absent {
-        // Hooks are attached in a fixed order, and the first that is refused is told.
+        // Hooks are attached in a fixed order, and the error names the first one that is refused.
         let lacking = if present.is_empty() { CLOSE } else { flavour.receive };
         let name = format!("{}_is_refused", flavour.name);
         all.push(test(name, move |suite| is_refused(suite, flavour, lacking)));
@@ -61,7 +61,7 @@ fn attaches(suite: &Suite, flavour: &Flavour) -> Result<()> {
     Ok(())
 }
 
-/// The report tells of hooks of this flavour.
+/// The report names this flavour's hooks.
 fn check_flavour(report: &Report, flavour: &Flavour) -> Result<()> {
     for (purpose, label) in [("send", flavour.send), ("receive", flavour.receive)] {
         let hook = report.hooks.get(purpose).with_context(|| format!("no hook for {purpose}"))?;
@@ -70,18 +70,18 @@ fn check_flavour(report: &Report, flavour: &Flavour) -> Result<()> {
     Ok(())
 }
 
-/// It says which hook is lacking, what that asks for, and what is lost without it.
+/// The error names the missing hook, its requirement, and what does not work without it.
 fn is_refused(suite: &Suite, flavour: &Flavour, lacking: &str) -> Result<()> {
     let output = suite.tool_says(&["--hooks", flavour.name, "--duration", "1s"])?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(4), "{}: {text}", output.status);
     for words in [&format!("{lacking} asks for "), "was refused: ", "without one "] {
-        ensure!(text.contains(words), "it does not say \"{words}\": {text}");
+        ensure!(text.contains(words), "the error lacks \"{words}\": {text}");
     }
     Ok(())
 }
 
-/// A trace that is left the choice takes it, and `doctor` finds nothing amiss.
+/// Without an option, a trace chooses the best flavour, and `doctor` reports no problem.
 fn the_best_is_chosen(suite: &Suite, best: &Flavour) -> Result<()> {
     let client = suite.client()?;
     check_flavour(&suite.trace().pid(client.pid()).start()?.stop()?, best)?;
@@ -100,7 +100,7 @@ fn the_kernel_is_refused(suite: &Suite) -> Result<()> {
     let text = String::from_utf8(output.stderr)?;
     println!("\nnote: {}", text.trim());
     assert_eq!(output.status.code(), Some(4), "{text}");
-    assert!(text.contains("5.15"), "it does not say which kernels can be traced: {text}");
+    assert!(text.contains("5.15"), "the error does not name the supported kernels: {text}");
     let doctor = suite.tool_says(&["doctor"])?;
     assert_eq!(doctor.status.code(), Some(4), "{}", String::from_utf8_lossy(&doctor.stdout));
     Ok(())

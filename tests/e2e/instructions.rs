@@ -1,6 +1,6 @@
-//! What the kernel programs take for an event, in instructions. For a virtual machine that emulates
-//! one in each nanosecond of its time: there the kernel's count of nanoseconds is one of
-//! instructions.
+//! Instructions of the kernel programs per event. For a virtual machine that emulates one
+//! instruction per nanosecond of its time: there the kernel's run time of a program, in
+//! nanoseconds, is its number of instructions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use harness::cost::{self, EVENTS, Load, Statistics};
 use harness::{Suite, Test, Trace, test};
 
-/// What they took before.
+/// The numbers of instructions in an earlier run.
 const BEFORE: &str = include_str!("../instructions.toml");
 
-/// By so much, in per cent, may a number differ: the kernel's own share is that of its release.
+/// The tolerance in per cent: the kernel's own share depends on its release.
 const TOLERANCE: f64 = 5.0;
 
-/// Emulated, every event takes its time.
+/// A small load, because emulation is slow.
 const LOAD: Load = Load { events: 2000, storm: Duration::from_millis(200) };
 
 pub(crate) fn tests() -> Vec<Test> {

@@ -1,5 +1,5 @@
-//! Connections that no event announced: opened before tracing, events lost, other holders, other
-//! network namespaces.
+//! Connections without events: opened before the trace, events lost, other holders, other network
+//! namespaces.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn inherited_by_a_child(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert_eq!(connection.id, id);
-    assert_eq!(connection.bytes_sent, reply.number("sent")?, "with what the child sent");
+    assert_eq!(connection.bytes_sent, reply.number("sent")?, "including the child's bytes");
     assert_eq!(connection.bytes_received, reply.number("received")?);
     let mut holders = connection.held_by.clone();
     holders.sort_unstable();
@@ -55,7 +55,7 @@ fn passed_to_another_process(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert_eq!(connection.id, id);
-    assert_eq!(connection.bytes_sent, reply.number("sent")?, "with what the receiver sent");
+    assert_eq!(connection.bytes_sent, reply.number("sent")?, "including the receiver's bytes");
     assert_eq!(connection.held_by, [child]);
     Ok(())
 }
@@ -91,7 +91,7 @@ fn used_after_opened_before_tracing(suite: &Suite) -> Result<()> {
     client.ok("startup")?;
     let trace = suite.trace().pid(client.pid()).start()?;
     client.ok("query BEGIN")?;
-    // Long enough to count as silent, so that the latest request's stack is asked for.
+    // Long enough to count as silent, so that the tracer reads the stack of the latest request.
     let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
     assert_eq!(finding.connections, [id]);
 
@@ -112,7 +112,7 @@ fn another_network_namespace(suite: &Suite) -> Result<()> {
     let id = client.ok(&format!("connect 4 {}", server.port()))?.number("cookie")?;
     client.ok("startup")?;
     let reply = client.ok("query SELECT 1")?;
-    // An inventory that did not look into the namespace would now think the connection gone.
+    // An inventory without the namespace would now consider the connection gone.
     trace.let_intervals_pass(3);
 
     let report = trace.stop()?;
@@ -156,7 +156,7 @@ fn events_lost(suite: &Suite, one_in: u32) -> Result<()> {
 
     let report = trace.stop()?;
     assert!(report.events.lost > 0, "no event was lost");
-    assert!(report.events.reconciled > 0, "nothing was corrected");
+    assert!(report.events.reconciled > 0, "no connection was reconciled");
     let mut ids: Vec<_> = report.connections.iter().map(|connection| connection.id).collect();
     ids.sort_unstable();
     open.sort_unstable();
@@ -169,7 +169,7 @@ fn events_lost(suite: &Suite, one_in: u32) -> Result<()> {
     Ok(())
 }
 
-/// The one lost event that made other tools report a leak for ever.
+/// A lost close event, which makes a naive tracer report a leak for ever.
 fn closed_with_all_events_lost(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     client.ok(&format!("connect 4 {}", suite.port()))?;

@@ -1,4 +1,4 @@
-//! Leaks are found, with their evidence and the code that caused them.
+//! Leaks are found, with evidence and culprit.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::{Build, Finding, Need, Report, Shop, Suite, Test, Trace, bound, test};
 
-/// The three leaking handlers of the order service: command, function, reason that names it.
+/// The three leaking handlers of the order service: command, function, expected reason.
 const NOT_RETURNED: Leak =
     Leak { command: "return", function: "show_invoice", reason: "abandoned" };
 const IN_TRANSACTION: Leak =
     Leak { command: "transaction", function: "refund_order", reason: "idle_in_transaction" };
 const UNREAD: Leak = Leak { command: "rows", function: "export_orders", reason: "unread_result" };
 
-/// A way of the order service to leak.
+/// A kind of leak in the order service.
 #[derive(Clone, Copy)]
 struct Leak {
-    /// What it is told.
+    /// The command that makes the service leak.
     command: &'static str,
-    /// The function that then leaks.
+    /// The function that leaks.
     function: &'static str,
-    /// The reason of the finding.
+    /// The expected reason of the finding.
     reason: &'static str,
 }
 
-/// Time between two leaks: no pool that only warms up opens its connections so far apart.
+/// Time between two leaks: longer than between the connections of a pool that warms up.
 const BETWEEN_LEAKS: Duration = Duration::from_millis(1300);
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -51,13 +51,13 @@ pub(crate) fn tests() -> Vec<Test> {
     all.into_iter().map(|test: Test| test.needs(Need::Libpq)).collect()
 }
 
-/// Lets the service serve, and leak every now and then, until a finding of severity `leak` has the
-/// reason.
+/// Lets the service work and leak now and then, until there is a finding of severity `leak` with
+/// the expected reason.
 fn leak_until_found(trace: &Trace, shop: &mut Shop, leak: Leak) -> Result<Finding> {
     leak_until(trace, shop, leak, |finding| finding.reason == leak.reason && finding.is_leak())
 }
 
-/// The same until a finding is as `wanted`.
+/// Like [`leak_until_found`], until `wanted` accepts a finding.
 fn leak_until(
     trace: &Trace,
     shop: &mut Shop,
@@ -75,7 +75,7 @@ fn leak_until(
     })
 }
 
-/// The standing finding of this reason in the report, with a complete stack.
+/// The unretracted finding with this reason, whose stack must be complete.
 fn standing<'a>(report: &'a Report, reason: &str) -> Result<&'a Finding> {
     let leaks = report.leaks();
     let finding = leaks
@@ -105,7 +105,7 @@ fn in_c(suite: &Suite, leak: Leak, build: Build) -> Result<()> {
     if build == Build::Stripped {
         assert!(
             finding.function().is_none_or(|name| name == leak.function),
-            "a stripped program has no names, so this one is made up: {:?}",
+            "a stripped program has no names, but the culprit has one: {:?}",
             finding.culprit
         );
         return Ok(());
@@ -113,7 +113,7 @@ fn in_c(suite: &Suite, leak: Leak, build: Build) -> Result<()> {
     assert_eq!(finding.function(), Some(leak.function), "{stack:#?}");
     let culprit = finding.culprit.as_ref().context("culprit")?;
     if build == Build::Symbols {
-        assert_eq!(culprit.line, None, "there is no debug information to have it from");
+        assert_eq!(culprit.line, None, "a program without debug information has no lines");
     } else {
         let file = culprit.file.as_deref().unwrap_or_default();
         assert!(file.ends_with("shop.c"), "{file}");
@@ -123,7 +123,7 @@ fn in_c(suite: &Suite, leak: Leak, build: Build) -> Result<()> {
     Ok(())
 }
 
-/// No finding of severity `leak` that names the last user names another function.
+/// No finding of severity `leak` with a last user names any other function.
 fn only_blames(report: &Report, functions: &[&str]) {
     for finding in report.leaks() {
         let by_use = finding.stack_of.as_deref() == Some("last_used_by");
@@ -135,7 +135,7 @@ fn only_blames(report: &Report, functions: &[&str]) {
     }
 }
 
-/// A request that is made before the interpreter is known has no Python names; later ones have.
+/// A request before the tracer has found the interpreter has no Python names; later requests do.
 fn in_python(suite: &Suite, leak: Leak) -> Result<()> {
     let mut shop = suite.shop(Build::Python)?;
     let trace = suite.trace().pid(shop.pid()).start()?;
@@ -173,7 +173,7 @@ fn closed_by_the_server_only(suite: &Suite) -> Result<()> {
     )?;
 
     let report = trace.stop()?;
-    // One dead connection may be one that its pool has not looked at yet: no proof of a leak.
+    // A single dead connection may be one that its pool has not checked yet: no proof of a leak.
     let finding = report.findings.iter().find(|finding| finding.reason == "close_wait");
     let finding = finding.context("no close_wait")?;
     assert_eq!((finding.count, finding.severity.as_str()), (1, "suspect"));
@@ -182,7 +182,7 @@ fn closed_by_the_server_only(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// All connections of a bounded pool leak one after the other; then nothing can happen any more.
+/// All connections of a bounded pool leak one by one; then the service hangs.
 fn pool_exhausted(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let trace = suite.trace().pid(shop.pid()).option("--limit", "5").start()?;
@@ -232,7 +232,7 @@ fn used_again(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// The tool is started when the incident is on: the reason is found, and nobody is accused.
+/// The tool starts during the incident: it reports the reason, but cannot name a culprit.
 fn opened_before_tracing(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     shop.ok("transaction")?;
@@ -250,7 +250,7 @@ fn opened_before_tracing(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A pool that never reuses: the open connections rise without bound.
+/// A pool that never reuses connections: their number grows without bound.
 fn every_connection_is_a_new_one(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let trace = suite.trace().pid(shop.pid()).start()?;

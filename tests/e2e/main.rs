@@ -1,4 +1,4 @@
-//! The end-to-end tests, one module a suite. `cargo xtask test SUITE` runs one.
+//! The end-to-end tests, one module per suite. `cargo xtask test SUITE` runs one suite.
 
 mod adversity;
 mod bytes;
@@ -32,7 +32,7 @@ use harness::suites::{
     Tests,
 };
 
-/// Every suite, in the order in which they run.
+/// All suites, in the order in which they run.
 const SUITES: &[Tests] = &[
     Tests { suite: "bytes", place: Anywhere, list: bytes::tests },
     Tests { suite: "connections", place: Anywhere, list: connections::tests },

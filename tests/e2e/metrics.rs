@@ -1,4 +1,4 @@
-//! Metrics, alerts and dashboards of a real Prometheus, and the flame graph of open connections.
+//! Metrics, alerts and dashboards with a real Prometheus, and the flame graph of open connections.
 
 use std::fs;
 use std::io::Write as _;
@@ -29,23 +29,23 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A trace that serves metrics, and where.
+/// A trace that serves metrics, and its address.
 fn serving(trace: TraceBuilder) -> Result<(Trace, SocketAddr)> {
     let port = free_port()?;
     let trace = trace.option("--metrics-addr", &port.to_string()).start()?;
     Ok((trace, (Ipv4Addr::LOCALHOST, port).into()))
 }
 
-/// The value of the series whose line begins like this.
+/// The value of the series whose line begins with `series`.
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.starts_with(series))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// Waits until the metrics say so, and gives them.
+/// Waits until `wanted` accepts the metrics, and returns them.
 fn metrics_when(address: SocketAddr, wanted: impl Fn(&str) -> bool) -> Result<String> {
     let mut last = String::new();
-    eventually("the metrics say so", || {
+    eventually("metrics match", || {
         last = http::get(address, "/metrics", &[])?.body;
         Ok(wanted(&last))
     })
@@ -53,7 +53,7 @@ fn metrics_when(address: SocketAddr, wanted: impl Fn(&str) -> bool) -> Result<St
     Ok(last)
 }
 
-/// A shop that is traced, has served, and has left a transaction open.
+/// A traced shop that has served requests and has left a transaction open.
 fn leaking(
     suite: &Suite,
     more: fn(TraceBuilder) -> TraceBuilder,
@@ -102,7 +102,7 @@ fn figures_of_a_leak(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Has promtool look at metrics in the text format.
+/// Checks metrics in the text format with promtool.
 fn check_metrics(text: &str) -> Result<()> {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -127,8 +127,8 @@ fn rules(_: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A real Prometheus scrapes a traced leak: nothing fires before, the right alert fires after, and
-/// each query of the dashboard gives what its panel shows.
+/// Prometheus scrapes the trace of a leak. No alert fires before the leak, the right alert fires
+/// after it, and each query of the dashboard returns data.
 fn alert_and_panels(suite: &Suite) -> Result<()> {
     let _counting = bpf::count_runs()?;
     let mut shop = suite.shop(Build::Debug)?;
@@ -141,7 +141,7 @@ fn alert_and_panels(suite: &Suite) -> Result<()> {
         let alive = prometheus.query("up == 1")?;
         Ok(!open.is_empty() && !alive.is_empty())
     })?;
-    // Before the first scrape there was no tracer, and an alert says so.
+    // Before the first scrape, the alert about an absent tracer may fire.
     eventually("nothing fires", || Ok(prometheus.firing()?.is_empty()))
         .with_context(|| format!("{:?}", prometheus.firing()))?;
 
@@ -156,14 +156,14 @@ fn alert_and_panels(suite: &Suite) -> Result<()> {
     eventually("the alert fires", || Ok(prometheus.firing()?.iter().any(is_it)))?;
     check_dashboard(&prometheus)?;
 
-    // Taken back once the connection is used again.
+    // The finding is retracted once the connection is used again.
     shop.ok("remember")?;
     eventually("the alert is resolved", || Ok(!prometheus.firing()?.iter().any(is_it)))?;
     trace.stop()?;
     Ok(())
 }
 
-/// Runs the queries of the dashboard as Grafana does, with everything selected.
+/// Runs the dashboard's queries as Grafana does, with all variables set to "All".
 fn check_dashboard(prometheus: &Prometheus) -> Result<()> {
     let text = fs::read_to_string(deployed("grafana/pgsocktrace.json"))?;
     let dashboard: Value = serde_json::from_str(&text)?;
@@ -192,7 +192,7 @@ fn check_dashboard(prometheus: &Prometheus) -> Result<()> {
             let expression = target["expr"].as_str().context("a query without an expression")?;
             let query = substituted(expression);
             ensure!(!query.contains('$'), "{title}: {query}");
-            // No server is asked for its sessions here.
+            // This trace has no server join, so these panels are empty.
             let may_be_empty = query.contains("pgsocktrace_server_");
             eventually(&format!("{title} shows something"), || {
                 let shows = !prometheus.query(&query)?.is_empty();
@@ -216,7 +216,7 @@ fn health(suite: &Suite) -> Result<()> {
     assert_eq!(status("/elsewhere")?, 404);
     trace.stop()?;
     if http::get(address, "/healthz", &[]).is_ok() {
-        bail!("somebody answers after the end");
+        bail!("metrics are still served after the end");
     }
     Ok(())
 }

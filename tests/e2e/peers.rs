@@ -1,5 +1,5 @@
-//! What an event takes, in instructions, with the tracer and with what people would use instead.
-//! For a virtual machine like that of `instructions.rs`, whose nanoseconds are instructions.
+//! Instructions per event with the tracer and with comparable tools. For a virtual machine whose
+//! nanoseconds are instructions, as in `instructions.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +12,13 @@ use harness::cost::{self, Figures, Load, Measured, OURS, Peer, Statistics};
 use harness::process::{Guarded, start_silently};
 use harness::{Suite, Test, eventually, test};
 
-/// Emulated, every event takes its time.
+/// A small load, because emulation is slow.
 const LOAD: Load = Load { events: 2000, storm: Duration::from_millis(200) };
 
-/// What is measured as a total, in each round.
+/// The load of each round in the measurement of totals.
 const ROUND: Load = Load { events: 1000, storm: Duration::from_millis(100) };
 
-/// How many rounds.
+/// The number of rounds.
 const ROUNDS: usize = 5;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -29,7 +29,7 @@ fn every_watcher_is_measured(suite: &Suite) -> Result<()> {
     let ours = measure(|port| trace(suite, port))?;
     tell(OURS, Ok(ours))?;
     for peer in Peer::ALL {
-        // One that does not work here is no failure of ours, but has to be told.
+        // A tool that does not work here is no failure of the test, but must be reported.
         let measured = measure(|port| watch(suite, peer, port));
         tell(peer.name(), measured.map_err(|error| format!("{error:#}")))?;
     }
@@ -41,29 +41,30 @@ fn measure(watch: impl Fn(u16) -> Result<Guarded>) -> Result<Measured> {
     Ok(Measured { programs, total: cost::measure_total(ROUNDS, ROUND, &watch, Guarded::pid)? })
 }
 
-/// Says what came of it. The test's name stands on a line without an end.
+/// Prints a watcher's figures. Begins with a newline, because the test's name is on an unfinished
+/// line.
 fn tell(watcher: &str, measured: Result<Measured, String>) -> Result<()> {
     let figures = Figures { watcher: watcher.to_owned(), measured };
     println!("\nnote: {}", figures.line()?);
     Ok(())
 }
 
-/// Starts the tracer as its users do, but with every stack recorded, however many there are.
+/// Starts the tracer with its usual options, but without a limit on recorded stacks.
 fn trace(suite: &Suite, port: u16) -> Result<Guarded> {
     let mut command = suite.tool();
     command.args(["--port", &port.to_string(), "--output", "json", "--stack-budget", "1s"]);
     start(suite, &mut command, |log, _| Ok(fs::read_to_string(log)?.contains("Ctrl-C ends it")))
 }
 
-/// Starts another watcher.
+/// Starts a comparable tool.
 fn watch(suite: &Suite, peer: Peer, port: u16) -> Result<Guarded> {
     let watcher = start(suite, &mut peer.command(port), |_, pid| peer.has_loaded(pid))?;
     thread::sleep(Peer::SETTLING);
     Ok(watcher)
 }
 
-/// Starts a watcher whose words nobody reads, for that would take instructions, and waits until it
-/// is ready.
+/// Starts a watcher and waits until it is ready. Its output goes to a file, because reading a pipe
+/// would take instructions.
 fn start(
     suite: &Suite,
     command: &mut Command,

@@ -1,4 +1,4 @@
-//! Recordings replay with the same output, without privileges, up to where the file is intact.
+//! Recordings replay with the same output, without privileges, as far as the file is intact.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const REASON: &str = "idle_in_transaction";
 
-/// A trace of the order service that records into a file of its own.
+/// A trace of the order service that writes a recording.
 fn record(suite: &Suite, shop: &Shop, output: &'static str) -> Result<(Trace, PathBuf)> {
     let path = suite.directory()?.join("run");
     let trace = suite.trace().pid(shop.pid()).output(output).option("--record", &display(&path));
@@ -40,7 +40,7 @@ fn display(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Lets the service leak a transaction, until that is found.
+/// Makes the service leak a transaction, and waits for the finding.
 fn leak(shop: &mut Shop, trace: &Trace) -> Result<Finding> {
     shop.ok("burst 2")?;
     shop.ok("transaction")?;
@@ -54,7 +54,7 @@ fn end(trace: Trace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The recording of a trace that has found the leak, and what the trace printed.
+/// The recording of a trace that found the leak, and the trace's output.
 fn recorded_leak(suite: &Suite) -> Result<(PathBuf, Outcome)> {
     let mut shop = suite.shop(Build::Debug)?;
     let (trace, path) = record(suite, &shop, "ndjson")?;
@@ -75,7 +75,7 @@ fn complaints(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The lines of a recording, as anybody can read them.
+/// The recording's lines, decompressed.
 fn lines(path: &Path) -> Result<String> {
     let output = Command::new("gzip").arg("-cdq").stdin(fs::File::open(path)?).output()?;
     Ok(String::from_utf8(output.stdout)?)
@@ -126,7 +126,7 @@ fn exit_statuses_and_overrides(suite: &Suite) -> Result<()> {
     assert_eq!(output.status.code(), Some(3), "{}", complaints(&output));
     assert!(report(&output)?.leaks().iter().any(|leak| leak.reason == REASON));
 
-    // What is silent for an hour only is not silent in a run of seconds.
+    // With a silence threshold of an hour, nothing is silent in a run of seconds.
     let patient = ["-o", "json", "--fail-on-leak", "--silent-after", "1h"];
     let output = replay(suite, &path, &patient)?;
     assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
@@ -138,7 +138,7 @@ fn exit_statuses_and_overrides(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process lives is asked of procfs, so a replay must have been told.
+/// The tracer reads from procfs whether a process lives; the recording must contain the answer.
 fn process_that_exited_with_its_leak(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let (trace, path) = record(suite, &shop, "ndjson")?;
@@ -166,7 +166,7 @@ fn killed_tracer_leaves_a_readable_file(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let (trace, path) = record(suite, &shop, "ndjson")?;
     let found = leak(&mut shop, &trace)?;
-    // A second later at most, it is in the file.
+    // The recorder flushes the file at least once a second.
     let told = |text: &str| text.matches("\"judge\"").count();
     let before = told(&lines(&path)?);
     eventually("two more judgements are recorded", || Ok(told(&lines(&path)?) >= before + 2))?;

@@ -1,4 +1,4 @@
-//! Sessions of pg_stat_activity are matched with traced connections.
+//! Matches sessions of pg_stat_activity with traced connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use harness::{
     eventually, test,
 };
 
-/// Role and password of whoever asks: it is a member of `pg_monitor` and no more.
+/// The role that queries the server, and its password: a member of `pg_monitor` without other
+/// privileges.
 const ROLE: &str = "watch";
 const PASSWORD: &str = "correct-horse";
 
@@ -42,7 +43,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all
 }
 
-/// Makes the role; tests that run at the same time may have made it.
+/// Creates the role unless a concurrent test has created it.
 fn make_role(server: &Server) -> Result<()> {
     server.sql(&format!(
         "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_monitor; \
@@ -51,25 +52,25 @@ fn make_role(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Where the role finds the server.
+/// The role's connection string.
 fn dsn(server: &Server) -> String {
     format!("host=127.0.0.1 port={} user={ROLE} dbname=postgres", server.port())
 }
 
-/// A trace that asks the suite's server, too.
+/// A trace with a server join on the suite's server.
 fn joined(suite: &Suite) -> Result<TraceBuilder> {
     make_role(suite.server())?;
     Ok(suite.trace().option("--pg-dsn", &dsn(suite.server())))
 }
 
-/// A server of the test's own.
+/// A private server for one test.
 fn own_server(suite: &Suite) -> Result<Server> {
     let server = Server::start(&suite.directory()?)?;
     make_role(&server)?;
     Ok(server)
 }
 
-/// Waits until the server has answered so.
+/// Waits until the server join has this status.
 fn until_server(trace: &Trace, status: &str) -> Result<()> {
     trace.event("server", |event| {
         event.field("status").and_then(|status| status.as_str()) == Some(status)
@@ -77,7 +78,7 @@ fn until_server(trace: &Trace, status: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the server says of the only connection.
+/// The server's view of the only connection.
 fn only_session(report: &Report) -> Result<&Session> {
     let connection = report.only_connection()?;
     connection.server.as_ref().with_context(|| format!("no session for {connection:#?}"))
@@ -102,7 +103,7 @@ fn matched_by_pid(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A connection that is older than the trace has told its backend's PID to nobody who listened.
+/// A connection older than the trace: the tracer has not seen the backend's PID on the wire.
 fn matched_by_port(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     shop.ok("serve 1")?;
@@ -118,7 +119,7 @@ fn matched_by_port(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// The same connection is matched however the server is asked.
+/// The connection is matched whether the join uses the Unix socket, TCP or TLS.
 fn every_way_to_the_server(suite: &Suite) -> Result<()> {
     let server = suite.server();
     make_role(server)?;
@@ -156,7 +157,7 @@ fn every_way_to_the_server(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Under TLS the wire tells nothing, but the server does.
+/// Under TLS, the server join knows the session's state and the wire does not.
 fn state_under_tls(suite: &Suite) -> Result<()> {
     let mut shop = Shop::start(suite, Build::Debug, &["sslmode=require"])?;
     let trace = joined(suite)?.pid(shop.pid()).start()?;
@@ -167,7 +168,7 @@ fn state_under_tls(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert!(connection.wire.tls);
-    assert_eq!(connection.wire.state, "unknown", "the wire's state is not made up");
+    assert_eq!(connection.wire.state, "unknown", "the wire state is unknown under TLS");
     let session = only_session(&report)?;
     assert_eq!(session.state.as_deref(), Some("idle in transaction"));
     assert_eq!(session.query.as_deref(), Some("SELECT ?"));
@@ -183,7 +184,7 @@ fn in_a_transaction_before_tracing(suite: &Suite) -> Result<()> {
     let trace = joined(suite)?.pid(shop.pid()).start()?;
     let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
     assert!(finding.is_leak(), "{finding:#?}");
-    assert_eq!(finding.count, 1, "the idle one beside it is none of it: {finding:#?}");
+    assert_eq!(finding.count, 1, "the idle connection does not count: {finding:#?}");
     Ok(())
 }
 
@@ -207,7 +208,7 @@ fn sessions_of_nobody(suite: &Suite) -> Result<()> {
         server.unowned.iter().find(|group| group.application_name.as_deref() == Some(name))
     };
     assert!(group("ours").is_none(), "{server:#?}");
-    assert!(group("pgsocktrace").is_none(), "the session that asks is not counted: {server:#?}");
+    assert!(group("pgsocktrace").is_none(), "the tracer's own session does not count: {server:#?}");
     let theirs = group("theirs").context("theirs")?;
     assert_eq!(theirs.client_addr.as_deref(), Some("127.0.0.1"));
     assert_eq!((theirs.user.as_deref(), theirs.count), (Some("postgres"), 3));
@@ -220,7 +221,7 @@ fn sessions_of_nobody(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A role without `pg_monitor` sees that there are sessions and no more; that is said.
+/// A role without `pg_monitor` sees only that there are sessions, and the report says so.
 fn nothing_granted(suite: &Suite) -> Result<()> {
     let server = own_server(suite)?;
     server.sql("CREATE ROLE blind LOGIN")?;
@@ -269,7 +270,7 @@ fn server_restarted(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A server with room for five clients without privileges, and a shop that leaks.
+/// A server with room for five unprivileged clients, and a leaking shop.
 fn small_server(suite: &Suite) -> Result<(Server, Shop)> {
     let mut server = own_server(suite)?;
     server.sql("ALTER SYSTEM SET max_connections = 8")?;
@@ -281,7 +282,7 @@ fn small_server(suite: &Suite) -> Result<(Server, Shop)> {
     Ok((server, shop))
 }
 
-/// The tool itself is refused: that is evidence, and not the end.
+/// The server refuses the tracer's own session: that is evidence, and the trace goes on.
 fn server_full_before_tracing(suite: &Suite) -> Result<()> {
     let (server, mut shop) = small_server(suite)?;
     shop.ok("burst 5")?;
@@ -310,7 +311,7 @@ fn server_full_before_tracing(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Who has a session keeps it, and sees that there is room for nobody else.
+/// A tracer that already has a session keeps it, and sees that the server has no room for others.
 fn server_full_while_traced(suite: &Suite) -> Result<()> {
     let (server, mut shop) = small_server(suite)?;
     let trace = suite
@@ -319,7 +320,7 @@ fn server_full_while_traced(suite: &Suite) -> Result<()> {
         .option("--pg-dsn", &dsn(&server))
         .start()?;
     until_server(&trace, "answering")?;
-    // The superuser's reserve is not for the role that asks.
+    // The role may not use the connections that are reserved for superusers.
     shop.ok("burst 4")?;
     trace.event("server", |event| event.field("used").and_then(|used| used.as_u64()) == Some(4))?;
     let report = trace.stop()?;
@@ -329,13 +330,13 @@ fn server_full_while_traced(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// All was over before the trace began. Only the server knows that the pool opened connections
-/// while it had idle ones.
+/// Everything happened before the trace. Only the server knows that the pool opened connections
+/// while others were idle.
 fn exhausted_before_tracing(suite: &Suite) -> Result<()> {
     let (server, mut shop) = small_server(suite)?;
     for _ in 0..4 {
         shop.ok("return")?;
-        // Later than what a pool opens in a burst, by the threshold of two seconds.
+        // Spreads the connections over more than the two seconds that count as one burst.
         std::thread::sleep(Duration::from_millis(1300));
     }
     let trace = suite
@@ -350,7 +351,7 @@ fn exhausted_before_tracing(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A pool as big as its server, filled at once, may be idle for ever.
+/// A pool as big as its server, filled at once, may stay idle for ever.
 fn idle_on_a_full_server(suite: &Suite) -> Result<()> {
     let (server, mut shop) = small_server(suite)?;
     shop.ok("burst 4")?;
@@ -367,7 +368,7 @@ fn idle_on_a_full_server(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Several servers may be asked; each tells of its own sessions.
+/// A trace with a server join on two servers; each reports its own sessions.
 fn two_servers(suite: &Suite) -> Result<()> {
     let other = own_server(suite)?;
     let mut client = suite.client()?;
@@ -387,8 +388,8 @@ fn two_servers(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A trace of a client of this server, asked with this connection string; it must go on in any
-/// case.
+/// Traces a client of this server with a server join by this connection string, which must not end
+/// the trace.
 fn goes_on(suite: &Suite, port: u16, ask: &str) -> Result<(String, Report)> {
     let mut client: Program = suite.client()?;
     let trace = suite.trace().pid(client.pid()).variable("PGSOCKTRACE_PG_DSN", ask).start()?;
@@ -424,7 +425,8 @@ fn wrong_password(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// It is given up after a while, and the trace neither waits for it nor for its end.
+/// The tracer gives up a server that does not answer. The trace waits neither for the answer nor,
+/// at its end, for the query.
 fn mute_server(suite: &Suite) -> Result<()> {
     let server = FakeServer::start(Manner::Mute)?;
     let ask = format!("host=127.0.0.1 port={} user={ROLE}", server.port());
@@ -433,7 +435,7 @@ fn mute_server(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Who asks for a checked certificate does not talk to anybody else.
+/// With certificate verification, the tracer refuses any other server.
 fn wrong_certificate(suite: &Suite) -> Result<()> {
     let other = own_server(suite)?;
     let ask = |mode: &str, certificate: &Server| {
@@ -446,13 +448,13 @@ fn wrong_certificate(suite: &Suite) -> Result<()> {
     make_role(suite.server())?;
     let (complaint, _) = goes_on(suite, suite.port(), &ask("verify-ca", &other))?;
     assert!(complaint.contains("certificate"), "{complaint}");
-    // The right certificate, but of localhost and not of an address.
+    // The right certificate, but issued for localhost and not for the address.
     let (complaint, _) = goes_on(suite, suite.port(), &ask("verify-full", suite.server()))?;
     assert!(complaint.contains("certificate"), "{complaint}");
     Ok(())
 }
 
-/// Without --pid every process on the node is traced, but not the tracer.
+/// Without --pid, the tracer traces every process on the node except itself.
 fn own_session_is_not_traced(suite: &Suite) -> Result<()> {
     let server = own_server(suite)?;
     let mut client = suite.client()?;
@@ -495,7 +497,7 @@ fn password_is_never_shown(suite: &Suite) -> Result<()> {
     assert!(text(&help).contains("PGSOCKTRACE_PG_DSN") && !text(&help).contains(SECRET));
     let traced = finish(suite.tool().args(["--pg-dsn", &good, "--duration", "1s", "-vv"]))?;
     let said = text(&traced);
-    assert!(said.contains("`ps`"), "it is said that a password is to be seen: {said}");
+    assert!(said.contains("`ps`"), "the tracer warns that `ps` shows the password: {said}");
     assert!(said.contains("Connection refused"), "{said}");
     assert!(!said.contains(SECRET), "{said}");
     Ok(())

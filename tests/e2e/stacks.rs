@@ -1,4 +1,4 @@
-//! Stacks deeper than the first copy, and resolvers that hang.
+//! Stacks deeper than the initial copy, and resolvers that hang.
 
 use std::fs;
 use std::process::Command;
@@ -7,13 +7,13 @@ use anyhow::{Result, ensure};
 use harness::process::Signal;
 use harness::{Need, Program, Running, Suite, Test, Trace, eventually, test, thread};
 
-/// A stack of that many calls is larger than the first copies and smaller than the largest.
+/// The number of calls that exceeds the initial copy, but not the largest one.
 const DEEP: u32 = 110;
-/// A stack of that many calls is larger than any copy.
+/// The number of calls that exceeds any copy.
 const ABYSMAL: u32 = 450;
 
-/// How many deep requests are made: twice the growths that are needed, because a busy resolver may
-/// have learnt from one only after the next.
+/// The number of deep requests: twice the necessary growths, because a busy resolver may learn from
+/// a truncated stack only after the next request.
 const REQUESTS: u32 = 5;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -35,7 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Opens a connection, makes a request that many calls deep, and waits until it has been looked at.
+/// Opens a connection, makes a request at this depth, and waits until its stack is resolved.
 fn request_at_depth(
     trace: &Trace,
     client: &mut Program,
@@ -55,8 +55,8 @@ fn request_at_depth(
     Ok(())
 }
 
-/// The first deep stack comes out truncated; because of it, and of further ones if need be, a later
-/// one is whole.
+/// The first deep stack is truncated. The tracer then copies more, so that a later stack is
+/// complete.
 fn copies_grow(mut client: Program, suite: &Suite, connect: &str, outer: &str) -> Result<()> {
     let trace = suite.trace().pid(client.pid()).start()?;
     for _ in 0..REQUESTS {
@@ -99,7 +99,7 @@ fn deeper_than_any_copy(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Without a budget nothing is copied, and the report says so.
+/// Without a stack budget, no stacks are copied, and the report says so.
 fn over_budget(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).option("--stack-budget", "0ms").start()?;
@@ -115,7 +115,7 @@ fn over_budget(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// What the event loop does goes on: events, inventories and judgements.
+/// The event loop still handles events, inventories and judgements.
 fn a_stuck_resolver_delays_no_event(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
@@ -138,8 +138,8 @@ fn a_stuck_resolver_delays_no_event(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Processes that come and go while the resolver is busy elsewhere have been seen: their stacks are
-/// whole when it gets to them.
+/// The tracer opens the files of short-lived processes while the resolver is busy, so that their
+/// stacks are complete later.
 fn seen_while_the_resolver_is_stuck(suite: &Suite) -> Result<()> {
     const RUNS: usize = 5;
     let name = "comes-and-goes";
@@ -159,14 +159,14 @@ fn seen_while_the_resolver_is_stuck(suite: &Suite) -> Result<()> {
     drop(stopped);
     let quality = trace.stop()?.stack_quality;
     let gone = quality.reasons.get("process_gone").copied().unwrap_or(0);
-    // One stack a connection, and another of each that a slow machine let fall silent.
+    // One stack per connection, and a second one if a slow machine let the connection fall silent.
     assert!(quality.complete + gone >= RUNS as u64, "{quality:?}");
     assert_eq!((quality.truncated, quality.none), (0, gone), "{quality:?}");
     assert!(quality.complete > 0, "{quality:?}");
     Ok(())
 }
 
-/// The trace ends with its report, in which the stack that never came is told.
+/// The trace ends with its report, which lists the unresolved stack as missing.
 fn a_resolver_that_never_comes_back(suite: &Suite) -> Result<()> {
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
@@ -175,7 +175,7 @@ fn a_resolver_that_never_comes_back(suite: &Suite) -> Result<()> {
     client.ok("startup")?;
     trace.signal(Signal::INT);
     trace.event("report", |_| true)?;
-    // A process does not end while a thread of it is held.
+    // A process cannot end while one of its threads is stopped.
     drop(stopped);
     let report = trace.outcome()?.report()?;
     assert_eq!(report.only_connection()?.opened_by, None);

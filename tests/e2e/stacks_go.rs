@@ -1,12 +1,12 @@
-//! Stacks of Go programs, compared with what Go's own runtime says of the same calls.
+//! Compares stacks of Go programs with what the Go runtime reports for the same calls.
 //!
-//! Three releases are tried: the oldest and the newest on this machine, and one between.
+//! The tests use three Go releases: the oldest and the newest on this machine, and one between.
 
 use anyhow::{Context, Result, ensure};
 use harness::golang::{GoBuild, GoProgram, Toolchain, observe, shapes};
 use harness::{Need, Suite, Test, Trace, target, test};
 
-/// The builds that every release is tried with: the ways in which binaries hide what they are.
+/// The builds that every release is tested with: those that hide different parts of a binary.
 const PLAIN: GoBuild = GoBuild::PLAIN;
 const BARE: GoBuild = GoBuild { stripped: true, headless: true, ..PLAIN };
 const HIDDEN: GoBuild = GoBuild { cgo: true, pie: true, ..BARE };
@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all
 }
 
-/// Picks one of a number of releases.
+/// Picks an index among this many releases.
 type Pick = fn(usize) -> usize;
 
 const RELEASES: [(&str, Pick); 3] = [
@@ -43,7 +43,7 @@ fn start(suite: &Suite, pick: Pick, how: GoBuild) -> Result<(Toolchain, GoProgra
     Ok((toolchain, program, trace))
 }
 
-/// Every shape of call, as opener and as last user, is traced as the runtime tells it.
+/// Every call shape, as opener and as last user, has the stack that the runtime reports.
 fn exact(suite: &Suite, pick: Pick, how: GoBuild) -> Result<()> {
     let (toolchain, mut program, trace) = start(suite, pick, how)?;
     let shapes = shapes(&toolchain, how);
@@ -56,7 +56,7 @@ fn exact(suite: &Suite, pick: Pick, how: GoBuild) -> Result<()> {
     Ok(())
 }
 
-/// The innermost frames are right, and it is said that there are more.
+/// A very deep stack has the right innermost frames, and is marked as truncated.
 fn long(suite: &Suite) -> Result<()> {
     let (_, mut program, trace) = start(suite, |_| 0, PLAIN)?;
     let opened = program.open("deep")?;
@@ -71,7 +71,7 @@ fn long(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A stack that came out truncated makes the next copies of that process longer.
+/// A truncated stack makes the tracer copy more of that process's later stacks.
 fn growing(suite: &Suite) -> Result<()> {
     let (_, mut program, trace) = start(suite, |_| 0, PLAIN)?;
     let first = program.open("recursion")?;

@@ -1,14 +1,15 @@
-//! Stacks of programs in C, C++ and Rust equal gdb's, frame by frame.
+//! Compares stacks of programs in C, C++ and Rust with gdb's, frame by frame.
 
 use anyhow::{Result, ensure};
 use harness::native::{self, Difference, Kind, Subject, compare, distinct};
 use harness::{Need, Suite, Test, test};
 
-/// Where the tracer does not see what gdb sees.
+/// The places where the tracer's stack may differ from gdb's.
 const LIMITS: [(&str, &str, Kind); 2] = [
-    // The interrupted function's stack is another one, which is not copied.
+    // The interrupted function has another stack, which is not copied.
     ("C", "signal_on_other_stack", Kind::Truncated),
-    // gdb shows the coroutine's first call among the callers of its body, though that has returned.
+    // gdb lists the coroutine's first call as a caller of its body, although that call has
+    // returned.
     ("C++", "coroutine", Kind::Fewer),
 ];
 

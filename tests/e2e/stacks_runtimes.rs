@@ -7,7 +7,7 @@ use harness::report::Stack;
 use harness::runtimes::{PerfMapFile, write_perf_map};
 use harness::{Build, Finding, Need, Program, Report, Runtime, Suite, Test, Trace, test};
 
-/// Asks a Java service so often that its compiler takes on everything.
+/// Sends a Java service enough requests for its compiler to compile all methods.
 const WARM_UP: &str = "warm 6000";
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -41,7 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all
 }
 
-/// A service, and a trace of it that knows the process.
+/// A running service, and a trace that has met its process.
 fn traced(suite: &Suite, runtime: Runtime) -> Result<(Program, Trace)> {
     let mut shop = runtime.start(suite)?;
     shop.ok("serve 2")?;
@@ -56,7 +56,7 @@ fn leak(shop: &mut Program, trace: &Trace) -> Result<Finding> {
     trace.finding(|finding| finding.reason == "idle_in_transaction" && finding.is_leak())
 }
 
-/// The stack of a finding, which is that of the last use.
+/// The stack of a finding by its last use.
 fn stack_of<'a>(report: &'a Report, finding: &Finding) -> Result<&'a Stack> {
     ensure!(finding.stack_of.as_deref() == Some("last_used_by"), "{finding:#?}");
     report.stack(finding.stack.as_ref())
@@ -68,14 +68,15 @@ fn is_whole(stack: &Stack, runtime: Runtime) -> Result<()> {
     Ok(())
 }
 
-/// The line of the source that ends so, from 1.
+/// The number of the source line that ends with `ending`, counted from 1.
 fn line_of(runtime: Runtime, ending: &str) -> Result<u32> {
     let source = fs::read_to_string(runtime.source())?;
     let index = source.lines().position(|line| line.ends_with(ending));
     Ok(u32::try_from(index.with_context(|| format!("no line ends with {ending}"))? + 1)?)
 }
 
-/// Every Python call from the leaking function outward is as Python tells it, function and line.
+/// All Python calls from the leaking function outward equal Python's own traceback, with function
+/// and line.
 fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
     let (mut shop, trace) = traced(suite, runtime)?;
     let witness = shop.ok("transaction")?.word("stack")?.to_owned();
@@ -90,7 +91,7 @@ fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
         .iter()
         .filter(|frame| frame.module.is_some() && frame.module == frame.file)
         .filter_map(|frame| {
-            // Python tells the name without its classes.
+            // Python's traceback has function names without their classes.
             let function = frame.function.as_deref()?.rsplit('.').next()?;
             Some(format!("{function}:{}", frame.line?))
         })
@@ -98,22 +99,22 @@ fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
     ensure!(traced.len() >= told.len(), "{told:#?} against {traced:#?}");
     let outer = &traced[traced.len() - told.len()..];
     assert_eq!(outer, told, "{stack:#?}");
-    let culprit = finding.culprit.as_ref().context("nobody is named")?;
+    let culprit = finding.culprit.as_ref().context("no culprit")?;
     let named =
         format!("{}:{}", culprit.function.as_deref().unwrap_or("?"), culprit.line.unwrap_or(0));
     assert_eq!(named, told[0]);
     Ok(())
 }
 
-/// uvloop writes when its turn comes: the coroutine that asked is not on the stack, and the
-/// function that started the loop is innocent.
+/// uvloop defers the write: the coroutine that requested it is not on the stack, and the function
+/// that started the loop must not be accused.
 fn deferred_by_the_loop(suite: &Suite) -> Result<()> {
     let runtime = Runtime::Python("uvloop");
     let (mut shop, trace) = traced(suite, runtime)?;
     leak(&mut shop, &trace)?;
     let report = trace.stop()?;
     let finding = report.findings.iter().find(|finding| finding.reason == "idle_in_transaction");
-    let finding = finding.context("the finding is gone")?;
+    let finding = finding.context("the report lacks the finding")?;
     let stack = stack_of(&report, finding)?;
     is_whole(stack, runtime)?;
     assert!(stack.frames.iter().any(|frame| frame.function.as_deref() == Some("<module>")));
@@ -121,8 +122,8 @@ fn deferred_by_the_loop(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Native frames are whole, nobody is accused by the runtime's own functions, and the same leak is
-/// told once, wherever the runtime keeps the code that it compiles.
+/// Without a perf map, native frames are complete, no function of the runtime is a culprit, and one
+/// leak is one finding, although the runtime moves its compiled code.
 fn without_a_perf_map(suite: &Suite, runtime: Runtime) -> Result<()> {
     let (mut shop, trace) = traced(suite, runtime)?;
     for _ in 0..3 {
@@ -134,7 +135,7 @@ fn without_a_perf_map(suite: &Suite, runtime: Runtime) -> Result<()> {
     let report = trace.stop()?;
     let findings: Vec<_> =
         report.findings.iter().filter(|f| f.reason == "idle_in_transaction").collect();
-    ensure!(findings.len() == 1, "one leak is told as several: {findings:#?}");
+    ensure!(findings.len() == 1, "one leak has several findings: {findings:#?}");
     let stack = stack_of(&report, findings[0])?;
     is_whole(stack, runtime)?;
     ensure!(stack.frames.len() >= 10, "{stack:#?}");
@@ -151,11 +152,11 @@ fn node_with_a_perf_map(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let stack = stack_of(&report, &finding)?;
     is_whole(stack, runtime)?;
-    let culprit = finding.culprit.as_ref().context("nobody is named")?;
+    let culprit = finding.culprit.as_ref().context("no culprit")?;
     assert_eq!(culprit.function.as_deref(), Some("refundOrder"), "{stack:#?}");
     assert_eq!(culprit.file.as_deref().map(str::as_ref), Some(runtime.source().as_path()));
     assert_eq!(culprit.line, Some(line_of(runtime, "function refundOrder() {")?));
-    // The driver's own JavaScript lies further in, Node's around it.
+    // The driver's JavaScript is inward of the application's code, and Node's is outward.
     let position = |wanted: &str| {
         let is_wanted = |file: &Option<String>| file.as_ref().is_some_and(|f| f.contains(wanted));
         stack.frames.iter().position(|frame| is_wanted(&frame.file))
@@ -165,7 +166,8 @@ fn node_with_a_perf_map(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// The finding about a leak of a JVM that has compiled its methods and written its perf map.
+/// The finding and the report of a leak in a JVM that has compiled its methods and written a perf
+/// map.
 fn warm_java(suite: &Suite, runtime: Runtime) -> Result<(Finding, Report)> {
     let mut shop = runtime.start(suite)?;
     let _map = PerfMapFile::of(&shop);
@@ -184,14 +186,15 @@ fn java_with_a_perf_map(suite: &Suite) -> Result<()> {
     is_whole(stack, runtime)?;
     let has = |name: &str| stack.frames.iter().any(|f| f.function.as_deref() == Some(name));
     ensure!(has("org.postgresql.jdbc.PgStatement.execute"), "{stack:#?}");
-    // A compiled method may have its callees compiled into it, which the map does not tell.
-    let named = finding.function().context("nobody is named")?;
+    // A compiled method may contain inlined callees, which the perf map does not list.
+    let named = finding.function().context("no culprit")?;
     ensure!(["Shop.showInvoice", "Shop.handle"].contains(&named), "{named}: {stack:#?}");
     Ok(())
 }
 
-/// Every call from the leaking method outward is as Java tells it, class, method and line, without
-/// a flag and without a map; and the same leak is told once, whatever is compiled meanwhile.
+/// All calls from the leaking method outward equal Java's own stack trace, with class, method and
+/// line, without options and without a perf map. One leak is one finding, even if methods are
+/// compiled in the meantime.
 fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str>) -> Result<()> {
     let mut shop = runtime.start(suite)?;
     let trace = suite.trace().pid(shop.pid()).start()?;
@@ -217,30 +220,30 @@ fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str
         .collect();
     let leaking = traced.iter().position(|call| *call == told[0]);
     let leaking = leaking.with_context(|| format!("{told:#?} against {traced:#?}"))?;
-    // Java leaves out some calls of its own.
+    // Java's stack trace omits some of its own calls.
     let outward = traced[leaking..].iter().filter(|call| told.contains(&call.as_str()));
     assert!(outward.eq(&told), "{told:#?} against {traced:#?}");
     ensure!(traced.iter().any(|c| c.starts_with("org.postgresql.jdbc.PgStatement.execute:")));
-    let culprit = finding.culprit.as_ref().context("nobody is named")?;
+    let culprit = finding.culprit.as_ref().context("no culprit")?;
     assert_eq!(culprit.function.as_deref(), Some("Shop.refundOrder"), "{stack:#?}");
     assert_eq!(culprit.file.as_deref(), Some("Shop.java"));
     assert_eq!(culprit.line, Some(line_of(runtime, "// LEAK transaction")?));
     Ok(())
 }
 
-/// What the user calls a driver's is not named, nor is anything that it called.
+/// Functions that the user declares as a driver's, and their callees, are never the culprit.
 fn driver_frames(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let trace = suite.trace().pid(shop.pid()).option("--driver-frames", "refund_*").start()?;
     shop.ok("transaction")?;
     let finding = trace.finding(|finding| finding.stack.is_some() && finding.is_leak())?;
-    let named = finding.function().context("its caller is not named")?;
+    let named = finding.function().context("no culprit")?;
     ensure!(named != "refund_order", "{finding:#?}");
     trace.stop()?;
     Ok(())
 }
 
-/// The same by a source file, and by the environment.
+/// Like [`driver_frames`], with a pattern for source files, through the environment.
 fn driver_frames_by_environment(suite: &Suite) -> Result<()> {
     let mut shop = suite.shop(Build::Debug)?;
     let trace = suite.trace().pid(shop.pid()).variable("PGSOCKTRACE_DRIVER_FRAMES", "x.*,*/shop.c");

@@ -1,4 +1,4 @@
-//! The latest uses of each connection: who took it, when, for how long, and by which code.
+//! The latest uses of each connection: the code that made them, their time and their duration.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
     all.into_iter().map(|test| test.needs(Need::Libpq)).collect()
 }
 
-/// What a client says of what it did.
+/// A client's own account of a use.
 struct Done {
     function: &'static str,
     tid: u64,
@@ -40,7 +40,7 @@ fn client(suite: &Suite, sslmode: &str) -> Result<Program> {
     Program::start(Command::new(suite.app_path("uses")?).arg(server))
 }
 
-/// Has the client do one of the things that it can.
+/// Makes the client run one of its functions.
 fn act(client: &mut Program, function: &'static str) -> Result<Done> {
     let command = match function {
         "read_price" => "read",
@@ -60,12 +60,13 @@ fn uses(report: &Report) -> Result<&[Use]> {
     report.only_connection()?.uses.as_deref().context("no uses")
 }
 
-/// How far two clocks may be apart, in milliseconds: more where everything takes longer.
+/// The tolerance between two clocks in milliseconds: larger on slow machines.
 fn jitter() -> i64 {
     i64::try_from(bound().as_secs() / 5).unwrap_or(5)
 }
 
-/// The use is what the client says it did; clocks are cut to milliseconds, and may be set a little.
+/// Compares a use with the client's account. Clocks are truncated to milliseconds and may be
+/// adjusted.
 fn is_right(report: &Report, one: &Use, done: &Done, client: u32) -> Result<()> {
     let jitter = jitter();
     assert_eq!((one.pid, u64::from(one.tid)), (client, done.tid));
@@ -103,7 +104,7 @@ fn known_transactions(suite: &Suite) -> Result<()> {
     for (one, done) in ended.iter().zip(&all[2..]) {
         let acquired = milliseconds(&one.acquired_at)?;
         let released = milliseconds(one.released_at.as_ref().context("released_at")?)?;
-        // The server sleeps for 50 ms in each.
+        // The server sleeps for 50 ms in each use.
         assert!(acquired >= before && released >= acquired + 49, "{uses:#?}");
         assert!(released <= done.to + jitter(), "{one:?} until {}", done.to);
         before = released;
@@ -113,7 +114,7 @@ fn known_transactions(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// When the server is idle again cannot be seen under TLS, nor what belongs together.
+/// Under TLS, the tracer sees neither the end of a use nor which requests belong to one.
 fn encrypted_requests_have_no_end(suite: &Suite) -> Result<()> {
     let mut client = client(suite, "require")?;
     let trace = suite.trace().pid(client.pid()).option("--uses", "16").start()?;
@@ -140,8 +141,8 @@ fn fewer_than_asked_for(suite: &Suite) -> Result<()> {
     is_right(&report, &uses[0], &read, client.pid())
 }
 
-/// The kernel lets few calls of a function be followed to their returns at once, whoever makes
-/// them: those that wait for something else must not hide the others.
+/// The kernel tracks only a limited number of concurrent calls of a function until their return,
+/// over all processes. Calls that wait for something else must not hide the others.
 fn while_others_wait_for_bytes(suite: &Suite) -> Result<()> {
     let mut client = client(suite, "disable")?;
     let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
@@ -159,7 +160,7 @@ fn while_others_wait_for_bytes(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// What they hide all the same is counted.
+/// Uses that waiting calls hide nevertheless are counted as lost.
 fn while_others_wait_for_room(suite: &Suite) -> Result<()> {
     let mut client = client(suite, "disable")?;
     let trace = suite.trace().pid(client.pid()).option("--uses", "4").start()?;
@@ -169,18 +170,19 @@ fn while_others_wait_for_room(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     drop(waiting);
     let (uses, lost) = (uses(&report)?, report.events.lost);
-    assert!(lost > 0 || uses.len() == done.len(), "nothing was lost, but {uses:#?}");
+    assert!(lost > 0 || uses.len() == done.len(), "no use was counted as lost, but {uses:#?}");
     Ok(())
 }
 
-/// Threads that each wait in the same call on a connection of their own, until this is dropped.
+/// Threads that all wait in the same system call, each on its own connection, until this is
+/// dropped.
 struct Waiting {
     peers: Vec<TcpStream>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Waiting {
-    /// More of them than a kernel follows: ten, or twice its processors.
+    /// Starts more threads than the kernel tracks: ten, or twice the number of processors.
     fn begin(call: libc::c_long, wait: fn(&mut TcpStream)) -> Result<Self> {
         let mut waiting = Self { peers: Vec::new(), threads: Vec::new() };
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -205,11 +207,11 @@ impl Drop for Waiting {
     }
 }
 
-/// Threads of this process that wait in this system call.
+/// The number of this process's threads that wait in this system call.
 fn waiting_threads(call: libc::c_long) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir("/proc/self/task")?.flatten() {
-        // A thread that has ended meanwhile is none of them.
+        // A thread may have ended since `read_dir`.
         let under_way = fs::read_to_string(entry.path().join("syscall")).unwrap_or_default();
         count += usize::from(under_way.starts_with(&format!("{call} ")));
     }

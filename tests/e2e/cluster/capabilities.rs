@@ -1,4 +1,4 @@
-//! What the tracer loses without each of the manifest's capabilities.
+//! Shows which function each of the manifest's capabilities provides.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::cluster::Manifest;
@@ -16,8 +16,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What one run has shown of a program whose user is not the tracer's: it had a connection before
-/// the trace began, and has opened and used another one since.
+/// The results of one run that traced a program of another user. The program had a connection
+/// before the trace began, and has opened and used another one since.
 struct Seen {
     report: Report,
     log: Vec<String>,
@@ -79,7 +79,8 @@ fn without_dac_read_search(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// The component that takes it away keeps its word: everything but what was open before.
+/// The component without CAP_SYS_ADMIN loses only what it documents: connections that were opened
+/// before.
 fn without_sys_admin(suite: &Suite) -> Result<()> {
     let seen = see(suite, &Manifest::without_sys_admin()?)?;
     ensure!(seen.names_code()?, "{:?}", seen.log);
@@ -87,7 +88,7 @@ fn without_sys_admin(suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// Without these, nothing can be traced, and it says so.
+/// Without BPF or PERFMON nothing can be traced, and the error says so.
 fn without_bpf_and_perfmon(suite: &Suite) -> Result<()> {
     let node = Node::new(suite)?;
     let lacking = [
@@ -96,7 +97,7 @@ fn without_bpf_and_perfmon(suite: &Suite) -> Result<()> {
         (Manifest::without_sys_admin()?.without("PERFMON")?, "`pgsocktrace doctor` tells more"),
     ];
     for (manifest, words) in lacking {
-        let refused = node.trace(suite, &manifest, &[]).err().context("it traces")?;
+        let refused = node.trace(suite, &manifest, &[]).err().context("the tracer starts")?;
         ensure!(format!("{refused:#}").contains(words), "{refused:#}");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The DaemonSet on a real Kubernetes: the manifests are applied, and its API server names pods.
+//! The DaemonSet on a real Kubernetes: tests apply the manifests, and the API server names pods.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -18,19 +18,18 @@ use super::{
     LOOPBACK, add_address, check_metrics, check_names, check_pod, check_stacks, leak, leaking, pod,
 };
 
-/// Where the leaking pod and the tracer live.
+/// The namespace of the leaking pod and of the tracer.
 const NAMESPACE: &str = "--namespace=shop";
 const TRACERS: &str = "--namespace=pgsocktrace";
-/// How long `kubectl` waits for what it is told to wait for.
+/// Time limit of `kubectl wait` and `kubectl rollout`.
 const TIMEOUT: &str = "--timeout=100s";
-/// An address that a service is given, of those that the API server has to give, and one that
-/// nobody has.
+/// A free address of the service network, for a service; and an address that belongs to nothing.
 const SERVICE: &str = "10.96.7.7";
 const NOBODY: &str = "10.244.1.10";
 /// The user that the leaking program runs as.
 const USER: u32 = 1000;
 
-/// None unless Kubernetes was built, which takes so long that it must be asked for.
+/// No tests unless Kubernetes was built, which takes so long that it is optional.
 pub(crate) fn tests() -> Vec<Test> {
     if programs().is_err() {
         return Vec::new();
@@ -38,8 +37,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test("real_api_server", api_server), test("real_kubelet", kubelet).needs(Need::Prometheus)]
 }
 
-/// The tracer's service account may do what the tracer does and no more, and with its token the
-/// tracer learns the pod's name from the server that the pod was created on.
+/// The tracer's service account has exactly the necessary permissions. With its token, the tracer
+/// learns the pod's name from a real API server.
 fn api_server(suite: &Suite) -> Result<()> {
     let (tracer_network, ()) = Namespace::create(|| Ok(()))?;
     let (pod_network, server) = Namespace::create(|| {
@@ -53,7 +52,7 @@ fn api_server(suite: &Suite) -> Result<()> {
     let token = kubectl.says(&[TRACERS, "create", "token", "pgsocktrace"])?;
     fs::write(api.access().service_account.join("token"), token.trim())?;
     prepare_namespace(&kubectl)?;
-    // What a controller does where one runs.
+    // No controller runs here to create the account.
     kubectl.says(&[NAMESPACE, "create", "serviceaccount", "default"])?;
     let created = kubectl.create(&pod(None).as_new_object())?;
     let uid = created["metadata"]["uid"].as_str().context("uid")?;
@@ -87,8 +86,9 @@ fn api_server(suite: &Suite) -> Result<()> {
     program.delete()
 }
 
-/// From `kubectl apply -k` to an alert that names the pod that leaks, and to the report in the
-/// tracer's log: of the base, and with the components that change what the tracer asks or may do.
+/// Covers everything from `kubectl apply -k` to an alert with the name of the leaking pod, and the
+/// report in the tracer's log: with the base, and with the components that change the tracer's
+/// sources or permissions.
 fn kubelet(suite: &Suite) -> Result<()> {
     let (network, ()) = Namespace::create(|| Ok(()))?;
     let mut api = ApiServer::start(suite, &network)?;
@@ -130,11 +130,11 @@ impl Node<'_> {
         Ok(())
     }
 
-    /// Lets the program leak until the tracer's log, its figures and an alert say so.
+    /// Lets the program leak until the tracer's log, its metrics and an alert report the leak.
     fn find_leak(&self, way: &Way, port: u16, program: &mut Program) -> Result<Running> {
         self.kubectl.says(&[TRACERS, "rollout", "status", "daemonset/pgsocktrace", TIMEOUT])?;
         let pods = self.kubectl.object(&[TRACERS, "pods"])?["items"].take();
-        // One that ends is there for a while.
+        // A terminating pod of an earlier deployment may still be listed.
         let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
         let tracer = pods.as_array().context("pods")?.iter().find(stays).context("no pod")?;
         let name = tracer["metadata"]["name"].as_str().context("name")?;
@@ -168,7 +168,7 @@ impl Node<'_> {
         Ok(log)
     }
 
-    /// Creates the pod that leaks, and waits until it runs.
+    /// Creates the leaking pod and waits until it runs.
     fn start_shop(&self) -> Result<Shop> {
         const IMAGE: &str = "localhost/shop:1";
         let kubectl = self.kubectl;
@@ -178,7 +178,7 @@ impl Node<'_> {
             Ok(kubectl.object(&[NAMESPACE, "serviceaccount", "default"]).is_ok())
         })?;
         let mut object = pod(None).as_new_object();
-        // This one is for the scheduler.
+        // The scheduler assigns this pod to the node.
         object["spec"]["nodeName"].take();
         for container in object["spec"]["containers"].as_array_mut().context("containers")? {
             container["image"] = IMAGE.into();
@@ -194,15 +194,15 @@ impl Node<'_> {
     }
 }
 
-/// The pod that leaks.
+/// The leaking pod.
 struct Shop {
     pid: u32,
     container: String,
     uid: String,
 }
 
-/// What the manifest asks for is what the tracer has got: these capabilities, the runtime's filter
-/// of system calls, and no way to more.
+/// The tracer has exactly what the manifest requests: these capabilities, the runtime's seccomp
+/// filter, and no way to gain privileges.
 fn check_confinement(tracer: u32, capabilities: &[u32]) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{tracer}/status"))?;
     let capabilities: u64 = capabilities.iter().map(|number| 1 << number).sum();
@@ -219,8 +219,8 @@ fn check_confinement(tracer: u32, capabilities: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// A real Prometheus in the cluster's network scrapes the tracer's pod, and an alert names the one
-/// that leaks.
+/// Prometheus scrapes the tracer's pod in the cluster's network, and an alert names the leaking
+/// pod.
 fn check_alert(suite: &Suite, network: &Namespace, target: &str) -> Result<()> {
     let target = target.parse()?;
     network.run(|| {

@@ -1,4 +1,4 @@
-//! The ways to deploy the tracer, as overlays that users make.
+//! The ways to deploy the tracer, as kustomize overlays that users would write.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ const BPF: u32 = 39;
 /// A way to deploy the tracer.
 pub(crate) struct Way {
     pub(crate) component: Option<&'static str>,
-    /// Who tells it the names of pods.
+    /// The source of pod names: the API server or the kubelet.
     pub(crate) names: &'static str,
-    /// What it has got, by the numbers of capabilities(7).
+    /// The tracer's capabilities, with the numbers of capabilities(7).
     pub(crate) capabilities: &'static [u32],
 }
 
-/// The base, and the components that change what the tracer asks or may do.
+/// The base, and the components that change the tracer's sources or permissions.
 pub(crate) const WAYS: [Way; 3] = [
     Way {
         component: None,
@@ -43,10 +43,10 @@ pub(crate) const WAYS: [Way; 3] = [
 ];
 
 impl Way {
-    /// An overlay for this port of a server, and for a test that does not want to wait.
+    /// Writes an overlay that sets the server's port and short intervals.
     pub(crate) fn overlay(&self, suite: &Suite, port: u16) -> Result<PathBuf> {
         let (directory, base) = (suite.directory()?, Manifest::base());
-        // Kustomize takes relative paths alone.
+        // Kustomize accepts only relative paths.
         let relative = |path: &Path| -> Result<String> {
             let up = "../".repeat(directory.components().count() - 1);
             Ok(format!("{up}{}", path.strip_prefix("/")?.display()))
@@ -70,7 +70,7 @@ impl Way {
             kustomization["components"] = json!([relative(&component)?]);
         }
         if self.component == Some("kubelet") {
-            // A kubelet this old does not know `nodes/pods`.
+            // This old kubelet does not support `nodes/pods`.
             let rule = json!({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]});
             let patch = json!([{"op": "add", "path": "/rules/-", "value": rule}]).to_string();
             let role = json!({"kind": "ClusterRole", "name": "pgsocktrace"});
