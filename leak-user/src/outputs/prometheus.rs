@@ -1,12 +1,11 @@
-//! What Prometheus scrapes: `/metrics`, `/healthz`, `/readyz`, and the flame graph.
+//! The HTTP endpoints for Prometheus: `/metrics`, `/healthz`, `/readyz`, and the flame graph.
 //!
-//! At the end of each interval the event loop leaves the figures of that moment on a board, and a
-//! server on a thread of its own shows what lies there. So a scrape waits for nothing but its own
-//! page, and nobody who scrapes, fast or slow, holds up the trace. A page is made by the first who
-//! asks for it in an interval; a thousand scrapes a second copy it.
+//! At the end of each interval, the event loop publishes the interval's figures, and a server on
+//! another thread renders them. So scrapes never delay the trace, and the trace never delays a
+//! scrape. The first request in an interval renders a page; later requests copy it.
 //!
 //! Labels are names of processes, addresses of servers and, with Kubernetes, pods: never a PID, a
-//! port of a client or the text of a stack. How many sets of labels are told apart is bounded.
+//! client's port or a stack. The number of label sets is bounded.
 
 mod accept;
 mod accounts;
@@ -38,7 +37,7 @@ use board::Board;
 use figures::Figures;
 use pages::Pages;
 
-/// Why nothing can be served.
+/// The error of a server that cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be served at {address}: {source}; choose another --metrics-addr")]
 struct ServeError {
@@ -46,7 +45,7 @@ struct ServeError {
     source: io::Error,
 }
 
-/// The event loop's side.
+/// The event loop's handle on the server.
 pub struct Exporter {
     address: SocketAddr,
     labels: Arc<[Label]>,
@@ -55,12 +54,11 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Begins to listen, and to answer. Until an interval is over there are no metrics, and
-    /// `/readyz` says so.
+    /// Starts the server. Until the first interval ends there are no metrics, and `/readyz` fails.
     ///
     /// # Errors
     ///
-    /// When it cannot listen there.
+    /// If it cannot listen at the address.
     pub fn start(settings: &MetricsSettings) -> Result<Self, OutputError> {
         let ListenAddress(address) = settings.address;
         let failed = |source| OutputError::other(ServeError { address, source });

@@ -1,8 +1,9 @@
-//! Stacks are resolved on threads of their own: a slow file never delays an event.
+//! Resolves stacks on background threads, so that a slow file never delays an event.
 //!
-//! There are two in a row. The first opens the files of processes when they appear, so that one
-//! which exits at once still resolves, however long the second takes over what others have asked.
-//! The second unwinds and symbolizes. One that does not come back from a file is left behind.
+//! Two threads form a pipeline. The first one opens a process's files when the process appears, so
+//! that the stacks of a short-lived process can be resolved later, however busy the second thread
+//! is. The second one unwinds and symbolizes. A thread that hangs while it reads a file is
+//! replaced.
 
 use std::collections::HashSet;
 use std::io;
@@ -20,26 +21,26 @@ use leak_stacks::{
     StackProfile, TruncationReason,
 };
 
-/// Requests that may wait; further ones are refused and counted.
+/// Maximum number of pending requests; further ones are refused and counted.
 const QUEUE: usize = 4096;
-/// How long one request may take: the largest binaries on slow disks take seconds.
+/// Time limit for one request. The largest binaries on slow disks take seconds.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Threads that are left behind, of either kind, before no more are started.
+/// Maximum number of hanging threads, of both kinds; no thread is replaced beyond it.
 const MAX_LEFT_BEHIND: usize = 8;
 
-/// What a request is known by.
+/// Identifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Task {
-    /// Look at a process while it is there.
+    /// Open the files of a process while it exists.
     Sight(ProcessKey),
-    /// Resolve a stack. The moment tells connections apart that used the same socket.
+    /// Resolve a stack. `at` tells successive connections on the same socket apart.
     Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
-    /// Let go of a process that is gone.
+    /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
 
 impl Task {
-    /// The process that it is about.
+    /// The process that the request concerns.
     pub(super) fn process(self) -> ProcessKey {
         match self {
             Self::Sight(process) | Self::Resolve { process, .. } | Self::Forget(process) => process,
@@ -47,7 +48,7 @@ impl Task {
     }
 }
 
-/// What the second thread gets from the first.
+/// The input of the second thread, from the first.
 struct Work {
     snapshot: Option<ProcessSnapshot>,
     stack: Option<Box<RawStack>>,
@@ -56,27 +57,27 @@ struct Work {
 type Pinning = Worker<Option<Box<RawStack>>, Task>;
 type Resolving = Worker<Work, Task>;
 
-/// What the threads have found out.
+/// The result of a request.
 pub(super) struct Answer {
-    /// What was asked.
+    /// The request.
     pub(super) task: Task,
-    /// What the kernel programs should know of the process to copy its stacks well.
+    /// The profile that the kernel programs need to copy this process's stacks.
     pub(super) profile: Option<StackProfile>,
-    /// The stack, when one was to be resolved.
+    /// The resolved stack, if the request was to resolve one.
     pub(super) stack: Option<ResolvedStack>,
 }
 
-/// A stack that was to be resolved.
+/// The outcome of resolving a stack.
 pub(super) struct ResolvedStack {
-    /// How many bytes of it were to be copied.
+    /// The number of bytes that the kernel programs should have copied.
     pub(super) wanted: u32,
-    /// What was found.
+    /// The stack, or why there is none.
     pub(super) resolved: Resolved,
-    /// How long that took.
+    /// The time that resolving took.
     pub(super) took: Duration,
 }
 
-/// The threads, seen from the event loop.
+/// The event loop's handle on both threads.
 pub(super) struct ResolverThread {
     pinner: Pinning,
     resolver: Resolving,
@@ -85,7 +86,7 @@ pub(super) struct ResolverThread {
     answering: channel::UnboundedSender<Answer>,
     pending: HashSet<Task>,
     refused: u64,
-    /// So many threads were left behind that no more are started.
+    /// No more stacks are resolved, because too many threads hang or a thread could not be started.
     has_ended: bool,
 }
 
@@ -115,13 +116,13 @@ impl ResolverThread {
         })
     }
 
-    /// Has a process looked at before it can exit.
+    /// Opens a new process's files before the process can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
         self.send(Task::Sight(process), None);
     }
 
-    /// Has a stack resolved, unless it is being resolved already; says whether it will be. `at` is
-    /// the moment that its connection was opened.
+    /// Requests a stack, unless the same request is pending. Returns false if the request was
+    /// refused. `at` is the time at which the connection was opened.
     pub(super) fn resolve(
         &mut self,
         id: ConnectionId,
@@ -133,25 +134,24 @@ impl ResolverThread {
         self.send(task, Some(Box::new(stack)))
     }
 
-    /// Lets go of a process that is gone.
+    /// Drops all data of a process that has exited.
     pub(super) fn forget(&mut self, process: ProcessKey) {
-        // Without the thread there is nothing to let go of.
+        // Sending fails if the thread has ended; then there are no data to drop.
         let _ = self.pinner.requests().send((Task::Forget(process), None));
     }
 
-    /// The next answer.
+    /// Waits for the next answer.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         loop {
             let answer = self.answers.recv().await?;
-            // A thread that was given up may come back with an answer that nobody waits for any
-            // more.
+            // A thread that was given up may still send an answer; drop it.
             if self.pending.remove(&answer.task) {
                 return Some(answer);
             }
         }
     }
 
-    /// How many stacks have not been resolved yet.
+    /// Number of stacks that are not resolved yet.
     pub(super) fn unresolved(&self) -> usize {
         self.pending.iter().filter(|task| matches!(task, Task::Resolve { .. })).count()
     }
@@ -161,12 +161,12 @@ impl ResolverThread {
         self.pending.is_empty()
     }
 
-    /// Requests that were refused because too many waited.
+    /// Number of requests that were refused because too many were pending.
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Leaves a thread behind that does not come back, and starts another in its place.
+    /// Replaces threads that hang in a request.
     pub(super) fn replace_stuck(&mut self) {
         self.replace_slower_than(LIMIT);
     }
@@ -212,17 +212,17 @@ impl ResolverThread {
         }
     }
 
-    /// Answers for a thread that does not.
+    /// Answers a request in place of a hanging thread.
     fn give_no_answer(&self, task: Task) {
         let is_stack = matches!(task, Task::Resolve { .. });
         let none = Resolved::without_stack(TruncationReason::UnresponsiveFile);
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
-        // The receiver is this thread's own, so it is there.
+        // `self` holds the receiver, so sending cannot fail.
         let _ = self.answering.send(Answer { task, profile: None, stack });
     }
 
-    /// Whether the request was taken, or is under way already.
+    /// Sends a request unless it is pending already. Returns false if the request was refused.
     fn send(&mut self, task: Task, stack: Option<Box<RawStack>>) -> bool {
         if self.pending.contains(&task) {
             return true;
@@ -239,7 +239,7 @@ impl ResolverThread {
     }
 }
 
-/// What the first thread does.
+/// The first thread's service: opens the files of processes.
 fn pinning(
     watch: &Arc<ReadWatchdog>,
     work: Sender<(Task, Work)>,
@@ -253,12 +253,12 @@ fn pinning(
             }
             _ => None,
         };
-        // Without the second thread everything is about to end.
+        // Sending fails only at shutdown, when the second thread has ended.
         let _ = work.send((task, Work { snapshot, stack }));
     })
 }
 
-/// What the second thread does.
+/// The second thread's service: unwinds and symbolizes.
 fn resolving(
     watch: &Arc<ReadWatchdog>,
     driver_frames: &[DriverFrames],
@@ -285,7 +285,7 @@ fn resolving(
             let resolved = resolver.resolve(&stack, now);
             ResolvedStack { wanted: stack.wanted, resolved, took: began.elapsed() }
         });
-        // Without the receiver everything is about to end.
+        // Sending fails only at shutdown, when the receiver is gone.
         let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
     })
 }
@@ -305,7 +305,7 @@ mod tests {
         threads.pending.extend((0..QUEUE as u32).map(|pid| task_of(pid + 1)));
         threads.first_sight(identify(std::process::id()).unwrap());
         assert_eq!(threads.refused(), 1);
-        // What is under way already is no further request.
+        // A request that is pending already is not refused.
         threads.first_sight(task_of(1).process());
         assert_eq!(threads.refused(), 1);
     }

@@ -1,4 +1,4 @@
-//! Which processes are to be traced.
+//! The processes to trace, selected by PID and by name.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,24 +8,24 @@ use crate::sources::procfs;
 use crate::sources::procfs::name::CommPattern;
 use crate::trace::{TraceError, TraceSettings};
 
-/// The processes asked for, by number and by name.
+/// The selected processes.
 pub(super) struct Targets {
-    /// `None`: all.
+    /// The processes selected by PID, with their children; `None` selects all.
     roots: Option<Vec<ProcessKey>>,
     children: bool,
     names: Vec<CommPattern>,
-    /// This process, whose sessions with the servers are nobody's leak.
+    /// The tracer's own PID: its sessions with PostgreSQL servers are not traced.
     own: u32,
-    /// Processes by whether their name is wanted, as far as they were met.
+    /// Whether the name of each process seen so far matches.
     met: HashMap<ProcessKey, bool>,
 }
 
 impl Targets {
-    /// Looks the processes up.
+    /// Resolves the PIDs and, with children, those of all descendants.
     ///
     /// # Errors
     ///
-    /// When one does not exist.
+    /// If a process does not exist.
     pub(super) fn find(settings: &TraceSettings) -> Result<Self, TraceError> {
         let (children, names) = (settings.kernel.children, settings.comm.clone());
         let mut roots = None;
@@ -37,24 +37,24 @@ impl Targets {
             if children {
                 pids = procfs::with_descendants(&pids).map_err(TraceError::Children)?;
             }
-            // What exits between the two looks is no target any more.
+            // Processes that have exited in the meantime are dropped.
             roots = Some(pids.into_iter().filter_map(|pid| procfs::identify(pid).ok()).collect());
         }
         Ok(Self { roots, children, names, own: std::process::id(), met: HashMap::new() })
     }
 
-    /// The processes asked for by number.
+    /// The processes that are selected by PID.
     pub(super) fn roots(&self) -> &[ProcessKey] {
         self.roots.as_deref().unwrap_or_default()
     }
 
-    /// The numbers of the processes to trace; `None`: all.
+    /// The PIDs to trace; `None` selects all.
     pub(super) fn pids(&self) -> Option<Vec<u32>> {
         self.roots.as_ref().map(|roots| roots.iter().map(|process| process.pid).collect())
     }
 
-    /// Whether one of the processes still lives, or all are traced. `pids` are those the kernel
-    /// programs trace now, children included.
+    /// Whether a traced process still lives, or all processes are traced. `pids` returns the PIDs
+    /// that the kernel programs trace, including children.
     pub(super) fn anyone_left(&self, pids: impl FnOnce() -> Vec<u32>) -> bool {
         let Some(roots) = &self.roots else { return true };
         let runs = |pid| procfs::identify(pid).is_ok_and(procfs::is_running);
@@ -62,13 +62,13 @@ impl Targets {
             || (self.children && pids().into_iter().any(runs))
     }
 
-    /// What an inventory lists.
+    /// The processes whose connections an inventory lists.
     pub(super) fn scope(&self, pids: impl FnOnce() -> Vec<u32>) -> Scope {
         Scope { pids: self.roots.as_ref().map(|_| pids().into_iter().collect()) }
     }
 
-    /// Whether connections of `process` are wanted. Its name is looked up when it is first met;
-    /// `comm` stands in when it is gone by then.
+    /// Whether to trace connections of `process`. Reads the process's name from procfs on the first
+    /// call; uses `comm` if the process has exited by then.
     pub(super) fn wants(&mut self, process: ProcessKey, comm: &str) -> bool {
         if process.pid == self.own {
             return false;
@@ -88,8 +88,8 @@ impl Targets {
         self.met.retain(|&process, _| procfs::is_running(process));
     }
 
-    /// With children: the descendants that were forked since the last look. To be asked once the
-    /// kernel programs follow forks, for those forked before.
+    /// The descendants that were forked since the last call, if children are traced. Call it after
+    /// the kernel programs have begun to follow forks, to find children forked before that.
     pub(super) fn late_children(&mut self) -> Vec<u32> {
         let Some(roots) = self.roots.as_mut().filter(|_| self.children) else { return Vec::new() };
         let known: HashSet<u32> = roots.iter().map(|process| process.pid).collect();
@@ -103,7 +103,7 @@ impl Targets {
         late.into_iter().map(|process| process.pid).collect()
     }
 
-    /// What is traced, in words.
+    /// Describes the selection in words.
     pub(super) fn describe(&self) -> String {
         let processes = match &self.roots {
             None => "every process".to_owned(),

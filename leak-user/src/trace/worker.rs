@@ -1,17 +1,17 @@
-//! A thread that serves requests in order, and is replaced when one request does not end.
+//! A worker thread that serves requests in order, and that can be replaced when a request hangs.
 //!
-//! A thread that waits for a file on a dead file system cannot be ended. It is left behind, and
-//! does nothing more should it come back; its successor takes over the requests that wait.
+//! A thread that waits for a dead file system cannot be ended. Its successor takes over the waiting
+//! requests; the old thread ends if it ever returns.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Serves one request after the other, on the thread that it was made on.
+/// Serves one request. Created and called on the worker's thread.
 pub(super) type Service<T, R> = Box<dyn FnMut(T, R)>;
 
-/// The thread, seen from the one that gives it work.
+/// A handle on the thread.
 pub(super) struct Worker<R, T> {
     name: &'static str,
     requests: Sender<(T, R)>,
@@ -25,20 +25,20 @@ struct Shared<R, T> {
 }
 
 struct AtWork<T> {
-    /// How many threads there were before the one that counts.
+    /// Number of threads that were given up. Only the thread of this generation serves requests.
     generation: usize,
-    /// What it works on, and since when.
+    /// The current request, and when it began.
     task: Option<(T, Instant)>,
 }
 
-/// No thread panics while it holds one of the locks.
+/// Ignores poisoning: no thread panics while it holds one of the locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
-    /// Starts the thread, which serves requests by what `begin` makes there. It ends when this is
-    /// dropped.
+    /// Starts the thread, which calls `begin` once and serves requests with the result. The thread
+    /// ends when this is dropped.
     pub(super) fn start(
         name: &'static str,
         begin: impl Fn() -> Service<T, R> + Send + Sync + 'static,
@@ -53,18 +53,18 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         Ok(worker)
     }
 
-    /// Where requests go, each with what it is known by.
+    /// The sender for requests, each with its task.
     pub(super) fn requests(&self) -> &Sender<(T, R)> {
         &self.requests
     }
 
-    /// How many threads were left behind.
+    /// Number of threads that were given up.
     pub(super) fn left_behind(&self) -> usize {
         lock(&self.shared.at_work).generation
     }
 
-    /// The request that has been worked on for longer than `limit`, if that is so. Nothing is
-    /// served from then on until [`Worker::restart`].
+    /// Gives up the thread if its request has taken longer than `limit`, and returns the request's
+    /// task. No requests are served until [`Worker::restart`].
     pub(super) fn give_up(&self, limit: Duration) -> Option<T> {
         let mut at_work = lock(&self.shared.at_work);
         let (task, _) = at_work.task.take_if(|(_, since)| since.elapsed() > limit)?;
@@ -72,7 +72,7 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         Some(task)
     }
 
-    /// Starts a thread in place of the one that was given up.
+    /// Starts a successor of the thread that was given up.
     pub(super) fn restart(&self) -> std::io::Result<()> {
         self.spawn(self.left_behind())
     }
@@ -87,7 +87,8 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
 impl<R, T: Copy> Shared<R, T> {
     fn serve(&self, generation: usize, mut service: Service<T, R>) {
         while lock(&self.at_work).generation == generation {
-            // Only the thread that counts gets here, so that nobody waits for this lock.
+            // Only the current generation's thread locks the receiver, so it never waits for the
+            // lock.
             let Ok((task, request)) = lock(&self.incoming).recv() else { return };
             lock(&self.at_work).task = Some((task, Instant::now()));
             service(task, request);
@@ -126,7 +127,7 @@ mod tests {
             worker.requests().send((request * 10, request)).unwrap();
         }
         assert_eq!(served.recv_timeout(BOUND), Ok(0));
-        // What is given up is what is at work then: not before this is the next one.
+        // `give_up` concerns the current request: wait until that is request 1.
         stuck.recv_timeout(BOUND).unwrap();
         assert_eq!(worker.give_up(BOUND), None, "it has not taken so long");
         thread::sleep(Duration::from_millis(1));
@@ -134,7 +135,7 @@ mod tests {
         assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "nobody serves");
         worker.restart().unwrap();
         assert_eq!((served.recv_timeout(BOUND), served.recv_timeout(BOUND)), (Ok(2), Ok(3)));
-        // The one left behind comes back, and takes no further request.
+        // The old thread finishes its request, and takes no further ones.
         release.send(()).unwrap();
         assert_eq!(served.recv_timeout(BOUND), Ok(1));
         worker.requests().send((40, 4)).unwrap();

@@ -1,4 +1,4 @@
-//! Which format a scraper prefers.
+//! Chooses the format that a scraper prefers.
 
 /// Whether the `Accept` header prefers OpenMetrics to Prometheus's own text format.
 pub(super) fn prefers_openmetrics(accept: &str) -> bool {

@@ -1,9 +1,9 @@
-//! The books: what was counted for each set of labels, from one interval to the next.
+//! Accumulates the counters of each label set over all intervals.
 //!
 //! The table counts per process, and processes come and go. Series must not: a counter that falls
-//! looks like a restart, and one that vanishes takes its last increments with it. So what a process
-//! has counted since the last look is added to its series, and a series stays for a while after its
-//! last process is gone. There is a bound on series; what would exceed it is counted together.
+//! looks like a restart, and one that vanishes takes its last increments with it. So each interval
+//! adds a process's new counts to its series, and a series outlives its last process for a while.
+//! The number of series is bounded; further ones are counted together.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -16,32 +16,32 @@ use crate::model::{ProcessKey, Timestamp};
 use crate::outputs::prometheus::group::{Group, LabelSet};
 use crate::outputs::prometheus::names::OTHER;
 
-/// Most sets of labels told apart.
+/// Maximum number of label sets.
 pub(super) const MAX_GROUPS: usize = 1000;
 
-/// How long a series stays when its processes are gone: longer than Prometheus looks back (5 min)
-/// and than any usual interval between scrapes.
+/// How long a series outlives its processes: longer than Prometheus's lookback (5 min) and than
+/// usual scrape intervals.
 pub(super) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
 /// Connections of one process to one server.
 type Pair = (ProcessKey, SocketAddr);
 
-/// All groups, and what they have taken in of each process.
+/// All groups, and the counts of each process that are already added to them.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     groups: BTreeMap<LabelSet, Group>,
-    /// All that found no room; `None` as long as there was room.
+    /// The sum of all label sets beyond [`MAX_GROUPS`]; `None` if there are none.
     other: Option<Group>,
-    /// What is already in the books of each process that the table knows.
+    /// The counts already added for each pair that the table has.
     seen: HashMap<Pair, Seen>,
-    /// The same of the processes that the table has forgotten, by name and server.
+    /// The counts already added for processes that the table has forgotten, by name and server.
     seen_of_forgotten: BTreeMap<(String, SocketAddr), Counted>,
-    /// Pairs that found no room.
+    /// Number of pairs that are counted in `other`.
     folded: u64,
     kubernetes: bool,
 }
 
-/// What is in the books of a pair.
+/// The counts of a pair that are already added to its group.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     comm: String,
@@ -49,18 +49,18 @@ struct Seen {
     folded: bool,
 }
 
-/// The books at one moment.
+/// The state of all groups at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Balance {
     pub(super) groups: Vec<(LabelSet, Group)>,
     pub(super) folded: u64,
-    /// A pod was seen: then the labels are there for every process, empty where it has none, so
-    /// that a scraper which honours labels does not put its own in their place.
+    /// Whether a pod was seen. Then all series have pod labels, empty for processes outside pods: a
+    /// scraper with `honor_labels` would otherwise add its own pod labels.
     pub(super) kubernetes: bool,
 }
 
 impl Accounts {
-    /// Takes in what the table says now.
+    /// Adds the counts and gauges of a snapshot.
     pub(super) fn observe(&mut self, snapshot: &Snapshot<'_>) {
         let now = snapshot.now;
         self.groups.values_mut().chain(&mut self.other).for_each(Group::clear_gauges);
@@ -75,7 +75,7 @@ impl Accounts {
             if verdict.severity < Severity::Suspect {
                 continue;
             }
-            // Those of a process that has exited are no longer open.
+            // Connections of exited processes are not open any more.
             let open = verdict.connections.iter().filter_map(|&id| snapshot.table.get(id));
             for connection in open {
                 let pair = (connection.process, connection.endpoints.remote);
@@ -86,7 +86,7 @@ impl Accounts {
         self.groups.retain(|_, group| now.since(group.alive_at) <= RETENTION);
     }
 
-    /// What the books say now.
+    /// The current state of all groups.
     pub(super) fn balance(&self) -> Balance {
         let other = || LabelSet { comm: OTHER.into(), destination: OTHER.into(), pod: None };
         let other = self.other.iter().map(|group| (other(), group.clone()));
@@ -98,8 +98,7 @@ impl Accounts {
         }
     }
 
-    /// Adds what processes have counted since the last look, and gives the labels of each pair that
-    /// counts now.
+    /// Adds the counts since the last snapshot, and returns the labels of each pair that is active.
     fn take_tallies(&mut self, snapshot: &Snapshot<'_>) -> HashMap<Pair, LabelSet> {
         let mut labels = HashMap::new();
         let mut before = std::mem::take(&mut self.seen);
@@ -112,7 +111,7 @@ impl Accounts {
                 let mut seen = before.remove(&pair).unwrap_or_default();
                 let total = Counted::of(tally);
                 let new = total.checked_sub(seen.counted).unwrap_or_else(|| {
-                    // The table had forgotten it, and it has begun anew.
+                    // The table had forgotten the pair, so its counters started again at zero.
                     let known = forgotten.entry((seen.comm.clone(), remote)).or_default();
                     *known = known.plus(seen.counted);
                     total
@@ -138,8 +137,9 @@ impl Accounts {
         labels
     }
 
-    /// Adds what processes have counted between the last look and being forgotten by the table:
-    /// where very many come and go, some are never seen. `known` is what the books have of them.
+    /// Adds the counts of processes between their last snapshot and the time when the table forgot
+    /// them. Among very many short-lived processes, some appear in no snapshot. `known` holds the
+    /// counts that are already added for these processes.
     fn take_forgotten(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -158,7 +158,7 @@ impl Accounts {
         }
     }
 
-    /// Adds to a group and says whether it is one of its own.
+    /// Adds counts to a label set's group. Returns false if the group is `other`.
     fn add(&mut self, set: &LabelSet, new: Counted, now: Timestamp) -> bool {
         let has_room = self.groups.len() < MAX_GROUPS || self.groups.contains_key(set);
         let group = if has_room {
@@ -173,7 +173,7 @@ impl Accounts {
         has_room
     }
 
-    /// The group with these labels; that of the others where there is none.
+    /// The group with these labels, or `other`.
     fn group(&mut self, set: Option<&LabelSet>) -> &mut Group {
         match set.and_then(|set| self.groups.get_mut(set)) {
             Some(group) => group,
@@ -182,7 +182,7 @@ impl Accounts {
     }
 }
 
-/// Numbers that only rise.
+/// Counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
     opened: u64,

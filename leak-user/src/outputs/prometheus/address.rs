@@ -1,4 +1,4 @@
-//! Where to listen, as the command line has it.
+//! Parses the address to listen at.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
 
-/// Text that is no such address.
+/// The error for text that is not such an address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "give a port, for the loopback address, or an address with a port: 9738, 0.0.0.0:9738, [::]:9738"

@@ -1,4 +1,4 @@
-//! What the event loop leaves for whoever serves it.
+//! Shares the latest figures and the event loop's liveness with the HTTP server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +8,18 @@ use crate::clock;
 use crate::model::Timestamp;
 use crate::outputs::prometheus::pages::Pages;
 
-/// The event loop turns twice a second; it is given up when it has not for this long, however
-/// short its interval.
+/// Minimum time without a turn after which the event loop counts as hanging, however short the
+/// interval. The event loop turns twice a second.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take to begin: kernel programs are checked and loaded first.
+/// Additional time for the start, in which the kernel verifies and loads the programs.
 const TO_BEGIN: Duration = Duration::from_secs(60);
 
-/// Intervals for which the event loop may stand still.
+/// Number of intervals without a turn after which the event loop counts as hanging.
 const PATIENCE: u32 = 3;
 
-/// The latest figures, and a sign of life. Neither side ever waits for the other: the lock is held
-/// while a pointer is copied.
+/// The latest figures and the time of the event loop's last turn. The lock is only held while a
+/// pointer is copied, so neither side waits for the other.
 #[derive(Debug)]
 pub(super) struct Board {
     pages: Mutex<Option<Arc<Pages>>>,
@@ -36,12 +36,12 @@ impl Board {
         }
     }
 
-    /// The event loop has turned.
+    /// Notes that the event loop has turned.
     pub(super) fn turned(&self, now: Timestamp) {
         self.turned_at.store(now.0, Ordering::Relaxed);
     }
 
-    /// Whether the event loop still turns.
+    /// Whether the event loop has turned recently.
     pub(super) fn is_alive(&self, now: Timestamp) -> bool {
         now.since(Timestamp(self.turned_at.load(Ordering::Relaxed))) <= self.patience
     }
@@ -49,11 +49,11 @@ impl Board {
     pub(super) fn post(&self, pages: Pages) {
         let pages = Some(Arc::new(pages));
         let former = std::mem::replace(&mut *self.lock(), pages);
-        // Thrown away when nobody waits for the lock.
+        // Dropped after the lock is released, because freeing the pages takes time.
         drop(former);
     }
 
-    /// The latest figures; `None` until the first inventory is judged.
+    /// The latest figures; `None` until the first evaluation.
     pub(super) fn latest(&self) -> Option<Arc<Pages>> {
         self.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! The one collector: makes metric families of the figures when it is asked.
+//! A collector that makes metric families from an interval's figures.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,21 +14,21 @@ use crate::outputs::prometheus::label::{Label, of_pod};
 use crate::outputs::prometheus::names;
 use crate::outputs::prometheus::names::{IDLE_BUCKETS, Name};
 
-/// The revision that this program was built from, where the build was told.
+/// The source revision of this build, if the build set it.
 const REVISION: &str = match option_env!("PGSOCKTRACE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// Collects from the figures of one interval.
+/// Collects the figures of one interval.
 pub(super) struct Families {
     pub(super) figures: Arc<Figures>,
-    /// Labels that every series carries.
+    /// Labels of every series.
     pub(super) labels: Arc<[Label]>,
 }
 
 impl Collector for Families {
-    /// The labels of a family differ from one series to the next, so none are described.
+    /// Describes nothing, because the labels of a family differ between series.
     fn desc(&self) -> Vec<&Desc> {
         Vec::new()
     }
@@ -47,7 +47,7 @@ impl Collector for Families {
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
 
-/// Families as they grow.
+/// Builds a list of families.
 struct Builder<'a> {
     labels: &'a [Label],
     families: Vec<MetricFamily>,
@@ -223,7 +223,7 @@ impl Builder<'_> {
     }
 }
 
-/// The labels of a group, with the names of its pod's labels made legal.
+/// The labels of a group, with the pod's label names made valid for Prometheus.
 struct GroupLabels<'a> {
     set: &'a LabelSet,
     pod: Vec<(String, &'a str)>,
@@ -245,7 +245,7 @@ impl<'a> GroupLabels<'a> {
         }
         for (name, value) in set.pod.iter().flat_map(|pod| &pod.labels) {
             let name = of_pod(name);
-            // Two names may become the same: the first one has it.
+            // Two label names may become equal; the first one is kept.
             if pod.iter().all(|(known, _)| *known != name) {
                 pod.push((name, value));
             }
@@ -274,7 +274,7 @@ fn pair((name, value): (&str, &str)) -> LabelPair {
 
 fn histogram(idle: &Idle) -> Histogram {
     let mut below = 0;
-    // The encoders add the bucket without a bound.
+    // The encoders add the `+Inf` bucket.
     let buckets = IDLE_BUCKETS.into_iter().zip(&idle.buckets).map(|(bound, count)| {
         below += count;
         let mut bucket = Bucket::default();

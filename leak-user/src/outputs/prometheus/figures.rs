@@ -1,4 +1,4 @@
-//! Everything that a scrape tells, as it was at the end of an interval.
+//! The data of all metrics at the end of an interval.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::engine::table::{Losses, ServerStatus};
 use crate::model::Health;
 use crate::outputs::prometheus::accounts::Balance;
 
-/// A server that was asked for its sessions.
+/// A PostgreSQL server of the server join.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) name: String,
@@ -18,7 +18,7 @@ pub(super) struct Server {
     pub(super) max: Option<u32>,
 }
 
-/// The figures of one moment.
+/// The data at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
     pub(super) balance: Balance,

@@ -1,4 +1,4 @@
-//! What is told of the connections that have their labels in common.
+//! The figures of all connections with the same labels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::model::Pod;
 use crate::model::{TcpState, Timestamp, WireState};
 use crate::outputs::prometheus::names::IDLE_BUCKETS;
 
-/// What tells one group from another. No PID, no port of the client, no stack: there are too many.
+/// The labels that identify a group. PIDs, client ports and stacks would be too many series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LabelSet {
     /// Name of the process.
@@ -20,30 +20,30 @@ pub(super) struct LabelSet {
     pub(super) pod: Option<Pod>,
 }
 
-/// The numbers of one group.
+/// The figures of one group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) failures: u64,
-    /// What its connections do. What they once did stays, as 0: a series that comes and goes breaks
+    /// Number of connections by state. States stay, with 0, because series that come and go break
     /// graphs.
     pub(super) states: BTreeMap<&'static str, u64>,
     pub(super) silent: u64,
     pub(super) oldest: Duration,
-    /// Connections that findings accuse; reasons stay as states do.
+    /// Number of connections with findings. Reasons stay, too, with 0.
     pub(super) suspected: BTreeMap<(Reason, Severity), u64>,
     pub(super) idle: Idle,
-    /// When a process of the group was last known to live.
+    /// When a process of the group was last seen alive.
     pub(super) alive_at: Timestamp,
 }
 
-/// How long connections had been idle, whenever they were looked at.
+/// A histogram of the connections' idle times, observed once per interval.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Idle {
-    /// Observations in each bucket alone; the last one is above all bounds.
+    /// Count per bucket, not cumulative; the last bucket has no bound.
     pub(super) buckets: [u64; IDLE_BUCKETS.len() + 1],
-    /// Seconds.
+    /// Sum of all observations in seconds.
     pub(super) sum: f64,
 }
 
@@ -59,7 +59,7 @@ impl Idle {
 }
 
 impl Group {
-    /// Begins to count anew what is so at one moment.
+    /// Resets the gauges for a new snapshot.
     pub(super) fn clear_gauges(&mut self) {
         self.states.values_mut().for_each(|count| *count = 0);
         self.suspected.values_mut().for_each(|count| *count = 0);
@@ -67,7 +67,7 @@ impl Group {
         self.oldest = Duration::ZERO;
     }
 
-    /// Counts an open connection.
+    /// Adds an open connection to the gauges.
     pub(super) fn add(&mut self, connection: &Connection, silent_after: Duration, now: Timestamp) {
         *self.states.entry(state(connection)).or_default() += 1;
         let silent_for = connection.silent_for(now);
@@ -80,7 +80,7 @@ impl Group {
     }
 }
 
-/// What a connection is doing, in one word.
+/// The state label of a connection.
 fn state(connection: &Connection) -> &'static str {
     match connection.tcp.state {
         TcpState::SynSent | TcpState::SynRecv => return "connecting",

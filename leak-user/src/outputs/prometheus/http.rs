@@ -1,4 +1,4 @@
-//! The server: HTTP/1.1 on a thread of its own, with bounds on everything that a client can take.
+//! The HTTP/1.1 server on its own thread. All resources that a client can use are bounded.
 
 use std::convert::Infallible;
 use std::net::TcpListener as StdListener;
@@ -27,19 +27,19 @@ use crate::outputs::prometheus::accept::prefers_openmetrics;
 use crate::outputs::prometheus::board::Board;
 use crate::outputs::prometheus::pages::Page;
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Maximum number of concurrent connections; more wait in the kernel's accept queue.
 const MAX_CONNECTIONS: usize = 128;
-/// How long a request may take to arrive, and how long a connection may rest between two.
+/// Time limit for receiving a request, and for an idle connection between two requests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// After this long a connection is closed with its next response: none is there for ever.
+/// Maximum age of a connection: it is closed after the next response.
 const LIFETIME: Duration = Duration::from_secs(300);
-/// How long the last response may take to be read.
+/// Time limit for a client to read the last response.
 const LAST_RESPONSE: Duration = Duration::from_secs(10);
-/// How long a client may read nothing of a response, before the kernel gives it up.
+/// Time limit for a client that reads nothing of a response; then the kernel closes the connection.
 const STUCK: Duration = Duration::from_secs(30);
-/// Bytes of a request's head.
+/// Maximum size of a request's head in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// Threads that make pages.
+/// Number of threads that render pages.
 const MAKERS: usize = 4;
 
 /// Serves `board` until the process ends.
@@ -61,7 +61,7 @@ async fn accept(listener: StdListener, board: Arc<Board>) {
                 tokio::spawn(converse(stream, Arc::clone(&board), place));
             }
             Err(error) => {
-                // For want of descriptors, which come back; never a reason to spin.
+                // No file descriptors are free. Some will be later; the pause avoids a busy loop.
                 log::debug!("a client of the metrics cannot be taken: {error}");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -69,7 +69,7 @@ async fn accept(listener: StdListener, board: Arc<Board>) {
     }
 }
 
-/// Answers one client's requests.
+/// Serves one client's connection.
 async fn converse(stream: TcpStream, board: Arc<Board>, place: OwnedSemaphorePermit) {
     let stuck = u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(&stream, stuck) {
@@ -129,7 +129,7 @@ async fn answer(board: Arc<Board>, request: Request<Incoming>) -> Result<Answer,
 
 const NOT_READY: &str = "no inventory has been taken yet\n";
 
-/// The page of the latest interval. Where it must be made first, a thread for that makes it.
+/// Returns the latest interval's page; renders it on another thread if necessary.
 async fn show(board: &Board, page: Page) -> Answer {
     let Some(pages) = board.latest() else {
         return say(StatusCode::SERVICE_UNAVAILABLE, NOT_READY);
@@ -150,7 +150,7 @@ async fn show(board: &Board, page: Page) -> Answer {
     answer
 }
 
-/// Which flame graph a query asks for; `None` when it asks for something else.
+/// The flame graph that a query selects; `None` for an invalid query.
 fn by(query: Option<&str>) -> Option<By> {
     match query.unwrap_or_default() {
         "" => Some(By::default()),
@@ -176,7 +176,7 @@ fn say(status: StatusCode, text: &'static str) -> Answer {
 fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
-    // A picture brings its own script and style, and has no need of anybody else's.
+    // The flame graph embeds its script and style; block all other sources.
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
     for (name, value) in [
         (CONTENT_TYPE, content_type),

@@ -13,18 +13,18 @@ pub struct Label {
     pub value: String,
 }
 
-/// A label that Prometheus would not take, or that is taken.
+/// The error for a label that Prometheus does not accept, or that the metrics use.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
-    /// It has no `=`.
+    /// The text has no `=`.
     #[error("it must be NAME=VALUE, as in service=orders")]
     NoValue,
-    /// Its name is not one of Prometheus.
+    /// The name is not valid in Prometheus.
     #[error(
         "`{0}` cannot be a label's name: it takes letters, digits and _, no digit first and not __"
     )]
     BadName(String),
-    /// The metrics use it themselves.
+    /// The metrics already use the label.
     #[error("the metrics use the label `{0}` themselves; take another name")]
     Taken(String),
 }
@@ -44,16 +44,16 @@ impl FromStr for Label {
     }
 }
 
-/// Begins the names of labels that are labels of pods.
+/// Prefix of labels that come from pods.
 const POD_LABEL: &str = "label_";
 
-/// What a pod's label is called here, the way that kube-state-metrics does it.
+/// The metric label for a pod's label, named as kube-state-metrics names it.
 pub(super) fn of_pod(name: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     POD_LABEL.chars().chain(name.chars().map(legal)).collect()
 }
 
-/// Prometheus's data model: `[a-zA-Z_][a-zA-Z0-9_]*`, and `__` begins what is its own.
+/// Prometheus's data model: `[a-zA-Z_][a-zA-Z0-9_]*`; names with `__` are reserved.
 fn is_label_name(name: &str) -> bool {
     let legal = |c: char| c == '_' || c.is_ascii_alphanumeric();
     name.starts_with(|c: char| legal(c) && !c.is_ascii_digit())

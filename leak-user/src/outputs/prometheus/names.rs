@@ -5,7 +5,7 @@ use prometheus::proto::MetricType;
 /// Prefix of every metric that is not about this process itself.
 pub(super) const NAMESPACE: &str = "pgsocktrace_";
 
-/// Labels that the metrics use themselves, which `--label` may not set.
+/// Labels of the metrics, which `--label` may not set.
 pub(super) const OWN_LABELS: [&str; 15] = [
     "comm",
     "destination",
@@ -24,7 +24,7 @@ pub(super) const OWN_LABELS: [&str; 15] = [
     "le",
 ];
 
-/// The value of `comm` under which all further series are counted once there are too many.
+/// The value of `comm` for all groups beyond the maximum.
 pub(super) const OTHER: &str = "other";
 
 /// Upper bounds of the idle histogram's buckets, in seconds.
@@ -116,7 +116,8 @@ names! {
 }
 
 impl Name {
-    /// The full name. Metrics about this process have the same names in every exporter.
+    /// The full name. Process metrics have the same names in every exporter, so they lack the
+    /// prefix.
     pub(super) fn full(&self) -> String {
         let own = self.name.starts_with("process_");
         if own { self.name.to_owned() } else { format!("{NAMESPACE}{}", self.name) }

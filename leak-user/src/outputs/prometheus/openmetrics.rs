@@ -1,6 +1,6 @@
 //! The OpenMetrics text format, version 1.0.0.
 //!
-//! It differs from Prometheus's own text format in little: a counter's family is named without the
+//! It differs little from Prometheus's own text format: a counter's family is named without the
 //! `_total` of its samples, and the text ends with `# EOF`.
 
 use std::fmt::{self, Write as _};
@@ -10,7 +10,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 /// The format's content type.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Writes families; only counters, gauges and histograms, which is what there is.
+/// Encodes families, which must be counters, gauges or histograms.
 pub(super) fn encode(families: &[MetricFamily]) -> String {
     let mut out = String::new();
     for family in families {
@@ -69,7 +69,7 @@ fn sample(
         separator = ',';
     }
     if let Some(bound) = bound {
-        // The specification wants bounds to look like floats.
+        // The specification requires bounds to look like floats.
         let bound = if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
         write!(out, "{separator}le=\"{bound}\"")?;
         separator = ',';
@@ -84,7 +84,7 @@ fn write_label(out: &mut String, separator: char, label: &LabelPair) -> fmt::Res
     write!(out, "{separator}{}=\"{}\"", label.name(), Escaped(label.value()))
 }
 
-/// Text in which backslash, quote and line feed are escaped.
+/// Displays text with backslash, quote and line feed escaped.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

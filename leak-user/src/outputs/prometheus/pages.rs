@@ -1,4 +1,4 @@
-//! The figures of an interval as they are sent: made when first asked for, then kept.
+//! The rendered figures of an interval. A page is rendered on the first request and then kept.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,12 +11,12 @@ use crate::outputs::prometheus::figures::Figures;
 use crate::outputs::prometheus::label::Label;
 use crate::outputs::prometheus::openmetrics;
 
-/// A page that can be asked for.
+/// A page that clients can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     /// Metrics in Prometheus's own text format.
     Text,
-    /// Metrics as OpenMetrics has them.
+    /// Metrics in the OpenMetrics format.
     OpenMetrics,
     /// The flame graph.
     FlameGraph(By),
@@ -32,7 +32,7 @@ impl Page {
     }
 }
 
-/// All pages of one interval. Nobody has to wait for the trace, nor the trace for anybody.
+/// All pages of one interval. Rendering needs no lock that the event loop takes.
 #[derive(Debug)]
 pub(super) struct Pages {
     figures: Arc<Figures>,
@@ -59,12 +59,12 @@ impl Pages {
         }
     }
 
-    /// The page, if it was made before.
+    /// The page, if it is rendered already.
     pub(super) fn made(&self, page: Page) -> Option<Bytes> {
         self.place(page).get().cloned()
     }
 
-    /// The page. Making it takes a moment when there is much to tell.
+    /// Renders the page unless it is rendered already. This may take long with many series.
     pub(super) fn make(&self, page: Page) -> Bytes {
         let made = self.place(page).get_or_init(|| match page {
             Page::Text => self.text(),

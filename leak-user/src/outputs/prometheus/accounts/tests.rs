@@ -14,7 +14,7 @@ fn group(accounts: &Accounts, comm: &str) -> (LabelSet, Group) {
     groups.remove(0)
 }
 
-/// A process of its own number and name opens a connection, and closes it if it is to.
+/// A new process opens a connection, and closes it if `closes`.
 fn passes_by(run: &mut Run, number: u64, comm: &str, closes: bool, at: f64) {
     let process = ProcessKey { pid: u32::try_from(number).unwrap(), start_ticks: number };
     let mut caller = caller(process);
@@ -46,7 +46,7 @@ fn tells_what_is_so_and_what_was_counted() {
     // Connection 1 was last used at 10.101 s.
     assert_eq!(group.oldest.as_millis(), 199_899);
     assert_eq!(group.idle.buckets.iter().sum::<u64>(), 26, "one observation each time");
-    // The pool opened no more after it had lost the last one.
+    // The pool opened no connection after it had lost the last one.
     let suspected = BTreeMap::from([((Reason::Abandoned, Severity::Leak), 11)]);
     assert_eq!(group.suspected, suspected);
 }
@@ -128,7 +128,7 @@ fn many_short_lived_processes_between_two_looks_are_all_counted() {
     let mut run = Run::new();
     let mut accounts = Accounts::default();
     let mut passed = 0;
-    // More than the table remembers.
+    // More processes than the table remembers.
     for (round, count) in [3000, 20_000, 10, 9000].into_iter().enumerate() {
         for _ in 0..count {
             passed += 1;

@@ -6,7 +6,7 @@ use crate::outputs::prometheus::families::*;
 use crate::outputs::prometheus::openmetrics;
 use crate::outputs::testing::Run;
 
-/// What the collector gives for the made-up run, gathered as a scrape does it.
+/// The collected families of a simulated run.
 fn gathered(labels: &[&str], live: impl FnOnce(&mut Health)) -> Vec<MetricFamily> {
     let mut run = Run::new();
     run.turn(200.0);
@@ -95,7 +95,7 @@ fn the_text_says_what_the_table_says() {
 #[test]
 fn no_label_tells_one_process_connection_or_stack_from_another() {
     let text = text(&gathered(&[], |_| ()));
-    // The process's PID, the client's ports, the code on its stacks.
+    // The process's PID, the client's ports, and code on the stacks.
     for told in ["4242", "4000", "4001", "report.go", "app::report"] {
         assert!(!text.contains(told), "{told} in\n{text}");
     }
@@ -123,7 +123,7 @@ fn openmetrics_names_families_without_total_and_ends() {
     assert!(text.ends_with("\n# EOF\n"));
 }
 
-/// A scraper that honours labels puts its own where one is missing, but not where one is empty.
+/// A scraper with `honor_labels` replaces missing labels by its own, but not empty ones.
 #[test]
 fn with_kubernetes_a_process_outside_of_pods_has_empty_labels() {
     let set = LabelSet { comm: "psql".into(), destination: "10.0.0.1:5432".into(), pod: None };

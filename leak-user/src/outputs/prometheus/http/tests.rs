@@ -8,7 +8,7 @@ use crate::outputs::{MetricsSettings, Sink as _};
 
 use crate::outputs::prometheus::http::*;
 
-/// A server with figures, unless it is to have none yet.
+/// Settings of a server at this address.
 fn settings(address: ListenAddress) -> MetricsSettings {
     MetricsSettings { address, labels: Vec::new(), interval: Duration::from_secs(10) }
 }
@@ -24,7 +24,7 @@ fn exporter(published: bool) -> Exporter {
     exporter
 }
 
-/// Sends bytes and reads everything that comes until the server closes.
+/// Sends `request`, and reads until the server closes the connection.
 fn converse(address: SocketAddr, request: &str) -> String {
     let mut client = Client::connect(address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -115,7 +115,7 @@ fn wrong_requests_are_answered_as_they_deserve() {
     status(&converse(exporter.address, "GET / HTTP/1.1\r\nbad header\r\n\r\n"), 400);
     let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(MAX_HEAD * 4));
     let mut client = Client::connect(exporter.address).unwrap();
-    // The server may hang up before all of it is sent.
+    // The server may close the connection before all bytes are sent.
     let _ = client.write_all(long.as_bytes());
     let mut answer = [0; 12];
     client.read_exact(&mut answer).unwrap();
@@ -146,7 +146,7 @@ fn slow_clients_are_let_go_and_keep_nobody_out() {
     for mut client in slow {
         client.set_read_timeout(Some(REQUEST_TIMEOUT * 2)).unwrap();
         let mut answer = Vec::new();
-        // Closed without a word, or with 408.
+        // The server closes the connection, with status 408 or without a response.
         client.read_to_end(&mut answer).unwrap();
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
