@@ -119,7 +119,7 @@ fn from_memory(suite: &Suite) -> Result<()> {
     // SAFETY: the name is a zero-terminated literal.
     let descriptor = unsafe { libc::memfd_create(c"client".as_ptr(), libc::MFD_CLOEXEC) };
     ensure!(descriptor >= 0, "memfd_create: {}", std::io::Error::last_os_error());
-    // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     file.write_all(&fs::read(suite.client_path()?)?)?;
     // Reopened read-only, because execve(2) fails with ETXTBSY on a file that is open for writing.

@@ -46,7 +46,7 @@ pub fn none_exist(ids: &[u32]) -> Result<bool> {
 pub fn count_runs() -> Result<OwnedFd> {
     // `union bpf_attr` begins with the type of statistics; 0 is the run time.
     let attributes: u32 = 0;
-    // SAFETY: the attributes point to nothing.
+    // SAFETY: the attributes contain no pointers.
     unsafe { bpf(ENABLE_STATS, &attributes) }.context("the kernel does not count runs")
 }
 
@@ -97,7 +97,7 @@ fn runs(id: u32) -> Result<Runs> {
         len: u32::try_from(size_of::<Info>())?,
         info: &raw mut info as u64,
     };
-    // SAFETY: the kernel writes no more than the length that it is told.
+    // SAFETY: the kernel writes at most as many bytes as the attributes say.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const ask, size_of_val(&ask))
     };
@@ -118,7 +118,7 @@ fn exists(id: u32) -> Result<bool> {
 fn open(id: u32) -> io::Result<OwnedFd> {
     // `union bpf_attr` begins with the id, followed by `next_id` and `open_flags`.
     let attributes = [id, 0, 0];
-    // SAFETY: the attributes point to nothing.
+    // SAFETY: the attributes contain no pointers.
     unsafe { bpf(PROG_GET_FD_BY_ID, &attributes) }
 }
 
@@ -128,11 +128,11 @@ fn open(id: u32) -> io::Result<OwnedFd> {
 ///
 /// Pointers in the attributes must be valid for this command.
 pub(crate) unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the pointer is to `size_of::<T>()` readable bytes; the rest is the caller's promise.
+    // SAFETY: the pointer is to `size_of::<T>()` readable bytes; the caller guarantees the rest.
     let fd = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
     };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

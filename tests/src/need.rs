@@ -141,7 +141,7 @@ impl fmt::Display for Need {
 /// Calls `io_uring_setup` with a null pointer: EFAULT means that the call is allowed, ENOSYS or
 /// EPERM that it is not.
 fn io_uring_works() -> bool {
-    // SAFETY: the kernel refuses the null pointer; nothing is written and no descriptor is made.
+    // SAFETY: the kernel rejects the null pointer; it writes nothing and creates no descriptor.
     let result =
         unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<libc::c_void>()) };
     result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)

@@ -54,8 +54,9 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
         let mut status = 0;
-        // SAFETY: as above. It can be let go of unless it has been killed; then the process does
-        // not end before whoever stopped the thread has heard of that.
+        // SAFETY: as above. Detaching fails only if the thread was killed. Then waitpid is
+        // necessary, because the process cannot end before its tracer has collected the thread's
+        // status.
         unsafe {
             if libc::ptrace(libc::PTRACE_DETACH, self.tid, none, none) != 0 {
                 libc::waitpid(self.tid, &raw mut status, libc::__WALL);

@@ -29,15 +29,15 @@ const MOUNTS: &[(&str, &str, &str)] = &[
 ];
 
 fn main() -> Result<()> {
-    // SAFETY: getpid has no preconditions. Anywhere else but in a test machine, this would restart
-    // it.
+    // SAFETY: getpid has no preconditions. On any machine but a test machine, this program would
+    // reboot it.
     ensure!(unsafe { libc::getpid() } == 1, "this is the first process of test machines");
     if let Err(error) = work() {
         eprintln!("{error:#}");
         // If results cannot be written, the kernel's messages must do.
         let _ = say(&Line::Trouble(format!("{error:#}")));
     }
-    // SAFETY: the call does not return; nothing in this machine is worth keeping.
+    // SAFETY: the call does not return, and this machine has no data to keep.
     unsafe { libc::reboot(libc::RB_AUTOBOOT) };
     Err(io::Error::last_os_error()).context("reboot")
 }
@@ -89,7 +89,7 @@ fn run(step: &Step) -> Result<Option<i32>> {
 
 /// Waits for orphaned processes that have ended.
 fn reap() {
-    // SAFETY: no status is asked for. There is none to wait for when it returns 0 or fails.
+    // SAFETY: a null pointer means that no status is written.
     while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 

@@ -63,7 +63,7 @@ impl Empty {
             flags: 0,
             name,
         };
-        // SAFETY: what the attributes point to outlives the call.
+        // SAFETY: the attributes' pointers are valid during the call.
         let program =
             unsafe { bpf(BPF_PROG_LOAD, &load) }.context("Cannot load an empty program")?;
         let attach = Attach {
@@ -71,7 +71,7 @@ impl Empty {
             program: program.as_raw_fd().cast_unsigned(),
             padding: 0,
         };
-        // SAFETY: what the attributes point to outlives the call.
+        // SAFETY: the attributes' pointers are valid during the call.
         let link = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &attach) }
             .with_context(|| format!("Cannot attach an empty program to {tracepoint:?}"))?;
         Ok(Self { _program: program, _link: link })
