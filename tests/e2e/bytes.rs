@@ -248,7 +248,7 @@ fn request_in_parts(suite: &Suite) -> Result<()> {
 
     let report = trace.stop()?;
     check(&report, &reply, id, &["in_transaction"])?;
-    assert!(!report.connection(id)?.wire.listens, "it has listened to nothing");
+    assert!(!report.connection(id)?.wire.listens, "part of a request was taken for LISTEN");
     Ok(())
 }
 
@@ -298,14 +298,14 @@ fn refused_by_the_server(suite: &Suite) -> Result<()> {
         client.ok("greet")?;
         client.ok(&format!("pieces-of {pieces}"))?;
         // Reads until the stream ends: no answer contains ReadyForQuery.
-        ensure!(client.ok("answer").is_err(), "the server has accepted nobody");
+        ensure!(client.ok("answer").is_err(), "the server accepted the role");
         client.ok("close")?;
     }
     client.ok("user somebody")?;
     client.ok(&format!("connect 4 {}", suite.port()))?;
     client.ok("pieces-of 65536")?;
     client.ok("greet")?;
-    ensure!(client.ok("answer").is_err(), "the server has accepted somebody");
+    ensure!(client.ok("answer").is_err(), "the server accepted the unknown role");
 
     let report = trace.stop()?;
     let refused: Vec<_> = report.process(client.pid())?.refused.clone().into_iter().collect();

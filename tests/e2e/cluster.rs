@@ -175,7 +175,7 @@ fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     leak(node.server.port(), &tracer, &mut program)?;
     assert_eq!(node.api.asked()?.number("lists")?, 1);
     let warnings = tracer.log().iter().filter(|line| line.contains("cannot be asked")).count();
-    assert_eq!(warnings, 1, "it is said once: {:?}", tracer.log());
+    assert_eq!(warnings, 1, "the tracer must warn once: {:?}", tracer.log());
     check_pod(&tracer.stop()?, &program, UID)?;
     program.delete()
 }

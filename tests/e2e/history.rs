@@ -130,8 +130,8 @@ fn play(suite: &Suite, flavours: &[&str]) -> Result<()> {
     let mut known = Known::of(&client, "closed by the server", &reply, &["idle"])?;
     known.tcp_state = "CLOSE_WAIT";
     open.insert(id, known);
-    ensure!(client.ok(&format!("connect 4 {closed}")).is_err(), "somebody listens");
-    ensure!(client.ok(&format!("connect 4 {}", full.port())).is_err(), "there was room");
+    ensure!(client.ok(&format!("connect 4 {closed}")).is_err(), "the port is not closed");
+    ensure!(client.ok(&format!("connect 4 {}", full.port())).is_err(), "the listener is not full");
     let id = connect(&mut stranger, far.port())?;
     let reply = stranger.ok("query SELECT 1")?;
     open.insert(id, Known::of(&stranger, "in a namespace", &reply, &["idle"])?);
@@ -217,7 +217,7 @@ fn lines(account: &Account, open: &BTreeMap<u64, Known>) -> Result<Vec<String>> 
     }
     lines.extend(told.iter().map(|(id, kinds)| format!("{id}: {}", kinds.join(", "))));
     let failed = told.values().filter(|kinds| kinds.iter().any(|k| k == "connection_failed"));
-    ensure!(failed.count() == 2, "one was refused, one timed out: {told:#?}");
+    ensure!(failed.count() == 2, "one refused and one timed-out connect expected: {told:#?}");
     Ok(lines)
 }
 

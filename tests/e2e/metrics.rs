@@ -211,7 +211,7 @@ fn health(suite: &Suite) -> Result<()> {
     let (trace, address) = serving(suite.trace().pid(client.pid()))?;
     let status = |path: &str| Ok::<_, anyhow::Error>(http::get(address, path, &[])?.status);
     assert_eq!(status("/healthz")?, 200);
-    eventually("it is ready", || Ok(status("/readyz")? == 200))?;
+    eventually("/readyz answers 200", || Ok(status("/readyz")? == 200))?;
     assert_eq!(status("/metrics")?, 200);
     assert_eq!(status("/elsewhere")?, 404);
     trace.stop()?;

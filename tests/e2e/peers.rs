@@ -72,7 +72,7 @@ fn start(
 ) -> Result<Guarded> {
     let log = suite.directory()?.join("log");
     let mut watcher = start_silently(command, Stdio::null(), &log)?;
-    let ready = eventually("it attaches", || {
+    let ready = eventually("the watcher is ready", || {
         watcher.ensure_running()?;
         is_ready(&log, watcher.pid())
     });

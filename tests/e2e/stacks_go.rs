@@ -35,7 +35,7 @@ const RELEASES: [(&str, Pick); 3] = [
 
 fn start(suite: &Suite, pick: Pick, how: GoBuild) -> Result<(Toolchain, GoProgram, Trace)> {
     let all = Toolchain::all(&target());
-    let toolchain = all.get(pick(all.len())).context("there is no Go")?.clone();
+    let toolchain = all.get(pick(all.len())).context("no Go toolchain")?.clone();
     let path = suite.directory()?.join("go");
     toolchain.build(how, &GoProgram::source(), &target().join("go"), &path)?;
     let program = GoProgram::start(&path, suite.port())?;

@@ -129,10 +129,10 @@ mod tests {
         assert_eq!(served.recv_timeout(BOUND), Ok(0));
         // `give_up` concerns the current request: wait until that is request 1.
         stuck.recv_timeout(BOUND).unwrap();
-        assert_eq!(worker.give_up(BOUND), None, "it has not taken so long");
+        assert_eq!(worker.give_up(BOUND), None, "the request is within its time limit");
         thread::sleep(Duration::from_millis(1));
         assert_eq!((worker.give_up(Duration::ZERO), worker.left_behind()), (Some(10), 1));
-        assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "nobody serves");
+        assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "no thread serves");
         worker.restart().unwrap();
         assert_eq!((served.recv_timeout(BOUND), served.recv_timeout(BOUND)), (Ok(2), Ok(3)));
         // The old thread finishes its request, and takes no further ones.

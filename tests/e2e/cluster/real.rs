@@ -249,7 +249,7 @@ fn check_permissions(kubectl: &Kubectl<'_>) -> Result<()> {
     for (verb, what) in
         [("list", "pods"), ("watch", "pods"), ("list", "services"), ("watch", "services")]
     {
-        ensure!(kubectl.allows(ACCOUNT, &[verb, what])?, "it may not {verb} {what}");
+        ensure!(kubectl.allows(ACCOUNT, &[verb, what])?, "not allowed to {verb} {what}");
     }
     let forbidden: [&[&str]; 6] = [
         &["get", "pods"],
@@ -260,7 +260,7 @@ fn check_permissions(kubectl: &Kubectl<'_>) -> Result<()> {
         &["create", "serviceaccounts", "--subresource=token"],
     ];
     for what in forbidden {
-        ensure!(!kubectl.allows(ACCOUNT, what)?, "it may {what:?}");
+        ensure!(!kubectl.allows(ACCOUNT, what)?, "allowed to {what:?}");
     }
     Ok(())
 }

@@ -96,8 +96,8 @@ impl Listener {
         )
     }
 
-    /// Opens so many connections and makes requests on them in turn, so many a second for so long,
-    /// each answered. Returns how many.
+    /// Opens `connections` connections and sends requests on them in turn, `pace` per second for
+    /// this duration; the listener answers each. Returns the number of requests.
     pub fn converse_in_turn(
         &self,
         connections: usize,

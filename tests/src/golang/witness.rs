@@ -61,7 +61,7 @@ impl Witness {
             let (file, line) = place.rsplit_once(':').context("a place has no line")?;
             frames.push(Seen(name.to_owned(), file.to_owned(), line.parse()?));
         }
-        ensure!(frames.len() > 1, "nobody asked for this stack: {text}");
+        ensure!(frames.len() > 1, "the stack has no caller: {text}");
         frames.remove(0);
         Ok(Self { goroutine, frames, is_cut })
     }
@@ -73,10 +73,10 @@ impl Witness {
 
     /// Compares a traced stack, frame by frame.
     ///
-    /// The runtime was asked before the call, so it does not know the functions of the library that
-    /// lead from there into the kernel: the traced stack must have some, and only such ones,
-    /// further in. It keeps its own internals to itself, which the traced stack may show. And it
-    /// does not say by which types a function is instantiated.
+    /// The program asks the runtime before the call, so the runtime's stack lacks the library
+    /// functions that lead into the kernel: the traced stack must have such functions further in,
+    /// and no others. The runtime omits its own internals, which the traced stack may show, and
+    /// type parameters.
     #[must_use]
     pub fn compare(&self, stack: &Stack) -> Comparison {
         let traced: Vec<Seen> = stack.frames.iter().map(seen).collect();

@@ -221,11 +221,11 @@ mod tests {
         assert_eq!(unlucky(&["failed", "ignored"], 101), None, "one was skipped");
         let up = || Some("6.1.0".into());
         let hung = Outcome { ending: Ending::Hang, release: up(), ..run(&["failed"], 101) };
-        assert_eq!(hung.unlucky(), None, "it hung");
+        assert_eq!(hung.unlucky(), None, "a hanging machine is no bad luck");
         let panicked = Outcome { ending: Ending::Panic, ..Outcome::new() };
         assert_eq!(panicked.unlucky(), Some(vec!["the boot".to_owned()]));
         let later = Outcome { release: up(), ..panicked };
-        assert_eq!(later.unlucky(), None, "it was up already");
+        assert_eq!(later.unlucky(), None, "the kernel had booted already");
     }
 
     #[test]
