@@ -123,7 +123,7 @@ fn deferred_by_the_loop(suite: &Suite) -> Result<()> {
 }
 
 /// Without a perf map, native frames are complete, no function of the runtime is a culprit, and one
-/// leak is one finding, although the runtime moves its compiled code.
+/// leak is one finding, wherever the runtime places its compiled code.
 fn without_a_perf_map(suite: &Suite, runtime: Runtime) -> Result<()> {
     let (mut shop, trace) = traced(suite, runtime)?;
     for _ in 0..3 {

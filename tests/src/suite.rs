@@ -74,7 +74,7 @@ impl Suite {
         self.server.port()
     }
 
-    /// A new directory for a test's files, removed on drop.
+    /// A new directory for a test's files, removed with the suite.
     pub fn directory(&self) -> Result<PathBuf> {
         let made = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o755))

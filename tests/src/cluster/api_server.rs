@@ -123,7 +123,7 @@ impl<'a> ApiServer<'a> {
         &self.access
     }
 
-    /// The server's URL.
+    /// The network namespace in which the server runs.
     #[must_use]
     pub fn network(&self) -> &'a Namespace {
         self.network

@@ -155,7 +155,7 @@ conf_dir = "{}"
         let config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            // The kubelet asks the API server for authentication and authorization.
+            // The API server authorizes requests to the kubelet (mode Webhook).
             "authentication": {"x509": {"clientCAFile": self.api.file("account/ca.crt")}},
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": self.api.file("server.crt"),

@@ -38,7 +38,7 @@ impl Listener {
         Ok(Self { listener, port })
     }
 
-    /// The listener's address.
+    /// The listener's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
