@@ -117,9 +117,34 @@ fn fails_on_leak(cli: &Cli) -> bool {
     }
 }
 
-fn verdict(cli: &Cli, Ended { leak }: Ended) -> ExitCode {
-    let failed = leak && fails_on_leak(cli);
-    if failed { ExitCode::from(status::LEAK) } else { ExitCode::SUCCESS }
+/// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be found"
+/// for "there is no leak".
+fn verdict(cli: &Cli, ended: Ended) -> ExitCode {
+    let Ended { verdict, lasted, silent_after } = ended;
+    if !fails_on_leak(cli) {
+        return ExitCode::SUCCESS;
+    }
+    if verdict.leaks > 0 {
+        return ExitCode::from(status::LEAK);
+    }
+    if lasted < silent_after {
+        log::error!(
+            "no leak could be found: the trace lasted {:.1} s, and connections count as silent after \
+             {:.1} s; trace for longer, or set --silent-after",
+            lasted.as_secs_f64(),
+            silent_after.as_secs_f64()
+        );
+        return ExitCode::FAILURE;
+    }
+    if verdict.unknown_older > 0 {
+        log::error!(
+            "cannot tell whether there is a leak: {} silent connections are older than the trace; \
+             start the trace before the program, or name the server with --pg-dsn",
+            verdict.unknown_older
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// The tool's own log goes to stderr; stdout carries only the report.

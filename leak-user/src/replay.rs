@@ -64,7 +64,7 @@ pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
         session.tell(now, &fact)?;
         last = Some(now);
         if let Fact::End(_) = fact {
-            return Ok(session.ended());
+            return Ok(session.ended(now));
         }
     }
     let last = last.ok_or(RecordingError::Empty).map_err(unreadable)?;
@@ -74,7 +74,7 @@ pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
     );
     let health = session.engine().health().clone();
     session.tell(last, &Fact::End(health))?;
-    Ok(session.ended())
+    Ok(session.ended(last))
 }
 
 /// The recorded settings, unless others are asked for.

@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("text_names_the_leak", text_names_the_leak).needs(Need::Libpq),
         test("fail_on_leak", fail_on_leak).needs(Need::Libpq),
         test("fail_on_leak_without_a_leak", fail_on_leak_without_a_leak),
+        test("fail_on_leak_too_short", fail_on_leak_when_nothing_could_be_found),
         test("several_ports", several_ports),
         test("other_ports_are_not_traced", other_ports_are_not_traced),
         test("other_processes_are_not_traced", other_processes_are_not_traced),
@@ -211,8 +212,19 @@ fn fail_on_leak_without_a_leak(suite: &Suite) -> Result<()> {
     let trace = suite.trace().pid(client.pid()).flag("--fail-on-leak").start()?;
     client.ok(&format!("connect 4 {}", suite.port()))?;
     client.ok("startup")?;
-    trace.let_intervals_pass(1);
+    trace.finding(harness::Finding::is_silence)?;
     assert!(trace.stop()?.leaks().is_empty());
+    Ok(())
+}
+
+/// A trace too short to find any silence does not say that there is no leak.
+fn fail_on_leak_when_nothing_could_be_found(suite: &Suite) -> Result<()> {
+    let client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).flag("--fail-on-leak").start()?;
+    trace.signal(Signal::INT);
+    let outcome = trace.outcome()?;
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("no leak could be found"), "{}", outcome.stderr);
     Ok(())
 }
 

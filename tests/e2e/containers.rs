@@ -189,9 +189,12 @@ fn gone_at_once(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let quality = &report.stack_quality;
     let gone = quality.reasons.get("process_gone").copied().unwrap_or(0);
+    // A connection that ends while its record is being fetched takes the record along.
+    let ended = quality.reasons.get("not_recorded").copied().unwrap_or(0);
     let told = quality.complete + gone;
     // A process that exits slowly also has the stack of its request.
-    assert!(told >= RUNS && quality.truncated == 0 && quality.none == gone, "{quality:?}");
+    assert!(told >= RUNS && quality.truncated == 0, "{quality:?}");
+    assert_eq!(quality.none, gone + ended, "{quality:?}");
     assert!(quality.complete >= told * 3 / 4, "{quality:?}");
     Ok(())
 }

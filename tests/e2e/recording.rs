@@ -129,7 +129,8 @@ fn exit_statuses_and_overrides(suite: &Suite) -> Result<()> {
     // With a silence threshold of an hour, nothing is silent in a run of seconds.
     let patient = ["-o", "json", "--fail-on-leak", "--silent-after", "1h"];
     let output = replay(suite, &path, &patient)?;
-    assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", complaints(&output));
+    assert!(complaints(&output).contains("no leak could be found"), "{}", complaints(&output));
     assert!(report(&output)?.findings.is_empty());
 
     for bad in [&["replay"][..], &["replay", "run", "--interval", "1s"], &["replay", "a", "b"]] {

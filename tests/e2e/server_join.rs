@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("every_way_to_the_server", every_way_to_the_server),
         test("state_under_tls", state_under_tls),
         test("opened_in_a_transaction_before_tracing", in_a_transaction_before_tracing),
+        test("unknown_without_the_server", unknown_without_the_server),
         test("sessions_of_nobody", sessions_of_nobody),
         test("nothing_granted", nothing_granted),
         test("server_restarted", server_restarted),
@@ -185,6 +186,25 @@ fn in_a_transaction_before_tracing(suite: &Suite) -> Result<()> {
     let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
     assert!(finding.is_leak(), "{finding:#?}");
     assert_eq!(finding.count, 1, "the idle connection does not count: {finding:#?}");
+    let verdict = trace.stop()?.verdict;
+    assert_eq!((verdict.leaks, verdict.unknown_older), (1, 0), "{verdict:?}");
+    Ok(())
+}
+
+/// Without the server's word, nothing is known of connections that are older than the trace, and
+/// that is what the report says.
+fn unknown_without_the_server(suite: &Suite) -> Result<()> {
+    let mut shop = suite.shop(Build::Debug)?;
+    shop.ok("transaction")?;
+    shop.ok("serve 1")?;
+    let trace = suite.trace().pid(shop.pid()).flag("--fail-on-leak").output("json");
+    let trace = trace.option("--duration", "4s").start()?;
+    let outcome = trace.outcome()?;
+    let report = outcome.report()?;
+    assert!(report.leaks().is_empty(), "{:#?}", report.findings);
+    assert_eq!(report.verdict.unknown_older, 2, "{:#?}", report.connections);
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("cannot tell") && outcome.stderr.contains("--pg-dsn"));
     Ok(())
 }
 

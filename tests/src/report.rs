@@ -32,6 +32,7 @@ fn validator(schema: &str) -> Validator {
 pub struct Report {
     pub hooks: BTreeMap<String, String>,
     pub ports: Vec<u16>,
+    pub verdict: Verdict,
     pub events: Counts,
     pub skipped_runs: u64,
     pub stack_quality: StackQuality,
@@ -40,6 +41,14 @@ pub struct Report {
     pub stacks: BTreeMap<String, Stack>,
     pub findings: Vec<Finding>,
     pub servers: Vec<Server>,
+}
+
+/// What a run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Verdict {
+    pub leaks: usize,
+    pub suspects: usize,
+    pub unknown_older: usize,
 }
 
 /// A PostgreSQL server that the tracer asked for its sessions.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::Thresholds;
+use crate::engine::detect::{Severity, Thresholds};
 use crate::engine::findings::Ledger;
-use crate::engine::table::ConnectionTable;
+use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
 use leak_stacks::Stack;
@@ -60,7 +60,45 @@ pub struct Snapshot<'a> {
     pub clock: Clock,
 }
 
+/// What a run comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunVerdict {
+    /// Open findings of severity `leak`.
+    pub leaks: usize,
+    /// Open findings of severity `suspect`.
+    pub suspects: usize,
+    /// Silent connections that are older than the trace and of which nothing is known: they may be
+    /// leaked or at rest in a pool.
+    pub unknown_older: usize,
+}
+
 impl<'a> Snapshot<'a> {
+    /// What the run comes to so far.
+    #[must_use]
+    pub fn verdict(&self) -> RunVerdict {
+        let open = self.ledger.open();
+        let of = |severity| open.iter().filter(|one| one.verdict.severity == severity).count();
+        RunVerdict {
+            leaks: of(Severity::Leak),
+            suspects: of(Severity::Suspect),
+            unknown_older: self.unknown_older().count(),
+        }
+    }
+
+    /// The connections that [`RunVerdict::unknown_older`] counts.
+    pub(crate) fn unknown_older(&self) -> impl Iterator<Item = &'a Connection> {
+        let (now, silent_after) = (self.now, self.thresholds.silent_after);
+        self.table
+            .connections()
+            .filter(move |known| known.is_unjudged() && known.silent_for(now) >= silent_after)
+    }
+
+    /// How long the run has lasted.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.clock.wall(self.now).duration_since(self.run.started_at).unwrap_or_default()
+    }
+
     /// Name of a process: of the process where it is known, else of the first thread seen.
     pub(crate) fn comm(&self, process: ProcessKey) -> Option<&'a str> {
         let described = self.processes.get(&process).map(|info| info.comm.as_str());

@@ -57,6 +57,13 @@ impl TcpState {
         )
     }
 
+    /// Whether the server has ended the connection and the process still holds it. A socket that its
+    /// process closes is destroyed at once, so `CLOSE` lasts only while the process holds it.
+    #[must_use]
+    pub fn ended_by_server(self) -> bool {
+        matches!(self, Self::CloseWait | Self::Close)
+    }
+
     /// The kernel's name.
     #[must_use]
     pub fn name(self) -> &'static str {

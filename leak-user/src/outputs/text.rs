@@ -2,8 +2,10 @@
 
 mod columns;
 mod finding;
+mod older;
 mod refused;
 mod servers;
+mod session;
 mod sink;
 mod style;
 
@@ -14,7 +16,7 @@ pub use style::Paint;
 
 use crate::engine::detect::{Severity, plural};
 use crate::engine::findings::{Change, Finding};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::{Cost, StackCopies};
 use finding::Shown;
 use leak_stacks::StackCounts;
@@ -36,6 +38,7 @@ pub fn write_interval(
     let time = snapshot.clock.rfc3339(snapshot.now);
     writeln!(out, "{}", paint.tone(Tone::Dim, &time))?;
     columns::write(out, paint, snapshot)?;
+    older::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
@@ -81,8 +84,7 @@ pub fn write_report(
         printable(&run.kernel)
     );
     writeln!(out, "{}", paint.tone(Tone::Strong, &title))?;
-    let began = snapshot.clock.wall(snapshot.now).duration_since(run.started_at);
-    let lasted = crate::engine::detect::duration(began.unwrap_or_default());
+    let lasted = crate::engine::detect::duration(snapshot.lasted());
     writeln!(
         out,
         "{} until {}, {lasted}",
@@ -91,6 +93,7 @@ pub fn write_report(
     )?;
     writeln!(out)?;
     columns::write(out, paint, snapshot)?;
+    older::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();
@@ -121,22 +124,31 @@ pub fn write_report(
         finding::write_retracted(out, paint, snapshot, one, None)?;
     }
     writeln!(out)?;
-    write_summary(out, paint, snapshot, &grave)
+    write_summary(out, paint, snapshot)
 }
 
 fn write_summary(
     out: &mut impl io::Write,
     paint: Paint,
     snapshot: &Snapshot<'_>,
-    grave: &[&Finding],
 ) -> io::Result<()> {
-    let leaks = grave.iter().filter(|finding| finding.verdict.severity == Severity::Leak).count();
+    let RunVerdict { leaks, suspects, unknown_older } = snapshot.verdict();
     let retracted: u64 = snapshot.ledger.counts().map(|(_, count)| count.retracted).sum();
-    let verdict = match leaks {
-        0 => paint.tone(Tone::Good, "no leak found"),
-        leaks => paint.tone(Tone::Leak, &plural(leaks, "leak")),
+    let verdict = match (leaks, unknown_older) {
+        (0, 0) if suspects == 0 => paint.tone(Tone::Good, "no leak found"),
+        (0, 0) => paint.tone(Tone::Suspect, "no leak found"),
+        (0, unknown) => {
+            let unknown = plural(unknown, "silent connection");
+            let told = format!("cannot tell: nothing is known of {unknown} older than the trace");
+            paint.tone(Tone::Suspect, &told)
+        }
+        (leaks, 0) => paint.tone(Tone::Leak, &plural(leaks, "leak")),
+        (leaks, unknown) => {
+            let (leaks, unknown) = (plural(leaks, "leak"), plural(unknown, "older connection"));
+            paint.tone(Tone::Leak, &format!("{leaks} (and {unknown} of which nothing is known)"))
+        }
     };
-    let suspects = plural(grave.len() - leaks, "suspect");
+    let suspects = plural(suspects, "suspect");
     let retracted = plural_of(retracted, "finding");
     writeln!(out, "{verdict}, {suspects}; {retracted} retracted")?;
     let health = snapshot.health;

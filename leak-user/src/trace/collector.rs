@@ -256,8 +256,9 @@ impl Collector {
                 log::info!("the kernel skipped {count} runs of {name}, whatever they were about");
             }
         }
-        self.session.tell(clock::now(), &Fact::End(health))?;
-        Ok(self.session.ended())
+        let now = clock::now();
+        self.session.tell(now, &Fact::End(health))?;
+        Ok(self.session.ended(now))
     }
 
     /// Tells which processes have exited, and which threads that connections may be bound to.

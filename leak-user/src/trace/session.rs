@@ -1,5 +1,8 @@
 //! The one door to the engine.
 
+use std::time::Duration;
+
+use crate::engine::snapshot::RunVerdict;
 use crate::engine::{Beginning, Engine};
 use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::{OutputError, Sink as _, Sinks};
@@ -7,8 +10,12 @@ use crate::outputs::{OutputError, Sink as _, Sinks};
 /// How a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Whether a finding of severity `leak` was open at the end.
-    pub leak: bool,
+    /// What it found.
+    pub verdict: RunVerdict,
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// How long without payload counted as silent: a shorter trace finds no silence.
+    pub silent_after: Duration,
 }
 
 /// An engine, and the outputs that show what it finds. A trace and a replay tell it facts.
@@ -58,8 +65,13 @@ impl Session {
 
     /// How the run stands.
     #[must_use]
-    pub fn ended(&self) -> Ended {
-        Ended { leak: self.engine.has_leak() }
+    pub fn ended(&self, now: Timestamp) -> Ended {
+        let snapshot = self.engine.snapshot(now, true);
+        Ended {
+            verdict: snapshot.verdict(),
+            lasted: snapshot.lasted(),
+            silent_after: snapshot.thresholds.silent_after,
+        }
     }
 
     /// Shows readers what the outputs have written.
@@ -179,6 +191,6 @@ mod tests {
         let failed = story.iter().filter_map(|(now, fact)| session.tell(*now, fact).err());
         assert!(failed.last().unwrap().reader_has_gone());
         assert_eq!(facts.take(), story.len());
-        assert!(session.ended().leak);
+        assert!(session.ended(story.last().unwrap().0).verdict.leaks > 0);
     }
 }

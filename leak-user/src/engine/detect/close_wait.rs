@@ -11,6 +11,10 @@ use crate::engine::detect::{
 use crate::engine::table::{Connection, PoolKey};
 use crate::model::{TcpState, Timestamp};
 
+/// How long after the server closed a connection it is suspect that the process still holds it,
+/// unless less silence counts: a process that notices needs no minute to close. Severity `leak` takes
+/// as long as silence does.
+const HELD_AFTER: Duration = Duration::from_secs(10);
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;
 
@@ -40,11 +44,12 @@ impl Detector for CloseWait {
     }
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
-        let threshold = view.thresholds().silent_after;
+        let silent_after = view.thresholds().silent_after;
+        let held_after = silent_after.min(HELD_AFTER);
         let mut pools: BTreeMap<PoolKey, Vec<Dead<'_>>> = BTreeMap::new();
-        for connection in view.connections().filter(|connection| is_dead(connection)) {
+        for connection in view.connections().filter(|known| known.tcp.state.ended_by_server()) {
             let ended_at = connection.tcp.state_changed_at;
-            if now.since(ended_at) >= threshold {
+            if now.since(ended_at) >= held_after {
                 let pool = view.table().pool_of(connection);
                 let growth = pool.growth_since(ended_at);
                 pools.entry(pool.key).or_default().push(Dead { connection, growth });
@@ -57,9 +62,12 @@ impl Detector for CloseWait {
         let (mut lost, mut left) = (Vec::new(), Vec::new());
         for dead in pools.into_values() {
             let condemned = is_outgrown(&dead);
-            for Dead { connection, growth } in dead {
-                let others = if condemned && growth > 0 { &mut lost } else { &mut left };
-                others.push(connection);
+            let is_long =
+                |dead: &Dead<'_>| now.since(dead.connection.tcp.state_changed_at) >= silent_after;
+            for one in dead {
+                let is_lost = condemned && one.growth > 0 && is_long(&one);
+                let others = if is_lost { &mut lost } else { &mut left };
+                others.push(one.connection);
             }
         }
         let mut verdicts = view.verdicts(self.reason(), lost, |members| {
@@ -67,7 +75,7 @@ impl Detector for CloseWait {
                 view.table().pool_of(member).growth_since(member.tcp.state_changed_at)
             });
             let opened = Meanwhile::Opened(growth.max().unwrap_or_default());
-            (self.severity(), Ended::new(members, threshold, now, opened))
+            (self.severity(), Ended::new(members, silent_after, now, opened))
         });
         verdicts.extend(view.verdicts(self.reason(), left, |members| {
             let used_others = members.iter().any(|member| {
@@ -75,7 +83,7 @@ impl Detector for CloseWait {
                 active.get(&key).is_some_and(|&at| at > member.tcp.state_changed_at)
             });
             let meanwhile = if used_others { Meanwhile::UsedOthers } else { Meanwhile::Nothing };
-            (Severity::Suspect, Ended::new(members, threshold, now, meanwhile))
+            (Severity::Suspect, Ended::new(members, held_after, now, meanwhile))
         }));
         verdicts
     }
@@ -85,12 +93,6 @@ impl Detector for CloseWait {
                     connections before use and close broken ones; see the server's log for why";
         Some(step.to_owned())
     }
-}
-
-/// Whether the server has ended the connection and the process still holds it. A socket that its
-/// process closes is destroyed at once, so CLOSE lasts only while the process holds it.
-fn is_dead(connection: &Connection) -> bool {
-    matches!(connection.tcp.state, TcpState::CloseWait | TcpState::Close)
 }
 
 /// Whether a pool has grown beyond its dead connections, as a healthy pool does not.
@@ -188,7 +190,7 @@ fn last_activity(view: &View<'_>) -> HashMap<PoolKey, Timestamp> {
         }
     }
     for connection in view.table().connections() {
-        if !is_dead(connection) {
+        if !connection.tcp.state.ended_by_server() {
             let at = latest.entry(view.table().pool_of(connection).key).or_default();
             *at = connection.silent_since().max(*at);
         }
@@ -226,7 +228,8 @@ mod tests {
         let mut world = World::new();
         half_closed_at_10(&mut world, 1);
         world.open(2, 2.0);
-        assert!(judge(&world, 60.0).is_empty());
+        assert!(judge(&world, 19.0).is_empty());
+        assert_eq!(severities(&judge(&world, 20.0)), [(Severity::Suspect, 1)]);
         let quiet = &judge(&world, 90.0)[0];
         assert_eq!((quiet.reason, quiet.severity), (Reason::CloseWait, Severity::Suspect));
         world.request(2, 85.0, "query", WireState::Idle);
@@ -234,7 +237,7 @@ mod tests {
         assert_eq!((busy.reason, busy.severity), (Reason::CloseWait, Severity::Suspect));
         assert_eq!(
             busy.evidence.to_string(),
-            "the server closed 1 connection 80 s ago (threshold 60 s) and the process did not, \
+            "the server closed 1 connection 80 s ago (threshold 10 s) and the process did not, \
              while it used others"
         );
     }
@@ -276,6 +279,7 @@ mod tests {
         for number in 4..=6 {
             world.open(number, 20.0);
         }
+        assert_eq!(severities(&judge(&world, 60.0)), [(Severity::Suspect, 3)]);
         let verdicts = judge(&world, 75.0);
         assert_eq!(severities(&verdicts), [(Severity::Leak, 3)]);
         assert_eq!(
@@ -313,7 +317,7 @@ mod tests {
         assert_eq!(verdicts.len(), 1);
         assert_eq!(
             verdicts[0].evidence.to_string(),
-            "the server reset 2 connections 80 s ago (threshold 60 s); \
+            "the server reset 2 connections 80 s ago (threshold 10 s); \
              the process still holds them"
         );
         for number in 3..=4 {

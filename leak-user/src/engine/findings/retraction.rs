@@ -12,6 +12,8 @@ use crate::model::{ConnectionId, Timestamp};
 enum RetractionCause {
     /// It has carried payload since.
     Moved,
+    /// The server has ended it. Its last words are payload, but no use.
+    Ended,
     Closed,
     /// It is accused of something else.
     Judged(Reason),
@@ -60,6 +62,9 @@ impl Retractions<'_> {
         let Some(connection) = self.table.get(id) else {
             return (RetractionCause::Closed, self.now.since(since));
         };
+        if connection.tcp.state.ended_by_server() {
+            return (RetractionCause::Ended, connection.tcp.state_changed_at.since(since));
+        }
         let silent_since = connection.silent_since();
         if silent_since > since {
             return (RetractionCause::Moved, silent_since.since(since));
@@ -77,6 +82,7 @@ impl Retractions<'_> {
 fn phrase(words: RetractionWords, cause: RetractionCause, after: Span) -> String {
     match cause {
         RetractionCause::Moved => format!("{} after {after}", words.moved),
+        RetractionCause::Ended => format!("ended by the server after {after}"),
         RetractionCause::Closed => format!("closed after {after}"),
         RetractionCause::Judged(reason) => format!("now judged {reason}"),
         RetractionCause::Unknown => words.over.to_owned(),

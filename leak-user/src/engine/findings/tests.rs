@@ -146,10 +146,10 @@ fn a_reset_connection_is_not_called_closed() {
             usage.state_changed_at = secs(81.0);
         });
     }
-    assert!(turn(&mut ledger, &world, 100.0).is_empty());
-    let changes = turn(&mut ledger, &world, 150.0);
+    assert!(turn(&mut ledger, &world, 90.0).is_empty());
+    let changes = turn(&mut ledger, &world, 100.0);
     let told = changes.iter().any(|change| {
-        matches!(change, Change::Retracted(_, sentence) if sentence == "now judged close_wait")
+        matches!(change, Change::Retracted(_, sentence) if sentence.starts_with("ended by the server"))
     });
     assert!(told, "{changes:?}");
 }

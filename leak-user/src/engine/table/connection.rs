@@ -93,6 +93,15 @@ impl Connection {
         self.opened_at.is_none() && self.account.counted_since.is_none()
     }
 
+    /// Whether nothing is known that could be judged: it is older than the trace, has sent no request
+    /// since, and no server has said what it does.
+    #[must_use]
+    pub fn is_unjudged(&self) -> bool {
+        self.opened_before_trace()
+            && self.requests.count == 0
+            && self.dialogue() == WireState::Unknown
+    }
+
     /// When it was opened, by the server's word where it is older than the trace.
     #[must_use]
     pub fn began(&self) -> Option<Timestamp> {
@@ -131,6 +140,12 @@ impl Connection {
     #[must_use]
     pub fn server_now(&self) -> Option<&ServerSide> {
         self.server.as_deref().filter(|side| side.at >= self.silent_since())
+    }
+
+    /// PID of the server's backend: as it told its client, else as it lists it.
+    #[must_use]
+    pub fn backend_pid(&self) -> Option<u32> {
+        self.wire.backend_pid.or_else(|| Some(self.server.as_ref()?.session.pid))
     }
 
     /// Whether no request is unanswered: by [`Self::dialogue`] where it is known, else by the

@@ -23,7 +23,7 @@ use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
 use self::stack::StackModel;
 pub(in crate::outputs) use self::time::Time;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::time::rfc3339;
 use crate::model::{Cost, StackCopies};
 
@@ -51,6 +51,8 @@ pub(in crate::outputs) struct Report<'a> {
     ended_at: Option<Time>,
     /// The server ports that were traced.
     ports: &'a [u16],
+    /// What the run comes to so far.
+    verdict: VerdictModel,
     /// What became of the kernel's events.
     events: EventsModel,
     /// How the stacks that were wanted came out.
@@ -71,6 +73,26 @@ pub(in crate::outputs) struct Report<'a> {
     findings: Vec<FindingModel<'a>>,
     /// The servers that `--pg-dsn` names, by name.
     servers: Vec<ServerModel<'a>>,
+}
+
+/// What a run comes to. There is no leak only when all three are 0.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Verdict")]
+struct VerdictModel {
+    /// Open findings of severity `leak`.
+    leaks: usize,
+    /// Open findings of severity `suspect`.
+    suspects: usize,
+    /// Silent connections that are older than the trace and of which nothing is known: they may be
+    /// leaked or at rest in a pool.
+    unknown_older: usize,
+}
+
+impl VerdictModel {
+    fn new(verdict: RunVerdict) -> Self {
+        let RunVerdict { leaks, suspects, unknown_older } = verdict;
+        Self { leaks, suspects, unknown_older }
+    }
 }
 
 /// What became of the kernel's events.
@@ -127,6 +149,7 @@ impl<'a> Report<'a> {
             started_at: Time(rfc3339(run.started_at)),
             ended_at: snapshot.ended.then(|| Time(snapshot.clock.rfc3339(snapshot.now))),
             ports: &run.ports,
+            verdict: VerdictModel::new(snapshot.verdict()),
             events: EventsModel {
                 received: health.received,
                 lost: health.lost,

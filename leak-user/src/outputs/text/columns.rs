@@ -15,8 +15,11 @@ const MAX_ROWS: usize = 40;
 /// Over how long growth is shown.
 const GROWTH: Duration = Duration::from_secs(60);
 
-const HEADER: [&str; 10] =
-    ["PID", "COMMAND", "SERVER", "OPEN", "IDLE", "BUSY", "IN TX", "SILENT", "OLDEST", "+1 MIN"];
+const HEADER: [&str; COLUMNS] = [
+    "PID", "COMMAND", "SERVER", "OPEN", "IDLE", "BUSY", "IN TX", "UNKNOWN", "SILENT", "OLDEST",
+    "+1 MIN",
+];
+const COLUMNS: usize = 11;
 /// How many columns are text; the rest are numbers, which are aligned to the right.
 const TEXT_COLUMNS: usize = 3;
 
@@ -26,6 +29,7 @@ struct Row {
     idle: u64,
     busy: u64,
     in_transaction: u64,
+    unknown: u64,
     silent: u64,
     oldest: Duration,
     growth: i64,
@@ -43,7 +47,7 @@ pub(super) fn write(
     rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.open), *key));
     let more = rows.len().saturating_sub(MAX_ROWS);
     rows.truncate(MAX_ROWS);
-    let cells: Vec<[String; 10]> = rows
+    let cells: Vec<[String; COLUMNS]> = rows
         .iter()
         .map(|((process, remote), row)| cells(*process, snapshot.comm(*process), *remote, row))
         .collect();
@@ -69,14 +73,15 @@ fn rows(snapshot: &Snapshot<'_>) -> BTreeMap<(ProcessKey, SocketAddr), Row> {
     for connection in snapshot.table.connections() {
         let row = rows.entry((connection.process, connection.endpoints.remote)).or_default();
         let silence = connection.silent_for(snapshot.now);
-        let in_transaction = matches!(
-            connection.dialogue(),
-            WireState::InTransaction | WireState::FailedTransaction
-        );
         row.open += 1;
-        row.idle += u64::from(connection.is_idle());
-        row.busy += u64::from(connection.is_busy());
-        row.in_transaction += u64::from(in_transaction);
+        match connection.dialogue() {
+            WireState::Idle => row.idle += 1,
+            WireState::InTransaction | WireState::FailedTransaction => row.in_transaction += 1,
+            // An unanswered request shows also where the state cannot be read.
+            _ if connection.is_busy() => row.busy += 1,
+            WireState::Unknown => row.unknown += 1,
+            _ => {}
+        }
         row.silent += u64::from(silence >= snapshot.thresholds.silent_after);
         row.oldest = row.oldest.max(silence);
     }
@@ -89,8 +94,13 @@ fn rows(snapshot: &Snapshot<'_>) -> BTreeMap<(ProcessKey, SocketAddr), Row> {
     rows
 }
 
-fn cells(process: ProcessKey, comm: Option<&str>, remote: SocketAddr, row: &Row) -> [String; 10] {
-    let Row { open, idle, busy, in_transaction, silent, oldest, growth } = row;
+fn cells(
+    process: ProcessKey,
+    comm: Option<&str>,
+    remote: SocketAddr,
+    row: &Row,
+) -> [String; COLUMNS] {
+    let Row { open, idle, busy, in_transaction, unknown, silent, oldest, growth } = row;
     [
         process.pid.to_string(),
         comm.map_or_else(|| "?".to_owned(), printable),
@@ -99,13 +109,14 @@ fn cells(process: ProcessKey, comm: Option<&str>, remote: SocketAddr, row: &Row)
         idle.to_string(),
         busy.to_string(),
         in_transaction.to_string(),
+        unknown.to_string(),
         silent.to_string(),
         duration(*oldest),
         format!("{growth:+}"),
     ]
 }
 
-fn aligned(cells: &[String; 10], widths: &[usize]) -> String {
+fn aligned(cells: &[String; COLUMNS], widths: &[usize]) -> String {
     let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, &width))| {
         if column < TEXT_COLUMNS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
     });

@@ -8,6 +8,7 @@ use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
+use crate::outputs::text::session;
 use crate::outputs::text::style::{Paint, Tone, printable};
 use leak_stacks::{Frame, Quality, Stack};
 
@@ -31,6 +32,7 @@ pub(super) fn write(
     write_headline(out, paint, snapshot, finding)?;
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
+    session::write(out, snapshot, finding)?;
     write_next_step(out, snapshot, finding)?;
     let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
         return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));

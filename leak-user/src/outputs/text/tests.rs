@@ -1,4 +1,7 @@
-use crate::engine::testing::{server_lists, session};
+use std::time::Duration;
+
+use crate::engine::table::ConnectionTable;
+use crate::engine::testing::{World, listed, server_lists, session};
 use crate::model::server::{ServerAnswer, Session, SessionState};
 use crate::model::{Destination, DestinationKind};
 use crate::outputs::testing::Run;
@@ -65,6 +68,36 @@ fn servers_tell_their_side() {
         report.contains("server db: all connections are taken: too many clients\n"),
         "{report}"
     );
+}
+
+#[test]
+fn what_is_older_than_the_trace_is_unknown_until_a_server_tells() {
+    let mut run = Run::new();
+    run.world = World::new();
+    // The first inventory is yet to come.
+    run.world.table = ConnectionTable::new(10);
+    run.world.inventory(200.0, vec![listed(1, 50.0), listed(2, 90.0), listed(3, 190.0)]);
+    run.turn(200.0);
+    let report = |run: &Run| text(|out| write_report(out, Paint::new(false), &run.snapshot(200.0)));
+    let told = report(&run);
+    assert!(told.contains("    3     0     0      0        3       2   149 s"), "{told}");
+    assert!(told.contains("2 connections of shop\\u{1b}[2J (4242) are older than"), "{told}");
+    assert!(told.contains("silent for 109-149 s: state and code are unknown"), "{told}");
+    assert!(told.contains("--pg-dsn asks the server"), "{told}");
+    let verdict = "cannot tell: nothing is known of 2 silent connections older than the trace";
+    assert!(told.contains(verdict) && !told.contains("no leak found"), "{told}");
+
+    let sessions = [1, 2].map(|id| {
+        let idle = session(id, 180.0, SessionState::IdleInTransaction);
+        Session { transaction_age: Some(Duration::from_secs(150)), ..idle }
+    });
+    run.world.hear(200.0, server_lists(sessions.to_vec()));
+    run.turn(200.0);
+    let told = report(&run);
+    assert!(!told.contains("older than the trace"), "{told}");
+    let by_server = "  user shop; application shop\n  last statement (2x): SELECT ?\n  \
+                     transaction open for 150 s\n  backends 1001, 1002\n";
+    assert!(told.contains(by_server), "{told}");
 }
 
 #[test]

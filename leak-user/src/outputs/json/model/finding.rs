@@ -8,6 +8,7 @@ use super::Time;
 use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
+use crate::engine::table::Connection;
 
 /// A verdict about one or more connections of a process, with its evidence.
 #[derive(Serialize, JsonSchema)]
@@ -29,6 +30,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     connections: Vec<u64>,
     /// How many connections there are.
     count: usize,
+    /// PIDs of the server's backends of those connections, as far as they are known.
+    backend_pids: Vec<u32>,
     /// Why, in one sentence with its numbers.
     evidence: String,
     /// The numbers of the sentence, by name. Those of durations end in `_ms`.
@@ -85,6 +88,7 @@ impl<'a> FindingModel<'a> {
             remote: verdict.remote.to_string(),
             connections: verdict.connections.iter().map(|id| id.0).collect(),
             count: verdict.connections.len(),
+            backend_pids: backends(snapshot, finding),
             evidence: finding.evidence(),
             evidence_numbers: finding.evidence_numbers(),
             stack_of: verdict.stack_of,
@@ -94,6 +98,13 @@ impl<'a> FindingModel<'a> {
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
         }
     }
+}
+
+/// The backends of a finding's connections: by the wire, else by the server's own list.
+fn backends(snapshot: &Snapshot<'_>, finding: &Finding) -> Vec<u32> {
+    let connections = finding.verdict.connections.iter();
+    let known = connections.filter_map(|&id| snapshot.table.get(id));
+    known.filter_map(Connection::backend_pid).collect()
 }
 
 impl<'a> CulpritModel<'a> {
