@@ -99,7 +99,7 @@ pub mod flag {
     /// The connection was first seen in use: it was opened before tracing began, or its `connect()`
     /// was missed.
     pub const ADOPTED: u32 = 1;
-    /// The client has sent `LISTEN`: it is meant to be silent.
+    /// The client has sent `LISTEN`, and the server has not refused it: it is meant to be silent.
     pub const LISTENS: u32 = 2;
     /// The handshake failed: the socket has no connection until `connect()` is called again.
     pub const FAILED: u32 = 4;
@@ -108,6 +108,8 @@ pub mod flag {
     pub const MOVED: u32 = 8;
     /// It was opened only to cancel a request on another connection.
     pub const CANCELS: u32 = 16;
+    /// The client has sent `LISTEN`, and the server may still refuse it.
+    pub const LISTEN_ASKED: u32 = 32;
 }
 
 /// What the parser of the dialogue remembers between calls. Only the kernel programs know what is

@@ -1,9 +1,10 @@
 //! What the server answers.
 
-use leak_common::connection::{Connection, phase, state};
+use leak_common::connection::{Connection, flag, phase, state};
 
 use super::messages;
 use super::parser::{LOST, Parser};
+use super::statement::listen_answered;
 use super::startup::{backend_pid, detect_tls, encryption_answer, keep_refusal};
 use crate::kernel::payload::{Head, Payload};
 
@@ -85,6 +86,9 @@ fn read_answer(index: u32, connection: &mut Connection, payload: &Payload, answe
     if connection.phase == phase::STARTUP {
         keep_refusal(index, connection, payload);
     }
+    if answer == Answer::First && connection.flags & flag::LISTEN_ASKED != 0 {
+        listen_answered(connection, first_telling(&payload.head()));
+    }
     let parser = Parser::of(connection);
     let tail = payload.tail(parser.tail);
     parser.tail = tail;
@@ -143,17 +147,22 @@ fn count_answers(parser: &mut Parser, payload: &Payload) -> Counted {
     counted
 }
 
-/// Detects `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`, alone or after the empty
-/// messages with which the extended protocol begins its answer: `ParseComplete`, unless the
-/// statement was parsed before, and `BindComplete`.
+/// The type of an answer's first message that tells anything: after the empty messages with which
+/// the extended protocol begins its answer, `ParseComplete`, unless the statement was parsed before,
+/// and `BindComplete`.
 #[inline(always)]
-fn detect_copy(connection: &mut Connection, head: &Head) {
-    let kind = match head.bytes[0] {
+fn first_telling(head: &Head) -> u8 {
+    match head.bytes[0] {
         b'1' if head.word(1) == 4 && head.bytes[5] == b'2' => head.bytes[10],
         b'2' if head.word(1) == 4 => head.bytes[5],
         first => first,
-    };
-    match kind {
+    }
+}
+
+/// Detects `CopyInResponse`, `CopyOutResponse` and `CopyBothResponse`.
+#[inline(always)]
+fn detect_copy(connection: &mut Connection, head: &Head) {
+    match first_telling(head) {
         b'G' | b'H' => connection.wire = state::COPY,
         b'W' => connection.wire = state::REPLICATION,
         _ => {}

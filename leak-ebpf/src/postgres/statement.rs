@@ -80,9 +80,20 @@ pub(crate) fn read_statement(connection: &mut Connection, payload: &Payload) {
     let mut word = [0u8; WORD];
     payload::copy(base.wrapping_add(place), len.saturating_sub(place), &mut word);
     if begins(&word, b"LISTEN") && !word[6].is_ascii_alphanumeric() {
-        connection.flags |= flag::LISTENS;
+        connection.flags |= flag::LISTENS | flag::LISTEN_ASKED;
     } else if begins(&word, b"UNLISTEN *") || begins(&word, b"DISCARD ALL") {
         connection.flags &= !flag::LISTENS;
+    }
+}
+
+/// Takes in how the server answers `LISTEN`: `kind` is the type of the first message that tells.
+/// Without such a message it is taken to listen, for a listener must not be accused of its silence.
+#[inline(always)]
+pub(crate) fn listen_answered(connection: &mut Connection, kind: u8) {
+    match kind {
+        b'E' => connection.flags &= !(flag::LISTENS | flag::LISTEN_ASKED),
+        b'C' => connection.flags &= !flag::LISTEN_ASKED,
+        _ => {}
     }
 }
 
