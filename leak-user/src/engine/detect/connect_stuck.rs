@@ -28,7 +28,9 @@ impl Detector for ConnectStuck {
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let patience = view.thresholds().silent_after.min(PATIENCE);
         let stuck = |connection: &&Connection| {
-            connection.tcp.state == TcpState::SynSent || connection.wire.state == WireState::Startup
+            connection.tcp.state == TcpState::SynSent
+                || connection.wire.state == WireState::Startup
+                || is_shaking_hands(connection)
         };
         let accused =
             view.connections().filter(stuck).filter(|one| one.silent_for(now) >= patience);
@@ -46,10 +48,20 @@ impl Detector for ConnectStuck {
     }
 }
 
+/// Whether the server has agreed to TLS, with its one byte, and sent nothing since.
+fn is_shaking_hands(connection: &Connection) -> bool {
+    const AGREED: u64 = 1;
+    connection.wire.tls
+        && connection.tcp.state == TcpState::Established
+        && connection.traffic.bytes_received == AGREED
+        && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
+}
+
 /// How far connections have got that are stuck.
 #[derive(Debug, Default)]
 struct Stuck {
     dialing: usize,
+    encrypting: usize,
     starting: usize,
     mute: usize,
     waited: Span,
@@ -62,6 +74,7 @@ impl Stuck {
         for member in members {
             *(match (member.tcp.state, member.requests.count) {
                 (TcpState::SynSent, _) => &mut stuck.dialing,
+                _ if is_shaking_hands(member) => &mut stuck.encrypting,
                 (_, 0) => &mut stuck.mute,
                 _ => &mut stuck.starting,
             }) += 1;
@@ -70,7 +83,7 @@ impl Stuck {
     }
 
     fn connections(&self) -> usize {
-        self.dialing + self.starting + self.mute
+        self.dialing + self.encrypting + self.starting + self.mute
     }
 }
 
@@ -78,6 +91,7 @@ impl Evidence for Stuck {
     fn numbers(&self) -> Numbers {
         Numbers::of(self.connections())
             .count("without_handshake", self.dialing)
+            .count("without_tls", self.encrypting)
             .count("without_startup_answer", self.starting)
             .count("without_startup", self.mute)
             .span("waited_min_ms", "waited_max_ms", self.waited)
@@ -92,6 +106,7 @@ impl fmt::Display for Stuck {
         write!(f, "{} stuck for {}: ", plural(all, "connection"), self.waited)?;
         let stages = [
             (self.dialing, "no answer to the connect"),
+            (self.encrypting, "the server agreed to TLS and did not go on"),
             (self.starting, "no answer to the startup message"),
             (self.mute, "nothing sent after the connect"),
         ];
@@ -107,7 +122,7 @@ impl fmt::Display for Stuck {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::judge;
-    use crate::engine::testing::World;
+    use crate::engine::testing::{World, secs};
 
     #[test]
     fn finds_both_ways_to_be_stuck() {
@@ -126,6 +141,27 @@ mod tests {
             "2 connections stuck for 38-39 s: \
              no answer to the connect (1), no answer to the startup message (1)"
         );
+    }
+
+    #[test]
+    fn a_server_that_agrees_to_tls_and_falls_silent_is_told() {
+        let mut world = World::new();
+        for (number, received) in [(1, 1), (2, 2000)] {
+            world.dial(number, 1.0);
+            world.establish(number, 1.1);
+            world.set(number, |usage| {
+                usage.wire.tls = true;
+                usage.bytes_received = received;
+                usage.last_send = Some(secs(1.3));
+                usage.last_receive = Some(secs(1.2));
+            });
+        }
+        let stuck =
+            judge(&world, 40.0).into_iter().filter(|one| one.reason == Reason::ConnectStuck);
+        let told: Vec<_> =
+            stuck.map(|one| (one.connections.len(), one.evidence.to_string())).collect();
+        let why = "1 connection stuck for 38 s: the server agreed to TLS and did not go on";
+        assert_eq!(told, [(1, why.to_owned())]);
     }
 
     #[test]
