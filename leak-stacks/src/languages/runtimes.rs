@@ -133,10 +133,14 @@ impl Runtimes {
         NotedCalls { calls, are_whole: raw.interpreter_whole, runtime: Some(index) }
     }
 
-    /// Whether a native function is one that noted calls stand for.
-    pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: &str) -> bool {
+    /// Whether a native function is one that noted calls stand for; `None`: it has no name, and no
+    /// file backs its code.
+    pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: Option<&str>) -> bool {
         let runtime = noted.runtime.and_then(|index| self.found.get(index)?.runtime.as_deref());
-        runtime.is_some_and(|runtime| runtime.is_evaluator(function))
+        runtime.is_some_and(|runtime| match function {
+            Some(function) => runtime.is_evaluator(function),
+            None => runtime.compiles_noted(),
+        })
     }
 
     /// Names code, by the first runtime that knows it.
