@@ -47,7 +47,7 @@ impl Language for Python {
     }
 
     fn advice(&self) -> Option<&'static str> {
-        Some("this interpreter's structures are not known: start it with -X perf")
+        Some("only CPython since 3.8 that exports its symbols has them; since 3.12, try -X perf")
     }
 }
 
