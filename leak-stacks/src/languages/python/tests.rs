@@ -17,8 +17,8 @@ use crate::{Language, Quality, RawStack, Resolver, Stack};
 /// How many calls the kernel program notes.
 const MAX_FRAMES: usize = 48;
 
-/// Prints the calls of the calling thread, innermost first, then waits in `recv`; in a loop that has
-/// gone round so often that it was compiled, where the interpreter does so.
+/// Prints the calls of the calling thread, innermost first, then waits in `recv`, in a loop that
+/// has gone round so often that it was compiled, where the interpreter does so.
 const PROGRAM: &str = r#"
 import socket, sys, threading
 ends = socket.socketpair()
