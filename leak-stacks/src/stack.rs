@@ -68,6 +68,8 @@ pub enum Language {
     Python,
     Java,
     Node,
+    Deno,
+    Bun,
     Ruby,
     Php,
     Perl,

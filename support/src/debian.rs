@@ -58,6 +58,16 @@ impl Suite {
         self.directory.join("root")
     }
 
+    /// A program that was unpacked, run with the suite's own loader and C library.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let root = self.root();
+        let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu"));
+        command.arg(root.join("usr/bin").join(program));
+        command
+    }
+
     /// Asks the mirror which packages there are.
     pub fn update(&self) -> Result<()> {
         self.update_kind("deb")

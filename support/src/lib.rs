@@ -12,6 +12,8 @@ pub mod postgres;
 #[cfg(feature = "commands")]
 pub mod process;
 #[cfg(feature = "commands")]
+pub mod python;
+#[cfg(feature = "commands")]
 pub mod results;
 pub mod toolchain;
 pub mod workspace;

@@ -5,18 +5,23 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use harness::report::Stack;
 use harness::runtimes::{PerfMapFile, write_perf_map};
+use harness::suite::target;
 use harness::{Build, Finding, Need, Program, Report, Runtime, Suite, Test, Trace, test};
+use support::python;
 
 /// Sends a Java service enough requests for its compiler to compile all methods.
 const WARM_UP: &str = "warm 6000";
+/// Orders that a Python service lists until its interpreter has compiled what they run through.
+const WARM_UP_OF_PYTHON: u32 = 5000;
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut all = Vec::new();
     for driver in ["psycopg", "gevent", "asyncpg"] {
         let runtime = Runtime::Python(driver);
-        let body = move |suite: &Suite| python_as_it_tells_itself(suite, runtime);
+        let body = move |suite: &Suite| python_as_it_tells_itself(suite, runtime, 2);
         all.push(test(format!("python_{driver}"), body).needs(Need::Runtime(runtime)));
     }
+    all.push(test("python_releases", newer_pythons).needs(Need::PythonReleases));
     for runtime in [Runtime::Node, Runtime::Ruby, Runtime::Php("pdo"), Runtime::Php("pgsql")] {
         let name = format!("without_a_perf_map_{runtime:?}").to_lowercase();
         let body = move |suite: &Suite| without_a_perf_map(suite, runtime);
@@ -43,8 +48,13 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// A running service, and a trace that has met its process.
 fn traced(suite: &Suite, runtime: Runtime) -> Result<(Program, Trace)> {
+    traced_after(suite, runtime, 2)
+}
+
+/// The same of a service that has served so many requests before.
+fn traced_after(suite: &Suite, runtime: Runtime, requests: u32) -> Result<(Program, Trace)> {
     let mut shop = runtime.start(suite)?;
-    shop.ok("serve 2")?;
+    shop.ok(&format!("serve {requests}"))?;
     let trace = suite.trace().pid(shop.pid()).start()?;
     shop.ok("serve 1")?;
     Ok((shop, trace))
@@ -75,12 +85,27 @@ fn line_of(runtime: Runtime, ending: &str) -> Result<u32> {
     Ok(u32::try_from(index.with_context(|| format!("no line ends with {ending}"))? + 1)?)
 }
 
+/// The same of every other release, and of what it compiles.
+fn newer_pythons(suite: &Suite) -> Result<()> {
+    for minor in python::unpacked(&target()) {
+        let plain = Runtime::PythonRelease(minor);
+        python_as_it_tells_itself(suite, plain, 2).context(format!("3.{minor}"))?;
+        let compiled = Runtime::PythonCompiled(minor);
+        if compiled.is_there() {
+            let told = python_as_it_tells_itself(suite, compiled, WARM_UP_OF_PYTHON);
+            told.context(format!("3.{minor}, compiled"))?;
+        }
+    }
+    Ok(())
+}
+
 /// All Python calls from the leaking function outward equal Python's own traceback, with function
 /// and line.
-fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
-    let (mut shop, trace) = traced(suite, runtime)?;
+fn python_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: u32) -> Result<()> {
+    let (mut shop, trace) = traced_after(suite, runtime, warm_up)?;
     let witness = shop.ok("transaction")?.word("stack")?.to_owned();
-    let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
+    let finding = trace
+        .finding(|finding| finding.reason == "idle_in_transaction" && finding.stack.is_some())?;
 
     let report = trace.stop()?;
     let stack = stack_of(&report, &finding)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use support::command::succeeds;
 use support::postgres;
 use support::process::is_root;
+use support::python;
 
 use crate::apps;
 use crate::cluster::Image;
@@ -43,6 +44,8 @@ pub enum Need {
     Go,
     /// Toolchains of three Go releases or more.
     GoReleases,
+    /// Another release of Python than the machine's.
+    PythonReleases,
     /// A runtime with its driver.
     Runtime(Runtime),
     /// `runc`, to make containers.
@@ -91,6 +94,7 @@ impl Need {
             Self::Strip => succeeds("strip", &["--version"]),
             Self::Go => !Toolchain::all(&target()).is_empty(),
             Self::GoReleases => Toolchain::all(&target()).len() >= 3,
+            Self::PythonReleases => !python::unpacked(&target()).is_empty(),
             Self::Runtime(runtime) => runtime.is_there(),
             Self::Runc => succeeds("runc", &["--version"]),
             Self::Image => Image::path().exists(),
@@ -125,6 +129,7 @@ impl fmt::Display for Need {
             Self::Strip => "strip",
             Self::Go => "Go",
             Self::GoReleases => "three releases of Go",
+            Self::PythonReleases => "another release of Python",
             Self::Runtime(runtime) => return write!(f, "{runtime:?}"),
             Self::Runc => "runc",
             Self::Image => "the container image, `cargo xtask image`",

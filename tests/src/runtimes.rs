@@ -5,11 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use support::command::succeeds;
+use support::python;
 use support::workspace::{node_path, root};
 
 use crate::program::Program;
 use crate::server::USER;
-use crate::suite::{APPS, Suite};
+use crate::suite::{APPS, Suite, target};
 
 /// The directory of Debian's jars.
 const JARS: &str = "/usr/share/java";
@@ -20,6 +21,10 @@ const CLASS_PATH: [&str; 4] = ["HikariCP.jar", "postgresql.jar", "slf4j-api.jar"
 pub enum Runtime {
     /// Python with the driver of this name: psycopg, gevent (psycopg2), asyncpg, uvloop (asyncpg).
     Python(&'static str),
+    /// Another release of Python, by its minor number, with psycopg.
+    PythonRelease(u32),
+    /// The same, running what it has compiled.
+    PythonCompiled(u32),
     /// Node.js with node-postgres.
     Node,
     /// Like [`Self::Node`], with a perf map that includes interpreted functions.
@@ -41,7 +46,7 @@ impl Runtime {
     #[must_use]
     pub fn language(self) -> &'static str {
         match self {
-            Self::Python(_) => "python",
+            Self::Python(_) | Self::PythonRelease(_) | Self::PythonCompiled(_) => "python",
             Self::Node | Self::NodeMapped => "node",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
             Self::Ruby => "ruby",
@@ -53,7 +58,7 @@ impl Runtime {
     #[must_use]
     pub fn source(self) -> PathBuf {
         let file = match self {
-            Self::Python(_) => "shop_drivers.py",
+            Self::Python(_) | Self::PythonRelease(_) | Self::PythonCompiled(_) => "shop_drivers.py",
             Self::Node | Self::NodeMapped => "shop.js",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
             Self::Ruby => "shop.rb",
@@ -66,8 +71,14 @@ impl Runtime {
     pub fn start(self, suite: &Suite) -> Result<Program> {
         let mut command = self.interpreter();
         command.arg(self.source());
-        if let Self::Python(driver) | Self::Php(driver) = self {
-            command.arg(driver);
+        match self {
+            Self::Python(driver) | Self::Php(driver) => {
+                command.arg(driver);
+            }
+            Self::PythonRelease(_) | Self::PythonCompiled(_) => {
+                command.arg("psycopg");
+            }
+            _ => {}
         }
         command.args(["127.0.0.1", &suite.port().to_string(), USER]);
         // V8 writes a log to the current directory when it writes a perf map.
@@ -78,6 +89,12 @@ impl Runtime {
     fn interpreter(self) -> Command {
         match self {
             Self::Python(_) => Command::new("/usr/bin/python3"),
+            Self::PythonRelease(minor) => python::command(&target(), minor),
+            Self::PythonCompiled(minor) => {
+                let mut python = python::command(&target(), minor);
+                python.env("PYTHON_JIT", "1");
+                python
+            }
             Self::Node | Self::NodeMapped => {
                 let mut node = Command::new("node");
                 node.env("NODE_PATH", node_path(root()));
@@ -106,13 +123,16 @@ impl Runtime {
         }
     }
 
-    /// Whether runtime and driver are installed.
-    pub(crate) fn is_there(self) -> bool {
+    /// Whether this machine has what it needs.
+    pub fn is_there(self) -> bool {
         let check = match self {
             Self::Python("gevent") => ["-c", "import gevent, psycopg2"],
             Self::Python("uvloop") => ["-c", "import uvloop, asyncpg"],
             Self::Python("asyncpg") => ["-c", "import asyncpg"],
-            Self::Python(_) => ["-c", "import psycopg"],
+            Self::PythonCompiled(_) => {
+                ["-c", "import sys, psycopg; sys.exit(not sys._jit.is_enabled())"]
+            }
+            Self::Python(_) | Self::PythonRelease(_) => ["-c", "import psycopg"],
             Self::Node | Self::NodeMapped => ["-e", "require('pg')"],
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
                 ["--list-modules", "-version"]

@@ -6,6 +6,7 @@ mod cluster;
 mod dist;
 mod fuzz;
 mod golang;
+mod python;
 mod rules;
 mod setup;
 mod test;

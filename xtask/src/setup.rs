@@ -17,7 +17,7 @@ use support::{
 };
 
 use self::packages::Wanted;
-use crate::golang;
+use crate::{golang, python};
 
 /// The release of `bpf-linker` that is installed where none is found.
 const BPF_LINKER: &str = "0.13.0";
@@ -43,6 +43,8 @@ pub(crate) enum Need {
     GoReleases,
     /// The same by every release that the mirror has.
     EveryGoRelease,
+    /// Running newer releases of Python than the machine's.
+    PythonReleases,
     /// Booting virtual machines.
     Machines,
     /// Building and running the corpus's programs in one language.
@@ -50,7 +52,7 @@ pub(crate) enum Need {
 }
 
 /// Every need, as it is named on the command line.
-const NAMES: [(&str, Need); 17] = [
+const NAMES: [(&str, Need); 18] = [
     ("build", Need::Build),
     ("database", Need::Database),
     ("demo", Need::Demo),
@@ -60,6 +62,7 @@ const NAMES: [(&str, Need); 17] = [
     ("cluster", Need::Cluster),
     ("go-releases", Need::GoReleases),
     ("every-go-release", Need::EveryGoRelease),
+    ("python-releases", Need::PythonReleases),
     ("machines", Need::Machines),
     ("corpus-c", Need::Corpus(Language::C)),
     ("corpus-go", Need::Corpus(Language::Go)),
@@ -90,6 +93,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Tests,
     Need::Image,
     Need::GoReleases,
+    Need::PythonReleases,
     Need::Machines,
     Need::Corpus(Language::C),
     Need::Corpus(Language::Go),
@@ -259,6 +263,9 @@ pub(crate) fn run(workspace: &Path, needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::EveryGoRelease) {
         golang::fetch_all(&target_directory(workspace))?;
+    }
+    if needs.contains(&Need::PythonReleases) {
+        python::set_up(&target_directory(workspace))?;
     }
     if needs.contains(&Need::Corpus(Language::Node)) {
         runtimes::node_pg(workspace)?;

@@ -25,7 +25,8 @@ pub struct Parameters {
     /// From the thread register, the address of the table of slots; [`ABSENT`]: the slots
     /// themselves are there.
     pub slots: u32,
-    /// From the table or the thread register, the slot with the address of the `PyThreadState`.
+    /// From the table or the thread register, the slot with the address of the `PyThreadState`; a
+    /// signed number, for variables of a thread lie below its register.
     pub slot: u32,
     /// In `PyThreadState`, the pointer that leads to the current frame.
     pub frame: u32,
@@ -44,9 +45,9 @@ pub struct Parameters {
     pub previous: u32,
     /// In the window, the byte that says who owns the frame.
     pub owner: u32,
-    /// The owner of frames that are not function calls; [`ABSENT`], which no byte equals: there are
-    /// no such frames.
-    pub foreign_owner: u32,
+    /// Owners from this one on are those of frames that are not function calls; [`ABSENT`], which
+    /// no byte reaches: there are no such frames.
+    pub foreign_owners: u32,
     /// Always 0.
     pub reserved: [u32; 5],
 }

@@ -4,8 +4,8 @@ use leak_common::connection::{Connection, flag, phase, state};
 
 use super::messages;
 use super::parser::{LOST, Parser};
-use super::statement::listen_answered;
 use super::startup::{backend_pid, detect_tls, encryption_answer, keep_refusal};
+use super::statement::listen_answered;
 use crate::kernel::payload::{Head, Payload};
 
 /// `ReadyForQuery` without its last byte.

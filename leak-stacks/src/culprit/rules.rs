@@ -32,8 +32,10 @@ use crate::culprit::glob;
 use crate::stack::Language;
 
 /// The rules of each ecosystem.
-const FILES: [&str; 11] = [
+const FILES: [&str; 13] = [
     include_str!("rules/beam.txt"),
+    include_str!("rules/bun.txt"),
+    include_str!("rules/deno.txt"),
     include_str!("rules/dotnet.txt"),
     include_str!("rules/go.txt"),
     include_str!("rules/java.txt"),

@@ -144,6 +144,7 @@ fn python_libraries_are_not_the_application() {
         ("Engine.connect", "/venv/lib/python3.12/site-packages/sqlalchemy/engine/base.py"),
         ("<lambda>", "<string>"),
         ("contextmanager", "/usr/lib/python3.9/contextlib.py"),
+        ("run", "/usr/local/lib/python3.14t/threading.py"),
         ("checkout", "/srv/shop/shop.py"),
         ("Flask.wsgi_app", "/venv/lib/python3.12/site-packages/flask/app.py"),
     ]);
@@ -293,6 +294,9 @@ fn languages_by_module() {
     let of = |module| language_of([module].into_iter(), None);
     assert_eq!(of("/opt/jdk/lib/server/libjvm.so"), Language::Java);
     assert_eq!(of("/usr/bin/node"), Language::Node);
+    assert_eq!(of("/usr/local/bin/deno"), Language::Deno);
+    assert_eq!(of("/root/.bun/bin/bun"), Language::Bun);
+    assert_eq!(of("/usr/lib/libpypy3.11-c.so"), Language::Python);
     assert_eq!(of("/usr/sbin/php-fpm8.2"), Language::Php);
     assert_eq!(of("/usr/bin/ruby3.1"), Language::Ruby);
     assert_eq!(of("/usr/bin/psql"), Language::Native);

@@ -130,6 +130,12 @@ pub(crate) trait Runtime: Debug {
         false
     }
 
+    /// Whether noted frames also stand for code that no file backs and nobody can name: the runtime
+    /// compiles what they are of.
+    fn compiles_noted(&self) -> bool {
+        false
+    }
+
     /// The number of the lightweight thread that ran: a goroutine, a fiber, a virtual thread.
     fn light_thread(&mut self, _raw: &RawStack, _process: &Process<'_>) -> Option<u64> {
         None

@@ -9,6 +9,8 @@
 //! resolved. If another function's code has taken its memory since, that function is named.
 
 mod code;
+mod description;
+mod evaluator;
 mod find;
 mod layout;
 mod lines;
@@ -19,16 +21,15 @@ use std::collections::HashMap;
 
 use self::code::{Fingerprint, Header};
 use self::find::Interpreter;
+use crate::binary::symbols::Symbol;
 use crate::languages::call::{Call, Named};
-use crate::languages::language::{Language, Process, Runtime};
+use crate::languages::language::{Code, Language, Process, Runtime};
 use crate::process::memory::Memory;
 use crate::raw::{InterpreterFrame, InterpreterProfile, StackProfile};
 use crate::stack;
 
 /// Most calls of one process that are remembered.
 const MAX_REMEMBERED: usize = 512;
-/// The interpreter's function that runs Python code; compilers add suffixes for parts of it.
-const EVALUATOR: &str = "_PyEval_EvalFrameDefault";
 
 /// The language.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Language for Python {
     }
 
     fn advice(&self) -> Option<&'static str> {
-        Some("calls are named in CPython 3.8 to 3.13; newer ones: start it with -X perf")
+        Some("only CPython since 3.8 that exports its symbols has them; since 3.12, try -X perf")
     }
 }
 
@@ -79,8 +80,22 @@ impl Runtime for CPython {
         Some(Named { calls: vec![call], is_lasting: true })
     }
 
+    fn name_code(&mut self, code: &Code<'_>, _process: &Process<'_>) -> Option<Named<Symbol>> {
+        let (binary, address) = code.in_file?;
+        let is_its = code.address.wrapping_sub(address) == self.interpreter.bias;
+        if !is_its || !evaluator::has_part_at(binary, address) {
+            return None;
+        }
+        let function = Some(evaluator::NAMES[0].to_owned());
+        Some(Named { calls: vec![Symbol { function, ..Symbol::default() }], is_lasting: true })
+    }
+
     fn is_evaluator(&self, function: &str) -> bool {
-        function.starts_with(EVALUATOR)
+        evaluator::NAMES.iter().any(|name| function.starts_with(name))
+    }
+
+    fn compiles_noted(&self) -> bool {
+        self.interpreter.compiles
     }
 }
 

@@ -38,6 +38,18 @@ pub(crate) const NODE: Recognised = Recognised {
     frame_pointers: FramePointers::Kept,
     advice: "start it with --perf-basic-prof --interpreted-frames-native-stack",
 };
+pub(crate) const DENO: Recognised = Recognised {
+    language: stack::Language::Deno,
+    copy_length: CopyLength::Most,
+    frame_pointers: FramePointers::Kept,
+    advice: "start it with --v8-flags=--perf-basic-prof,--interpreted-frames-native-stack",
+};
+pub(crate) const BUN: Recognised = Recognised {
+    language: stack::Language::Bun,
+    copy_length: CopyLength::Most,
+    frame_pointers: FramePointers::Kept,
+    advice: "Bun writes no perf map; run by Node.js or Deno, they have names",
+};
 pub(crate) const RUBY: Recognised = Recognised {
     language: stack::Language::Ruby,
     copy_length: CopyLength::Generous,

@@ -5,7 +5,7 @@ use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE, PHP, RUBY};
 use crate::languages::rust_async::RustAsync;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
@@ -16,6 +16,8 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(Java),
         Box::new(JAVA),
         Box::new(NODE),
+        Box::new(DENO),
+        Box::new(BUN),
         Box::new(RUBY),
         Box::new(PHP),
         Box::new(DOTNET),

@@ -8,7 +8,7 @@ use crate::languages::call::{Call, Named};
 use crate::languages::language::{Code, Language, Process, Runtime};
 use crate::languages::registry::languages;
 use crate::raw::{InterpreterFrame, RawStack, StackProfile};
-use crate::stack::{self, Frame};
+use crate::stack::{self, Frame, Stack};
 use crate::time::Timestamp;
 use crate::unwind::registers::Registers;
 use crate::unwind::step::{Position, RuntimeStep, RuntimeUnwinder, StackCopy};
@@ -133,10 +133,14 @@ impl Runtimes {
         NotedCalls { calls, are_whole: raw.interpreter_whole, runtime: Some(index) }
     }
 
-    /// Whether a native function is one that noted calls stand for.
-    pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: &str) -> bool {
+    /// Whether a native function is one that noted calls stand for; `None`: it has no name, and no
+    /// file backs its code.
+    pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: Option<&str>) -> bool {
         let runtime = noted.runtime.and_then(|index| self.found.get(index)?.runtime.as_deref());
-        runtime.is_some_and(|runtime| runtime.is_evaluator(function))
+        runtime.is_some_and(|runtime| match function {
+            Some(function) => runtime.is_evaluator(function),
+            None => runtime.compiles_noted(),
+        })
     }
 
     /// Names code, by the first runtime that knows it.
@@ -213,8 +217,54 @@ impl RuntimeUnwinder for Unwinder<'_> {
     }
 }
 
-/// What a user can do when the names of a language's calls cannot be had, in one line.
+/// What a user can do, in one line, when none of the runtime's calls on a stack has a name; `None`
+/// when some have, or the stack is that of no runtime.
 #[must_use]
-pub fn advice(language: stack::Language) -> Option<&'static str> {
-    languages().iter().find(|known| known.value() == Some(language))?.advice()
+pub fn advice(stack: &Stack) -> Option<&'static str> {
+    // Calls that runtimes name are in a source file, or in code that no file backs.
+    let is_call = |frame: &Frame| frame.module.is_none() || frame.module == frame.file;
+    let has_name = |frame: &Frame| frame.function.is_some() && is_call(frame);
+    if stack.frames.is_empty() || stack.culprit.is_some() || stack.frames.iter().any(has_name) {
+        return None;
+    }
+    let known = languages();
+    let mut its = known.iter().filter(|language| language.value() == Some(stack.language));
+    its.find_map(|language| language.advice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::{Quality, StackId};
+
+    #[test]
+    fn advice_is_for_stacks_of_which_no_call_has_a_name() {
+        let frame = |function: Option<&str>, module: Option<&str>| Frame {
+            function: function.map(str::to_owned),
+            module: module.map(str::to_owned),
+            file: None,
+            line: None,
+            address: 1,
+        };
+        let stack = |language, frames: &[Frame]| Stack {
+            id: StackId(1),
+            quality: Quality::Complete,
+            truncation: None,
+            language,
+            frames: frames.to_vec(),
+            culprit: None,
+        };
+        let native = [frame(Some("send"), Some("/lib/libc.so.6")), frame(None, Some("/bin/deno"))];
+        let compiled = [frame(Some("send"), Some("/lib/libc.so.6")), frame(Some("pay"), None)];
+        let nameless = [frame(Some("send"), Some("/lib/libc.so.6")), frame(None, None)];
+        let deno = |frames: &[Frame]| advice(&stack(stack::Language::Deno, frames));
+        assert!(deno(&native).is_some_and(|advice| advice.contains("--perf-basic-prof")));
+        assert_eq!(deno(&nameless), deno(&native));
+        assert_eq!(deno(&compiled), None);
+        assert_eq!(deno(&[]), None);
+        let mut named = stack(stack::Language::Deno, &nameless);
+        named.culprit = Some(0);
+        assert_eq!(advice(&named), None);
+        assert_eq!(advice(&stack(stack::Language::Native, &native)), None);
+    }
 }

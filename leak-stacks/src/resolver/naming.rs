@@ -173,9 +173,13 @@ fn name(
             name_code(frame.address, runtimes, process);
         is_lasting &= lasts;
         let is_evaluator = |s: &Symbol| {
-            s.function.as_ref().is_some_and(|function| runtimes.is_evaluator(&noted, function))
+            s.function.as_ref().is_some_and(|name| runtimes.is_evaluator(&noted, Some(name)))
         };
-        if has_noted && symbols.iter().any(is_evaluator) {
+        let is_nameless = symbols.is_empty() && !is_left_out && code.in_file.is_none();
+        if has_noted
+            && (symbols.iter().any(is_evaluator)
+                || is_nameless && runtimes.is_evaluator(&noted, None))
+        {
             assembly.add_evaluator();
         } else if !is_left_out {
             assembly.add_code(code, &symbols);

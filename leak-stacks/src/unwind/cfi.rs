@@ -133,12 +133,12 @@ impl Cfi {
         }
     }
 
-    /// Whether the rules of a function begin at `address`.
-    pub(crate) fn begins_at(&self, address: u64) -> bool {
-        let begins = |entry: FrameDescriptionEntry<Slice<'_>>| entry.initial_address() == address;
+    /// Where the rules that cover `address` begin.
+    pub(crate) fn beginning_of(&self, address: u64) -> Option<u64> {
+        let beginning = |entry: FrameDescriptionEntry<Slice<'_>>| entry.initial_address();
         match self.kind {
-            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).is_some_and(begins),
-            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).is_some_and(begins),
+            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).map(beginning),
+            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).map(beginning),
         }
     }
 

@@ -60,9 +60,14 @@ impl FrameRules {
         !self.sections.is_empty()
     }
 
-    /// Whether the rules of a function begin at `address`.
+    /// Where the rules that cover `address` begin: those of a function, or of a part of one.
+    pub(crate) fn beginning_of(&self, address: u64) -> Option<u64> {
+        self.sections.iter().find_map(|section| section.beginning_of(address))
+    }
+
+    /// Whether rules begin at `address`.
     pub(crate) fn begin_at(&self, address: u64) -> bool {
-        self.sections.iter().any(|section| section.begins_at(address))
+        self.sections.iter().any(|section| section.beginning_of(address) == Some(address))
     }
 
     /// Whether the program's first function goes on at `address` after its call.

@@ -102,17 +102,17 @@ fn innermost(parameters: &Parameters, thread_register: u64) -> Option<u64> {
 
 #[inline(always)]
 fn pointer(base: u64, offset: u32) -> Option<u64> {
+    let offset = i64::from(offset.cast_signed()).cast_unsigned();
     // SAFETY: the helper checks the user's address.
-    unsafe { bpf_probe_read_user(base.wrapping_add(u64::from(offset)) as *const u64).ok() }
+    unsafe { bpf_probe_read_user(base.wrapping_add(offset) as *const u64).ok() }
 }
 
 /// 0 when the frame only marks that C code has called the interpreter, otherwise 1.
 #[inline(always)]
 fn is_call(parameters: &Parameters, words: &[u64; WORDS]) -> u32 {
     let owner = (word(words, parameters.owner) >> (parameters.owner % 8 * 8)) & 0xff;
-    let difference = owner ^ u64::from(parameters.foreign_owner);
-    // The difference has at most 32 bits, so only one of 0 sets the highest bit here.
-    1 - (difference.wrapping_sub(1) >> 63) as u32
+    // Both have at most 32 bits, so only a difference below 0 has the highest bit here.
+    (owner.wrapping_sub(u64::from(parameters.foreign_owners)) >> 63) as u32
 }
 
 /// The word that holds the byte at `offset`.

@@ -5,7 +5,7 @@ use crate::binary::modules::Mapping;
 use crate::binary::symbol_table::addresses_of;
 use crate::bytes::{base_name, u64_at};
 use crate::languages::language::Process;
-use crate::languages::python::layout::{ABSENT, Layout, Version};
+use crate::languages::python::layout::{ABSENT, INTERPRETER, Layout, NEXT_THREAD, Version};
 use crate::process::memory::Memory;
 use crate::raw::InterpreterProfile;
 
@@ -13,6 +13,16 @@ use crate::raw::InterpreterProfile;
 const MAX_THREADS: usize = 64;
 /// Most slots that are looked at. The interpreter takes its own early.
 const SLOT_COUNT: usize = 32;
+
+/// How much of a `PyThreadState` is looked at.
+const THREAD_STATE: usize = 256;
+/// In the structure that the thread register points to, for glibc (`dtv` of `tcbhead_t`) and musl
+/// (`dtv` of `struct pthread`): the table of the blocks of the thread's variables.
+const BLOCKS: u32 = 8;
+/// How many words of that table are looked at.
+const MAX_BLOCKS: u32 = 64;
+/// How far below the thread register its variables are looked for.
+const MAX_VARIABLES: u64 = 16 << 10;
 
 /// How a C library keeps the slots that `pthread_setspecific` writes.
 struct Slots {
@@ -36,10 +46,14 @@ const C_LIBRARIES: [Slots; 2] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interpreter {
     pub(crate) layout: Layout,
+    /// What an address in memory is above the same in the file's numbering.
+    pub(crate) bias: u64,
     /// Address of `_PyRuntime`.
-    runtime: u64,
+    pub(crate) runtime: u64,
     /// Address of `PyCode_Type`, which every code object points to.
     pub(crate) code_type: u64,
+    /// Whether it may run Python code that it has compiled.
+    pub(crate) compiles: bool,
 }
 
 impl Interpreter {
@@ -55,7 +69,7 @@ impl Interpreter {
     fn of(mapping: &Mapping, by_name: Option<Version>, process: &Process<'_>) -> Option<Self> {
         let binary = mapping.binary.as_deref()?;
         let bias = mapping.start.wrapping_sub(mapping.address_in_file(mapping.start)?);
-        let Symbols { runtime, code_type, version } = *binary.facts()?;
+        let Symbols { runtime, code_type, version, compiler } = *binary.facts()?;
         let memory = process.memory()?;
         let in_memory = |symbol: Option<u64>| symbol.map(|at| at.wrapping_add(bias));
         let (runtime, code_type) = (in_memory(runtime)?, in_memory(code_type)?);
@@ -69,7 +83,7 @@ impl Interpreter {
         };
         let described = || Layout::described(&memory.bytes(runtime, Layout::DESCRIPTION)?);
         let layout = Layout::of(version).or_else(described)?;
-        Some(Self { layout, runtime, code_type })
+        Some(Self { layout, bias, runtime, code_type, compiles: compiler.is_some() })
     }
 
     /// What the kernel programs need to follow the process's Python calls; `None` while the
@@ -83,27 +97,42 @@ impl Interpreter {
         let interpreter = memory.field(self.runtime, layout.interpreters)?;
         let mut state = memory.field(interpreter, layout.threads)?;
         for _ in 0..MAX_THREADS {
-            if memory.field(state, layout.interpreter)? != interpreter {
+            if memory.field(state, INTERPRETER)? != interpreter {
                 return None;
             }
-            let thread = memory.field(state, layout.thread_id)?;
-            if let Some((slots, slot)) = slot_with(state, thread, memory) {
+            if let Some((slots, slot)) = slot_of(state, memory) {
                 return layout.profile(slots, slot);
             }
-            state = memory.field(state, layout.next_thread)?;
+            state = memory.field(state, NEXT_THREAD)?;
         }
         None
     }
 }
 
+/// Where a thread keeps the address of its `PyThreadState`: offsets of the table of slots and of
+/// the slot.
+///
+/// The state notes the `pthread_t`, which is the thread register's value. Where it does shows by
+/// itself: nothing else that it holds leads to a slot with its own address.
+fn slot_of(state: u64, memory: &Memory) -> Option<(u32, u32)> {
+    let words = memory.bytes(state, THREAD_STATE)?;
+    (0..THREAD_STATE / 8).find_map(|index| {
+        let thread = u64_at(&words, index * 8)?;
+        if thread == 0 || thread % 16 != 0 || thread == state {
+            return None;
+        }
+        slot_with(state, thread, memory)
+    })
+}
+
 /// Offsets of the table of slots and of the slot that holds `value`, in the thread of that
-/// `pthread_t`, which is the thread register's value.
+/// `pthread_t`.
 fn slot_with(value: u64, thread: u64, memory: &Memory) -> Option<(u32, u32)> {
     // glibc's `tcbhead_t` and musl's `struct pthread` begin with their own address.
     if memory.field(thread, 0)? != thread {
         return None;
     }
-    C_LIBRARIES.iter().find_map(|slots| {
+    let key = C_LIBRARIES.iter().find_map(|slots| {
         let table = match slots.table {
             ABSENT => thread,
             offset => memory.field(thread, offset)?,
@@ -114,7 +143,25 @@ fn slot_with(value: u64, thread: u64, memory: &Memory) -> Option<(u32, u32)> {
             .map(|index| index * slots.step)
             .find(|&at| u64_at(&bytes, at) == Some(value))?;
         Some((slots.table, u32::try_from(at).ok()?.checked_add(slots.first)?))
-    })
+    });
+    key.or_else(|| Some((ABSENT, variable_with(value, thread, memory)?)))
+}
+
+/// Offset of the variable of a thread that holds `value`: since 3.15, the slot is one. `None` when
+/// there are several: another one holds it while the thread runs Python.
+///
+/// Such variables lie below the thread register, in blocks of which both C libraries keep a table.
+fn variable_with(value: u64, thread: u64, memory: &Memory) -> Option<u32> {
+    let blocks = memory.field(thread, BLOCKS)?;
+    let below = |word: u64| thread.checked_sub(word).filter(|&by| by > 0 && by <= MAX_VARIABLES);
+    // Its own length is kept in different ways.
+    let words = (0..MAX_BLOCKS).map_while(|index| memory.field(blocks, index * 8));
+    let length = words.filter_map(below).max()? / 8 * 8;
+    let variables = memory.bytes(thread - length, usize::try_from(length).ok()?)?;
+    let mut holding = (0..variables.len() / 8).filter(|i| u64_at(&variables, i * 8) == Some(value));
+    let (only, None) = (holding.next()?, holding.next()) else { return None };
+    let distance = i32::try_from(length).ok()?.checked_sub(i32::try_from(only * 8).ok()?)?;
+    Some(distance.wrapping_neg().cast_unsigned())
 }
 
 /// Whether a file may hold the interpreter, and its release if the name has it: `python3.11`,
@@ -135,13 +182,14 @@ struct Symbols {
     runtime: Option<u64>,
     code_type: Option<u64>,
     version: Option<u64>,
+    compiler: Option<u64>,
 }
 
 impl Facts for Symbols {
     fn read(source: &Source<'_>) -> Self {
-        let [runtime, code_type, version] =
-            addresses_of(source, ["_PyRuntime", "PyCode_Type", "Py_Version"]);
-        Self { runtime, code_type, version }
+        let names = ["_PyRuntime", "PyCode_Type", "Py_Version", "_PyOptimizer_Optimize"];
+        let [runtime, code_type, version, compiler] = addresses_of(source, names);
+        Self { runtime, code_type, version, compiler }
     }
 
     fn bytes(&self) -> u64 {
@@ -173,6 +221,30 @@ mod tests {
         thread[(0x310 + 3 * 16 + 8) / 8] = value;
         let found = slot_with(value, std::hint::black_box(&thread).as_ptr() as u64, &memory);
         assert_eq!(found, Some((ABSENT, 0x310 + 3 * 16 + 8)));
+    }
+
+    #[test]
+    fn a_variable_of_a_thread() {
+        let pid = std::process::id();
+        let process = ProcessKey { pid, start_ticks: start_ticks(pid).unwrap() };
+        let memory = Memory::open(process).unwrap();
+        let value = 0x5eed;
+        let mut words = vec![0u64; 512];
+        let address = |words: &Vec<u64>, index: usize| {
+            std::hint::black_box(words).as_ptr() as u64 + index as u64 * 8
+        };
+        // Blocks of variables below the thread's structure, and their table above it.
+        let thread = address(&words, 100);
+        words[100] = thread;
+        words[101] = address(&words, 300);
+        (words[301], words[303]) = (thread - 16, thread - 80);
+        words[80] = value;
+        let offset = |words: &Vec<u64>| slot_with(value, address(words, 100), &memory);
+        assert_eq!(offset(&words), None, "it is in no block");
+        words[95] = value;
+        assert_eq!(offset(&words), Some((ABSENT, (-40i32).cast_unsigned())));
+        words[98] = value;
+        assert_eq!(offset(&words), None, "which one?");
     }
 
     #[test]

@@ -2,12 +2,11 @@
 //!
 //! To 3.12 the offsets are those that a compiler gives to the structures in Include/cpython/code.h,
 //! pystate.h, unicodeobject.h and frameobject.h and in Include/internal/pycore_runtime.h,
-//! pycore_interp.h and pycore_frame.h of that release, for x86-64. Since 3.13 a process describes
-//! itself: `_PyRuntime` begins with a `_Py_DebugOffsets` (pycore_runtime.h).
+//! pycore_interp.h and pycore_frame.h of that release, for x86-64. Later ones describe themselves;
+//! see [`description`](super::description).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::bytes::u64_at;
 use crate::languages::python::lines::LineFormat;
 use crate::raw::{InterpreterProfile, PROFILE_PARAMETERS, walker};
 
@@ -42,8 +41,26 @@ pub(crate) struct CodeLayout {
     pub(crate) lines: u32,
     /// The bytecode itself, or the address of the `bytes` object that holds it.
     pub(crate) bytecode: u32,
+    /// The address of a table of the bytecode's copies, one for each thread.
+    pub(crate) copies: Option<u32>,
     /// Bytes that hold all of the above.
     pub(crate) size: u32,
+}
+
+/// Offsets in objects of the basic types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ObjectLayout {
+    /// In every object: its type.
+    pub(crate) type_of: u32,
+    /// In an object of variable size: how many items it has. In a `str` object: how many
+    /// characters.
+    pub(crate) size: u32,
+    /// In a `bytes` object: its bytes. In a `str` object: the bits that describe it.
+    pub(crate) after_hash: u32,
+    /// Size of `PyASCIIObject`; the characters of a string that is all ASCII follow it.
+    pub(crate) ascii_size: u32,
+    /// Size of `PyCompactUnicodeObject`; the characters of other strings follow it.
+    pub(crate) unicode_size: u32,
 }
 
 /// Everything about a release.
@@ -53,10 +70,7 @@ pub(crate) struct Layout {
     pub(crate) interpreters: u32,
     /// In an interpreter: its first thread.
     pub(crate) threads: u32,
-    /// In a thread.
-    pub(crate) next_thread: u32,
-    pub(crate) interpreter: u32,
-    pub(crate) thread_id: u32,
+    /// In a thread: its innermost frame, or what leads to it.
     pub(crate) frame: u32,
     /// In what `frame` leads to; [`ABSENT`]: it leads to the frame.
     pub(crate) control_frame: u32,
@@ -69,23 +83,15 @@ pub(crate) struct Layout {
     pub(crate) instruction: Instruction,
     pub(crate) code: CodeLayout,
     pub(crate) line_format: LineFormat,
-    /// Size of `PyASCIIObject`; the characters of a string that is all ASCII follow it.
-    pub(crate) ascii_size: u32,
-    /// Size of `PyCompactUnicodeObject`; the characters of other strings follow it.
-    pub(crate) unicode_size: u32,
+    pub(crate) object: ObjectLayout,
 }
 
-/// In every object: its type.
-pub(crate) const TYPE: u32 = 8;
-/// In an object of variable size: how many items it has.
-pub(crate) const SIZE: u32 = 16;
-/// In a `bytes` object: its bytes.
-pub(crate) const BYTES: u32 = 32;
-/// In a `str` object: its length in characters, and the bits that describe it.
-pub(crate) const LENGTH: u32 = 16;
-pub(crate) const STATE: u32 = 32;
-/// `FRAME_OWNED_BY_CSTACK` of 3.12 and 3.13.
-const OWNED_BY_C: u32 = 3;
+/// In a thread: the next one, and its interpreter.
+pub(crate) const NEXT_THREAD: u32 = 8;
+pub(crate) const INTERPRETER: u32 = 16;
+/// Owners of frames from this one on are no functions: `FRAME_OWNED_BY_CSTACK` of 3.12 and 3.13,
+/// `FRAME_OWNED_BY_INTERPRETER` later.
+const FIRST_FOREIGN_OWNER: u32 = 3;
 
 const CODE_3_8: CodeLayout = CodeLayout {
     file: 104,
@@ -94,15 +100,16 @@ const CODE_3_8: CodeLayout = CodeLayout {
     first_line: 40,
     lines: 120,
     bytecode: 48,
+    copies: None,
     size: 128,
 };
+
+const OBJECT_3_8: ObjectLayout =
+    ObjectLayout { type_of: 8, size: 16, after_hash: 32, ascii_size: 48, unicode_size: 72 };
 
 const V3_8: Layout = Layout {
     interpreters: 32,
     threads: 8,
-    next_thread: 8,
-    interpreter: 16,
-    thread_id: 176,
     frame: 24,
     control_frame: ABSENT,
     code_of_frame: 32,
@@ -112,8 +119,7 @@ const V3_8: Layout = Layout {
     instruction: Instruction::Bytes,
     code: CODE_3_8,
     line_format: LineFormat::Steps,
-    ascii_size: 48,
-    unicode_size: 72,
+    object: OBJECT_3_8,
 };
 
 const V3_10: Layout = Layout {
@@ -126,7 +132,6 @@ const V3_10: Layout = Layout {
 const V3_11: Layout = Layout {
     interpreters: 40,
     threads: 16,
-    thread_id: 152,
     frame: 56,
     control_frame: 8,
     code_of_frame: 32,
@@ -140,22 +145,21 @@ const V3_11: Layout = Layout {
         first_line: 72,
         lines: 136,
         bytecode: 184,
+        copies: None,
         size: 184,
     },
     line_format: LineFormat::Locations,
     ..V3_10
 };
 
-const V3_12: Layout = Layout {
+pub(crate) const V3_12: Layout = Layout {
     threads: 72,
-    thread_id: 136,
     control_frame: 0,
     code_of_frame: 0,
     previous: 8,
     owner: 70,
     code: CodeLayout { first_line: 68, bytecode: 192, size: 192, ..V3_11.code },
-    ascii_size: 40,
-    unicode_size: 56,
+    object: ObjectLayout { ascii_size: 40, unicode_size: 56, ..OBJECT_3_8 },
     ..V3_11
 };
 
@@ -171,56 +175,6 @@ impl Layout {
         })
     }
 
-    /// How many bytes of `_PyRuntime` [`Layout::described`] takes.
-    pub(crate) const DESCRIPTION: usize = 568;
-
-    /// The layout that a process of release 3.13 describes at the start of its `_PyRuntime`.
-    ///
-    /// Later releases have inserted fields; builds without the global lock have larger objects.
-    pub(crate) fn described(description: &[u8]) -> Option<Self> {
-        let word = |offset| u64_at(description, offset);
-        if !description.starts_with(b"xdebugpy") || word(8)? >> 16 != 0x030d || word(16)? != 0 {
-            return None;
-        }
-        // Structures of the interpreter's whole state are large, all others small.
-        let within = |offset, most| u32::try_from(word(offset)?).ok().filter(|&at| at <= most);
-        let large = |offset| within(offset, 1 << 20);
-        let small = |offset| within(offset, 4096);
-        if [word(360)?, word(520)?, word(528)?] != [TYPE, SIZE, BYTES].map(u64::from)
-            || [word(544)?, word(552)?] != [STATE, LENGTH].map(u64::from)
-        {
-            return None;
-        }
-        let bytecode = small(344)?;
-        let ascii_size = small(560)?;
-        Some(Self {
-            interpreters: large(40)?,
-            threads: large(72)?,
-            next_thread: small(168)?,
-            interpreter: small(176)?,
-            frame: small(184)?,
-            thread_id: small(192)?,
-            control_frame: ABSENT,
-            previous: small(232)?,
-            code_of_frame: small(240)?,
-            instruction_of_frame: small(248)?,
-            owner: small(264)?,
-            code: CodeLayout {
-                file: small(280)?,
-                name: small(288)?,
-                qualified_name: Some(small(296)?),
-                lines: small(304)?,
-                first_line: small(312)?,
-                bytecode,
-                size: bytecode,
-            },
-            ascii_size,
-            // It adds the text's form in UTF-8 and that form's length.
-            unicode_size: ascii_size + 16,
-            ..V3_12
-        })
-    }
-
     /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the
     /// fields are too far apart for them.
     pub(crate) fn profile(&self, slots: u32, slot: u32) -> Option<InterpreterProfile> {
@@ -231,9 +185,9 @@ impl Layout {
         if window_len as usize > WINDOW || fields.iter().any(|f| (f - window) % 8 != 0) {
             return None;
         }
-        let (owner, foreign_owner) = match self.owner {
+        let (owner, foreign_owners) = match self.owner {
             ABSENT => (0, ABSENT),
-            owner => (owner.checked_sub(window)?, OWNED_BY_C),
+            owner => (owner.checked_sub(window)?, FIRST_FOREIGN_OWNER),
         };
         let parameters = Parameters {
             slots,
@@ -246,7 +200,7 @@ impl Layout {
             instruction: self.instruction_of_frame - window,
             previous: self.previous - window,
             owner,
-            foreign_owner,
+            foreign_owners,
         };
         let tag = self.tag(&parameters);
         Some(InterpreterProfile { kind: walker::CPYTHON, tag, parameters: parameters.raw() })
@@ -271,7 +225,8 @@ pub(crate) struct Parameters {
     /// From the thread register, the address of the table of slots; [`ABSENT`]: the slots
     /// themselves are there.
     pub(crate) slots: u32,
-    /// From the table or the thread register, the slot with the address of the `PyThreadState`.
+    /// From the table or the thread register, the slot with the address of the `PyThreadState`; a
+    /// signed number, for variables of a thread lie below its register.
     pub(crate) slot: u32,
     /// In `PyThreadState`, the pointer that leads to the current frame.
     pub(crate) frame: u32,
@@ -290,9 +245,9 @@ pub(crate) struct Parameters {
     pub(crate) previous: u32,
     /// In the window, the byte that says who owns the frame.
     pub(crate) owner: u32,
-    /// The owner of frames that are not function calls; [`ABSENT`], which no byte equals: there are
-    /// no such frames.
-    pub(crate) foreign_owner: u32,
+    /// Owners from this one on are those of frames that are not function calls; [`ABSENT`], which
+    /// no byte reaches: there are no such frames.
+    pub(crate) foreign_owners: u32,
 }
 
 impl Parameters {
@@ -309,7 +264,7 @@ impl Parameters {
             self.instruction,
             self.previous,
             self.owner,
-            self.foreign_owner,
+            self.foreign_owners,
         ];
         let mut raw = [0; PROFILE_PARAMETERS];
         raw[..known.len()].copy_from_slice(&known);
@@ -320,7 +275,7 @@ impl Parameters {
     #[cfg(test)]
     pub(crate) fn of(raw: &[u32; PROFILE_PARAMETERS]) -> Self {
         let [slots, slot, frame, control_frame, window, window_len, rest @ ..] = *raw;
-        let [code, instruction, previous, owner, foreign_owner, ..] = rest;
+        let [code, instruction, previous, owner, foreign_owners, ..] = rest;
         Self {
             slots,
             slot,
@@ -332,7 +287,7 @@ impl Parameters {
             instruction,
             previous,
             owner,
-            foreign_owner,
+            foreign_owners,
         }
     }
 }

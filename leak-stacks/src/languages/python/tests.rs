@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,23 +17,25 @@ use crate::{Language, Quality, RawStack, Resolver, Stack};
 /// How many calls the kernel program notes.
 const MAX_FRAMES: usize = 48;
 
-/// Prints the calls of the calling thread, innermost first, then waits in `recv`.
+/// Prints the calls of the calling thread, innermost first, then waits in `recv`, in a loop that
+/// has gone round so often that it was compiled, where the interpreter does so.
 const PROGRAM: &str = r#"
 import socket, sys, threading
 ends = socket.socketpair()
 
-def say(frame):
+def say(frame, further):
     lines = [str(threading.get_native_id())]
     while frame:
         code = frame.f_code
         name = getattr(code, "co_qualname", code.co_name)
-        lines.append("%s\t%s\t%d" % (name, code.co_filename, frame.f_lineno))
-        frame = frame.f_back
+        lines.append("%s\t%s\t%d" % (name, code.co_filename, frame.f_lineno + further))
+        frame, further = frame.f_back, 0
     print("\n".join(lines) + "\n", flush=True)
 
 def leaks():
-    padding = 1
-    say(sys._getframe()), ends[0].recv(1)
+    say(sys._getframe(), 2)
+    for part in [b"x"] * TURNS + [b""]:
+        ends[1].send(part), ends[0].recv(1)
 
 class Shop:
     def checkout(self, depth):
@@ -65,22 +68,62 @@ else:
     run()
 "#;
 
-/// The interpreters found on the search path, by their own executables.
-fn interpreters() -> Vec<String> {
-    let names = (8..=13).map(|minor| format!("python3.{minor}")).chain(["python3".to_owned()]);
+/// An interpreter on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Python {
+    executable: PathBuf,
+    /// The root of the system that it was unpacked from, if it is not this one's.
+    root: Option<PathBuf>,
+    /// Whether it compiles what runs often, from the first call on.
+    compiles: bool,
+}
+
+impl Python {
+    fn command(&self) -> Command {
+        let Some(root) = &self.root else { return Command::new(&self.executable) };
+        let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu"));
+        command.arg(&self.executable).env("PYTHONHOME", root.join("usr"));
+        if self.compiles {
+            command.env("PYTHON_JIT", "1");
+        }
+        command
+    }
+
+    /// What it prints when it runs this.
+    fn says(&self, code: &str) -> Option<String> {
+        let output = self.command().args(["-c", code]).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    }
+}
+
+/// The interpreters found on the search path, by their own executables, and those that `cargo xtask
+/// setup` has unpacked.
+fn interpreters() -> Vec<Python> {
+    let names: Vec<String> = ["python3".to_owned()]
+        .into_iter()
+        .chain((8..=20).map(|n| format!("python3.{n}")))
+        .collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut found = BTreeSet::new();
-    for name in names {
-        for directory in std::env::split_paths(&path) {
-            let mut command = Command::new(directory.join(&name));
-            // The executable itself, not a wrapper or a link that a version manager put in its
-            // place.
-            let code = "import sys, os; print(os.path.realpath(sys.executable))";
-            let Ok(output) = command.args(["-c", code]).output() else { continue };
-            if output.status.success() {
-                found.insert(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-            }
-        }
+    for executable in
+        std::env::split_paths(&path).flat_map(|at| names.iter().map(move |n| at.join(n)))
+    {
+        // The executable itself, not a wrapper or a link that a version manager put in its place.
+        let python = Python { executable, root: None, compiles: false };
+        let code = "import sys, os; print(os.path.realpath(sys.executable))";
+        let Some(executable) = python.says(code) else { continue };
+        found.insert(Python { executable: executable.into(), ..python });
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian/sid/root");
+    for name in &names {
+        let executable = root.join("usr/bin").join(name);
+        let python = Python { executable, root: Some(root.clone()), compiles: false };
+        let code = "import sys; print(hasattr(sys, '_jit') and sys._jit.is_available())";
+        let Some(can_compile) = python.says(code) else { continue };
+        found.insert(python.clone());
+        found.extend((can_compile == "True").then_some(Python { compiles: true, ..python }));
     }
     assert!(!found.is_empty(), "this needs python3; `cargo xtask setup` installs it");
     found.into_iter().collect()
@@ -97,7 +140,8 @@ fn walk(profile: &Parameters, thread_register: u64, pid: u32) -> (Vec<Interprete
     let word = |bytes: &[u8], at: u32| {
         u64::from_le_bytes(bytes[at as usize / 8 * 8..][..8].try_into().unwrap())
     };
-    let pointer_at = |base: u64, at: u32| word(&read(base + u64::from(at), 8), 0);
+    let pointer_at =
+        |base: u64, at: u32| word(&read(base.wrapping_add_signed(at.cast_signed().into()), 8), 0);
     assert!(profile.window_len as usize <= WINDOW);
     let slots = match profile.slots {
         ABSENT => thread_register,
@@ -111,7 +155,7 @@ fn walk(profile: &Parameters, thread_register: u64, pid: u32) -> (Vec<Interprete
     let mut frames = Vec::new();
     while frame != 0 && frames.len() < MAX_FRAMES {
         let bytes = read(frame + u64::from(profile.window), profile.window_len as usize);
-        let is_foreign = u32::from(bytes[profile.owner as usize]) == profile.foreign_owner;
+        let is_foreign = u32::from(bytes[profile.owner as usize]) >= profile.foreign_owners;
         if !is_foreign {
             let pointer = word(&bytes, profile.code);
             let position = word(&bytes, profile.instruction);
@@ -129,15 +173,16 @@ struct Waiting {
     expected: Vec<(String, String, u32)>,
 }
 
-fn start(python: &str, depth: u32, in_thread: bool) -> (Waiting, tempfile::TempDir) {
+fn start(python: &Python, depth: u32, in_thread: bool) -> (Waiting, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("shop.py");
     let program = PROGRAM
         .replace("\\u00fc\\u00df", "üß")
         .replace("DEPTH", &depth.to_string())
+        .replace("TURNS", if python.compiles { "20000" } else { "0" })
         .replace("IN_THREAD", if in_thread { "True" } else { "False" });
     fs::write(&script, program).unwrap();
-    let mut command = Command::new(python);
+    let mut command = python.command();
     command.env("PYTHONIOENCODING", "utf-8").arg(&script);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut running = Running(child);
@@ -155,7 +200,7 @@ fn start(python: &str, depth: u32, in_thread: bool) -> (Waiting, tempfile::TempD
     let call = format!("/proc/{}/task/{tid}/syscall", running.pid());
     let wanted = format!("{} ", libc::SYS_recvfrom);
     while !fs::read_to_string(&call).unwrap().starts_with(&wanted) {
-        assert!(Instant::now() < until, "{python} does not wait");
+        assert!(Instant::now() < until, "{python:?} does not wait");
         std::thread::sleep(Duration::from_millis(5));
     }
     (Waiting { running, tid, expected }, directory)
@@ -187,17 +232,21 @@ fn calls(stack: &Stack) -> Vec<(String, String, u32)> {
 }
 
 #[track_caller]
-fn assert_checkout(stack: &Stack, waiting: &Waiting, python: &str) {
-    assert_eq!(calls(stack), waiting.expected, "{python}");
-    assert_eq!((stack.quality, stack.language), (Quality::Complete, Language::Python), "{python}");
+fn assert_checkout(stack: &Stack, waiting: &Waiting, python: &Python) {
+    assert_eq!(calls(stack), waiting.expected, "{python:?}");
+    assert_eq!(
+        (stack.quality, stack.language),
+        (Quality::Complete, Language::Python),
+        "{python:?}"
+    );
     let culprit = &stack.frames[stack.culprit.unwrap()];
-    assert_eq!(culprit.function.as_deref(), Some("leaks"), "{python}");
+    assert_eq!(culprit.function.as_deref(), Some("leaks"), "{python:?}");
     assert!(culprit.file.as_deref().unwrap().ends_with("/shop.py"));
     let names: Vec<_> = stack.frames.iter().filter_map(|f| f.function.as_deref()).collect();
-    assert!(names[0].contains("recv"), "{python}: {names:?}");
+    assert!(names[0].contains("recv"), "{python:?}: {names:?}");
     assert!(
         !names.iter().any(|n| n.starts_with("_PyEval_EvalFrameDefault")),
-        "{python}: {names:?}"
+        "{python:?}: {names:?}"
     );
 }
 
@@ -206,13 +255,13 @@ fn calls_are_those_that_the_interpreter_tells() {
     for python in interpreters() {
         for in_thread in [false, true] {
             let (waiting, _directory) = start(&python, 2, in_thread);
-            assert!(waiting.expected.len() > 12, "{python}: {:?}", waiting.expected);
+            assert!(waiting.expected.len() > 12, "{python:?}: {:?}", waiting.expected);
             let mut resolver = Resolver::new(std::sync::Arc::default());
             let raw = waiting.stack(&mut resolver);
             assert!(raw.interpreter_whole);
             let resolved = resolver.resolve(&raw, NOW);
             assert_checkout(&resolved.stack.unwrap(), &waiting, &python);
-            eprintln!("{python}: {} calls", raw.interpreter_frames.len());
+            eprintln!("{python:?}: {} calls", raw.interpreter_frames.len());
         }
     }
 }
@@ -233,7 +282,7 @@ fn two_runs_and_a_short_copy_have_the_same_identity() {
     assert_eq!((&short.id, short.quality), (&whole.id, Quality::Complete));
     // The next run has the same file at the same place.
     let script = directory.path().join("shop.py");
-    let child = Command::new(&python).arg(&script).stdout(Stdio::null()).spawn().unwrap();
+    let child = python.command().arg(&script).stdout(Stdio::null()).spawn().unwrap();
     let running = Running(child);
     let until = Instant::now() + Duration::from_secs(20);
     let call = format!("/proc/{}/syscall", running.pid());

@@ -41,7 +41,11 @@ pub(super) fn write(
         return writeln!(out, "  {}", paint.tone(Tone::Dim, &format!("same stack as {other}")));
     }
     shown.insert(stack.id, finding.id);
-    write_stack(out, paint, stack)
+    match leak_stacks::advice(stack) {
+        // Instead of frames that say nothing; the JSON report has them.
+        Some(advice) => writeln!(out, "  the program's calls have no names: {advice}"),
+        None => write_stack(out, paint, stack),
+    }
 }
 
 /// `LEAK f3 abandoned: 12 connections of shop (4242) to 127.0.0.1:5432`.

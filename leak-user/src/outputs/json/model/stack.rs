@@ -20,6 +20,8 @@ pub(super) struct StackModel<'a> {
     quality_reason: Option<TruncationReason>,
     /// What its innermost application frame is written in, or runs on.
     language: Language,
+    /// What to do so that its runtime's calls have names. Null when they have some, or need none.
+    advice: Option<&'static str>,
     /// Its calls, innermost first; inlined calls are frames of their own.
     frames: &'a [Frame],
 }
@@ -41,10 +43,11 @@ pub(super) fn referred_to<'a>(
         of_connections.chain(of_uses).chain(of_findings).flatten().collect();
     ids.into_iter()
         .filter_map(|id| {
-            let Stack { id: _, quality, truncation, language, frames, culprit: _ } =
-                snapshot.stack(Some(id))?;
+            let stack = snapshot.stack(Some(id))?;
+            let advice = leak_stacks::advice(stack);
+            let Stack { id: _, quality, truncation, language, frames, culprit: _ } = stack;
             let (quality, quality_reason, language) = (*quality, *truncation, *language);
-            Some((id, StackModel { quality, quality_reason, language, frames }))
+            Some((id, StackModel { quality, quality_reason, language, advice, frames }))
         })
         .collect()
 }
