@@ -32,6 +32,8 @@ pub enum Runtime {
     JavaFramePointers,
     /// Ruby with pg.
     Ruby,
+    /// The same, with all that is called compiled by YJIT.
+    RubyCompiled,
     /// PHP with this driver: pdo, pgsql.
     Php(&'static str),
 }
@@ -44,7 +46,7 @@ impl Runtime {
             Self::Python(_) => "python",
             Self::Node | Self::NodeMapped => "node",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
-            Self::Ruby => "ruby",
+            Self::Ruby | Self::RubyCompiled => "ruby",
             Self::Php(_) => "php",
         }
     }
@@ -56,7 +58,7 @@ impl Runtime {
             Self::Python(_) => "shop_drivers.py",
             Self::Node | Self::NodeMapped => "shop.js",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
-            Self::Ruby => "shop.rb",
+            Self::Ruby | Self::RubyCompiled => "shop.rb",
             Self::Php(_) => "shop.php",
         };
         Path::new(APPS).join("runtimes").join(file)
@@ -102,6 +104,11 @@ impl Runtime {
                 java
             }
             Self::Ruby => Command::new("ruby"),
+            Self::RubyCompiled => {
+                let mut ruby = Command::new("ruby");
+                ruby.args(["--yjit", "--yjit-call-threshold=1"]);
+                ruby
+            }
             Self::Php(_) => Command::new("php"),
         }
     }
@@ -117,7 +124,7 @@ impl Runtime {
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
                 ["--list-modules", "-version"]
             }
-            Self::Ruby => ["-e", "require 'pg'"],
+            Self::Ruby | Self::RubyCompiled => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
         };
         // A perf map, or a log of V8's, is not needed for this.

@@ -130,6 +130,11 @@ pub(crate) trait Runtime: Debug {
         false
     }
 
+    /// The same by its code, for runtimes that are stripped of their names.
+    fn is_evaluator_code(&self, _code: &Code<'_>) -> bool {
+        false
+    }
+
     /// The number of the lightweight thread that ran: a goroutine, a fiber, a virtual thread.
     fn light_thread(&mut self, _raw: &RawStack, _process: &Process<'_>) -> Option<u64> {
         None

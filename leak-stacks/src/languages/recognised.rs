@@ -38,12 +38,6 @@ pub(crate) const NODE: Recognised = Recognised {
     frame_pointers: FramePointers::Kept,
     advice: "start it with --perf-basic-prof --interpreted-frames-native-stack",
 };
-pub(crate) const RUBY: Recognised = Recognised {
-    language: stack::Language::Ruby,
-    copy_length: CopyLength::Generous,
-    frame_pointers: FramePointers::NotKept,
-    advice: "start it with --yjit-perf, which names what YJIT has compiled",
-};
 pub(crate) const PHP: Recognised = Recognised {
     language: stack::Language::Php,
     // Its command reads the script onto the stack.

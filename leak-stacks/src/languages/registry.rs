@@ -5,7 +5,8 @@ use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP};
+use crate::languages::ruby::Ruby;
 use crate::languages::rust_async::RustAsync;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
@@ -16,7 +17,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(Java),
         Box::new(JAVA),
         Box::new(NODE),
-        Box::new(RUBY),
+        Box::new(Ruby),
         Box::new(PHP),
         Box::new(DOTNET),
         Box::new(BEAM),

@@ -135,8 +135,17 @@ impl Runtimes {
 
     /// Whether a native function is one that noted calls stand for.
     pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: &str) -> bool {
-        let runtime = noted.runtime.and_then(|index| self.found.get(index)?.runtime.as_deref());
-        runtime.is_some_and(|runtime| runtime.is_evaluator(function))
+        self.noting(noted).is_some_and(|runtime| runtime.is_evaluator(function))
+    }
+
+    /// Whether a native frame is one that noted calls stand for, by its code.
+    pub(crate) fn is_evaluator_code(&self, noted: &NotedCalls, code: &Code<'_>) -> bool {
+        self.noting(noted).is_some_and(|runtime| runtime.is_evaluator_code(code))
+    }
+
+    /// The runtime that has named noted calls.
+    fn noting(&self, noted: &NotedCalls) -> Option<&dyn Runtime> {
+        self.found.get(noted.runtime?)?.runtime.as_deref()
     }
 
     /// Names code, by the first runtime that knows it.

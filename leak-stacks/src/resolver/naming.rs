@@ -170,6 +170,12 @@ fn name(
             assembly.add_calls(named.map_or_else(|| vec![Call::default()], |named| named.calls));
             continue;
         }
+        let in_file = mapping.binary.as_deref().zip(mapping.address_in_file(frame.address));
+        let code = Code { address: frame.address, in_file };
+        if has_noted && runtimes.is_evaluator_code(&noted, &code) {
+            assembly.add_evaluator();
+            continue;
+        }
         let NamedCode { code, symbols, is_left_out, is_lasting: lasts } =
             name_code(frame.address, mapping, runtimes, process);
         is_lasting &= lasts;

@@ -1,6 +1,7 @@
 //! A binary's unwind rules.
 
 use std::fs::File;
+use std::ops::Range;
 
 use crate::binary::elf::{Elf, read_exact};
 use crate::binary::facts::{Facts, Source};
@@ -63,6 +64,11 @@ impl FrameRules {
     /// Whether the rules of a function begin at `address`.
     pub(crate) fn begin_at(&self, address: u64) -> bool {
         self.sections.iter().any(|section| section.begins_at(address))
+    }
+
+    /// The addresses of the function that holds `address`.
+    pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
+        self.sections.iter().find_map(|section| section.function_at(address))
     }
 
     /// Whether the program's first function goes on at `address` after its call.
