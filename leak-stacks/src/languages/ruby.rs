@@ -14,6 +14,8 @@ mod class;
 mod find;
 mod layout;
 mod lines;
+#[cfg(any(test, feature = "fuzzing"))]
+mod made_up;
 mod object;
 mod sequence;
 #[cfg(test)]
@@ -43,7 +45,7 @@ const EVALUATORS: [&str; 3] = ["vm_exec_core", "vm_exec", "rb_vm_exec"];
 /// How soon a process is looked at again that has not started Ruby yet, at first and at last: each
 /// time it takes twice as long.
 const SOONEST: Duration = Duration::from_millis(200);
-const LATEST: Duration = Duration::from_secs(20);
+const LATEST: Duration = Duration::from_secs(2);
 
 /// The language.
 #[derive(Debug)]
@@ -171,4 +173,10 @@ impl Started {
         self.remembered.insert(frame, (fingerprint, call.clone()));
         Some(call)
     }
+}
+
+/// Reads any bytes as the memory of a VM.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    made_up::calls(data);
 }

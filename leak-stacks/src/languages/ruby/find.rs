@@ -33,9 +33,9 @@ const ABOVE: u64 = 2304;
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Address of the variable with the VM's address, if a symbol tells.
-    vm: Option<u64>,
+    pub(super) vm: Option<u64>,
     /// The binary's variables: address and size.
-    data: Vec<(u64, u64)>,
+    pub(super) data: Vec<(u64, u64)>,
     /// Addresses of the variables that hold the classes `Object` and `String`.
     pub(crate) classes: [u64; 2],
     /// Address of the release's name.

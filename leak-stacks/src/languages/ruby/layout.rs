@@ -143,7 +143,9 @@ struct Bodies<'a> {
 
 impl Bodies<'_> {
     fn iter(&self) -> impl Iterator<Item = (u64, Option<u64>)> {
-        self.sequences.iter().map(|&sequence| (sequence, self.target.u64(sequence + BODY)))
+        // Far from where adding to it could overflow.
+        let body = |sequence| self.target.u64(sequence + BODY).filter(|&body| body < 1 << 56);
+        self.sequences.iter().map(move |&sequence| (sequence, body(sequence)))
     }
 
     /// The first place from `from` on that fits all bodies.

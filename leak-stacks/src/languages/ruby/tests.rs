@@ -1,7 +1,7 @@
 //! Real interpreters, whose calls are compared with what they say themselves.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::{Language, Quality, RawStack, Resolver, Stack, Timestamp};
 /// How many calls the kernel program notes.
 const MAX_FRAMES: usize = 48;
 
-/// Prints the calls of the calling thread, innermost first, then waits in `recv`.
+/// Prints the calls of the calling thread, innermost first, then waits for a byte.
 const PROGRAM: &str = include_str!("tests/shop.rb");
 
 /// The interpreters found on the search path.
@@ -80,7 +80,8 @@ struct Waiting {
     running: Running,
     tid: i32,
     /// Name, file and line of its calls, as the interpreter tells.
-    expected: Vec<(String, String, u32)>,
+    expected: Vec<Call>,
+    lines: Box<dyn Iterator<Item = String>>,
 }
 
 fn start(
@@ -89,16 +90,26 @@ fn start(
     depth: u32,
     in_thread: bool,
 ) -> (Waiting, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("shop.rb");
     let program =
         PROGRAM.replace("DEPTH", &depth.to_string()).replace("IN_THREAD", &in_thread.to_string());
+    run(ruby, options, &program)
+}
+
+fn run(ruby: &str, options: &[&str], program: &str) -> (Waiting, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("shop.rb");
     fs::write(&script, program).unwrap();
     let mut command = Command::new(ruby);
     command.env("LANG", "C.UTF-8").args(options).arg(&script);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut running = Running(child);
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let (tid, expected) = wait(&running, &mut lines);
+    (Waiting { running, tid, expected, lines: Box::new(lines) }, directory)
+}
+
+/// What the program tells of its calls, and once it waits, its thread.
+fn wait(running: &Running, lines: &mut dyn Iterator<Item = String>) -> (i32, Vec<Call>) {
     let tid = lines.next().unwrap().parse().unwrap();
     let expected = lines
         .take_while(|line| !line.is_empty())
@@ -110,17 +121,33 @@ fn start(
         .collect();
     let until = Instant::now() + Duration::from_secs(20);
     let call = format!("/proc/{}/task/{tid}/syscall", running.pid());
-    let waits = [libc::SYS_recvfrom, libc::SYS_poll, libc::SYS_ppoll].map(|call| call.to_string());
-    let waiting =
-        |call: String| call.split(' ').next().is_some_and(|c| waits.iter().any(|w| w == c));
+    let waits = [libc::SYS_read, libc::SYS_recvfrom, libc::SYS_poll, libc::SYS_ppoll];
+    let waiting = |call: String| {
+        let number = call.split(' ').next().and_then(|number| number.parse().ok());
+        number.is_some_and(|number| waits.contains(&number))
+    };
     while !fs::read_to_string(&call).is_ok_and(waiting) {
-        assert!(Instant::now() < until, "{ruby} does not wait");
+        assert!(Instant::now() < until, "it does not wait");
         std::thread::sleep(Duration::from_millis(5));
     }
-    (Waiting { running, tid, expected }, directory)
+    (tid, expected)
 }
 
 impl Waiting {
+    /// The stack, named by a resolver that remembers nothing.
+    fn named(&self, raw: &RawStack) -> Stack {
+        let mut resolver = Resolver::new(std::sync::Arc::default());
+        resolver.first_sight(key(self.running.pid()), NOW).unwrap();
+        let stack = resolver.resolve(raw, NOW).stack.unwrap();
+        stack.as_ref().clone()
+    }
+
+    /// Lets it run on until it waits again.
+    fn go_on(&mut self) {
+        self.running.0.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        (self.tid, self.expected) = wait(&self.running, &mut self.lines);
+    }
+
     fn stack(&self, resolver: &mut Resolver) -> RawStack {
         let pid = self.running.pid();
         resolver.first_sight(key(pid), NOW).unwrap();
@@ -137,6 +164,7 @@ impl Waiting {
     }
 }
 
+/// Function, file and line.
 type Call = (String, String, u32);
 
 fn calls(stack: &Stack) -> Vec<Call> {
@@ -275,6 +303,28 @@ fn what_was_read_outlives_the_process() {
     drop(waiting);
     let stack = resolver.resolve(&raw, Timestamp(60_000_000_000)).stack.unwrap();
     assert_eq!(calls(&stack), before);
+}
+
+/// Methods, blocks and pieces of code that are gone by the time their calls are named, with others
+/// of the same shape in their place.
+const REPLACED: &str = include_str!("tests/replaced.rb");
+
+#[test]
+fn code_that_is_gone_is_not_taken_for_what_took_its_place() {
+    for ruby in interpreters() {
+        let (mut waiting, _directory) = run(&ruby, &[], REPLACED);
+        let mut resolver = Resolver::new(std::sync::Arc::default());
+        let raw = waiting.stack(&mut resolver);
+        let before = calls(&waiting.named(&raw));
+        waiting.go_on();
+        let after = calls(&resolver.resolve(&raw, NOW).stack.unwrap());
+        assert!(after.len() < before.len(), "{ruby}: nothing is gone");
+        // What is left is what it was, if not with its class.
+        let is_right =
+            |call: &Call| before.iter().any(|right| right == call || told(&right.0) == call.0);
+        assert!(after.iter().all(is_right), "{ruby}: {after:#?} of {before:#?}");
+        eprintln!("{ruby}: {} of {} calls are left", after.len(), before.len());
+    }
 }
 
 #[test]
