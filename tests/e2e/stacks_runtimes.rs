@@ -236,8 +236,8 @@ fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str
     Ok(())
 }
 
-/// Every Ruby call from the leaking method outward is as Ruby tells it, method and line; and the same
-/// leak is told once.
+/// Every Ruby call from the leaking method outward is as Ruby tells it, method and line; and the
+/// same leak is told once.
 fn ruby_as_it_tells_itself(suite: &Suite, runtime: Runtime, leak: &str) -> Result<()> {
     let (mut shop, trace) = traced(suite, runtime)?;
     shop.ok("serve 100")?;
