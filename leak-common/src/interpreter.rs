@@ -5,6 +5,7 @@
 //! number and the meaning of its parameters.
 
 pub mod cpython;
+pub mod ruby;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -11,5 +11,7 @@ pub(crate) mod perf_map;
 pub(crate) mod python;
 mod recognised;
 mod registry;
+pub(crate) mod ruby;
 pub(crate) mod runtimes;
 mod rust_async;
+mod target;

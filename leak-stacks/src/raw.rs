@@ -101,6 +101,8 @@ pub struct InterpreterProfile {
 pub mod walker {
     /// CPython.
     pub const CPYTHON: u32 = 1;
+    /// Ruby.
+    pub const RUBY: u32 = 3;
 }
 
 /// How much of a process's stacks to copy.

@@ -22,7 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         all.push(test(format!("python_{driver}"), body).needs(Need::Runtime(runtime)));
     }
     all.push(test("python_releases", newer_pythons).needs(Need::PythonReleases));
-    for runtime in [Runtime::Node, Runtime::Ruby, Runtime::Php("pdo"), Runtime::Php("pgsql")] {
+    for runtime in [Runtime::Node, Runtime::Php("pdo"), Runtime::Php("pgsql")] {
         let name = format!("without_a_perf_map_{runtime:?}").to_lowercase();
         let body = move |suite: &Suite| without_a_perf_map(suite, runtime);
         all.push(test(name.replace(['(', ')', '"'], "_"), body).needs(Need::Runtime(runtime)));
@@ -33,6 +33,14 @@ pub(crate) fn tests() -> Vec<Test> {
         ("java_interpreted", Runtime::JavaInterpreted, None),
     ] {
         let body = move |suite: &Suite| java_as_it_tells_itself(suite, runtime, warm_up);
+        all.push(test(name, body).needs(Need::Runtime(runtime)));
+    }
+    for (name, runtime, leak) in [
+        ("ruby", Runtime::Ruby, "transaction"),
+        ("ruby_in_a_thread", Runtime::Ruby, "thread"),
+        ("ruby_compiled", Runtime::RubyCompiled, "transaction"),
+    ] {
+        let body = move |suite: &Suite| ruby_as_it_tells_itself(suite, runtime, leak);
         all.push(test(name, body).needs(Need::Runtime(runtime)));
     }
     let needing = |test: Test, runtime| test.needs(Need::Runtime(runtime));
@@ -254,6 +262,46 @@ fn java_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str
     assert_eq!(culprit.file.as_deref(), Some("Shop.java"));
     assert_eq!(culprit.line, Some(line_of(runtime, "// LEAK transaction")?));
     Ok(())
+}
+
+/// All Ruby calls from the leaking method outward equal Ruby's own, with method and line, and the
+/// leak is reported once.
+fn ruby_as_it_tells_itself(suite: &Suite, runtime: Runtime, leak: &str) -> Result<()> {
+    let (mut shop, trace) = traced(suite, runtime)?;
+    shop.ok("serve 100")?;
+    let witness = shop.ok(leak)?.word("stack")?.to_owned();
+    shop.ok("serve 3")?;
+    shop.ok(leak)?;
+    let finding = trace.finding(|finding| finding.stack.is_some() && finding.count == 2)?;
+
+    let report = trace.stop()?;
+    let stack = stack_of(&report, &finding)?;
+    is_whole(stack, runtime)?;
+    let culprit = finding.culprit.as_ref().context("no culprit")?;
+    assert_eq!(culprit.function.as_deref(), Some("block in Refunds#refund_order"), "{stack:#?}");
+    assert_eq!(culprit.line, Some(line_of(runtime, "held.exec(\"SELECT 'refund'\")")?));
+    let calls = stack.frames.iter();
+    let traced: Vec<_> = calls
+        .filter(|frame| frame.file.is_some() && frame.file == frame.module)
+        .map(|frame| (bare(frame.function.as_deref().unwrap_or("?")), frame.line.unwrap_or(0)))
+        .collect();
+    let told: Result<Vec<_>> = witness
+        .split('|')
+        .map(|call| {
+            let (name, line) = call.rsplit_once(':').context("a call has no line")?;
+            Ok((bare(&name.replace("rescue_in_", "")), line.parse()?))
+        })
+        .collect();
+    assert_eq!(traced, told?, "{stack:#?}");
+    Ok(())
+}
+
+/// A method as all releases tell it: without its class.
+fn bare(name: &str) -> String {
+    let name = name.replace(' ', "_");
+    let (start, method) = name.rsplit_once("_in_").unwrap_or_default();
+    let method = if start.is_empty() { &name } else { method };
+    format!("{start}:{}", method.rsplit(['#', '.']).next().unwrap_or(method))
 }
 
 /// Functions that the user declares as a driver's, and their callees, are never the culprit.

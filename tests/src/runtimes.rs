@@ -37,6 +37,8 @@ pub enum Runtime {
     JavaFramePointers,
     /// Ruby with pg.
     Ruby,
+    /// The same, with all that is called compiled by YJIT.
+    RubyCompiled,
     /// PHP with this driver: pdo, pgsql.
     Php(&'static str),
 }
@@ -49,7 +51,7 @@ impl Runtime {
             Self::Python(_) | Self::PythonRelease(_) | Self::PythonCompiled(_) => "python",
             Self::Node | Self::NodeMapped => "node",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
-            Self::Ruby => "ruby",
+            Self::Ruby | Self::RubyCompiled => "ruby",
             Self::Php(_) => "php",
         }
     }
@@ -61,7 +63,7 @@ impl Runtime {
             Self::Python(_) | Self::PythonRelease(_) | Self::PythonCompiled(_) => "shop_drivers.py",
             Self::Node | Self::NodeMapped => "shop.js",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
-            Self::Ruby => "shop.rb",
+            Self::Ruby | Self::RubyCompiled => "shop.rb",
             Self::Php(_) => "shop.php",
         };
         Path::new(APPS).join("runtimes").join(file)
@@ -119,6 +121,11 @@ impl Runtime {
                 java
             }
             Self::Ruby => Command::new("ruby"),
+            Self::RubyCompiled => {
+                let mut ruby = Command::new("ruby");
+                ruby.args(["--yjit", "--yjit-call-threshold=1"]);
+                ruby
+            }
             Self::Php(_) => Command::new("php"),
         }
     }
@@ -137,7 +144,7 @@ impl Runtime {
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
                 ["--list-modules", "-version"]
             }
-            Self::Ruby => ["-e", "require 'pg'"],
+            Self::Ruby | Self::RubyCompiled => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
         };
         // The check needs neither a perf map nor a log of V8.

@@ -226,6 +226,11 @@ impl Subject {
         let report: Value = serde_json::from_reader(stdout)?;
         tracer.wait(REPORT_LIMIT)?;
         let (frames, witness) = match answer.split_once("stack=") {
+            Some((_, told)) if self.language == "Ruby" => {
+                let told: Vec<_> = told.trim_end().split('|').map(as_ruby_tells).collect();
+                let traced: Vec<_> = ruby(&report).iter().map(|call| as_ruby_tells(call)).collect();
+                (compare(&told, &traced), "Ruby")
+            }
             Some((_, told)) => {
                 (compare(&told.split('|').collect::<Vec<_>>(), &python(&report)), "Python")
             }
@@ -277,6 +282,24 @@ fn python(report: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The Ruby calls of that stack.
+fn ruby(report: &Value) -> Vec<String> {
+    let frames = compared(report).into_iter().flatten();
+    let calls =
+        frames.filter(|frame| !frame["module"].is_null() && frame["module"] == frame["file"]);
+    calls
+        .filter_map(|frame| Some(format!("{}:{}", frame["function"].as_str()?, frame["line"])))
+        .collect()
+}
+
+/// A Ruby call as every release tells it: without its class, and a `rescue` by what it is in.
+fn as_ruby_tells(call: &str) -> String {
+    let call = call.replace(' ', "_").replace("rescue_in_", "").replace("ensure_in_", "");
+    let (start, method) = call.rsplit_once("_in_").unwrap_or_default();
+    let method = if start.is_empty() { &call } else { method };
+    format!("{start}:{}", method.rsplit(['#', '.']).next().unwrap_or(method))
+}
+
 /// The native functions of that stack.
 fn traced_names(report: &Value) -> Vec<String> {
     let frames = compared(report).into_iter().flatten();
@@ -318,7 +341,7 @@ fn named(report: &Value, role: &str) -> Share {
     let seen = connections.filter(|connection| connection["opened_before_trace"] == false);
     let is_leaking = |frame: &Value| {
         let function = frame["function"].as_str().unwrap_or_default();
-        LEAKING.contains(&function.rsplit('.').next().unwrap_or_default())
+        LEAKING.contains(&function.rsplit(['.', '#', ' ']).next().unwrap_or_default())
     };
     let mut share = Share::default();
     for connection in seen {

@@ -136,6 +136,36 @@ fn culprit_of_python(list: &[(&str, &str)]) -> Option<String> {
 }
 
 #[test]
+fn ruby_libraries_are_not_the_application() {
+    let call = |function: &str, file: &str| Frame {
+        function: Some(function.to_owned()),
+        module: Some(file.to_owned()),
+        file: Some(file.to_owned()),
+        line: Some(1),
+        address: 0,
+    };
+    let gems = "/usr/local/bundle/gems";
+    let stack = [
+        call("PG::Connection#exec", &format!("{gems}/pg-1.5.9/lib/pg/connection.rb")),
+        call("Array#each", "<internal:array>"),
+        call("Ledger::Entry.post", &format!("{gems}/ledger-2.0.1/lib/ledger.rb")),
+        call("Monitor#synchronize", "/usr/local/lib/ruby/3.4.0/monitor.rb"),
+        call("Order#refund", "/srv/shop/app/models/order.rb"),
+        call("Puma::Server#process_client", &format!("{gems}/puma-6.5.0/lib/puma/server.rb")),
+        call("<main>", "/usr/local/bundle/bin/puma"),
+    ];
+    let named = |frames: &[Frame]| {
+        let culprit = culprit(frames, Language::Ruby, &[])?;
+        frames[culprit].function.clone()
+    };
+    assert_eq!(named(&stack).as_deref(), Some("Order#refund"));
+    let gems_alone = [&stack[..4], &stack[5..]].concat();
+    assert_eq!(named(&gems_alone).as_deref(), Some("Ledger::Entry.post"));
+    let drivers_alone = [&stack[..2], &stack[5..]].concat();
+    assert_eq!(named(&drivers_alone), None);
+}
+
+#[test]
 fn python_libraries_are_not_the_application() {
     let library = "/usr/lib/python3/dist-packages/psycopg2/pool.py";
     let found = culprit_of_python(&[

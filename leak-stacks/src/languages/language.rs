@@ -130,6 +130,11 @@ pub(crate) trait Runtime: Debug {
         false
     }
 
+    /// The same by its code, for runtimes that are stripped of their names.
+    fn is_evaluator_code(&self, _code: &Code<'_>) -> bool {
+        false
+    }
+
     /// Whether noted frames also stand for code that no file backs and nobody can name: the runtime
     /// compiles what they are of.
     fn compiles_noted(&self) -> bool {

@@ -50,12 +50,6 @@ pub(crate) const BUN: Recognised = Recognised {
     frame_pointers: FramePointers::Kept,
     advice: "Bun writes no perf map; run by Node.js or Deno, they have names",
 };
-pub(crate) const RUBY: Recognised = Recognised {
-    language: stack::Language::Ruby,
-    copy_length: CopyLength::Generous,
-    frame_pointers: FramePointers::NotKept,
-    advice: "start it with --yjit-perf, which names what YJIT has compiled",
-};
 pub(crate) const PHP: Recognised = Recognised {
     language: stack::Language::Php,
     // Its command reads the script onto the stack.

@@ -5,7 +5,8 @@ use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE, PHP};
+use crate::languages::ruby::Ruby;
 use crate::languages::rust_async::RustAsync;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
@@ -18,7 +19,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(NODE),
         Box::new(DENO),
         Box::new(BUN),
-        Box::new(RUBY),
+        Box::new(Ruby),
         Box::new(PHP),
         Box::new(DOTNET),
         Box::new(BEAM),

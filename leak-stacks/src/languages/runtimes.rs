@@ -136,11 +136,20 @@ impl Runtimes {
     /// Whether a native function is one that noted calls stand for; `None`: it has no name, and no
     /// file backs its code.
     pub(crate) fn is_evaluator(&self, noted: &NotedCalls, function: Option<&str>) -> bool {
-        let runtime = noted.runtime.and_then(|index| self.found.get(index)?.runtime.as_deref());
-        runtime.is_some_and(|runtime| match function {
+        self.noting(noted).is_some_and(|runtime| match function {
             Some(function) => runtime.is_evaluator(function),
             None => runtime.compiles_noted(),
         })
+    }
+
+    /// Whether a native frame is one that noted calls stand for, by its code.
+    pub(crate) fn is_evaluator_code(&self, noted: &NotedCalls, code: &Code<'_>) -> bool {
+        self.noting(noted).is_some_and(|runtime| runtime.is_evaluator_code(code))
+    }
+
+    /// The runtime that has named noted calls.
+    fn noting(&self, noted: &NotedCalls) -> Option<&dyn Runtime> {
+        self.found.get(noted.runtime?)?.runtime.as_deref()
     }
 
     /// Names code, by the first runtime that knows it.

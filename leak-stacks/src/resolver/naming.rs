@@ -169,6 +169,11 @@ fn name(
             assembly.add_calls(named.map_or_else(|| vec![Call::default()], |named| named.calls));
             continue;
         }
+        let code = Code { address: frame.address, in_file: in_file(frame.address, process) };
+        if has_noted && runtimes.is_evaluator_code(&noted, &code) {
+            assembly.add_evaluator();
+            continue;
+        }
         let NamedCode { code, symbols, is_left_out, is_lasting: lasts } =
             name_code(frame.address, runtimes, process);
         is_lasting &= lasts;
@@ -187,6 +192,12 @@ fn name(
     }
     let noted_suffice = are_whole && assembly.has_placed_noted();
     NamedStack { assembled: assembly.finish(), is_lasting, noted_suffice, language }
+}
+
+/// The binary that an address lies in, and the address as the binary numbers it.
+fn in_file<'a>(address: u64, process: &Process<'a>) -> Option<(&'a Binary, u64)> {
+    let mapping = process.modules.find(address)?;
+    mapping.binary.as_deref().zip(mapping.address_in_file(address))
 }
 
 /// The code of a frame, named.

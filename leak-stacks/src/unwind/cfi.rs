@@ -4,6 +4,8 @@
 //! Rules can be programs, and an untrusted file may hold endless ones. So the length of an entry
 //! and the steps of an expression are bounded.
 
+use std::ops::Range;
+
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult,
     FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext,
@@ -139,6 +141,16 @@ impl Cfi {
         match self.kind {
             Kind::EhFrame => self.entry(&eh_frame(&self.data), address).map(beginning),
             Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).map(beginning),
+        }
+    }
+
+    /// The addresses of the function that holds `address`.
+    pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
+        let range =
+            |entry: FrameDescriptionEntry<Slice<'_>>| entry.initial_address()..entry.end_address();
+        match self.kind {
+            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).map(range),
+            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).map(range),
         }
     }
 

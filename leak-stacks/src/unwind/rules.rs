@@ -1,6 +1,7 @@
 //! A binary's unwind rules.
 
 use std::fs::File;
+use std::ops::Range;
 
 use crate::binary::elf::{Elf, read_exact};
 use crate::binary::facts::{Facts, Source};
@@ -68,6 +69,11 @@ impl FrameRules {
     /// Whether rules begin at `address`.
     pub(crate) fn begin_at(&self, address: u64) -> bool {
         self.sections.iter().any(|section| section.beginning_of(address) == Some(address))
+    }
+
+    /// The addresses of the function that holds `address`.
+    pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
+        self.sections.iter().find_map(|section| section.function_at(address))
     }
 
     /// Whether the program's first function goes on at `address` after its call.

@@ -68,3 +68,23 @@ impl dyn Target + '_ {
         None
     }
 }
+
+/// Memory that does not exist, for tests and fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod made_up {
+    use super::Target;
+
+    /// Where the memory begins.
+    pub(crate) const BASE: u64 = 0x10_0000;
+
+    /// Memory from [`BASE`] on.
+    pub(crate) struct Image<'a>(pub(crate) &'a [u8]);
+
+    impl Target for Image<'_> {
+        fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
+            let start = usize::try_from(address.checked_sub(BASE)?).ok()?;
+            into.copy_from_slice(self.0.get(start..start.checked_add(into.len())?)?);
+            Some(())
+        }
+    }
+}
