@@ -13,3 +13,4 @@ mod recognised;
 mod registry;
 pub(crate) mod runtimes;
 mod rust_async;
+pub(crate) mod target;

@@ -4,8 +4,8 @@ use crate::languages::jvm::code::CodeCache;
 use crate::languages::jvm::description::{Description, Field};
 use crate::languages::jvm::frames::Found;
 use crate::languages::jvm::layout::Layout;
-use crate::languages::jvm::target::Target;
 use crate::languages::jvm::{HotSpot, lines};
+use crate::languages::target::Target;
 use crate::unwind::registers::Registers;
 
 /// Where the memory begins.
