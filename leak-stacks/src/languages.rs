@@ -8,6 +8,7 @@ pub(crate) mod go;
 pub(crate) mod jvm;
 pub(crate) mod language;
 pub(crate) mod perf_map;
+pub(crate) mod php;
 pub(crate) mod python;
 mod recognised;
 mod registry;

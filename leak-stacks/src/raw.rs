@@ -101,6 +101,8 @@ pub struct InterpreterProfile {
 pub mod walker {
     /// CPython.
     pub const CPYTHON: u32 = 1;
+    /// PHP.
+    pub const PHP: u32 = 3;
 }
 
 /// How much of a process's stacks to copy.

@@ -34,6 +34,8 @@ pub enum Runtime {
     Ruby,
     /// PHP with this driver: pdo, pgsql.
     Php(&'static str),
+    /// The same with PDO and opcache, whose compiler works so: off, function, tracing.
+    PhpCompiled(&'static str),
 }
 
 impl Runtime {
@@ -45,7 +47,7 @@ impl Runtime {
             Self::Node | Self::NodeMapped => "node",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
             Self::Ruby => "ruby",
-            Self::Php(_) => "php",
+            Self::Php(_) | Self::PhpCompiled(_) => "php",
         }
     }
 
@@ -57,7 +59,7 @@ impl Runtime {
             Self::Node | Self::NodeMapped => "shop.js",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
             Self::Ruby => "shop.rb",
-            Self::Php(_) => "shop.php",
+            Self::Php(_) | Self::PhpCompiled(_) => "shop.php",
         };
         Path::new(APPS).join("runtimes").join(file)
     }
@@ -66,8 +68,10 @@ impl Runtime {
     pub fn start(self, suite: &Suite) -> Result<Program> {
         let mut command = self.interpreter();
         command.arg(self.source());
-        if let Self::Python(driver) | Self::Php(driver) = self {
-            command.arg(driver);
+        match self {
+            Self::Python(driver) | Self::Php(driver) => drop(command.arg(driver)),
+            Self::PhpCompiled(_) => drop(command.arg("pdo")),
+            _ => {}
         }
         command.args(["127.0.0.1", &suite.port().to_string(), USER]);
         // Where it may leave logs behind, as V8 does with a perf map.
@@ -103,6 +107,16 @@ impl Runtime {
             }
             Self::Ruby => Command::new("ruby"),
             Self::Php(_) => Command::new("php"),
+            Self::PhpCompiled(mode) => {
+                let mut php = Command::new("php");
+                php.args(["-d", "opcache.enable_cli=1", "-d", "opcache.jit_buffer_size=16M"]);
+                php.args(["-d", &format!("opcache.jit={mode}")]);
+                // At once, so that no warm-up is needed.
+                for threshold in ["hot_func", "hot_loop", "hot_return", "hot_side_exit"] {
+                    php.args(["-d", &format!("opcache.jit_{threshold}=2")]);
+                }
+                php
+            }
         }
     }
 
@@ -119,6 +133,7 @@ impl Runtime {
             }
             Self::Ruby => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
+            Self::PhpCompiled(_) => ["-r", "exit(extension_loaded('Zend OPcache') ? 0 : 1);"],
         };
         // A perf map, or a log of V8's, is not needed for this.
         let plain = if self == Self::NodeMapped { Self::Node } else { self };

@@ -4,6 +4,7 @@
 //! later, by the collector.
 
 mod cpython;
+mod php;
 
 use leak_common::interpreter::{InterpreterProfile, NONE};
 use leak_common::stack::StackHeader;
@@ -14,7 +15,6 @@ use crate::kernel::task::Task;
 /// read, or there is no room. The header has none yet.
 ///
 /// The kind of the profile selects the walker.
-#[expect(clippy::single_match, reason = "one arm for each interpreter")]
 #[inline(always)]
 pub(super) fn walk(profile: &InterpreterProfile, task: Task, header: &mut StackHeader) {
     if profile.kind == NONE {
@@ -24,6 +24,9 @@ pub(super) fn walk(profile: &InterpreterProfile, task: Task, header: &mut StackH
     match profile.kind {
         cpython::KIND => {
             cpython::walk_cpython(profile, task.thread_register(), header);
+        }
+        php::KIND => {
+            php::walk_php(profile, task.thread_register(), header);
         }
         _ => {}
     }

@@ -44,13 +44,6 @@ pub(crate) const RUBY: Recognised = Recognised {
     frame_pointers: FramePointers::NotKept,
     advice: "start it with --yjit-perf, which names what YJIT has compiled",
 };
-pub(crate) const PHP: Recognised = Recognised {
-    language: stack::Language::Php,
-    // Its command reads the script onto the stack.
-    copy_length: CopyLength::Most,
-    frame_pointers: FramePointers::NotKept,
-    advice: "start it with -d opcache.jit_debug=16, which names what its JIT has compiled",
-};
 pub(crate) const DOTNET: Recognised = Recognised {
     language: stack::Language::Dotnet,
     copy_length: CopyLength::Usual,

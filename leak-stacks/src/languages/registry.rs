@@ -4,8 +4,9 @@ use crate::languages::go::Go;
 use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
+use crate::languages::php::Php;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, RUBY};
 use crate::languages::rust_async::RustAsync;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
@@ -17,7 +18,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(JAVA),
         Box::new(NODE),
         Box::new(RUBY),
-        Box::new(PHP),
+        Box::new(Php),
         Box::new(DOTNET),
         Box::new(BEAM),
         Box::new(RustAsync),
