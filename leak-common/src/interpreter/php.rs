@@ -23,8 +23,12 @@ pub const PREVIOUS: usize = 48;
 pub const LINE: u64 = 24;
 /// The kind of a `zend_function` that is PHP's own or an extension's: its first byte.
 pub const INTERNAL: u64 = 1;
-/// In a `zend_string`, its hash; its length and its bytes follow.
+/// In the first word of such a function: it has been made for a single call.
+pub const TRAMPOLINE: u64 = 1 << (32 + 18);
+/// In a `zend_string`, its hash; its length follows.
 pub const HASH: u64 = 8;
+/// In a `zend_string`, its length; its bytes follow.
+pub const LENGTH: u64 = 16;
 
 /// How PHP keeps the calls of a thread: the parameters of its profile. All offsets are in bytes.
 #[repr(C)]
@@ -60,9 +64,13 @@ impl Parameters {
     }
 }
 
-/// The hash of a string, its length and its first bytes, as they lie in memory from [`HASH`] on;
-/// zeroes for none.
-pub type Text = [u64; 5];
+/// What tells a function's name from others: its length and its first bytes, as they lie in memory
+/// from [`LENGTH`] on. Zeroes without a name, and for functions of PHP's own, which stay. PHP
+/// hashes such names only when it needs to.
+pub type NameText = [u64; 4];
+/// What tells a file's name from others: its hash and its length, as they lie in memory from
+/// [`HASH`] on. Zeroes without a file.
+pub type FileText = [u64; 2];
 
 /// A call as it is noted. Addresses are multiples of 8 below 2^47, so each has 44 bits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,13 +94,16 @@ const HASH_BITS: u32 = 32 - (ADDRESS_BITS - 2 * CLASS_BITS);
 const LINE_SHIFT: u32 = 8;
 
 impl Call {
-    /// The frame of this call, of which these are the texts of its name and its file. PHP hashes
-    /// the names of all files; those of functions when it needs to, so their hash does not count.
+    /// The frame of this call.
     #[must_use]
     #[inline(always)]
-    pub const fn frame(self, name: &Text, file: &Text) -> InterpreterFrame {
+    pub const fn frame(self, name: NameText, file: FileText) -> InterpreterFrame {
         let class = self.class >> 3;
-        let hash = mix_text(mix(mix_text(0, name), file[0]), file);
+        let [length, first, second, third] = name;
+        let mut hash = mix(mix(0, length), start_of(first, length));
+        hash = mix(hash, start_of(second, length.saturating_sub(8)));
+        hash = mix(hash, start_of(third, length.saturating_sub(16)));
+        hash = mix(mix(hash, file[0]), file[1]);
         let hash = (hash ^ (hash >> 32)) as u32 & ((1 << HASH_BITS) - 1);
         InterpreterFrame {
             pointer: self.name >> 3 | class << ADDRESS_BITS,
@@ -101,14 +112,6 @@ impl Call {
             kind: KIND | self.line << LINE_SHIFT,
         }
     }
-}
-
-#[inline(always)]
-const fn mix_text(sum: u64, text: &Text) -> u64 {
-    let [_, length, first, second, third] = *text;
-    let sum = mix(mix(sum, length), start_of(first, length));
-    let sum = mix(sum, start_of(second, length.saturating_sub(8)));
-    mix(sum, start_of(third, length.saturating_sub(16)))
 }
 
 /// A step of FNV-1a that takes a word, not a byte.

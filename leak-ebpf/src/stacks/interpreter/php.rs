@@ -6,7 +6,8 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as read_user;
 pub(super) use leak_common::interpreter::php::KIND;
 use leak_common::interpreter::php::{
-    ABSENT, Call, FUNCTION, HASH, INTERNAL, LINE, OPCODE, PREVIOUS, Parameters, Text,
+    ABSENT, Call, FUNCTION, FileText, HASH, INTERNAL, LENGTH, LINE, NameText, OPCODE, PREVIOUS,
+    Parameters, TRAMPOLINE,
 };
 use leak_common::interpreter::{InterpreterFrame, InterpreterProfile, MAX_FRAMES};
 use leak_common::stack::StackHeader;
@@ -118,22 +119,22 @@ fn noted(function: u64, opcode: u64, file: u64) -> Option<InterpreterFrame> {
     // SAFETY: the helper checks the user's address.
     let [kind, name, class] = unsafe { bpf_probe_read_user(function as *const [u64; 3]).ok()? };
     let mut call = Call { name, class, ..Call::default() };
-    let (mut name_text, mut file_text) = ([0; 5], [0; 5]);
-    if name != 0 {
-        name_text = text(name)?;
+    let mut name_text: NameText = [0; 4];
+    let mut file_text: FileText = [0; 2];
+    let is_script = kind & 0xff != INTERNAL;
+    if name != 0 && (is_script || kind & TRAMPOLINE != 0) {
+        let from = name.wrapping_add(LENGTH) as *const NameText;
+        // SAFETY: the helper checks the user's address.
+        name_text = unsafe { bpf_probe_read_user(from).ok()? };
     }
-    if kind & 0xff != INTERNAL {
+    if is_script {
         call.file = word(function.wrapping_add(file))?;
-        file_text = text(call.file)?;
+        let from = call.file.wrapping_add(HASH) as *const FileText;
+        // SAFETY: the helper checks the user's address.
+        file_text = unsafe { bpf_probe_read_user(from).ok()? };
         let line = opcode.wrapping_add(LINE) as *const u32;
         // SAFETY: the helper checks the user's address.
         call.line = unsafe { bpf_probe_read_user(line).unwrap_or(0) };
     }
-    Some(call.frame(&name_text, &file_text))
-}
-
-#[inline(always)]
-fn text(string: u64) -> Option<Text> {
-    // SAFETY: the helper checks the user's address.
-    unsafe { bpf_probe_read_user(string.wrapping_add(HASH) as *const Text).ok() }
+    Some(call.frame(name_text, file_text))
 }

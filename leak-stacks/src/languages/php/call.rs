@@ -52,7 +52,8 @@ impl Noted {
             address => string(address, most, target).map(Some),
         };
         let (name, file) = (text(self.name, MAX_NAME)?, text(self.file, MAX_PATH)?);
-        if hash(name.as_ref(), file.as_ref()) != self.hash {
+        let is_of_php = file.is_none() && self.hash == hash(None, None);
+        if !is_of_php && self.hash != hash(name.as_ref(), file.as_ref()) {
             return None;
         }
         let file = file.map(|file| file.shown());
@@ -82,12 +83,12 @@ fn class_name(class: u64, target: &dyn Target) -> Option<String> {
     Some(string(name, MAX_NAME, target)?.shown())
 }
 
-/// What the kernel programs note of the texts of a function's name and its file.
+/// What the kernel programs note of the texts of a function's name and its file; of those of PHP's
+/// own, which stay, that of no texts.
 fn hash(name: Option<&Text>, file: Option<&Text>) -> u32 {
-    let words = |text: Option<&Text>| text.map_or([0; 4], Text::start);
-    let file_hash = file.map_or(0, |file| file.hash);
-    let all = words(name).into_iter().chain([file_hash]).chain(words(file));
-    let sum = all.fold(0_u64, |sum, word| {
+    let name = name.map_or([0; 4], Text::start);
+    let file = file.map_or([0; 2], |file| [file.hash, file.length()]);
+    let sum = name.into_iter().chain(file).fold(0_u64, |sum, word| {
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         (sum ^ (sum >> 32) ^ word).wrapping_add(PRIME).wrapping_mul(PRIME)
     });
@@ -112,7 +113,8 @@ pub(crate) fn noted(
         0 => None,
         address => string(address, most, target),
     };
-    let hash = hash(text(name, MAX_NAME).as_ref(), text(file, MAX_PATH).as_ref());
+    let name_text = if is_script { text(name, MAX_NAME) } else { None };
+    let hash = hash(name_text.as_ref(), text(file, MAX_PATH).as_ref());
     Some(InterpreterFrame {
         pointer: name >> 3 | class >> 3 << ADDRESS_BITS,
         position: file >> 3 | class >> 3 >> CLASS_BITS << ADDRESS_BITS,

@@ -34,7 +34,12 @@ impl Text {
             let start = self.bytes.get(index * 8..).unwrap_or_default();
             start.iter().take(8).rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
         };
-        [self.bytes.len() as u64, word(0), word(1), word(2)]
+        [self.length(), word(0), word(1), word(2)]
+    }
+
+    /// Its length.
+    pub(crate) fn length(&self) -> u64 {
+        self.bytes.len() as u64
     }
 }
 
