@@ -32,7 +32,7 @@ pub(crate) struct EngineFile {
 
 impl Facts for EngineFile {
     fn read(source: &Source<'_>) -> Self {
-        let names = ["executor_globals", "tsrm_get_ls_cache", "executor_globals_offset"];
+        let names = ["executor_globals", "tsrm_get_ls_cache_tcb_offset", "executor_globals_offset"];
         let [globals, cache, offset] = addresses_of(source, names);
         let of_threads =
             cache.zip(offset).and_then(|(cache, offset)| Some((slot(cache, source)?, offset)));
