@@ -5,6 +5,7 @@
 //! number and the meaning of its parameters.
 
 pub mod cpython;
+pub mod php;
 pub mod ruby;
 
 use bytemuck::{Pod, Zeroable};
@@ -30,7 +31,8 @@ pub struct InterpreterFrame {
     /// Tells whether `pointer` still means the same when it is read later; 0 where the interpreter
     /// has nothing of the sort.
     pub cookie: u32,
-    /// Which interpreter: the `KIND` of one of the modules here, or [`NONE`].
+    /// Which interpreter, in the lowest byte: the `KIND` of one of the modules here, or [`NONE`].
+    /// The rest is that module's.
     pub kind: u32,
 }
 size!(InterpreterFrame, 24);

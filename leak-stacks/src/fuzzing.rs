@@ -18,7 +18,7 @@ use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
-use crate::languages::{go, jvm as java, python, ruby as cruby};
+use crate::languages::{go, jvm as java, php as zend, python, ruby as cruby};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::MapsEntry;
@@ -39,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("maps", maps),
     ("pclntab", pclntab),
     ("perf_map", perf_map),
+    ("php", php),
     ("python", python),
     ("ruby", ruby),
     ("stack", stack),
@@ -273,6 +274,11 @@ pub fn python(data: &[u8]) {
 /// The memory of a Ruby VM.
 pub fn ruby(data: &[u8]) {
     cruby::fuzz(data);
+}
+
+/// The memory of PHP's engine.
+pub fn php(data: &[u8]) {
+    zend::fuzz(data);
 }
 
 /// The memory of a Java VM.

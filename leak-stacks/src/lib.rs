@@ -46,6 +46,7 @@
 //! | Go's tables | 131,072 steps for one function, names of 1,024 bytes, 64 nested inlined calls | no name, or the walk ends |
 //! | perf maps | 32 MiB and 262,144 symbols each, 524,288 symbols over all processes | the rest has no names; those of other processes are read again |
 //! | HotSpot | tables of 16,384 rows, names of 512 bytes, 64 nested inlined methods, tables of 4 MiB of places and 256 KiB of lines, 4,096 methods remembered | the call has no name, or the walk ends |
+//! | PHP | names of 512 bytes, paths of 4,096, 8 MiB of variables searched for its globals, 4,096 calls remembered of a process | the call has no name |
 //! | CPython | names of 512 characters, paths of 1,024, line tables of 256 KiB | the call has no name |
 //! | one request to the resolver | 20 s | the file is left alone for good: `unresponsive_file` |
 //! | threads that hang in a read | 8 | no more stacks are resolved, and a warning says so |

@@ -103,6 +103,8 @@ pub mod walker {
     pub const CPYTHON: u32 = 1;
     /// Ruby.
     pub const RUBY: u32 = 3;
+    /// PHP.
+    pub const PHP: u32 = 4;
 }
 
 /// How much of a process's stacks to copy.

@@ -21,11 +21,22 @@ pub(crate) fn tests() -> Vec<Test> {
         let body = move |suite: &Suite| python_as_it_tells_itself(suite, runtime, 2);
         all.push(test(format!("python_{driver}"), body).needs(Need::Runtime(runtime)));
     }
+    for runtime in [
+        Runtime::Php("pdo"),
+        Runtime::Php("pgsql"),
+        Runtime::PhpCompiled("off"),
+        Runtime::PhpCompiled("function"),
+        Runtime::PhpCompiled("tracing"),
+    ] {
+        let name = format!("{runtime:?}").to_lowercase().replace(['(', ')', '"'], "_");
+        let body = move |suite: &Suite| php_as_it_tells_itself(suite, runtime);
+        all.push(test(name, body).needs(Need::Runtime(runtime)));
+    }
     all.push(test("python_releases", newer_pythons).needs(Need::PythonReleases));
-    for runtime in [Runtime::Node, Runtime::Php("pdo"), Runtime::Php("pgsql")] {
+    for runtime in [Runtime::Node] {
         let name = format!("without_a_perf_map_{runtime:?}").to_lowercase();
         let body = move |suite: &Suite| without_a_perf_map(suite, runtime);
-        all.push(test(name.replace(['(', ')', '"'], "_"), body).needs(Need::Runtime(runtime)));
+        all.push(test(name, body).needs(Need::Runtime(runtime)));
     }
     for (name, runtime, warm_up) in [
         ("java", Runtime::Java, None),
@@ -302,6 +313,37 @@ fn bare(name: &str) -> String {
     let (start, method) = name.rsplit_once("_in_").unwrap_or_default();
     let method = if start.is_empty() { &name } else { method };
     format!("{start}:{}", method.rsplit(['#', '.']).next().unwrap_or(method))
+}
+
+/// All calls from the leaking function outward equal PHP's own, with function, class and line, and
+/// the leak is reported once, whatever is compiled meanwhile.
+fn php_as_it_tells_itself(suite: &Suite, runtime: Runtime) -> Result<()> {
+    let (mut shop, trace) = traced(suite, runtime)?;
+    for _ in 0..3 {
+        shop.ok("transaction")?;
+        shop.ok("serve 3")?;
+    }
+    let witness = shop.ok("transaction")?.word("stack")?.to_owned();
+    let finding = trace.finding(|finding| finding.stack.is_some() && finding.count == 4)?;
+
+    let report = trace.stop()?;
+    let stack = stack_of(&report, &finding)?;
+    is_whole(stack, runtime)?;
+    let told: Vec<&str> = witness.split('|').collect();
+    let traced: Vec<String> = stack
+        .frames
+        .iter()
+        .map(|frame| {
+            format!("{}:{}", frame.function.as_deref().unwrap_or("?"), frame.line.unwrap_or(0))
+        })
+        .skip_while(|call| *call != told[0])
+        .take(told.len())
+        .collect();
+    assert_eq!(traced, told, "{stack:#?}");
+    let culprit = finding.culprit.as_ref().context("no culprit")?;
+    assert_eq!(culprit.file.as_deref().map(str::as_ref), Some(runtime.source().as_path()));
+    assert_eq!(culprit.function.as_deref(), Some("refund_order"), "{stack:#?}");
+    Ok(())
 }
 
 /// Functions that the user declares as a driver's, and their callees, are never the culprit.

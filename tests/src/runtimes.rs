@@ -41,6 +41,8 @@ pub enum Runtime {
     RubyCompiled,
     /// PHP with this driver: pdo, pgsql.
     Php(&'static str),
+    /// The same with PDO and opcache, whose compiler works so: off, function, tracing.
+    PhpCompiled(&'static str),
 }
 
 impl Runtime {
@@ -52,7 +54,7 @@ impl Runtime {
             Self::Node | Self::NodeMapped => "node",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "java",
             Self::Ruby | Self::RubyCompiled => "ruby",
-            Self::Php(_) => "php",
+            Self::Php(_) | Self::PhpCompiled(_) => "php",
         }
     }
 
@@ -64,7 +66,7 @@ impl Runtime {
             Self::Node | Self::NodeMapped => "shop.js",
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => "Shop.java",
             Self::Ruby | Self::RubyCompiled => "shop.rb",
-            Self::Php(_) => "shop.php",
+            Self::Php(_) | Self::PhpCompiled(_) => "shop.php",
         };
         Path::new(APPS).join("runtimes").join(file)
     }
@@ -79,6 +81,9 @@ impl Runtime {
             }
             Self::PythonRelease(_) | Self::PythonCompiled(_) => {
                 command.arg("psycopg");
+            }
+            Self::PhpCompiled(_) => {
+                command.arg("pdo");
             }
             _ => {}
         }
@@ -127,6 +132,16 @@ impl Runtime {
                 ruby
             }
             Self::Php(_) => Command::new("php"),
+            Self::PhpCompiled(mode) => {
+                let mut php = Command::new("php");
+                php.args(["-d", "opcache.enable_cli=1", "-d", "opcache.jit_buffer_size=16M"]);
+                php.args(["-d", &format!("opcache.jit={mode}")]);
+                // At once, so that no warm-up is needed.
+                for threshold in ["hot_func", "hot_loop", "hot_return", "hot_side_exit"] {
+                    php.args(["-d", &format!("opcache.jit_{threshold}=2")]);
+                }
+                php
+            }
         }
     }
 
@@ -146,6 +161,7 @@ impl Runtime {
             }
             Self::Ruby | Self::RubyCompiled => ["-e", "require 'pg'"],
             Self::Php(_) => ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"],
+            Self::PhpCompiled(_) => ["-r", "exit(extension_loaded('Zend OPcache') ? 0 : 1);"],
         };
         // The check needs neither a perf map nor a log of V8.
         let plain = if self == Self::NodeMapped { Self::Node } else { self };

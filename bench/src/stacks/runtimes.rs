@@ -232,7 +232,9 @@ impl Subject {
                 (compare(&told, &traced), "Ruby")
             }
             Some((_, told)) => {
-                (compare(&told.split('|').collect::<Vec<_>>(), &python(&report)), "Python")
+                // PHP's own functions have no line.
+                let told: Vec<_> = told.split('|').filter(|call| !call.ends_with(":0")).collect();
+                (compare(&told, &interpreted(&report)), self.language)
             }
             None => {
                 (compare(&native_names(&native), &traced_names(&report)), "gdb, of native frames")
@@ -270,8 +272,8 @@ fn compared(report: &Value) -> Option<&Vec<Value>> {
     report["stacks"][left["last_used_by"].as_str()?]["frames"].as_array()
 }
 
-/// The Python calls of that stack, as Python would tell them.
-fn python(report: &Value) -> Vec<String> {
+/// The interpreter's calls of that stack, as Python and PHP would tell them.
+fn interpreted(report: &Value) -> Vec<String> {
     let frames = compared(report).into_iter().flatten();
     frames
         .filter(|frame| !frame["module"].is_null() && frame["module"] == frame["file"])

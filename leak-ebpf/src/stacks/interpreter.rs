@@ -4,6 +4,7 @@
 //! later, by the collector.
 
 mod cpython;
+mod php;
 mod ruby;
 
 use leak_common::interpreter::{InterpreterProfile, NONE};
@@ -27,6 +28,9 @@ pub(super) fn walk(profile: &InterpreterProfile, task: Task, header: &mut StackH
         }
         ruby::KIND => {
             ruby::walk_ruby(profile, task.thread_register(), header);
+        }
+        php::KIND => {
+            php::walk_php(profile, task.thread_register(), header);
         }
         _ => {}
     }

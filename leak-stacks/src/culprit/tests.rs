@@ -299,8 +299,26 @@ fn java_node_and_others() {
     assert_eq!(node(&inner).as_deref(), Some("run"));
     assert_eq!(node(&inner[..2]), None);
 
-    let php = [("PDOStatement::execute", ""), ("Shop\\Orders::pay", "")];
+    let php = [("JIT code", ""), ("PDOStatement::execute", ""), ("Shop\\Orders::pay", "")];
     assert_eq!(culprit_at_run_time(Language::Php, &php).as_deref(), Some("Shop\\Orders::pay"));
+    let of_files = |list: &[(&str, &str)]| {
+        let frame = |&(function, file): &(&str, &str)| Frame {
+            function: Some(function.to_owned()),
+            module: Some(file.to_owned()),
+            file: file.ends_with(".php").then(|| file.to_owned()),
+            line: None,
+            address: 0,
+        };
+        let frames: Vec<_> = list.iter().map(frame).collect();
+        culprit(&frames, Language::Php, &[]).and_then(|index| frames[index].function.clone())
+    };
+    let laravel = "/srv/vendor/laravel/framework/src/Illuminate/Database";
+    let connection = format!("{laravel}/Connection.php");
+    let inner = [("PDO::query", "/usr/bin/php8.2"), ("run", &*connection)];
+    let outer = [("retry", "/srv/vendor/acme/retry/src/retry.php"), ("pay", "/srv/app/Pay.php")];
+    assert_eq!(of_files(&[&inner[..], &outer].concat()).as_deref(), Some("pay"));
+    assert_eq!(of_files(&[&inner[..], &outer[..1]].concat()).as_deref(), Some("retry"));
+    assert_eq!(of_files(&inner), None);
     let dotnet = [("Npgsql.NpgsqlCommand::ExecuteReader", ""), ("Shop.Orders::Pay", "")];
     assert_eq!(culprit_at_run_time(Language::Dotnet, &dotnet).as_deref(), Some("Shop.Orders::Pay"));
 }

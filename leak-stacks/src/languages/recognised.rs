@@ -50,13 +50,6 @@ pub(crate) const BUN: Recognised = Recognised {
     frame_pointers: FramePointers::Kept,
     advice: "Bun writes no perf map; run by Node.js or Deno, they have names",
 };
-pub(crate) const PHP: Recognised = Recognised {
-    language: stack::Language::Php,
-    // Its command reads the script onto the stack.
-    copy_length: CopyLength::Most,
-    frame_pointers: FramePointers::NotKept,
-    advice: "start it with -d opcache.jit_debug=16, which names what its JIT has compiled",
-};
 pub(crate) const DOTNET: Recognised = Recognised {
     language: stack::Language::Dotnet,
     copy_length: CopyLength::Usual,

@@ -4,8 +4,9 @@ use crate::languages::go::Go;
 use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
+use crate::languages::php::Php;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE, PHP};
+use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE};
 use crate::languages::ruby::Ruby;
 use crate::languages::rust_async::RustAsync;
 
@@ -20,7 +21,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(DENO),
         Box::new(BUN),
         Box::new(Ruby),
-        Box::new(PHP),
+        Box::new(Php),
         Box::new(DOTNET),
         Box::new(BEAM),
         Box::new(RustAsync),
