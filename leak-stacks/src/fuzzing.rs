@@ -18,7 +18,7 @@ use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
-use crate::languages::{go, jvm as java, python};
+use crate::languages::{go, jvm as java, python, v8 as javascript};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::MapsEntry;
@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("perf_map", perf_map),
     ("python", python),
     ("stack", stack),
+    ("v8", v8),
 ];
 
 /// How long each target is tried in tests.
@@ -272,6 +273,11 @@ pub fn python(data: &[u8]) {
 /// The memory of a Java VM.
 pub fn jvm(data: &[u8]) {
     java::fuzz(data);
+}
+
+/// The memory of V8.
+pub fn v8(data: &[u8]) {
+    javascript::fuzz(data);
 }
 
 #[cfg(test)]

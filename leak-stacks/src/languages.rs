@@ -13,3 +13,5 @@ mod recognised;
 mod registry;
 pub(crate) mod runtimes;
 mod rust_async;
+pub(crate) mod target;
+pub(crate) mod v8;

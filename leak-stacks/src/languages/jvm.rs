@@ -25,7 +25,7 @@ mod made_up;
 mod method;
 mod numbers;
 mod scopes;
-mod target;
+
 #[cfg(test)]
 mod tests;
 
@@ -40,12 +40,12 @@ use self::layout::Layout;
 pub(crate) use self::made_up::fuzz;
 use self::method::Method;
 use self::scopes::scopes_at;
-use self::target::Target;
 use crate::binary::facts::{Facts, Source};
 use crate::binary::symbol_table::addresses_of;
 use crate::bytes::base_name;
 use crate::languages::call::{Call, Named};
 use crate::languages::language::{Language, Process, Runtime, Unwound};
+use crate::languages::target::Target;
 use crate::raw::{CopyLength, InterpreterFrame, StackProfile};
 use crate::stack;
 use crate::unwind::registers::Registers;

@@ -5,8 +5,9 @@ use crate::languages::jvm::Java;
 use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, DOTNET, JAVA, NODE, PHP, RUBY};
+use crate::languages::recognised::{BEAM, DOTNET, JAVA, PHP, RUBY};
 use crate::languages::rust_async::RustAsync;
+use crate::languages::v8::JavaScript;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
 pub(crate) fn languages() -> Vec<Box<dyn Language>> {
@@ -15,7 +16,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(Python),
         Box::new(Java),
         Box::new(JAVA),
-        Box::new(NODE),
+        Box::new(JavaScript),
         Box::new(RUBY),
         Box::new(PHP),
         Box::new(DOTNET),

@@ -133,6 +133,14 @@ impl Cfi {
         }
     }
 
+    /// Whether there are rules for `address`.
+    pub(crate) fn covers(&self, address: u64) -> bool {
+        match self.kind {
+            Kind::EhFrame => self.entry(&eh_frame(&self.data), address).is_some(),
+            Kind::DebugFrame => self.entry(&debug_frame(&self.data), address).is_some(),
+        }
+    }
+
     /// Whether the rules of a function begin at `address`.
     pub(crate) fn begins_at(&self, address: u64) -> bool {
         let begins = |entry: FrameDescriptionEntry<Slice<'_>>| entry.initial_address() == address;

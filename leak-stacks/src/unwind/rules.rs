@@ -60,6 +60,11 @@ impl FrameRules {
         !self.sections.is_empty()
     }
 
+    /// Whether there are rules for `address`.
+    pub(crate) fn cover(&self, address: u64) -> bool {
+        self.sections.iter().any(|section| section.covers(address))
+    }
+
     /// Whether the rules of a function begin at `address`.
     pub(crate) fn begin_at(&self, address: u64) -> bool {
         self.sections.iter().any(|section| section.begins_at(address))

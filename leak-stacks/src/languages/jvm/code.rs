@@ -1,7 +1,7 @@
 //! The code cache: which piece of code holds an address, and what kind it is.
 
 use crate::languages::jvm::layout::{Heaps, Layout};
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 
 /// Most code heaps; there are three today.
 const MAX_HEAPS: u64 = 16;

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 
 /// Most rows of a table that are read. JDK 17 has some 2,000.
 const MAX_ROWS: u64 = 16 << 10;

@@ -5,7 +5,7 @@
 
 use crate::languages::jvm::code::{Blob, CodeCache, Kind};
 use crate::languages::jvm::layout::{INTERPRETED_METHOD, INTERPRETED_SENDER, Layout};
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 use crate::processor::FRAME_POINTER;
 use crate::unwind::registers::Registers;
 

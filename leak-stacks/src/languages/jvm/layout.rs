@@ -4,7 +4,7 @@
 //! that are there tell which it is.
 
 use crate::languages::jvm::description::{Description, Field};
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 
 /// Words of the interpreter's frames, from the frame pointer (`frame_x86.hpp`).
 pub(crate) const INTERPRETED_METHOD: i64 = -3;

@@ -4,12 +4,10 @@ use crate::languages::jvm::code::CodeCache;
 use crate::languages::jvm::description::{Description, Field};
 use crate::languages::jvm::frames::Found;
 use crate::languages::jvm::layout::Layout;
-use crate::languages::jvm::target::Target;
 use crate::languages::jvm::{HotSpot, lines};
+use crate::languages::target::{BASE, Image, Target};
 use crate::unwind::registers::Registers;
 
-/// Where the memory begins.
-pub(crate) const BASE: u64 = 0x10_0000;
 /// Where the code heap lies in it.
 pub(crate) const HEAP: u64 = 0x1000;
 
@@ -68,17 +66,6 @@ const VARIABLES: [(&str, &str, u64); 3] = [
 ];
 const SIZES: [(&str, u64); 4] =
     [("HeapBlock", 16), ("PcDesc", 16), ("ConstMethod", 48), ("ConstantPool", 72)];
-
-/// Memory from [`BASE`] on.
-pub(crate) struct Image<'a>(pub(crate) &'a [u8]);
-
-impl Target for Image<'_> {
-    fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
-        let start = usize::try_from(address.checked_sub(BASE)?).ok()?;
-        into.copy_from_slice(self.0.get(start..start.checked_add(into.len())?)?);
-        Some(())
-    }
-}
 
 pub(crate) fn description() -> Description {
     let fields = FIELDS.iter().map(|&(owner, name, place, width)| {

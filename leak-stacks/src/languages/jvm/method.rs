@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::languages::jvm::layout::{Layout, Number};
 use crate::languages::jvm::lines::line_at;
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 
 /// Longest name, in bytes.
 const MAX_NAME: usize = 512;

@@ -5,7 +5,7 @@ use crate::bytes::u32_at;
 use crate::languages::jvm::code::Blob;
 use crate::languages::jvm::layout::Layout;
 use crate::languages::jvm::numbers::Numbers;
-use crate::languages::jvm::target::Target;
+use crate::languages::target::Target;
 
 /// Most methods within one another.
 const MAX_INLINED: usize = 64;

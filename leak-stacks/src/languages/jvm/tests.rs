@@ -1,6 +1,6 @@
 use crate::languages::jvm::frames::Found;
-use crate::languages::jvm::made_up::{BASE, HEAP, Image, vm};
-use crate::languages::jvm::target::Target;
+use crate::languages::jvm::made_up::{HEAP, vm};
+use crate::languages::target::{BASE, Image, Target};
 use crate::processor::FRAME_POINTER;
 use crate::unwind::registers::Registers;
 
