@@ -30,7 +30,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use self::code::{BytecodeSizes, Code, Place, bytecode_of, place_in_script};
+use self::code::{BytecodeSizes, Code, CodeMaps, Place, bytecode_of, place_in_script};
 use self::frames::{Found, Frame, Region};
 use self::function::{Function, OuterNames};
 use self::heap::Heap;
@@ -67,15 +67,11 @@ pub(crate) struct JavaScript;
 
 impl Language for JavaScript {
     fn find(&mut self, process: &Process<'_>) -> Option<Box<dyn Runtime>> {
-        let is_its = |path: &str| language_of([path].into_iter(), None) == stack::Language::Node;
-        let mut mappings = process.modules.iter();
-        let library = mappings.find(|mapping| mapping.path.as_deref().is_some_and(is_its))?;
-        let vm = || {
-            let exports = library.binary.as_deref()?.facts::<Exports>()?;
-            let bias = library.start.wrapping_sub(library.address_in_file(library.start)?);
-            V8::find(&exports, bias, process.memory()?)
-        };
-        Some(Box::new(Node { library: library.path.clone()?, vm: vm(), roots: None }))
+        let mut paths = process.modules.iter().filter_map(|mapping| mapping.path.as_deref());
+        let is_there = paths.any(is_its).then(|| Node { vm: None, roots: None });
+        let mut node = is_there?;
+        node.look_again(process);
+        Some(Box::new(node))
     }
 
     fn value(&self) -> Option<stack::Language> {
@@ -90,9 +86,7 @@ impl Language for JavaScript {
 /// Node.js, or what is like it, in a process.
 #[derive(Debug)]
 struct Node {
-    /// The path of V8's binary.
-    library: Rc<str>,
-    /// `None` when its release is not understood.
+    /// `None` while it starts, and when its release is not understood.
     vm: Option<V8>,
     /// Of the thread whose stack is walked: what V8's code has the isolate's roots by.
     roots: Option<u64>,
@@ -100,8 +94,9 @@ struct Node {
 
 impl Runtime for Node {
     fn look_again(&mut self, process: &Process<'_>) {
-        if let Some(vm) = &mut self.vm {
-            vm.index.tidy(process.now);
+        match &mut self.vm {
+            Some(vm) => vm.index.tidy(process.now),
+            None => self.vm = V8::find(process),
         }
     }
 
@@ -117,7 +112,7 @@ impl Runtime for Node {
         stack: &StackCopy<'_>,
         process: &Process<'_>,
     ) -> Option<Unwound> {
-        let Self { vm, roots, library } = self;
+        let Self { vm, roots } = self;
         let vm = vm.as_mut()?;
         if frame.innermost {
             *roots = None;
@@ -126,14 +121,14 @@ impl Runtime for Node {
         let mapping = process.modules.find(frame.address)?;
         let region = match mapping.path.as_deref() {
             None => Region::Compiled,
-            Some(path) if *path == **library => Region::Library,
+            Some(path) if *path == *vm.library => Region::Library,
             Some(_) => return None,
         };
         let bp = registers.get(FRAME_POINTER);
         let bp = bp.filter(|bp| *bp >= registers.sp() && bp.is_multiple_of(8))?;
         let word = |at| stack.word(at);
         let (caller, above) = (word(bp.checked_add(8)?)?, bp.checked_add(16)?);
-        let V8 { layout, bytecode_sizes, index, .. } = vm;
+        let V8 { layout, bytecode_sizes, index, maps, .. } = vm;
         let own = Frame {
             bp,
             sp: registers.sp(),
@@ -144,7 +139,7 @@ impl Runtime for Node {
             roots: roots.or(registers.get(ROOTS)),
             now: process.now,
         };
-        let found = own.find(index, Heap { layout, target: process.memory()? });
+        let found = own.find(index, maps, Heap { layout, target: process.memory()? });
         // What V8 has not compiled at run time, and no compiler of C++ either, is its own.
         let is_builtin = || region == Region::Library && !has_rules(mapping, frame.address);
         if found.is_none() && !(own.is_marked(layout) && is_builtin()) {
@@ -170,6 +165,11 @@ impl Runtime for Node {
     }
 }
 
+/// Whether a file may be V8's, by its name.
+fn is_its(path: &str) -> bool {
+    language_of([path].into_iter(), None) == stack::Language::Node
+}
+
 /// Whether a binary has unwind rules for an address.
 fn has_rules(mapping: &Mapping, address: u64) -> bool {
     let rules = || {
@@ -190,29 +190,50 @@ fn noted(found: Found) -> InterpreterFrame {
 /// What is known of V8 in a process.
 #[derive(Debug)]
 struct V8 {
+    /// The path of its binary.
+    library: Rc<str>,
     layout: Layout,
     bytecode_sizes: BytecodeSizes,
     scripts: Scripts,
     outer_names: OuterNames,
     index: Index,
+    maps: CodeMaps,
 }
 
 impl V8 {
-    /// `None` when it is none, or its release is not understood.
-    fn find(exports: &Exports, bias: u64, target: &dyn Target) -> Option<Self> {
+    /// `None` when there is none, or its release is not understood.
+    fn find(process: &Process<'_>) -> Option<Self> {
+        // What tells of it may be in the executable or in a library.
+        let mut mappings = process.modules.iter().filter_map(|mapping| {
+            let path = mapping.path.as_ref().filter(|path| is_its(path))?;
+            let exports = mapping.binary.as_deref()?.facts::<Exports>()?;
+            let bias = mapping.start.wrapping_sub(mapping.address_in_file(mapping.start)?);
+            exports.is_v8().then_some((path, exports, bias))
+        });
+        let (path, exports, bias) = mappings.next()?;
+        Self::read(Rc::clone(path), &exports, bias, process.memory()?)
+    }
+
+    fn read(library: Rc<str>, exports: &Exports, bias: u64, target: &dyn Target) -> Option<Self> {
         let layout = Layout::of(&Metadata::read(exports, bias, target))?;
         let sizes = exports.bytecode_sizes.filter(|(_, length)| *length <= MAX_BYTECODE_SIZES);
         let sizes = sizes.and_then(|(address, length)| {
             target.bytes(address.wrapping_add(bias), usize::try_from(length).ok()?)
         });
         let bytecode_sizes = BytecodeSizes::new(sizes.unwrap_or_default());
-        Some(Self {
+        Some(Self::new(library, layout, bytecode_sizes))
+    }
+
+    fn new(library: Rc<str>, layout: Layout, bytecode_sizes: BytecodeSizes) -> Self {
+        Self {
+            library,
             layout,
             bytecode_sizes,
             scripts: Scripts::default(),
             outer_names: OuterNames::default(),
             index: Index::default(),
-        })
+            maps: CodeMaps::default(),
+        }
     }
 
     /// The calls that a frame stands for, innermost first.

@@ -13,6 +13,9 @@ use crate::unwind::emulate::ends_with_call;
 /// Largest piece of code whose beginning is looked for, and how much of it is read at once.
 const MAX_CODE: u64 = 1 << 20;
 const AT_ONCE: u64 = 4096;
+/// The same for the first piece of a process, and most maps of such that are known.
+const MAX_FIRST: u64 = 64 << 10;
+const MAX_MAPS: usize = 8;
 /// Longest call instruction.
 const LONGEST_CALL: u64 = 7;
 /// Most calls that were compiled into one another.
@@ -35,6 +38,10 @@ pub(crate) struct Code {
     start: u64,
 }
 
+/// What objects that have code begin with: pointers to their maps.
+#[derive(Debug, Default)]
+pub(crate) struct CodeMaps(Vec<u64>);
+
 /// What made a piece of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -55,21 +62,46 @@ pub(crate) struct Place {
 
 impl Code {
     /// The code that goes on at this address after a call.
-    pub(crate) fn that_goes_on_at(returns_to: u64, heap: Heap<'_>) -> Option<Self> {
-        // What describes the code is before its instructions, and begins with its map.
-        let lowest = returns_to.saturating_sub(MAX_CODE);
-        let mut end = returns_to & !7;
+    pub(crate) fn that_goes_on_at(
+        returns_to: u64,
+        maps: &mut CodeMaps,
+        heap: Heap<'_>,
+    ) -> Option<Self> {
+        let known = Self::before(returns_to, MAX_CODE, heap, |map| maps.0.contains(&map));
+        let has = |(code, _): &(Self, u64)| code.has(returns_to, heap);
+        if let Some((code, _)) = known.filter(has) {
+            return Some(code);
+        }
+        // Nothing is known of the first piece of code that is met, or of an isolate's.
+        let new = Self::before(returns_to, MAX_FIRST, heap, |map| !maps.0.contains(&map));
+        let (code, map) = new.filter(has)?;
+        if maps.0.len() < MAX_MAPS {
+            maps.0.push(map);
+        }
+        Some(code)
+    }
+
+    /// The nearest object before an address that describes code, and the word that it begins with,
+    /// which is a pointer to its map.
+    fn before(
+        address: u64,
+        most: u64,
+        heap: Heap<'_>,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Option<(Self, u64)> {
+        let lowest = address.saturating_sub(most);
+        let mut end = address & !7;
         while end > lowest {
             let begin = lowest.max((end - 1) & !(AT_ONCE - 1));
             let length = usize::try_from(end - begin).ok()?;
             let words = heap.target.bytes(begin, length)?;
             for offset in (0..length).step_by(8).rev() {
-                let object = begin + offset as u64;
-                if pointer(u64_at(&words, offset)?).is_none() {
+                let map = u64_at(&words, offset)?;
+                if pointer(map).is_none() || !is_wanted(map) {
                     continue;
                 }
-                if let Some(code) = Self::described_at(object, heap) {
-                    return code.filter(|code| code.has(returns_to, heap));
+                if let Some(code) = Self::described_at(begin + offset as u64, heap) {
+                    return code.map(|code| (code, map));
                 }
             }
             end = begin;

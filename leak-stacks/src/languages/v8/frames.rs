@@ -4,7 +4,7 @@
 //! function, of its bytecode and of its code must agree, or the frame is not told.
 
 use crate::languages::v8::code::{
-    BytecodeSizes, Code, Kind, bytecode_of, frame_size_of, is_instruction,
+    BytecodeSizes, Code, CodeMaps, Kind, bytecode_of, frame_size_of, is_instruction,
 };
 use crate::languages::v8::heap::{Heap, pointer, small};
 use crate::languages::v8::index::Index;
@@ -67,14 +67,19 @@ impl Frame<'_> {
     }
 
     /// What the frame runs; `None` when it is none of JavaScript's, or not what it was any more.
-    pub(crate) fn find(&self, index: &mut Index, heap: Heap<'_>) -> Option<Found> {
+    pub(crate) fn find(
+        &self,
+        index: &mut Index,
+        maps: &mut CodeMaps,
+        heap: Heap<'_>,
+    ) -> Option<Found> {
         let frame = &heap.layout.frame;
         // V8's other frames have their type there.
         self.object(frame.context)?;
         self.object(frame.function)?;
         let code = match self.region {
             Region::Library => None,
-            Region::Compiled => Code::that_goes_on_at(self.returns_to, heap),
+            Region::Compiled => Code::that_goes_on_at(self.returns_to, maps, heap),
         };
         match code {
             Some(code) if code.kind == Kind::Optimised => self.optimised(code, heap),

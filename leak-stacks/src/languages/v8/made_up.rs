@@ -88,13 +88,7 @@ pub(crate) fn v8(more: &[(&str, i32)]) -> Option<V8> {
     let layout = Layout::of(&Metadata::made_up(&constants))?;
     let row = std::array::from_fn::<u8, 16, _>(|code| if code == 5 { 3 } else { 1 });
     let bytecode_sizes = BytecodeSizes::new([row; 3].concat());
-    Some(V8 {
-        layout,
-        bytecode_sizes,
-        scripts: Default::default(),
-        outer_names: Default::default(),
-        index: Default::default(),
-    })
+    Some(V8::new("/usr/bin/node".into(), layout, bytecode_sizes))
 }
 
 /// The names and lines of the calls in a frame, given its frame pointer.
@@ -116,7 +110,7 @@ pub(crate) fn calls(
         roots: Some(ROOTS),
         now: Timestamp(0),
     };
-    let found = frame.find(&mut v8.index, Heap { layout: &v8.layout, target })?;
+    let found = frame.find(&mut v8.index, &mut v8.maps, Heap { layout: &v8.layout, target })?;
     let calls = v8.calls(noted(found), target)?;
     Some(calls.into_iter().map(|call| (call.function.unwrap_or_default(), call.line)).collect())
 }

@@ -37,6 +37,13 @@ impl Facts for Exports {
     }
 }
 
+impl Exports {
+    /// Whether the binary is V8's.
+    pub(crate) fn is_v8(&self) -> bool {
+        !self.constants.is_empty()
+    }
+}
+
 /// The constants of a process, by their names without the beginning.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata(HashMap<String, i32>);
