@@ -149,8 +149,8 @@ fn without_a_perf_map(suite: &Suite, runtime: Runtime) -> Result<()> {
     Ok(())
 }
 
-/// Every call from the leaking function outward is as V8 tells it, function and line, without a flag
-/// and with a map; and the same leak is told once, whatever is compiled meanwhile.
+/// Every call from the leaking function outward is as V8 tells it, function and line, without a
+/// flag and with a map; and the same leak is told once, whatever is compiled meanwhile.
 fn node_as_it_tells_itself(suite: &Suite, runtime: Runtime, warm_up: Option<&str>) -> Result<()> {
     let mut shop = runtime.start(suite)?;
     let _map = PerfMapFile::of(&shop);

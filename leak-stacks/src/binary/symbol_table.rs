@@ -32,8 +32,8 @@ pub(crate) fn extents_of<const N: usize>(
     found
 }
 
-/// The addresses of at most `most` dynamic symbols whose names begin so, by the rest of their names,
-/// which is at most `longest` bytes long.
+/// The addresses of at most `most` dynamic symbols whose names begin so, by the rest of their
+/// names, which is at most `longest` bytes long.
 pub(crate) fn addresses_by_beginning(
     source: &Source<'_>,
     beginning: &str,
@@ -73,8 +73,8 @@ fn look_up(
     });
 }
 
-/// Goes through a table's symbols that the file itself defines, until `take` wants no more: gives it
-/// the symbol, the strings, and where its name is among them.
+/// Goes through a table's symbols that the file itself defines, until `take` wants no more: gives
+/// it the symbol, the strings, and where its name is among them.
 fn each(
     source: &Source<'_>,
     tables: (&str, &str),

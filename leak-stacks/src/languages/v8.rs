@@ -1,5 +1,5 @@
-//! JavaScript on V8, as in Node.js: what its interpreter and its compilers run is followed and named
-//! by what V8 says of itself, without any flag.
+//! JavaScript on V8, as in Node.js: what its interpreter and its compilers run is followed and
+//! named by what V8 says of itself, without any flag.
 //!
 //! V8's binary exports constants for debuggers, which tell where its objects and frames have what.
 //! Every frame of JavaScript keeps a frame pointer, and beside it its function and, unless it was

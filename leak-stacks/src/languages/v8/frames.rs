@@ -1,7 +1,7 @@
 //! From a JavaScript frame to what it runs, by the words of the copied stack.
 //!
-//! The stack is as it was at the time of the call, the heap as it is now. What the frame says of its
-//! function, of its bytecode and of its code must agree, or the frame is not told.
+//! The stack is as it was at the time of the call, the heap as it is now. What the frame says of
+//! its function, of its bytecode and of its code must agree, or the frame is not told.
 
 use crate::languages::v8::code::{
     BytecodeSizes, Code, CodeMaps, Kind, bytecode_of, frame_size_of, is_instruction,
@@ -58,8 +58,8 @@ impl Frame<'_> {
         pointer(self.slot(offset)?)
     }
 
-    /// Whether it is one of V8's, by what is right below the frame pointer: a context, or the type of
-    /// a frame without one, times two.
+    /// Whether it is one of V8's, by what is right below the frame pointer: a context, or the type
+    /// of a frame without one, times two.
     pub(crate) fn is_marked(&self, layout: &Layout) -> bool {
         let is_type =
             |word: u64| word.is_multiple_of(2) && (1..=MAX_FRAME_TYPE).contains(&(word / 2));
@@ -131,8 +131,8 @@ impl Frame<'_> {
         Some(Found::Bytecode { shared, offset })
     }
 
-    /// Whether so many bytes of registers are what is between the frame's fixed part and what it has
-    /// called, but for the arguments of that.
+    /// Whether so many bytes of registers are what is between the frame's fixed part and what it
+    /// has called, but for the arguments of that.
     fn has_room(&self, registers: u64, heap: Heap<'_>) -> bool {
         let fixed = heap.layout.frame.bytecode_offset;
         let used = self.bp.checked_add_signed(fixed).and_then(|end| end.checked_sub(registers));

@@ -114,7 +114,7 @@ pub(crate) struct CodeLayout {
     pub(crate) instructions: u64,
     pub(crate) kind_mask: u32,
     pub(crate) kind_baseline: u32,
-    /// Which words of a deoptimisation's data have the literals, the function and the inlined calls.
+    /// Which words of a deoptimisation's data have the literals, the function, the inlined calls.
     pub(crate) literals: u64,
     pub(crate) shared: u64,
     pub(crate) inlined: u64,

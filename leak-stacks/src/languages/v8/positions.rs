@@ -39,8 +39,8 @@ pub(crate) fn position_at(table: &[u8], place: u32) -> Option<SourcePosition> {
     SourcePosition::of(found?)
 }
 
-/// Where in the bytecode the baseline code is that goes on at `place`, given how long the bytecode's
-/// instructions are, in their order.
+/// Where in the bytecode the baseline code is that goes on at `place`, given how long the
+/// bytecode's instructions are, in their order.
 pub(crate) fn bytecode_offset_at(
     table: &[u8],
     place: u32,

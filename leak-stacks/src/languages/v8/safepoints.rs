@@ -55,3 +55,34 @@ fn entries(
         Some((part(entry, 0)?, exit))
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two calls: at 16 with the exit at 96, at 32 with that at 104; nothing, or a byte, behind.
+    fn table(before: &[u32], header: &[u32], behind: &[u8]) -> Vec<u8> {
+        // Both have exits; one byte for addresses and for indices.
+        let words = [before, &[2, 0x91], header].concat();
+        let head = words.into_iter().flat_map(u32::to_le_bytes);
+        let entries = [[16, 1, 97], [32, 2, 105]].map(|entry| [&entry, behind].concat());
+        head.chain(entries.concat()).collect()
+    }
+
+    #[test]
+    fn calls_are_found_in_each_form() {
+        for table in [
+            table(&[], &[], &[]),
+            table(&[], &[7, 3], &[0]),
+            table(&[9], &[], &[]),
+            table(&[9], &[7, 3], &[0]),
+        ] {
+            assert_eq!(call_of_exit(&table, 96, 90), Some(16), "{table:?}");
+            assert_eq!(call_of_exit(&table, 104, 90), Some(32), "{table:?}");
+            assert_eq!(call_of_exit(&table, 97, 90), None, "no call has this exit");
+            assert_eq!(call_of_exit(&table, 96, 24), None, "a call behind the exits");
+            assert_eq!(call_of_exit(&table[..table.len() - 1], 96, 90), None, "cut");
+        }
+        assert_eq!(call_of_exit(&[0xff; 64], 96, 90), None);
+    }
+}

@@ -16,7 +16,9 @@ Error.prepareStackTrace = (error, sites) => {
   // What is named at run time has its name in no function.
   const isNamed = (name) => name && !name.startsWith('[');
   const named = (name) => (isNamed(name) ? name : '<anonymous>');
-  return called.map((site) => `${named(site.getFunctionName())}:${site.getLineNumber()}:${site.getFileName()}`);
+  return called.map((site) => {
+    return `${named(site.getFunctionName())}:${site.getLineNumber()}:${site.getFileName()}`;
+  });
 };
 
 function wait() {
