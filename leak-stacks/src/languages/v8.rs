@@ -68,8 +68,8 @@ pub(crate) struct JavaScript;
 impl Language for JavaScript {
     fn find(&mut self, process: &Process<'_>) -> Option<Box<dyn Runtime>> {
         let mut paths = process.modules.iter().filter_map(|mapping| mapping.path.as_deref());
-        let is_there = paths.any(is_its).then(|| Node { vm: None, roots: None });
-        let mut node = is_there?;
+        paths.any(is_its).then_some(())?;
+        let mut node = Node { vm: None, roots: None };
         node.look_again(process);
         Some(Box::new(node))
     }

@@ -96,7 +96,10 @@ fn uncompiled(shared: u64, heap: Heap<'_>) -> Option<Range<u32>> {
 
 /// The names of the functions that others are written in.
 #[derive(Debug, Default)]
-pub(crate) struct OuterNames(HashMap<(u64, Option<u64>, Range<u32>), Rc<[String]>>);
+pub(crate) struct OuterNames(HashMap<Identity, Rc<[String]>>);
+
+/// A function: what its closures share, its script, and where it is in that.
+type Identity = (u64, Option<u64>, Range<u32>);
 
 impl OuterNames {
     /// The name of a function behind those of the functions that it is written in.
