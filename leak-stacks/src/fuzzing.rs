@@ -18,7 +18,7 @@ use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
 use crate::languages::runtimes::{Languages, Runtimes};
-use crate::languages::{go, jvm as java, php as zend, python, ruby as cruby};
+use crate::languages::{go, jvm as java, php as zend, python, ruby as cruby, v8 as javascript};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::MapsEntry;
@@ -43,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("python", python),
     ("ruby", ruby),
     ("stack", stack),
+    ("v8", v8),
 ];
 
 /// How long each target is tried in tests.
@@ -284,6 +285,11 @@ pub fn php(data: &[u8]) {
 /// The memory of a Java VM.
 pub fn jvm(data: &[u8]) {
     java::fuzz(data);
+}
+
+/// The memory of V8.
+pub fn v8(data: &[u8]) {
+    javascript::fuzz(data);
 }
 
 #[cfg(test)]

@@ -16,3 +16,4 @@ pub(crate) mod ruby;
 pub(crate) mod runtimes;
 mod rust_async;
 pub(crate) mod target;
+pub(crate) mod v8;

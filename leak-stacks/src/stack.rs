@@ -88,7 +88,8 @@ pub struct Frame {
     pub module: Option<String>,
     /// Source file; unknown without debug information.
     pub file: Option<String>,
-    /// Line in `file`, from 1; of a function that a perf map names, the one where it begins.
+    /// Line in `file`, from 1; of a function that a perf map names, the one where it begins, and so
+    /// of one of JavaScript's as long as V8 has not worked out its lines.
     pub line: Option<u32>,
     /// Address in the module's own numbering (as `addr2line` takes it); in no module, the absolute
     /// address; for an interpreter's call, the place in the function's bytecode.

@@ -5,6 +5,7 @@ mod damaged;
 mod golang;
 mod java;
 mod native;
+mod node;
 mod own;
 mod python;
 mod runtime;

@@ -298,6 +298,17 @@ fn java_node_and_others() {
     assert_eq!(node(&[&inner[..], &outer[..]].concat()).as_deref(), Some("write"));
     assert_eq!(node(&inner).as_deref(), Some("run"));
     assert_eq!(node(&inner[..2]), None);
+    for library in [
+        "typeorm/driver/postgres/PostgresQueryRunner.js",
+        ".pnpm/sequelize@6.37.5_pg@8.13.1/node_modules/sequelize/lib/sequelize.js",
+        "@prisma/client/runtime/library.js",
+        "knex/lib/execution/transaction.js",
+        "drizzle-orm/node-postgres/session.js",
+        "postgres/cjs/src/connection.js",
+    ] {
+        let file = format!("/app/node_modules/{library}");
+        assert_eq!(node(&[("query", file.as_str())]), None, "{library}");
+    }
 
     let php = [("JIT code", ""), ("PDOStatement::execute", ""), ("Shop\\Orders::pay", "")];
     assert_eq!(culprit_at_run_time(Language::Php, &php).as_deref(), Some("Shop\\Orders::pay"));

@@ -31,13 +31,6 @@ pub(crate) const JAVA: Recognised = Recognised {
     frame_pointers: FramePointers::KeptWith("-XX:+PreserveFramePointer"),
     advice: "start it with -XX:+PreserveFramePointer, and run `jcmd PID Compiler.perfmap`",
 };
-pub(crate) const NODE: Recognised = Recognised {
-    language: stack::Language::Node,
-    // libuv keeps 12 KiB of events on the stack of each loop.
-    copy_length: CopyLength::Most,
-    frame_pointers: FramePointers::Kept,
-    advice: "start it with --perf-basic-prof --interpreted-frames-native-stack",
-};
 pub(crate) const DENO: Recognised = Recognised {
     language: stack::Language::Deno,
     copy_length: CopyLength::Most,

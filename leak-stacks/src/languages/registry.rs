@@ -6,9 +6,10 @@ use crate::languages::language::Language;
 use crate::languages::perf_map::PerfMaps;
 use crate::languages::php::Php;
 use crate::languages::python::Python;
-use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA, NODE};
+use crate::languages::recognised::{BEAM, BUN, DENO, DOTNET, JAVA};
 use crate::languages::ruby::Ruby;
 use crate::languages::rust_async::RustAsync;
+use crate::languages::v8::JavaScript;
 
 /// All languages, for one resolver. Where several know a frame, the first one counts.
 pub(crate) fn languages() -> Vec<Box<dyn Language>> {
@@ -17,7 +18,7 @@ pub(crate) fn languages() -> Vec<Box<dyn Language>> {
         Box::new(Python),
         Box::new(Java),
         Box::new(JAVA),
-        Box::new(NODE),
+        Box::new(JavaScript),
         Box::new(DENO),
         Box::new(BUN),
         Box::new(Ruby),

@@ -3,6 +3,9 @@
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::process::memory::Memory;
 
+/// Memory ends at borders of pages, and what is read may end just before one.
+const PAGE: u64 = 4096;
+
 /// Something that bytes can be read from by their address.
 pub(crate) trait Target {
     /// Fills `into` with what lies at `address`; `None` when not all of it can be read.
@@ -48,10 +51,20 @@ impl dyn Target + '_ {
         Some(bytes)
     }
 
+    /// As many bytes at `address` as can be read, in whole pages, but no more than `most`.
+    pub(crate) fn bytes_up_to(&self, address: u64, most: usize) -> Option<Vec<u8>> {
+        let mut read = Vec::new();
+        while read.len() < most {
+            let at = address.checked_add(read.len() as u64)?;
+            let part = usize::try_from(PAGE - at % PAGE).ok()?.min(most - read.len());
+            let Some(bytes) = self.bytes(at, part) else { break };
+            read.extend_from_slice(&bytes);
+        }
+        Some(read)
+    }
+
     /// The zero-terminated text of at most `most` bytes at `address`, which must end within them.
     pub(crate) fn text(&self, address: u64, most: usize) -> Option<String> {
-        /// Memory ends at borders of pages, and a text may end just before one.
-        const PAGE: u64 = 4096;
         let mut text = Vec::new();
         let mut at = address;
         while text.len() < most {

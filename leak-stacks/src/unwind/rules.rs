@@ -61,6 +61,11 @@ impl FrameRules {
         !self.sections.is_empty()
     }
 
+    /// Whether there are rules for `address`.
+    pub(crate) fn cover(&self, address: u64) -> bool {
+        self.beginning_of(address).is_some()
+    }
+
     /// Where the rules that cover `address` begin: those of a function, or of a part of one.
     pub(crate) fn beginning_of(&self, address: u64) -> Option<u64> {
         self.sections.iter().find_map(|section| section.beginning_of(address))

@@ -8,6 +8,7 @@ const { Pool } = require('pg');
 const [host, port, user] = process.argv.slice(2);
 const pool = new Pool({ host, port: Number(port), user, database: 'postgres', max: 40 });
 const forgotten = [];
+let stack = '';
 
 // Healthy: ends its transaction and returns its connection.
 async function listOrders() {
@@ -33,7 +34,29 @@ async function refundOrder() {
   const client = await pool.connect();
   forgotten.push(client);
   await client.query('BEGIN');
-  return client.query("SELECT 'refund'"); // LEAK transaction
+  stack = tellStack(); return client.query("SELECT 'refund'"); // LEAK transaction
+}
+
+// The calls on the stack, but for this one, innermost first. V8 adds those that await them.
+function tellStack() {
+  const prepare = Error.prepareStackTrace;
+  Error.prepareStackTrace = (error, sites) => {
+    const called = sites.slice(1).filter((site) => !site.isAsync());
+    return called.map((site) => `${site.getFunctionName()}:${site.getLineNumber()}`).join('|');
+  };
+  const told = new Error().stack;
+  Error.prepareStackTrace = prepare;
+  return told;
+}
+
+// Refunds so many orders, and clears up behind itself.
+async function warm(number) {
+  for (let i = 0; i < number; i++) {
+    await refundOrder();
+    const client = forgotten.pop();
+    await client.query('ROLLBACK');
+    client.release();
+  }
 }
 
 const handlers = { serve: listOrders, return: showInvoice, transaction: refundOrder };
@@ -41,8 +64,9 @@ const handlers = { serve: listOrders, return: showInvoice, transaction: refundOr
 async function obey(line) {
   const [command, number] = line.trim().split(' ');
   try {
-    for (let i = 0; i < Number(number || 1); i++) await handlers[command]();
-    console.log(`ok open=${pool.totalCount}`);
+    if (command === 'warm') await warm(Number(number));
+    else for (let i = 0; i < Number(number || 1); i++) await handlers[command]();
+    console.log(`ok open=${pool.totalCount} stack=${stack}`);
   } catch (error) {
     console.log(`failed ${String(error).replace(/\s+/g, ' ')}`);
   }
