@@ -31,7 +31,7 @@ use crate::unwind::walk::{Walk, walk};
 /// Most processes whose mappings are kept.
 const MAX_PROCESSES: usize = 8192;
 /// How often a process's mappings are read again at most.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What became of a raw stack.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
