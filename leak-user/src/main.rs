@@ -117,8 +117,8 @@ fn fails_on_leak(cli: &Cli) -> bool {
     }
 }
 
-/// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be found"
-/// for "there is no leak".
+/// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be
+/// found" for "there is no leak".
 fn verdict(cli: &Cli, ended: Ended) -> ExitCode {
     let Ended { verdict, lasted, silent_after } = ended;
     if !fails_on_leak(cli) {

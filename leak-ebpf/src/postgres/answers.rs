@@ -148,8 +148,8 @@ fn count_answers(parser: &mut Parser, payload: &Payload) -> Counted {
 }
 
 /// The type of an answer's first message that tells anything: after the empty messages with which
-/// the extended protocol begins its answer, `ParseComplete`, unless the statement was parsed before,
-/// and `BindComplete`.
+/// the extended protocol begins its answer, `ParseComplete`, unless the statement was parsed
+/// before, and `BindComplete`.
 #[inline(always)]
 fn first_telling(head: &Head) -> u8 {
     match head.bytes[0] {

@@ -57,8 +57,8 @@ impl TcpState {
         )
     }
 
-    /// Whether the server has ended the connection and the process still holds it. A socket that its
-    /// process closes is destroyed at once, so `CLOSE` lasts only while the process holds it.
+    /// Whether the server has ended the connection and the process still holds it. A socket that
+    /// its process closes is destroyed at once, so `CLOSE` lasts only while the process holds it.
     #[must_use]
     pub fn ended_by_server(self) -> bool {
         matches!(self, Self::CloseWait | Self::Close)

@@ -12,8 +12,8 @@ use crate::engine::table::{Connection, PoolKey};
 use crate::model::{TcpState, Timestamp};
 
 /// How long after the server closed a connection it is suspect that the process still holds it,
-/// unless less silence counts: a process that notices needs no minute to close. Severity `leak` takes
-/// as long as silence does.
+/// unless less silence counts: a process that notices needs no minute to close. Severity `leak`
+/// takes as long as silence does.
 const HELD_AFTER: Duration = Duration::from_secs(10);
 /// How many different amounts of growth make a staircase.
 const STEPS: usize = 3;

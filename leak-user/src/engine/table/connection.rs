@@ -93,8 +93,8 @@ impl Connection {
         self.opened_at.is_none() && self.account.counted_since.is_none()
     }
 
-    /// Whether nothing is known that could be judged: it is older than the trace, has sent no request
-    /// since, and no server has said what it does.
+    /// Whether nothing is known that could be judged: it is older than the trace, has sent no
+    /// request since, and no server has said what it does.
     #[must_use]
     pub fn is_unjudged(&self) -> bool {
         self.opened_before_trace()
