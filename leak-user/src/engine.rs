@@ -181,12 +181,6 @@ impl Engine {
     pub fn processes_in_use(&self) -> HashSet<ProcessKey> {
         self.known.processes_in_use()
     }
-
-    /// Whether a finding of severity `leak` is open.
-    #[must_use]
-    pub fn has_leak(&self) -> bool {
-        self.known.ledger.has_leak()
-    }
 }
 
 /// What the engine was told and has made of it.

@@ -213,13 +213,10 @@ struct NamedCode<'a> {
 /// Names code by the first of these that knows it: the signal return trampoline, a runtime, the
 /// binary's symbols.
 fn name_code<'a>(address: u64, runtimes: &mut Runtimes, process: &Process<'a>) -> NamedCode<'a> {
-    let mapping = process.modules.find(address);
-    let in_file =
-        mapping.and_then(|mapping| mapping.binary.as_deref().zip(mapping.address_in_file(address)));
+    let in_file = in_file(address, process);
+    let path = process.modules.find(address).and_then(|mapping| mapping.path.as_deref());
     // Some runtimes keep what they compile in memory that looks like a file.
-    let module = mapping
-        .and_then(|mapping| mapping.path.as_deref())
-        .filter(|path| in_file.is_some() || !is_memory(path));
+    let module = path.filter(|path| in_file.is_some() || !is_memory(path));
     let code = NativeCode { module, in_file: in_file.map(|(_, at)| at), address };
     let by_symbols =
         |symbols| NamedCode { code, symbols, is_left_out: false, is_lasting: module.is_some() };

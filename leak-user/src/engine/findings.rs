@@ -177,10 +177,10 @@ impl Ledger {
         self.retracted.iter()
     }
 
-    /// Whether a leak is open.
+    /// How many findings of this severity are open.
     #[must_use]
-    pub fn has_leak(&self) -> bool {
-        self.open.iter().any(|finding| finding.verdict.severity == Severity::Leak)
+    pub fn open_of(&self, severity: Severity) -> usize {
+        self.open.iter().filter(|finding| finding.verdict.severity == severity).count()
     }
 
     /// How often a reason was found and retracted, for every reason.

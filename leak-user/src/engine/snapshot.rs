@@ -76,11 +76,9 @@ impl<'a> Snapshot<'a> {
     /// What the run comes to so far.
     #[must_use]
     pub fn verdict(&self) -> RunVerdict {
-        let open = self.ledger.open();
-        let of = |severity| open.iter().filter(|one| one.verdict.severity == severity).count();
         RunVerdict {
-            leaks: of(Severity::Leak),
-            suspects: of(Severity::Suspect),
+            leaks: self.ledger.open_of(Severity::Leak),
+            suspects: self.ledger.open_of(Severity::Suspect),
             unknown_older: self.unknown_older().count(),
         }
     }

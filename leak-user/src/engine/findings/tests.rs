@@ -39,7 +39,7 @@ fn opens_keeps_and_retracts() {
     assert!(turn(&mut ledger, &world, 60.0).is_empty());
     let changes = turn(&mut ledger, &world, 80.0);
     assert!(matches!(&changes[..], [Change::Opened(finding)] if finding.id.to_string() == "f1"));
-    assert!(ledger.has_leak());
+    assert_eq!(ledger.open_of(Severity::Leak), 1);
     assert!(turn(&mut ledger, &world, 90.0).is_empty());
     world.request(1, 103.001, "pay", WireState::Idle);
     let changes = turn(&mut ledger, &world, 104.0);
@@ -53,7 +53,7 @@ fn opens_keeps_and_retracts() {
     assert_eq!((finding.since, finding.retracted_at), (secs(80.0), Some(secs(130.002))));
     assert_eq!(count(&ledger, Reason::IdleInTransaction), (1, 1));
     assert_eq!(ledger.retracted().count(), 1);
-    assert!(!ledger.has_leak());
+    assert_eq!(ledger.open_of(Severity::Leak), 0);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn surer_evidence_takes_over() {
     world.open(1, 1.0);
     let mut ledger = Ledger::default();
     turn(&mut ledger, &world, 80.0);
-    assert!(!ledger.has_leak());
+    assert_eq!(ledger.open_of(Severity::Leak), 0);
     for number in 2..20 {
         world.open(number, 80.0 + 10.0 * number as f64);
     }
@@ -105,7 +105,7 @@ fn surer_evidence_takes_over() {
         matches!(change, Change::Retracted(_, sentence) if sentence == "now judged abandoned")
     });
     assert!(told, "{changes:?}");
-    assert!(ledger.has_leak());
+    assert_eq!(ledger.open_of(Severity::Leak), 1);
     // It stands when the pool shrinks.
     for number in 4..20 {
         world.close(number, 291.0);
@@ -174,7 +174,7 @@ fn a_leak_outlives_its_process() {
     let changes = turn(&mut ledger, &world, 100.0);
     let [Change::Retracted(light, _)] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!(light.verdict.reason, Reason::Silent);
-    assert!(ledger.has_leak());
+    assert_eq!(ledger.open_of(Severity::Leak), 1);
     let open = ledger.open();
     assert_eq!((open.len(), open[0].verdict.connections.len()), (1, 2));
     assert_eq!(open[0].evidence(), format!("{evidence}; the process then exited"));
