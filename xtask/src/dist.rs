@@ -13,20 +13,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use support::{
     command::{check, output},
-    toolchain::remapped,
-    workspace::{cargo, target_directory},
+    workspace::target_directory,
 };
 
 pub(crate) use self::image::run as image;
 use self::sbom::Packages;
-use crate::setup;
-
-/// What the program is built for: this machine's processor, and no shared library.
-pub(crate) const TARGET: &str = if cfg!(target_arch = "aarch64") {
-    "aarch64-unknown-linux-gnu"
-} else {
-    "x86_64-unknown-linux-gnu"
-};
+use crate::build;
 
 /// Everything that goes into the archive and the image, in a directory of its own.
 pub(crate) struct Staged {
@@ -70,7 +62,7 @@ pub(crate) fn run(workspace: &Path) -> Result<()> {
 /// Builds the program and lays out what goes with it.
 pub(crate) fn stage(workspace: &Path) -> Result<Staged> {
     let epoch = epoch(workspace)?;
-    let program = static_binary(workspace)?;
+    let program = build::run(workspace)?;
     let packages = Packages::of_program(workspace)?;
     let name = format!("pgsocktrace-{}-{}-linux", packages.version(), env::consts::ARCH);
     let path = directory(workspace).join(&name);
@@ -95,21 +87,6 @@ pub(crate) fn stage(workspace: &Path) -> Result<Staged> {
     let sbom = packages.to_spdx(epoch)?;
     fs::write(path.join("pgsocktrace.spdx.json"), sbom)?;
     Ok(Staged { name, path, version: packages.version().to_owned(), epoch })
-}
-
-/// Builds the program without any need of shared libraries.
-pub(crate) fn static_binary(workspace: &Path) -> Result<PathBuf> {
-    setup::run(workspace, &[setup::Need::Build])?;
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
-    flags.extend(remapped(workspace));
-    check(
-        cargo(workspace)
-            .args(["build", "--locked", "--profile", "dist", "--package", "leak-user"])
-            .args(["--target", TARGET])
-            .env_remove("RUSTFLAGS")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")),
-    )?;
-    Ok(target_directory(workspace).join(TARGET).join("dist/pgsocktrace"))
 }
 
 /// Where the results are.

@@ -14,7 +14,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::TARGET;
+use crate::build::TARGET;
 
 /// The packages whose code is in the program, by name and version.
 pub(crate) struct Packages {
