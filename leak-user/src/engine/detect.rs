@@ -16,6 +16,7 @@ mod awaiting_response;
 mod close_wait;
 mod code;
 mod connect_stuck;
+mod culprit;
 mod detector;
 mod evidence;
 mod growing;
@@ -35,6 +36,7 @@ mod view;
 mod wording;
 
 pub use code::{CodeKey, Stacks};
+pub use culprit::{Culprit, CulpritFrom};
 pub use detector::{Detector, RetractionWords};
 pub use evidence::{Evidence, Numbers, Silence, Span};
 pub use memory::Memory;
@@ -82,7 +84,7 @@ impl Verdict {
     }
 
     /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
-    /// frame of the verdict's stack that belongs to the application.
+    /// frame that [`Self::culprit`] names.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
         detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))

@@ -83,6 +83,11 @@ impl<'a> CodeReader<'a> {
         self.read(id, |reading| reading.cause.clone())
     }
 
+    /// The frame that [`Self::cause`] blames, as its index in the stack.
+    pub(super) fn frame(&self, id: &StackId) -> Option<usize> {
+        self.stacks.get(id)?.culprit
+    }
+
     /// The path through the application that a stack shows; `None` when it shows none.
     pub(super) fn path(&self, id: &StackId) -> Option<CodePath> {
         self.read(id, |reading| reading.path.clone())

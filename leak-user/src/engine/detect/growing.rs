@@ -140,6 +140,7 @@ fn verdict<'a>(
         evidence: Arc::new(evidence),
         stack_of,
         cause: view.cause(stack.as_ref()),
+        culprit: view.culprit(stack_of, stack.as_ref()),
         stack,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::engine::detect::{CodeKey, Evidence, Reason, Severity, StackOf};
+use crate::engine::detect::{CodeKey, Culprit, Evidence, Reason, Severity, StackOf};
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -41,4 +41,6 @@ pub struct Verdict {
     pub stack: Option<StackId>,
     /// The code to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,
+    /// The frame of `stack` that is to blame, and what says so; `None` when nobody is named.
+    pub culprit: Option<Culprit>,
 }

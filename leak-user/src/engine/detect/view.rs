@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::engine::detect::code::{CodePath, CodeReader};
 use crate::engine::detect::memory::{ReusedAfter, Rhythm, burst_of};
 use crate::engine::detect::{
-    CodeKey, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds, Verdict,
+    CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
+    Verdict,
 };
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
@@ -180,6 +181,12 @@ impl<'a> View<'a> {
         stack.and_then(|id| self.code.cause(id))
     }
 
+    /// The frame that a stack blames.
+    pub(super) fn culprit(&self, stack_of: StackOf, stack: Option<&StackId>) -> Option<Culprit> {
+        let frame = stack.and_then(|id| self.code.frame(id))?;
+        Some(Culprit { frame, from: stack_of.into() })
+    }
+
     /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
     /// first moments after.
     #[must_use]
@@ -234,6 +241,7 @@ impl<'a> View<'a> {
                 stack_of,
                 stack,
                 cause,
+                culprit: self.culprit(stack_of, stack.as_ref()),
             }
         };
         alike.into_iter().map(verdict).collect()

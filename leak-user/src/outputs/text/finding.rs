@@ -71,10 +71,11 @@ pub(super) fn write_culprit(
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
-    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else { return Ok(()) };
-    let Some(index) = stack.culprit else { return Ok(()) };
+    let verdict = &finding.verdict;
+    let Some(stack) = snapshot.stack(verdict.stack.as_ref()) else { return Ok(()) };
+    let Some(index) = verdict.culprit.map(|culprit| culprit.frame) else { return Ok(()) };
     let Some(culprit) = stack.frames.get(index) else { return Ok(()) };
-    let did = match finding.verdict.stack_of {
+    let did = match verdict.stack_of {
         StackOf::OpenedBy => "opened by",
         StackOf::LastUsedBy => "last used by",
     };
@@ -112,9 +113,7 @@ fn write_next_step(
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
-    let stack = snapshot.stack(finding.verdict.stack.as_ref());
-    let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
-    match finding.verdict.next_step(culprit) {
+    match finding.verdict.next_step(snapshot.culprit(&finding.verdict)) {
         Some(step) => writeln!(out, "  next: {}", printable(&step)),
         None => Ok(()),
     }

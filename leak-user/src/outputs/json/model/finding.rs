@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
-use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
+use crate::engine::detect::{CulpritFrom, Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -41,13 +41,16 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
     /// when they have none, or it is unknown.
     stack: Option<&'a StackId>,
-    /// The innermost call of `stack` that belongs to the application, not to libc, a runtime or a
-    /// driver. Null when there is none.
+    /// The call of `stack` that is to blame: of the application, not of libc, a runtime or a driver.
+    /// Null when nobody is named.
     culprit: Option<CulpritModel<'a>>,
     /// Where to look, and for what. Null when there is nothing to be done.
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
+    /// What names `culprit`: the code that sent the connections' last request, or that opened them.
+    /// Null when there is no `culprit`.
+    culprit_from: Option<CulpritFrom>,
 }
 
 /// The process that a finding is about.
@@ -75,7 +78,7 @@ impl<'a> FindingModel<'a> {
     pub(in crate::outputs) fn new(snapshot: &Snapshot<'a>, finding: &'a Finding) -> Self {
         let verdict = &finding.verdict;
         let stack = snapshot.stack(verdict.stack.as_ref());
-        let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+        let culprit = snapshot.culprit(verdict);
         Self {
             id: finding.id.to_string(),
             reason: verdict.reason,
@@ -96,6 +99,7 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+            culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
         }
     }
 }

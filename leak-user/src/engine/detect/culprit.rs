@@ -1,0 +1,34 @@
+//! The code that a verdict blames, and what says so.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::engine::detect::StackOf;
+
+/// What names the culprit of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CulpritFrom {
+    /// It sent the last request on the connections.
+    LastUse,
+    /// It opened the connections.
+    Opener,
+}
+
+impl From<StackOf> for CulpritFrom {
+    fn from(stack_of: StackOf) -> Self {
+        match stack_of {
+            StackOf::OpenedBy => Self::Opener,
+            StackOf::LastUsedBy => Self::LastUse,
+        }
+    }
+}
+
+/// The frame of a verdict's stack that is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// Its index in the stack.
+    pub frame: usize,
+    /// What names it.
+    pub from: CulpritFrom,
+}
