@@ -159,6 +159,28 @@ impl World {
         self.apply(&event, secs(at));
     }
 
+    /// The server lets nobody in, in these words.
+    pub(crate) fn refuse(&mut self, id: u64, at: f64, why: &str) {
+        self.dial(id, at);
+        self.establish(id, at + 0.001);
+        self.set(id, |usage| {
+            usage.wire.refused = Some("53300".into());
+            usage.wire.refused_why = Some(why.into());
+            usage.last_receive = Some(secs(at + 1.0));
+        });
+        self.close(id, at + 1.0);
+    }
+
+    /// The process exits, and the kernel closes what it has left open.
+    pub(crate) fn exit_leaving(&mut self, id: u64, at: f64) {
+        self.set(id, |usage| {
+            usage.closed_at_exit = true;
+            usage.tcp_state = TcpState::FinWait1;
+            usage.state_changed_at = secs(at);
+        });
+        self.close(id, at);
+    }
+
     pub(crate) fn close(&mut self, id: u64, at: f64) {
         let usage = Box::new(self.counters.remove(&id).unwrap());
         let event = Event::Closed { id: ConnectionId(id), at: secs(at), usage };
@@ -184,6 +206,7 @@ pub(crate) fn usage(id: u64, opened_at: Timestamp) -> Usage {
         request_by: None,
         moved: false,
         wire: Wire::default(),
+        closed_at_exit: false,
     }
 }
 
