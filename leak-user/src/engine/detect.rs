@@ -24,12 +24,14 @@ mod idle_in_transaction;
 mod memory;
 mod place;
 mod reason;
+mod refused;
 mod silent;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod thresholds;
+mod unclosed_at_exit;
 mod unread_result;
 mod verdict;
 mod view;
@@ -41,6 +43,7 @@ pub use detector::{Detector, RetractionWords};
 pub use evidence::{Evidence, Numbers, Silence, Span};
 pub use memory::Memory;
 pub use reason::{Reason, Severity, StackOf};
+pub use refused::{Holder, NoSlotLeft};
 pub use thresholds::Thresholds;
 pub use verdict::{Scope, Verdict};
 pub use view::{PriorAccusations, View};
@@ -50,8 +53,10 @@ use crate::model::Timestamp;
 use leak_stacks::Frame;
 
 /// The detectors in order of precedence, the surest evidence first. A connection is taken by the
-/// first detector that accuses it; detectors of pools take none.
-const DETECTORS: [&dyn Detector; 8] = [
+/// first detector that accuses it; detectors of pools and servers take none.
+const DETECTORS: [&dyn Detector; 10] = [
+    &refused::Refused,
+    &unclosed_at_exit::UnclosedAtExit,
     &growing::Growing,
     &close_wait::CloseWait,
     &idle_in_transaction::IdleInTransaction,
@@ -75,6 +80,12 @@ impl Verdict {
     #[must_use]
     pub fn scope(&self) -> Scope {
         detector_of(self.reason).scope()
+    }
+
+    /// Whether it is about what is over, so that it can no longer change.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        detector_of(self.reason).is_final()
     }
 
     /// What is said when it is no longer true.

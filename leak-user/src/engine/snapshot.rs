@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Severity, Thresholds, Verdict};
+use crate::engine::detect::{Culprit, Severity, Thresholds, Verdict};
 use crate::engine::findings::Ledger;
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
@@ -110,7 +110,16 @@ impl<'a> Snapshot<'a> {
 
     /// The frame that a verdict blames, when its stack is at hand.
     pub(crate) fn culprit(&self, verdict: &Verdict) -> Option<&'a Frame> {
-        self.stack(verdict.stack.as_ref())?.frames.get(verdict.culprit?.frame)
+        self.frame(verdict.stack.as_ref(), verdict.culprit)
+    }
+
+    /// The frame of a stack that is to blame, when the stack is at hand.
+    pub(crate) fn frame(
+        &self,
+        stack: Option<&StackId>,
+        culprit: Option<Culprit>,
+    ) -> Option<&'a Frame> {
+        self.stack(stack)?.frames.get(culprit?.frame)
     }
 
     /// A stack, when it is at hand.

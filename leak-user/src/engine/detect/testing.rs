@@ -11,6 +11,7 @@ pub(super) const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     limit: Some(100),
+    fail_on_leak: false,
 };
 
 /// Judges `world` at second `at` with the default thresholds and no former findings.

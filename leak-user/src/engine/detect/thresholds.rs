@@ -13,4 +13,7 @@ pub struct Thresholds {
     pub interval: Duration,
     /// The pool's or server's cap, for forecasts.
     pub limit: Option<u64>,
+    /// The run is a test that fails on a leak, so nothing may be left open at its end.
+    #[serde(default)]
+    pub fail_on_leak: bool,
 }

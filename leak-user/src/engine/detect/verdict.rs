@@ -15,6 +15,8 @@ pub enum Scope {
     /// A pool, whatever its connections are accused of besides. The connections that represent it
     /// change all the time.
     Pool,
+    /// A server, whoever is connected to it, and whatever its connections are accused of besides.
+    Server,
 }
 
 /// A problem with some connections of one process to one server that the same code used or opened.

@@ -107,6 +107,11 @@ impl<'a> View<'a> {
         since.is_some_and(|&since| since == connection.silent_since())
     }
 
+    /// Whether `connection` stands accused of anything with severity leak.
+    pub(super) fn is_accused(&self, connection: &Connection) -> bool {
+        Reason::ALL.iter().any(|&reason| self.prior.contains_key(&(reason, connection.id)))
+    }
+
     /// The connections that have been silent for long and that a healthy pool would use next.
     ///
     /// Not those that listen. Not those that belong to a thread either, in pools where most do:

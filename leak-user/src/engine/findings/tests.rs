@@ -10,6 +10,7 @@ const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     limit: None,
+    fail_on_leak: false,
 };
 
 fn turn(ledger: &mut Ledger, world: &World, at: f64) -> Vec<Change> {

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::engine::detect::{Severity, StackOf, plural};
+use crate::engine::detect::{Scope, Severity, StackOf, plural};
 use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
-use crate::outputs::text::session;
 use crate::outputs::text::style::{Paint, Tone, printable};
+use crate::outputs::text::{holders, session};
 use leak_stacks::{Frame, Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
@@ -33,7 +33,11 @@ pub(super) fn write(
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
     session::write(out, snapshot, finding)?;
+    holders::write(out, snapshot, finding)?;
     write_next_step(out, snapshot, finding)?;
+    if finding.verdict.scope() == Scope::Server {
+        return Ok(());
+    }
     let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
         return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
     };
@@ -104,7 +108,7 @@ pub(super) fn write_retracted(
 
 /// The evidence, on a line of its own.
 pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
-    writeln!(out, "  {}", finding.evidence())
+    writeln!(out, "  {}", printable(&finding.evidence()))
 }
 
 /// What to do about it, on a line of its own.
@@ -122,11 +126,14 @@ fn write_next_step(
 fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
     let verdict = &finding.verdict;
     let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
+    let refused = verdict.evidence.no_slot_left().map(|full| full.refused);
+    let refused = refused.map(|refused| usize::try_from(refused).unwrap_or(usize::MAX));
+    let count = refused.unwrap_or(verdict.connections.len());
     format!(
         "{} {}: {} of {comm} ({}{}) to {}{}",
         finding.id,
         verdict.reason,
-        plural(verdict.connections.len(), "connection"),
+        plural(count, "connection"),
         verdict.process.pid,
         inside(snapshot, verdict.process),
         verdict.remote,
@@ -178,7 +185,7 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
 }
 
 /// `function at file:line`; without a function, the address in its module.
-fn place(frame: &Frame) -> String {
+pub(super) fn place(frame: &Frame) -> String {
     let function = match (&frame.function, &frame.module) {
         (Some(function), _) => printable(function),
         (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),
