@@ -13,9 +13,11 @@
 
 mod abandoned;
 mod awaiting_response;
+mod blame;
 mod close_wait;
 mod code;
 mod connect_stuck;
+mod contrast;
 mod culprit;
 mod detector;
 mod evidence;
@@ -38,7 +40,7 @@ mod view;
 mod wording;
 
 pub use code::{CodeKey, Stacks};
-pub use culprit::{Culprit, CulpritFrom};
+pub use culprit::{Culprit, CulpritFrom, CulpritUses};
 pub use detector::{Detector, RetractionWords};
 pub use evidence::{Evidence, Numbers, Silence, Span};
 pub use memory::Memory;
@@ -74,8 +76,20 @@ pub(super) fn detector_of(reason: Reason) -> &'static dyn Detector {
     found.unwrap_or(&silent::Silent)
 }
 
+/// What is to be looked for when the code of the last use gives its connections back.
+const TAKEN_UNUSED: &str = "look for code that takes a connection and does not use it, or not yet: \
+                            it leaves no request, and the code that used the connection before it \
+                            gives its connections back";
+
 /// What a verdict's detector says of it.
 impl Verdict {
+    /// Whether its stack shows code that used the connections last and gives connections back: then
+    /// the code that lost them has left no request.
+    #[must_use]
+    pub fn is_only_last_used(&self) -> bool {
+        self.culprit.is_none() && self.culprit_uses.is_some()
+    }
+
     /// What it is about.
     #[must_use]
     pub fn scope(&self) -> Scope {
@@ -98,6 +112,12 @@ impl Verdict {
     /// frame that [`Self::culprit`] names.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        if self.is_only_last_used() {
+            return Some(TAKEN_UNUSED.to_owned());
+        }
+        if let Some(step) = self.evidence.next_step() {
+            return Some(step.to_owned());
+        }
         detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
     }
 }

@@ -221,18 +221,20 @@ impl ConnectionTable {
         self.pool_of(connection).growth_since(connection.silent_since())
     }
 
-    /// Connections silent for at least `silent_for` whose latest request's stack was not looked for
-    /// yet, with that request's number.
+    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction, whose latest
+    /// request's stack was not looked for yet, with that request's number.
     pub fn wanting_stack(
         &self,
         silent_for: Duration,
+        idle_for: Duration,
         now: Timestamp,
     ) -> impl Iterator<Item = (ConnectionId, u64)> {
         self.connections
             .values()
             .filter(move |connection| {
+                let enough = if connection.is_in_transaction() { idle_for } else { silent_for };
                 connection.requests.count != connection.callers.sought
-                    && connection.silent_for(now) >= silent_for
+                    && connection.silent_for(now) >= enough
             })
             .map(|connection| (connection.id, connection.requests.count))
     }

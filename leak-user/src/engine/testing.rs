@@ -134,6 +134,13 @@ impl World {
         self.apply(&event, secs(at));
     }
 
+    /// The stack that opened a connection becomes known.
+    pub(crate) fn opened_by(&mut self, id: u64, stack: &str) {
+        let (id, role) = (ConnectionId(id), StackRole::OpenedBy);
+        let stack = Some(StackId::from(stack));
+        self.apply(&Event::StackResolved { id, role, stack, goroutine: None }, secs(0.0));
+    }
+
     /// Sends a request from `stack` on one thread that leaves the connection idle.
     pub(crate) fn request_by(&mut self, id: u64, at: f64, stack: &str, tid: u32) {
         if let Some(usage) = self.counters.get_mut(&id) {

@@ -145,5 +145,6 @@ fn stack() -> Stack {
             frame("main", Some("src/main.go"), Some(7)),
         ],
         culprit: Some(1),
+        callers: Vec::new(),
     }
 }

@@ -48,7 +48,8 @@ pub(super) fn copy_more(tracer: &mut Tracer, process: ProcessKey, wanted: u32) {
 /// way to being called silent, some that are in use, and those that take the slots of full servers.
 pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(ConnectionId, u64)> {
     let (table, thresholds) = (engine.table(), engine.thresholds());
-    let silent = table.wanting_stack(thresholds.silent_after / 2, now);
+    let idle_for = thresholds.idle_in_transaction_after() / 2;
+    let silent = table.wanting_stack(thresholds.silent_after / 2, idle_for, now);
     let samples = table.wanting_sample(now.before(thresholds.interval), SAMPLES_OF_GROUP);
     let holders = table.wanting_holder(MAX_HOLDERS);
     let wanted = silent.chain(samples.into_iter().take(MAX_SAMPLES)).chain(holders);

@@ -32,3 +32,13 @@ pub struct Culprit {
     /// What names it.
     pub from: CulpritFrom,
 }
+
+/// How uses that ended in the same code went on: a sample of those that gave their connection back,
+/// and those that kept it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CulpritUses {
+    /// After how many the connection was used again.
+    pub returned: usize,
+    /// How many kept their connection.
+    pub kept: usize,
+}

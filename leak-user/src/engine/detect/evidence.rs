@@ -16,6 +16,11 @@ pub trait Evidence: fmt::Debug + fmt::Display + Send + Sync {
     /// Its numbers, by the names that they have in reports.
     fn numbers(&self) -> Numbers;
 
+    /// Advice that is better than the detector's usual one.
+    fn next_step(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Who holds the slots of a server that has none left.
     fn no_slot_left(&self) -> Option<&NoSlotLeft> {
         None

@@ -122,6 +122,7 @@ fn verdict(view: &View<'_>, server: SocketAddr, refusals: &Refusals, now: Timest
         stack: None,
         cause: None,
         culprit: None,
+        culprit_uses: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::engine::detect::{CodeKey, Culprit, Evidence, Reason, Severity, StackOf};
+use crate::engine::detect::{CodeKey, Culprit, CulpritUses, Evidence, Reason, Severity, StackOf};
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -45,4 +45,7 @@ pub struct Verdict {
     pub cause: Option<CodeKey>,
     /// The frame of `stack` that is to blame, and what says so; `None` when nobody is named.
     pub culprit: Option<Culprit>,
+    /// How uses by the same code ended: the culprit's, or the last user's where nobody is named.
+    /// `None` when no other uses were seen, or they say nothing.
+    pub culprit_uses: Option<CulpritUses>,
 }

@@ -37,7 +37,7 @@ fn two_in_transaction() -> World {
 fn opens_keeps_and_retracts() {
     let mut world = two_in_transaction();
     let mut ledger = Ledger::default();
-    assert!(turn(&mut ledger, &world, 60.0).is_empty());
+    assert!(turn(&mut ledger, &world, 19.0).is_empty());
     let changes = turn(&mut ledger, &world, 80.0);
     assert!(matches!(&changes[..], [Change::Opened(finding)] if finding.id.to_string() == "f1"));
     assert_eq!(ledger.open_of(Severity::Leak), 1);

@@ -29,6 +29,7 @@ impl ConnectionTable {
                     at: usage.request_at,
                     silent_since: connection.silent_since(),
                     after: connection.callers.last_used_by.as_ref(),
+                    left: connection.wire.state,
                 };
                 observer.request_began(request, &self.pools);
             }

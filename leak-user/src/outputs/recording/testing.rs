@@ -57,6 +57,7 @@ pub(crate) fn story() -> Told {
         language: Language::Native,
         frames: vec![frame],
         culprit: Some(0),
+        callers: Vec::new(),
     });
     let info = ProcessInfo {
         key: APP,

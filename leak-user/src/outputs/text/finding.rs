@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::engine::detect::{Scope, Severity, StackOf, plural};
+use crate::engine::detect::{CulpritUses, Scope, Severity, StackOf, plural};
 use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
@@ -77,16 +77,40 @@ pub(super) fn write_culprit(
 ) -> io::Result<()> {
     let verdict = &finding.verdict;
     let Some(stack) = snapshot.stack(verdict.stack.as_ref()) else { return Ok(()) };
-    let Some(index) = verdict.culprit.map(|culprit| culprit.frame) else { return Ok(()) };
+    let only_last = verdict.is_only_last_used();
+    let index = if only_last { stack.culprit } else { verdict.culprit.map(|one| one.frame) };
+    let Some(index) = index else { return Ok(()) };
     let Some(culprit) = stack.frames.get(index) else { return Ok(()) };
     let did = match verdict.stack_of {
         StackOf::OpenedBy => "opened by",
         StackOf::LastUsedBy => "last used by",
     };
+    let through = stack.culprit.filter(|&innermost| innermost < index);
+    let through = through.and_then(|innermost| stack.frames.get(innermost)?.function.as_ref());
+    let through = through.map(|helper| format!(" through {}", printable(helper)));
+    let through = through.unwrap_or_default();
     // Many programs query through a helper of their own: who called it says more.
     let caller = stack.frames.get(index + 1).filter(|frame| frame.function.is_some());
     let caller = caller.map(|frame| format!(", called by {}", place(frame))).unwrap_or_default();
-    writeln!(out, "  {did} {}{caller}", paint.tone(Tone::Strong, &place(culprit)))
+    let tone = if only_last { Tone::Dim } else { Tone::Strong };
+    writeln!(out, "  {did} {}{through}{caller}", paint.tone(tone, &place(culprit)))?;
+    match verdict.culprit_uses {
+        Some(CulpritUses { returned, kept }) if only_last => {
+            writeln!(
+                out,
+                "  which gives its connections back: {returned} of the uses seen were returned, \
+                 {kept} kept"
+            )
+        }
+        Some(CulpritUses { returned, kept }) => {
+            writeln!(
+                out,
+                "  of the uses by this code that were seen, {returned} gave their \
+                 connection back and {kept} kept it"
+            )
+        }
+        None => Ok(()),
+    }
 }
 
 /// One line for a finding that is no longer true.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
-use crate::engine::detect::{CulpritFrom, Holder, Numbers, Reason, Severity, StackOf};
+use crate::engine::detect::{CulpritFrom, CulpritUses, Holder, Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -54,6 +54,11 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// What names `culprit`: the code that sent the connections' last request, or that opened them.
     /// Null when there is no `culprit`.
     culprit_from: Option<CulpritFrom>,
+    /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there is
+    /// no `culprit` although `stack` leads to the application, how those of the last user went on:
+    /// it gives its connections back, and they were lost by code that did not use them. Null when
+    /// other uses say nothing.
+    culprit_uses: Option<CulpritUses>,
     /// The server's own words for why it refused connections, the most frequent first. Empty unless
     /// `reason` is `refused`.
     server_messages: Vec<&'a str>,
@@ -129,6 +134,7 @@ impl<'a> FindingModel<'a> {
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
             culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
+            culprit_uses: verdict.culprit_uses,
             server_messages: no_slot_left
                 .map(|full| full.said.iter().map(String::as_str).collect())
                 .unwrap_or_default(),
