@@ -7,8 +7,9 @@ use crate::size;
 /// Most bytes of a startup message that are kept for its user, database and application name.
 pub const MAX_STARTUP: usize = 256;
 
-/// Most bytes kept of the error that refuses a startup: its code comes first.
-pub const MAX_REFUSAL: usize = 64;
+/// Most bytes kept of the error that refuses a startup: its code comes first, then its text, which
+/// names the limit that is reached.
+pub const MAX_REFUSAL: usize = 128;
 
 /// `AF_INET` of the kernel.
 pub const AF_INET: u32 = 2;
@@ -110,6 +111,10 @@ pub mod flag {
     pub const CANCELS: u32 = 16;
     /// The client has sent `LISTEN`, and the server may still refuse it.
     pub const LISTEN_ASKED: u32 = 32;
+    /// The process that opened it was exiting when it was closed: the kernel closed it.
+    pub const CLOSED_AT_EXIT: u32 = 64;
+    /// More than one thread has begun requests in the transaction under way.
+    pub const TRANSACTION_MOVED: u32 = 128;
 }
 
 /// What the parser of the dialogue remembers between calls. Only the kernel programs know what is
@@ -162,6 +167,9 @@ pub struct Connection {
     pub phase: u32,
     /// One of [`state`].
     pub wire: u32,
+    /// When the server was first seen in the transaction under way, ns, exact to a tick; 0: it is
+    /// in none, or that cannot be seen.
+    pub transaction_ns: u64,
     /// Process id of the server's backend; 0: not seen.
     pub backend_pid: u32,
     /// How many bytes of [`FirstBytes::startup`] are valid.
@@ -173,7 +181,7 @@ pub struct Connection {
     /// The parser's own.
     pub parser: ParserState,
 }
-size!(Connection, 224);
+size!(Connection, 232);
 
 /// The first bytes of the dialogue: written once, and kept apart from what is read each interval.
 #[repr(C)]

@@ -102,7 +102,7 @@ pub struct Closed {
     /// How its dialogue began.
     pub first_bytes: FirstBytes,
 }
-size!(Closed, 24 + 224 + 320);
+size!(Closed, 24 + 232 + 384);
 
 /// What the kernel programs count besides connections, one set a processor.
 pub mod counter {

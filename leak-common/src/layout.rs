@@ -38,6 +38,8 @@ pub struct Layout {
     pub task_pid: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
+    /// `struct task_struct`: `flags`.
+    pub task_flags: u32,
     /// `struct task_struct`: `group_leader`.
     pub task_group_leader: u32,
     /// `struct task_struct`: `start_boottime` (`real_start_time` before 5.5), nanoseconds.
@@ -84,4 +86,4 @@ pub struct Layout {
     /// `struct pt_regs`: the third argument of the system call under way.
     pub regs_arg2: u32,
 }
-size!(Layout, 37 * 4);
+size!(Layout, 38 * 4);

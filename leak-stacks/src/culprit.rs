@@ -20,16 +20,20 @@ enum Rank {
     Application,
 }
 
-/// Index of the innermost frame of a stack that belongs to the application; `None` when no frame
-/// does, or none that does has a name. Frames further out than an event loop have only started it.
-pub(crate) fn culprit(
+/// Indices of the frames of a stack that belong to the application, innermost first: the first one
+/// is the culprit, the others are its callers. Empty when no frame does, or none that does has a
+/// name. Frames further out than an event loop have only started it.
+pub(crate) fn application(
     frames: &[Frame],
     language: Language,
     drivers: &[DriverFrames],
-) -> Option<usize> {
+) -> Vec<usize> {
     let frames = frames.iter().take_while(|frame| !is_loop(frame, language)).enumerate();
-    let ranked = frames.filter_map(|(index, frame)| Some((rank(frame, language, drivers)?, index)));
-    ranked.max_by_key(|&(rank, index)| (rank, std::cmp::Reverse(index))).map(|(_, index)| index)
+    let ranked: Vec<_> = frames
+        .filter_map(|(index, frame)| Some((rank(frame, language, drivers)?, index)))
+        .collect();
+    let best = ranked.iter().map(|&(rank, _)| rank).max();
+    ranked.into_iter().filter(|&(rank, _)| Some(rank) == best).map(|(_, index)| index).collect()
 }
 
 /// `None`: the frame is a runtime's, a driver's or a framework's.

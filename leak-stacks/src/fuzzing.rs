@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::binary::modules::{Mapping, Modules};
 use crate::binary::store::BinaryStore;
 use crate::binary::symbols::Symbols;
-use crate::culprit::culprit;
+use crate::culprit::application;
 use crate::culprit::glob::Glob;
 use crate::languages::language::{Code, LazyMemory, Process};
 use crate::languages::perf_map::PerfMap;
@@ -151,7 +151,7 @@ pub fn culprit_rules(data: &[u8]) {
         line: None,
         address: 0,
     });
-    culprit(&names.take(64).collect::<Vec<_>>(), Language::Native, &[]);
+    application(&names.take(64).collect::<Vec<_>>(), Language::Native, &[]);
 }
 
 /// A binary: headers, unwind rules, Go's tables and symbols, through the same door as real ones.

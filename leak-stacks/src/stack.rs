@@ -112,6 +112,10 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// Index in `frames` of the innermost one that belongs to the application.
     pub culprit: Option<usize>,
+    /// Indices in `frames` of those further out that belong to the application as much as the
+    /// culprit does, innermost first.
+    #[serde(default)]
+    pub callers: Vec<usize>,
 }
 
 #[cfg(test)]

@@ -273,6 +273,7 @@ impl Known {
 
     /// Lets go of stacks that nothing refers to, and of exited processes that nothing reports.
     fn forget_the_unneeded(&mut self) {
+        self.table.judged();
         let mut stacks: HashSet<_> = self.memory.stacks().collect();
         for connection in self.table.connections() {
             let callers = &connection.callers;

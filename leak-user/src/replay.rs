@@ -18,6 +18,8 @@ pub struct ReplaySettings {
     pub silent_after: Option<Duration>,
     /// How many connections are allowed, instead of what was recorded.
     pub limit: Option<u64>,
+    /// What a process leaves open at its exit is a leak, also if it was none in the recorded run.
+    pub fail_on_leak: bool,
     /// What is written and drawn.
     pub outputs: OutputSettings,
 }
@@ -82,5 +84,6 @@ fn with_overrides(mut beginning: Beginning, settings: &ReplaySettings) -> Beginn
     let thresholds = &mut beginning.thresholds;
     thresholds.silent_after = settings.silent_after.unwrap_or(thresholds.silent_after);
     thresholds.limit = settings.limit.or(thresholds.limit);
+    thresholds.fail_on_leak |= settings.fail_on_leak;
     beginning
 }

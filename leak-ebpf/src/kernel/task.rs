@@ -13,6 +13,9 @@ use super::sock::Sock;
 use crate::maps::{PIDS, constant};
 use crate::verifier::zeroed;
 
+/// `PF_EXITING` of `task_struct.flags`, include/linux/sched.h: set before its files are closed.
+const EXITING: u32 = 4;
+
 /// A `struct task_struct *`.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(*const u8);
@@ -39,6 +42,12 @@ impl Task {
     #[inline(always)]
     pub(crate) fn process(self) -> u32 {
         self.read(constant!(LAYOUT.task_tgid))
+    }
+
+    /// Whether it is exiting, by itself or killed.
+    #[inline(always)]
+    pub(crate) fn is_exiting(self) -> bool {
+        self.read::<u32>(constant!(LAYOUT.task_flags)) & EXITING != 0
     }
 
     /// Whether it is the first thread of its process.

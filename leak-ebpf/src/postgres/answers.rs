@@ -77,6 +77,7 @@ pub(crate) fn received(index: u32, connection: &mut Connection, payload: &Payloa
 fn read_answer(index: u32, connection: &mut Connection, payload: &Payload, answer: Answer) {
     if !payload.is_visible() {
         connection.wire = state::UNKNOWN;
+        follow_transaction(connection);
         Parser::of(connection).tail = 0;
         if connection.phase == phase::STARTUP {
             connection.phase = phase::UNKNOWN;
@@ -108,10 +109,28 @@ fn read_answer(index: u32, connection: &mut Connection, payload: &Payload, answe
         }
         connection.wire = state;
         connection.phase = phase::READY;
+        follow_transaction(connection);
     } else if answer == Answer::First && connection.phase == phase::READY {
         detect_copy(connection, &payload.head());
     } else if connection.phase == phase::UNKNOWN {
         detect_tls(connection, &payload.head());
+    }
+}
+
+/// Notes when a transaction begins and ends: by the state that the server has just told.
+#[inline(always)]
+fn follow_transaction(connection: &mut Connection) {
+    match connection.wire {
+        state::IN_TRANSACTION | state::FAILED_TRANSACTION => {
+            if connection.transaction_ns == 0 {
+                connection.transaction_ns = connection.last_receive_ns;
+            }
+        }
+        state::BUSY => {}
+        _ => {
+            connection.transaction_ns = 0;
+            connection.flags &= !flag::TRANSACTION_MOVED;
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
-use leak_common::connection::{flag, phase, tcp_state};
+use leak_common::connection::{Connection, flag, phase, tcp_state};
 
 use super::ended::ended;
 use crate::connections::slots::{self, NewConnection};
 use crate::kernel::clock::now;
 use crate::kernel::sock::{BtfSock, Sock as _};
-use crate::kernel::task::{caller, caller_is_traced};
+use crate::kernel::task::{Task, caller, caller_is_traced};
 use crate::{emit, stacks};
 
 /// `void (const struct sock *sk, const int oldstate, const int newstate)`
@@ -59,6 +59,16 @@ fn changed(ctx: &BtfTracePointContext, sock: BtfSock, old: u32, new: u32) {
     } else if old == tcp_state::SYN_SENT && new == tcp_state::CLOSE {
         connection.flags |= flag::FAILED;
         emit::failed(connection, sock.error());
+    } else if old == tcp_state::ESTABLISHED && is_left_open(connection) {
+        connection.flags |= flag::CLOSED_AT_EXIT;
     }
     debug!(ctx, "{} went from TCP state {} to {}", connection.cookie, old, new);
+}
+
+/// Whether it is the exit of the process that opened the connection which closes it. A process that
+/// closes it does so in its own context, and so does one that exits.
+#[inline(always)]
+fn is_left_open(connection: &Connection) -> bool {
+    let task = Task::current();
+    task.is_exiting() && task.process() == connection.opener.tgid
 }

@@ -74,6 +74,9 @@ fn sent(sock: impl Tracked, result: i32) {
             if connection.requests == 0 { connection.opener.tid } else { connection.request_tid };
         if former != caller.tid {
             connection.flags |= flag::MOVED;
+            if connection.transaction_ns != 0 {
+                connection.flags |= flag::TRANSACTION_MOVED;
+            }
         }
         connection.requests += 1;
         connection.request_ns = now;

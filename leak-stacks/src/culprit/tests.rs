@@ -12,6 +12,29 @@ fn frames(list: &[(&str, &str)]) -> Vec<Frame> {
         .collect()
 }
 
+/// The innermost frame of the application.
+fn culprit(frames: &[Frame], language: Language, drivers: &[DriverFrames]) -> Option<usize> {
+    application(frames, language, drivers).first().copied()
+}
+
+#[test]
+fn callers_are_the_applications_other_frames() {
+    let frame = |function: &str, file: &str| Frame {
+        function: Some(function.into()),
+        module: Some(file.into()),
+        file: Some(file.into()),
+        line: Some(1),
+        address: 0,
+    };
+    let frames = [
+        frame("execute", "/usr/lib/python3/dist-packages/psycopg2/extras.py"),
+        frame("by_id", "/srv/shop/dao.py"),
+        frame("run", "/usr/lib/python3.11/threading.py"),
+        frame("refund", "/srv/shop/pay.py"),
+    ];
+    assert_eq!(application(&frames, Language::Python, &[]), [1, 3]);
+}
+
 fn culprit_of(language: Language, list: &[(&str, &str)]) -> Option<String> {
     let frames = frames(list);
     culprit(&frames, language, &[]).and_then(|i| frames[i].function.clone())

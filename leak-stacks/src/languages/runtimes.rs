@@ -262,6 +262,7 @@ mod tests {
             language,
             frames: frames.to_vec(),
             culprit: None,
+            callers: Vec::new(),
         };
         let native = [frame(Some("send"), Some("/lib/libc.so.6")), frame(None, Some("/bin/deno"))];
         let compiled = [frame(Some("send"), Some("/lib/libc.so.6")), frame(Some("pay"), None)];

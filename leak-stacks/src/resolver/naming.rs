@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::binary::modules::Modules;
 use crate::binary::store::{Binary, Usability};
 use crate::binary::symbols::{Symbol, Symbols};
-use crate::culprit::{culprit, language_of};
+use crate::culprit::{application, language_of};
 use crate::guarded::guarded;
 use crate::languages::call::Call;
 use crate::languages::language::{Code, Process};
@@ -104,8 +104,9 @@ impl Resolver {
                 language,
                 frames,
                 culprit: None,
+                callers: Vec::new(),
             },
-            |stack| culprit(&stack.frames, stack.language, &self.driver_frames),
+            |stack| application(&stack.frames, stack.language, &self.driver_frames),
         );
         if is_lasting {
             program.remember(by, &stack);
@@ -318,12 +319,12 @@ fn language_by_modules(frames: &[Frame], modules: &Modules) -> Language {
     language_of(of_frames, modules.executable_path.as_deref())
 }
 
-/// The stack as it is shared by all processes that have the same one; its culprit is looked for
-/// when it is new.
+/// The stack as it is shared by all processes that have the same one; its frames of the application
+/// are looked for when it is new.
 fn share(
     stacks: &mut HashSet<SharedStack>,
     stack: Stack,
-    culprit: impl FnOnce(&Stack) -> Option<usize>,
+    application: impl FnOnce(&Stack) -> Vec<usize>,
 ) -> Arc<Stack> {
     if let Some(SharedStack(known)) = stacks.get(&stack.id)
         && (known.quality, known.truncation) == (stack.quality, stack.truncation)
@@ -331,7 +332,9 @@ fn share(
     {
         return Arc::clone(known);
     }
-    let stack = Arc::new(Stack { culprit: culprit(&stack), ..stack });
+    let mut application = application(&stack).into_iter();
+    let culprit = application.next();
+    let stack = Arc::new(Stack { culprit, callers: application.collect(), ..stack });
     if stacks.len() < MAX_STACKS {
         stacks.insert(SharedStack(Arc::clone(&stack)));
     }

@@ -35,7 +35,7 @@ impl Cli {
     /// What to trace, and how.
     #[must_use]
     pub fn trace_settings(&self) -> TraceSettings {
-        let TraceArgs { interval, silent_after, limit, .. } = self.trace;
+        let TraceArgs { interval, silent_after, limit, fail_on_leak, .. } = self.trace;
         let args = &self.trace;
         let metrics = args.metrics_addr.map(|address| MetricsSettings {
             address,
@@ -45,7 +45,7 @@ impl Cli {
         TraceSettings {
             kernel: self.kernel_settings(),
             comm: args.comm.clone(),
-            thresholds: Thresholds { silent_after, interval, limit },
+            thresholds: Thresholds { silent_after, interval, limit, fail_on_leak },
             duration: args.duration,
             driver_frames: args.driver_frames.clone(),
             servers: args.pg_dsn.concat(),
@@ -68,6 +68,7 @@ impl ReplayArgs {
             file: self.file.clone(),
             silent_after: self.silent_after,
             limit: self.limit,
+            fail_on_leak: self.fail_on_leak,
             outputs: OutputSettings {
                 format: self.output.into(),
                 record: None,

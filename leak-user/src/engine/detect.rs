@@ -13,9 +13,12 @@
 
 mod abandoned;
 mod awaiting_response;
+mod blame;
 mod close_wait;
 mod code;
 mod connect_stuck;
+mod contrast;
+mod culprit;
 mod detector;
 mod evidence;
 mod growing;
@@ -23,22 +26,26 @@ mod idle_in_transaction;
 mod memory;
 mod place;
 mod reason;
+mod refused;
 mod silent;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod thresholds;
+mod unclosed_at_exit;
 mod unread_result;
 mod verdict;
 mod view;
 mod wording;
 
 pub use code::{CodeKey, Stacks};
+pub use culprit::{Culprit, CulpritFrom, CulpritUses};
 pub use detector::{Detector, RetractionWords};
 pub use evidence::{Evidence, Numbers, Silence, Span};
 pub use memory::Memory;
 pub use reason::{Reason, Severity, StackOf};
+pub use refused::{Holder, NoSlotLeft};
 pub use thresholds::Thresholds;
 pub use verdict::{Scope, Verdict};
 pub use view::{PriorAccusations, View};
@@ -48,8 +55,10 @@ use crate::model::Timestamp;
 use leak_stacks::Frame;
 
 /// The detectors in order of precedence, the surest evidence first. A connection is taken by the
-/// first detector that accuses it; detectors of pools take none.
-const DETECTORS: [&dyn Detector; 8] = [
+/// first detector that accuses it; detectors of pools and servers take none.
+const DETECTORS: [&dyn Detector; 10] = [
+    &refused::Refused,
+    &unclosed_at_exit::UnclosedAtExit,
     &growing::Growing,
     &close_wait::CloseWait,
     &idle_in_transaction::IdleInTransaction,
@@ -67,12 +76,30 @@ pub(super) fn detector_of(reason: Reason) -> &'static dyn Detector {
     found.unwrap_or(&silent::Silent)
 }
 
+/// What is to be looked for when the code of the last use gives its connections back.
+const TAKEN_UNUSED: &str = "look for code that takes a connection and does not use it, or not yet: \
+                            it leaves no request, and the code that used the connection before it \
+                            gives its connections back";
+
 /// What a verdict's detector says of it.
 impl Verdict {
+    /// Whether its stack shows code that used the connections last and gives connections back: then
+    /// the code that lost them has left no request.
+    #[must_use]
+    pub fn is_only_last_used(&self) -> bool {
+        self.culprit.is_none() && self.culprit_uses.is_some()
+    }
+
     /// What it is about.
     #[must_use]
     pub fn scope(&self) -> Scope {
         detector_of(self.reason).scope()
+    }
+
+    /// Whether it is about what is over, so that it can no longer change.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        detector_of(self.reason).is_final()
     }
 
     /// What is said when it is no longer true.
@@ -82,9 +109,15 @@ impl Verdict {
     }
 
     /// Advice on where to look and what for. `None` when nothing needs to be done. `culprit` is the
-    /// frame of the verdict's stack that belongs to the application.
+    /// frame that [`Self::culprit`] names.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        if self.is_only_last_used() {
+            return Some(TAKEN_UNUSED.to_owned());
+        }
+        if let Some(step) = self.evidence.next_step() {
+            return Some(step.to_owned());
+        }
         detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
     }
 }

@@ -110,7 +110,7 @@ impl Ledger {
                 || finding.verdict.connections != verdict.connections;
             // A pool's newest connections change all the time; what it is accused of does not.
             let worth_telling = match verdict.scope() {
-                Scope::Pool => finding.verdict.severity != verdict.severity,
+                Scope::Pool | Scope::Server => finding.verdict.severity != verdict.severity,
                 Scope::Connections => changed,
             };
             let sentence = retractions.sentence(&verdict, &left);
@@ -150,6 +150,11 @@ impl Ledger {
                 changes.push(Change::Updated(finding.clone(), None));
             }
         }
+        self.drop_oldest_frozen();
+        changes
+    }
+
+    fn drop_oldest_frozen(&mut self) {
         let frozen = self.open.iter().filter(|finding| finding.frozen).count();
         for _ in MAX_FROZEN..frozen {
             let frozen = self.open.iter().enumerate().filter(|(_, finding)| finding.frozen);
@@ -157,17 +162,18 @@ impl Ledger {
                 self.open.remove(index);
             }
         }
-        changes
     }
 
-    /// The findings that are true now, or were when their process exited: the heaviest first, then
-    /// the biggest.
+    /// The findings that are true now, or were when their process exited: servers without a slot
+    /// first, then the heaviest, then the biggest.
     #[must_use]
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<_> = self.open.iter().collect();
         open.sort_by_key(|finding| {
             let verdict = &finding.verdict;
-            (std::cmp::Reverse((verdict.severity, verdict.connections.len())), finding.id)
+            let is_server = verdict.scope() == Scope::Server;
+            let weight = (is_server, verdict.severity, verdict.connections.len());
+            (std::cmp::Reverse(weight), finding.id)
         });
         open
     }
@@ -214,9 +220,12 @@ impl Ledger {
         self.last_id += 1;
         self.count(verdict.reason).found += 1;
         let id = FindingId(self.last_id);
-        let finding =
-            Finding { id, verdict, since: now, retracted_at: None, frozen: false, accused };
+        let frozen = verdict.is_final();
+        let finding = Finding { id, verdict, since: now, retracted_at: None, frozen, accused };
         self.open.push(finding.clone());
+        if frozen {
+            self.drop_oldest_frozen();
+        }
         finding
     }
 

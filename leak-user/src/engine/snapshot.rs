@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Severity, Thresholds};
+use crate::engine::detect::{Culprit, Severity, Thresholds, Verdict};
 use crate::engine::findings::Ledger;
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
-use leak_stacks::Stack;
+use leak_stacks::{Frame, Stack};
 
 /// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +106,20 @@ impl<'a> Snapshot<'a> {
     /// What Kubernetes calls a server, where it was asked and knows.
     pub(crate) fn destination(&self, remote: SocketAddr) -> Option<&'a Destination> {
         self.destinations.get(&remote.ip().to_canonical())
+    }
+
+    /// The frame that a verdict blames, when its stack is at hand.
+    pub(crate) fn culprit(&self, verdict: &Verdict) -> Option<&'a Frame> {
+        self.frame(verdict.stack.as_ref(), verdict.culprit)
+    }
+
+    /// The frame of a stack that is to blame, when the stack is at hand.
+    pub(crate) fn frame(
+        &self,
+        stack: Option<&StackId>,
+        culprit: Option<Culprit>,
+    ) -> Option<&'a Frame> {
+        self.stack(stack)?.frames.get(culprit?.frame)
     }
 
     /// A stack, when it is at hand.

@@ -16,10 +16,12 @@ mod losses;
 mod matching;
 mod observer;
 mod pools;
+mod refusals;
 mod servers;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod unclosed;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ pub use connection::{Callers, Connection, Requests, Tcp, Traffic};
 pub use losses::Losses;
 pub use observer::{Observer, Request};
 pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
+pub use refusals::Refusals;
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
@@ -37,7 +40,9 @@ use crate::model::{
 };
 use end::End;
 use gone::Gone;
+use refusals::AllRefusals;
 use tally::Tallies;
+use unclosed::Unclosed;
 
 /// A connection that comes into the table.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +66,8 @@ pub struct ConnectionTable {
     tallies: Tallies,
     losses: Losses,
     servers: BTreeMap<String, Server>,
+    refusals: AllRefusals,
+    unclosed: Unclosed,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
     /// Connections that the first inventory listed and the full table could not take.
@@ -79,6 +86,8 @@ impl ConnectionTable {
             tallies: Tallies::default(),
             losses: Losses::default(),
             servers: BTreeMap::new(),
+            refusals: AllRefusals::default(),
+            unclosed: Unclosed::default(),
             began: None,
             last_inventory: None,
             untracked_at_first: HashSet::new(),
@@ -167,6 +176,22 @@ impl ConnectionTable {
         Losses { folded: self.pools.folded(), ..self.losses }
     }
 
+    /// What servers have refused in the last minutes because they had no slot left.
+    pub fn refusals(&self) -> impl Iterator<Item = (SocketAddr, &Refusals)> {
+        self.refusals.by_server()
+    }
+
+    /// The connections that their process left open when it exited, since the last judgement.
+    #[must_use]
+    pub fn unclosed(&self) -> &[Connection] {
+        self.unclosed.connections()
+    }
+
+    /// Everything was judged that is judged once.
+    pub(super) fn judged(&mut self) {
+        self.unclosed.clear();
+    }
+
     /// When the first event was applied.
     #[must_use]
     pub fn began(&self) -> Option<Timestamp> {
@@ -196,18 +221,20 @@ impl ConnectionTable {
         self.pool_of(connection).growth_since(connection.silent_since())
     }
 
-    /// Connections silent for at least `silent_for` whose latest request's stack was not looked for
-    /// yet, with that request's number.
+    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction, whose latest
+    /// request's stack was not looked for yet, with that request's number.
     pub fn wanting_stack(
         &self,
         silent_for: Duration,
+        idle_for: Duration,
         now: Timestamp,
     ) -> impl Iterator<Item = (ConnectionId, u64)> {
         self.connections
             .values()
             .filter(move |connection| {
+                let enough = if connection.is_in_transaction() { idle_for } else { silent_for };
                 connection.requests.count != connection.callers.sought
-                    && connection.silent_for(now) >= silent_for
+                    && connection.silent_for(now) >= enough
             })
             .map(|connection| (connection.id, connection.requests.count))
     }
@@ -228,6 +255,18 @@ impl ConnectionTable {
         })
         .map(|connection| (connection.id, connection.requests.count))
         .collect()
+    }
+
+    /// Up to `most` connections to servers that have no slot left whose latest request's stack was
+    /// not looked for yet, with that request's number: they are told by code, silent or not.
+    #[must_use]
+    pub fn wanting_holder(&self, most: usize) -> Vec<(ConnectionId, u64)> {
+        let full: HashSet<SocketAddr> = self.refusals().map(|(server, _)| server).collect();
+        let holding = self.connections.values().filter(|connection| {
+            connection.requests.count != connection.callers.sought
+                && full.contains(&connection.endpoints.remote)
+        });
+        holding.take(most).map(|connection| (connection.id, connection.requests.count)).collect()
     }
 
     fn opened(

@@ -134,6 +134,13 @@ impl World {
         self.apply(&event, secs(at));
     }
 
+    /// The stack that opened a connection becomes known.
+    pub(crate) fn opened_by(&mut self, id: u64, stack: &str) {
+        let (id, role) = (ConnectionId(id), StackRole::OpenedBy);
+        let stack = Some(StackId::from(stack));
+        self.apply(&Event::StackResolved { id, role, stack, goroutine: None }, secs(0.0));
+    }
+
     /// Sends a request from `stack` on one thread that leaves the connection idle.
     pub(crate) fn request_by(&mut self, id: u64, at: f64, stack: &str, tid: u32) {
         if let Some(usage) = self.counters.get_mut(&id) {
@@ -157,6 +164,28 @@ impl World {
         let (server, answer) = ("db".into(), Box::new(answer));
         let event = Event::ServerSessions { server, at: secs(at), answer };
         self.apply(&event, secs(at));
+    }
+
+    /// The server lets nobody in, in these words.
+    pub(crate) fn refuse(&mut self, id: u64, at: f64, why: &str) {
+        self.dial(id, at);
+        self.establish(id, at + 0.001);
+        self.set(id, |usage| {
+            usage.wire.refused = Some("53300".into());
+            usage.wire.refused_why = Some(why.into());
+            usage.last_receive = Some(secs(at + 1.0));
+        });
+        self.close(id, at + 1.0);
+    }
+
+    /// The process exits, and the kernel closes what it has left open.
+    pub(crate) fn exit_leaving(&mut self, id: u64, at: f64) {
+        self.set(id, |usage| {
+            usage.closed_at_exit = true;
+            usage.tcp_state = TcpState::FinWait1;
+            usage.state_changed_at = secs(at);
+        });
+        self.close(id, at);
     }
 
     pub(crate) fn close(&mut self, id: u64, at: f64) {
@@ -184,6 +213,7 @@ pub(crate) fn usage(id: u64, opened_at: Timestamp) -> Usage {
         request_by: None,
         moved: false,
         wire: Wire::default(),
+        closed_at_exit: false,
     }
 }
 

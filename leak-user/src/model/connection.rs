@@ -59,6 +59,9 @@ pub struct Usage {
     pub moved: bool,
     /// PostgreSQL's state.
     pub wire: Wire,
+    /// The process that opened it exited with it open.
+    #[serde(default)]
+    pub closed_at_exit: bool,
 }
 
 /// A socket as sock_diag reports it.

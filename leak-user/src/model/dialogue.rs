@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Timestamp;
+
 /// State of the PostgreSQL dialogue; the names are those of the JSON report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -47,4 +49,15 @@ pub struct Wire {
     pub application_name: Option<String>,
     /// PID of the server's backend.
     pub backend_pid: Option<u32>,
+    /// The text of the error with which the server refused the startup message, as far as it was
+    /// kept.
+    #[serde(default)]
+    pub refused_why: Option<String>,
+    /// When the server was first seen in the transaction under way; `None` when it is in none, or
+    /// that cannot be seen.
+    #[serde(default)]
+    pub transaction_at: Option<Timestamp>,
+    /// More than one thread has begun requests in that transaction.
+    #[serde(default)]
+    pub transaction_moved: bool,
 }

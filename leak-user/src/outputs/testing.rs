@@ -58,7 +58,7 @@ impl Run {
         Self {
             world,
             ledger: Ledger::default(),
-            thresholds: Thresholds { silent_after, interval, limit: None },
+            thresholds: Thresholds { silent_after, interval, limit: None, fail_on_leak: false },
             stacks: HashMap::from([(StackId::from("leak"), Arc::new(stack()))]),
             processes: HashMap::from([(APP, process)]),
             exited: HashSet::new(),
@@ -145,5 +145,6 @@ fn stack() -> Stack {
             frame("main", Some("src/main.go"), Some(7)),
         ],
         culprit: Some(1),
+        callers: Vec::new(),
     }
 }

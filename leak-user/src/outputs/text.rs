@@ -2,6 +2,7 @@
 
 mod columns;
 mod finding;
+mod holders;
 mod older;
 mod refused;
 mod servers;

@@ -12,7 +12,7 @@
 //! | [`known_connections`], [`threads_to_check`], [`processes_to_check`] | sock_diag, procfs | which are looked for |
 //! | [`name_addresses`] | Kubernetes | which servers' addresses are to be named |
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use leak_stacks::StackProfile;
 
@@ -30,6 +30,9 @@ const STACK_GROWTH: u32 = 2;
 const SAMPLES_OF_GROUP: usize = 8;
 const MAX_SAMPLES: usize = 128;
 
+/// Stacks of connections to full servers to fetch each interval.
+const MAX_HOLDERS: usize = 512;
+
 /// Has the kernel programs copy a process's stacks as its binaries need it.
 pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: StackProfile) {
     tracer.set_profile(process.pid, profile);
@@ -42,12 +45,16 @@ pub(super) fn copy_more(tracer: &mut Tracer, process: ProcessKey, wanted: u32) {
 }
 
 /// The connections whose latest request's stack is to be fetched, with the request: those on their
-/// way to being called silent, and some that are in use.
+/// way to being called silent, some that are in use, and those that take the slots of full servers.
 pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(ConnectionId, u64)> {
     let (table, thresholds) = (engine.table(), engine.thresholds());
-    let silent = table.wanting_stack(thresholds.silent_after / 2, now);
+    let idle_for = thresholds.idle_in_transaction_after() / 2;
+    let silent = table.wanting_stack(thresholds.silent_after / 2, idle_for, now);
     let samples = table.wanting_sample(now.before(thresholds.interval), SAMPLES_OF_GROUP);
-    silent.chain(samples.into_iter().take(MAX_SAMPLES)).collect()
+    let holders = table.wanting_holder(MAX_HOLDERS);
+    let wanted = silent.chain(samples.into_iter().take(MAX_SAMPLES)).chain(holders);
+    // One may be wanted for several reasons.
+    wanted.collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the

@@ -43,7 +43,8 @@ impl Fleet {
             started_at: SystemTime::UNIX_EPOCH,
         };
         let clock = Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH);
-        let thresholds = Thresholds { silent_after: interval, interval, limit: None };
+        let thresholds =
+            Thresholds { silent_after: interval, interval, limit: None, fail_on_leak: false };
         let beginning = Beginning { run, clock, thresholds, capacity: 2_000_000 };
         let mut fleet =
             Self { session: Session::begin(beginning, sinks).expect("memory can be written") };
@@ -167,6 +168,7 @@ fn opened(id: u64, at: Timestamp) -> Usage {
         request_at: None,
         request_by: None,
         wire,
+        closed_at_exit: false,
     }
 }
 

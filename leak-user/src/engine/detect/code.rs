@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::StackId;
-use leak_stacks::{Frame, Stack};
+use leak_stacks::{Frame, Language, Stack};
 
 /// Known stacks by id.
 pub type Stacks = HashMap<StackId, Arc<Stack>>;
@@ -45,22 +45,52 @@ pub(super) enum CodePath {
     Stack(StackId),
 }
 
+/// A call of the application.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// Its index in the stack.
+    pub(super) frame: usize,
+    /// Its function.
+    pub(super) code: CodeKey,
+    line: Option<u32>,
+}
+
+impl Call {
+    fn of(stack: &Stack, frame: usize) -> Option<Self> {
+        let called = stack.frames.get(frame)?;
+        Some(Self { frame, code: CodeKey::of(called), line: called.line })
+    }
+
+    /// Whether it is at the same place of the same function.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.line == other.line && self.code == other.code
+    }
+}
+
 /// What is read from one stack.
 #[derive(Clone, Debug)]
 struct Reading {
     cause: Option<CodeKey>,
     path: Option<CodePath>,
+    calls: Option<Arc<[Call]>>,
 }
 
 impl Reading {
     fn of(stacks: &Stacks, id: &StackId) -> Self {
         let Some(stack) = stacks.get(id) else {
             let (cause, path) = (CodeKey::unknown(id), CodePath::Stack(*id));
-            return Self { cause: Some(cause), path: Some(path) };
+            return Self { cause: Some(cause), path: Some(path), calls: None };
         };
-        let Some(frames) = application(stack) else { return Self { cause: None, path: None } };
+        let Some(frames) = application(stack) else {
+            return Self { cause: None, path: None, calls: None };
+        };
         let path: Arc<[CodeKey]> = frames.iter().map(CodeKey::of).collect();
-        Self { cause: path.first().cloned(), path: Some(CodePath::Functions(path)) }
+        let calls = stack.culprit.iter().chain(&stack.callers);
+        Self {
+            cause: path.first().cloned(),
+            path: Some(CodePath::Functions(path)),
+            calls: Some(calls.filter_map(|&frame| Call::of(stack, frame)).collect()),
+        }
     }
 }
 
@@ -83,9 +113,24 @@ impl<'a> CodeReader<'a> {
         self.read(id, |reading| reading.cause.clone())
     }
 
+    /// The frame that [`Self::cause`] blames, as its index in the stack.
+    pub(super) fn frame(&self, id: &StackId) -> Option<usize> {
+        self.stacks.get(id)?.culprit
+    }
+
+    /// The language of a known stack.
+    pub(super) fn language(&self, id: &StackId) -> Option<Language> {
+        Some(self.stacks.get(id)?.language)
+    }
+
     /// The path through the application that a stack shows; `None` when it shows none.
     pub(super) fn path(&self, id: &StackId) -> Option<CodePath> {
         self.read(id, |reading| reading.path.clone())
+    }
+
+    /// The calls of the application in a known stack, innermost first; `None` when there are none.
+    pub(super) fn calls(&self, id: &StackId) -> Option<Arc<[Call]>> {
+        self.read(id, |reading| reading.calls.clone())
     }
 
     /// Whether a stack leads to the application. An unknown one may.
@@ -105,4 +150,19 @@ impl<'a> CodeReader<'a> {
 /// The frames from the culprit outwards.
 fn application(stack: &Stack) -> Option<&[Frame]> {
     stack.frames.get(stack.culprit?..)
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// Calls of these functions, each in a line.
+    pub(in crate::engine::detect) fn calls(path: &[(&str, u32)]) -> Arc<[Call]> {
+        let call = |(frame, &(function, line)): (usize, &(&str, u32))| Call {
+            frame,
+            code: CodeKey { symbol: function.to_owned(), place: None },
+            line: Some(line),
+        };
+        path.iter().enumerate().map(call).collect()
+    }
 }

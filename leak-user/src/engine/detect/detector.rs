@@ -11,9 +11,14 @@ pub trait Detector: Sync {
     /// The usual severity of its verdicts.
     fn severity(&self) -> Severity;
 
-    /// Whether it judges connections or pools.
+    /// What it judges.
     fn scope(&self) -> Scope {
         Scope::Connections
+    }
+
+    /// Whether its verdicts are about what is over: each is given once, and never retracted.
+    fn is_final(&self) -> bool {
+        false
     }
 
     /// Judges `view`, without the connections that detectors of higher precedence have taken.

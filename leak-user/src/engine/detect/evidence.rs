@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::engine::detect::NoSlotLeft;
 use crate::engine::detect::wording::{duration, parts};
 
 /// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that
@@ -14,6 +15,16 @@ use crate::engine::detect::wording::{duration, parts};
 pub trait Evidence: fmt::Debug + fmt::Display + Send + Sync {
     /// Its numbers, by the names that they have in reports.
     fn numbers(&self) -> Numbers;
+
+    /// Advice that is better than the detector's usual one.
+    fn next_step(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Who holds the slots of a server that has none left.
+    fn no_slot_left(&self) -> Option<&NoSlotLeft> {
+        None
+    }
 }
 
 /// Numbers by name; those of durations end in `_ms`.

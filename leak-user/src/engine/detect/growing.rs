@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::detect::abandoned::on_a_staircase;
-use crate::engine::detect::view::commonest_stack;
+use crate::engine::detect::blame::Blame;
 use crate::engine::detect::{
     Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, Verdict, View, duration,
 };
@@ -96,7 +96,7 @@ impl Detector for Growing {
 }
 
 fn verdict<'a>(
-    view: &View<'_>,
+    view: &View<'a>,
     pool: &Pool<'_>,
     mut members: Vec<&'a Connection>,
     idle: &[&'a Connection],
@@ -116,7 +116,7 @@ fn verdict<'a>(
         Severity::Suspect
     };
     members.sort_unstable_by_key(|member| member.id);
-    let (stack_of, stack) = commonest_stack(&members);
+    let blame = Blame::commonest(view.blame(Reason::Growing, &members).iter());
     let evidence = Growth {
         from: pool.open_at(from),
         to: pool.open_now(),
@@ -138,9 +138,11 @@ fn verdict<'a>(
         pool: Some((*pool.key.identity).clone()),
         connections: members.iter().map(|member| member.id).collect(),
         evidence: Arc::new(evidence),
-        stack_of,
-        cause: view.cause(stack.as_ref()),
-        stack,
+        stack_of: blame.stack_of,
+        stack: blame.stack,
+        cause: blame.cause,
+        culprit: blame.culprit,
+        culprit_uses: blame.uses,
     }
 }
 

@@ -1,10 +1,13 @@
 //! A transaction that is never ended.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use crate::engine::detect::blame::Blame;
 use crate::engine::detect::wording::Among;
 use crate::engine::detect::{
-    Detector, Evidence, Numbers, Reason, Severity, Silence, Verdict, View, plural,
+    Detector, Evidence, Numbers, Reason, Severity, Silence, Span, Verdict, View, duration, plural,
 };
 use crate::engine::table::Connection;
 use crate::model::{Timestamp, WireState};
@@ -12,6 +15,12 @@ use crate::model::{Timestamp, WireState};
 /// Finds connections whose server last said "in transaction" or "failed transaction" and that have
 /// been silent since. Pools take a connection back only after its transaction, which meanwhile
 /// holds locks and keeps dead rows from being vacuumed.
+///
+/// Finds old transactions on connections that go on being used, too. Code that began one and lost
+/// sight of it, as a request that is cancelled does, may have given its connection back, and others
+/// use it without knowing. A long transaction is as old, but all its statements are of one caller:
+/// it is worth knowing, and no more. Others are known by their threads where a caller has one, and
+/// by calls that elsewhere in the pool leave the server outside of a transaction.
 pub(super) struct IdleInTransaction;
 
 impl Detector for IdleInTransaction {
@@ -24,21 +33,9 @@ impl Detector for IdleInTransaction {
     }
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
-        let in_transaction = |connection: &&Connection| {
-            matches!(connection.dialogue(), WireState::InTransaction | WireState::FailedTransaction)
-        };
-        let accused = view.silent_connections(now).filter(in_transaction);
-        view.verdicts(self.reason(), accused, |members| {
-            let is_failed = |one: &&&Connection| one.dialogue() == WireState::FailedTransaction;
-            let is_unseen = |one: &&&Connection| one.wire.state == WireState::Unknown;
-            let evidence = OpenTransactions {
-                connections: members.len(),
-                failed: members.iter().filter(is_failed).count(),
-                told_by_server: members.iter().filter(is_unseen).count(),
-                silence: view.silence(members, now),
-            };
-            (self.severity(), evidence)
-        })
+        let mut verdicts = silent(view, now);
+        verdicts.extend(old(view, now));
+        verdicts
     }
 
     fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
@@ -49,6 +46,135 @@ impl Detector for IdleInTransaction {
     }
 }
 
+/// Silent connections. Those that are not silent for long enough to be lost are suspect; of code
+/// that has lost others they are only counted.
+fn silent(view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+    let thresholds = view.thresholds();
+    let suspect_after = thresholds.idle_in_transaction_after();
+    let in_transaction: Vec<&Connection> = view
+        .connections()
+        .filter(|one| one.is_in_transaction() && one.silent_for(now) >= suspect_after)
+        .collect();
+    let blames = view.blame(Reason::IdleInTransaction, &in_transaction);
+    let is_lost = |one: &Connection| one.silent_for(now) >= thresholds.silent_after;
+    let (lost, young): (Vec<_>, Vec<_>) =
+        in_transaction.into_iter().zip(blames).partition(|(one, _)| is_lost(one));
+    let common = |(one, blame): &(&Connection, Blame)| {
+        (one.process, one.endpoints.remote, blame.cause.clone())
+    };
+    let mut guilty: BTreeMap<_, usize> = lost.iter().map(|one| (common(one), 0)).collect();
+    let mut suspect = Vec::new();
+    for one in young {
+        match guilty.get_mut(&common(&one)) {
+            Some(younger) => *younger += 1,
+            None => suspect.push(one),
+        }
+    }
+    let causes: BTreeMap<_, _> = lost.iter().map(|one| (one.0.id, common(one))).collect();
+    let reason = Reason::IdleInTransaction;
+    let mut verdicts = view.verdicts_by(reason, lost, |members| {
+        let common = members.first().and_then(|first| causes.get(&first.id));
+        let younger = common.and_then(|common| guilty.get(common)).copied().unwrap_or_default();
+        (Severity::Leak, OpenTransactions::new(members, younger, view.silence(members, now)))
+    });
+    verdicts.extend(view.verdicts_by(reason, suspect, |members| {
+        let silence = Silence { threshold: suspect_after, ..view.silence(members, now) };
+        (Severity::Suspect, OpenTransactions::new(members, 0, silence))
+    }));
+    verdicts
+}
+
+/// Connections in use whose transaction is old.
+fn old(view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
+    let thresholds = view.thresholds();
+    let (threshold, recently) = (thresholds.silent_after, thresholds.interval * 2);
+    let idle_after = thresholds.idle_in_transaction_after();
+    let age = |one: &Connection| one.transaction_age(now, recently);
+    let is_old = |one: &&Connection| {
+        one.silent_for(now) < idle_after && age(one).is_some_and(|age| age >= threshold)
+    };
+    let (inherited, long): (Vec<_>, Vec<_>) =
+        view.connections().filter(is_old).partition(|one| heir(view, one).is_some());
+    let ages = |members: &[&Connection]| members.iter().filter_map(|one| age(one)).collect();
+    // Who uses it has not begun it.
+    let inherited = inherited.into_iter().map(|one| (one, Blame::NOBODY));
+    let mut verdicts = view.verdicts_by(Reason::IdleInTransaction, inherited, |members| {
+        let heirs = members.first().and_then(|first| heir(view, first));
+        let connections = members.len();
+        (Severity::Leak, OldTransactions { connections, heirs, ages: ages(members), threshold })
+    });
+    verdicts.extend(view.verdicts(Reason::IdleInTransaction, long, |members| {
+        let connections = members.len();
+        let evidence = OldTransactions { connections, heirs: None, ages: ages(members), threshold };
+        (Severity::Info, evidence)
+    }));
+    verdicts
+}
+
+/// What shows that others than the one who began a transaction use its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heir {
+    /// Requests came from several threads.
+    Threads,
+    /// The same calls leave the server outside of a transaction on other connections.
+    Calls,
+}
+
+fn heir(view: &View<'_>, connection: &Connection) -> Option<Heir> {
+    if connection.wire.transaction_moved && view.has_thread_per_caller(connection) {
+        return Some(Heir::Threads);
+    }
+    view.works_outside_transactions(connection).then_some(Heir::Calls)
+}
+
+#[derive(Debug)]
+struct OldTransactions {
+    connections: usize,
+    /// Why it is not simply a long one.
+    heirs: Option<Heir>,
+    ages: Span,
+    threshold: Duration,
+}
+
+impl Evidence for OldTransactions {
+    fn numbers(&self) -> Numbers {
+        Numbers::of(self.connections)
+            .span("transaction_min_ms", "transaction_max_ms", self.ages)
+            .time("threshold_ms", self.threshold)
+    }
+
+    fn next_step(&self) -> Option<&'static str> {
+        Some(match self.heirs {
+            Some(_) => {
+                "which code begins a transaction and gives the connection back without ending it? \
+                 Look for requests that are cancelled or fail between BEGIN and COMMIT"
+            }
+            None => "is a transaction of this age meant? It keeps vacuum from cleaning up",
+        })
+    }
+}
+
+/// "3 connections go on being used in a transaction that is 79-120 s old (threshold 60 s), by
+/// several threads".
+impl fmt::Display for OldTransactions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = plural(self.connections, "connection");
+        let go = if self.connections == 1 { "goes" } else { "go" };
+        let threshold = duration(self.threshold);
+        write!(
+            f,
+            "{connections} {go} on being used in a transaction that is {} old (threshold \
+             {threshold})",
+            self.ages
+        )?;
+        f.write_str(match self.heirs {
+            Some(Heir::Threads) => ", by several threads",
+            Some(Heir::Calls) => ", by code that elsewhere works outside of transactions",
+            None => "",
+        })
+    }
+}
+
 #[derive(Debug)]
 struct OpenTransactions {
     connections: usize,
@@ -56,7 +182,23 @@ struct OpenTransactions {
     failed: usize,
     /// How many are known from the server's word alone.
     told_by_server: usize,
+    /// How many more the same code has left that are not silent for as long.
+    younger: usize,
     silence: Silence,
+}
+
+impl OpenTransactions {
+    fn new(members: &[&Connection], younger: usize, silence: Silence) -> Self {
+        let is_failed = |one: &&&Connection| one.dialogue() == WireState::FailedTransaction;
+        let is_unseen = |one: &&&Connection| one.wire.state == WireState::Unknown;
+        Self {
+            connections: members.len(),
+            failed: members.iter().filter(is_failed).count(),
+            told_by_server: members.iter().filter(is_unseen).count(),
+            younger,
+            silence,
+        }
+    }
 }
 
 impl Evidence for OpenTransactions {
@@ -64,6 +206,7 @@ impl Evidence for OpenTransactions {
         Numbers::of(self.connections)
             .count("failed", self.failed)
             .count("told_by_server", self.told_by_server)
+            .count("younger", self.younger)
             .silence(self.silence)
     }
 }
@@ -74,16 +217,22 @@ impl fmt::Display for OpenTransactions {
         let connections = plural(self.connections, "connection");
         let failed = Among(self.failed, "failed");
         let source = if self.told_by_server > 0 { " by the server's word" } else { "" };
-        write!(f, "{connections} idle in transaction{failed}{source}, {}", self.silence)
+        write!(f, "{connections} idle in transaction{failed}{source}, {}", self.silence)?;
+        match self.younger {
+            0 => Ok(()),
+            more => write!(f, "; {more} more not yet for so long"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::detect::testing::{find, judge};
+    use std::time::Duration;
+
+    use crate::engine::detect::testing::{THRESHOLDS, find, judge, judge_with, named_stacks};
     use crate::engine::detect::{Reason, Severity, StackOf};
-    use crate::engine::testing::{World, server_lists, session};
-    use crate::model::server::SessionState;
+    use crate::engine::testing::{World, secs, server_lists, session};
+    use crate::model::server::{Session, SessionState};
     use crate::model::{StackId, WireState};
 
     #[test]
@@ -147,5 +296,92 @@ mod tests {
             world.request(1, 5.0 * f64::from(second), "long", WireState::InTransaction);
         }
         assert!(find(&judge(&world, 100.0), Reason::IdleInTransaction).is_empty());
+    }
+
+    #[test]
+    fn ten_seconds_are_suspect_and_of_known_code_only_counted() {
+        let mut world = World::new();
+        for number in 1..=3 {
+            world.open(number, 1.0);
+        }
+        world.request(1, 80.0, "pay", WireState::InTransaction);
+        let verdicts = judge(&world, 95.0);
+        let found = find(&verdicts, Reason::IdleInTransaction);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Suspect));
+        assert_eq!(
+            found[0].evidence.to_string(),
+            "1 connection idle in transaction, silent for 14 s (threshold 10 s)"
+        );
+        assert!(find(&judge(&world, 85.0), Reason::IdleInTransaction).is_empty());
+        world.request(2, 30.0, "pay", WireState::InTransaction);
+        world.request(3, 80.0, "other", WireState::InTransaction);
+        let verdicts = judge(&world, 95.0);
+        let found = find(&verdicts, Reason::IdleInTransaction);
+        let told: Vec<_> =
+            found.iter().map(|one| (one.severity, one.evidence.to_string())).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.contains(&(
+            Severity::Leak,
+            "1 connection idle in transaction, silent for 64 s (threshold 60 s); 1 more not yet \
+             for so long"
+                .to_owned()
+        )));
+    }
+
+    /// A transaction is left open at second 20, and others use its connection until second 100.
+    fn inherited(by: &str) -> World {
+        let mut world = World::new();
+        world.open(1, 1.0);
+        world.open(2, 1.0);
+        world.request(1, 20.0, "begin", WireState::InTransaction);
+        world.set(1, |usage| usage.wire.transaction_at = Some(secs(20.0)));
+        for second in 3..=10 {
+            let at = 10.0 * f64::from(second);
+            world.request(1, at, by, WireState::InTransaction);
+            world.request(2, at, "show", WireState::Idle);
+        }
+        world
+    }
+
+    #[test]
+    fn a_transaction_that_others_use_is_old_whoever_uses_it() {
+        let stacks = named_stacks(&["show", "batch"]);
+        let found_in = |world: &World| {
+            let verdicts = judge_with(world, &stacks, &THRESHOLDS, 101.0);
+            let found = find(&verdicts, Reason::IdleInTransaction);
+            assert_eq!(found.len(), 1, "{found:?}");
+            (found[0].severity, found[0].evidence.to_string(), found[0].culprit)
+        };
+        let (severity, evidence, culprit) = found_in(&inherited("show"));
+        assert_eq!((severity, culprit), (Severity::Leak, None));
+        assert_eq!(
+            evidence,
+            "1 connection goes on being used in a transaction that is 81 s old (threshold 60 s), \
+             by code that elsewhere works outside of transactions"
+        );
+        // A long job, which one caller goes on with.
+        let mut world = inherited("batch");
+        assert_eq!(found_in(&world).0, Severity::Info);
+        world.set(1, |usage| usage.wire.transaction_moved = true);
+        let (severity, evidence, _) = found_in(&world);
+        assert_eq!(severity, Severity::Leak);
+        assert!(evidence.ends_with("by several threads"), "{evidence}");
+    }
+
+    #[test]
+    fn the_servers_word_of_its_age_counts_while_it_is_new() {
+        let mut world = World::new();
+        world.open(1, 1.0);
+        let told = Session {
+            transaction_age: Some(Duration::from_secs(70)),
+            ..session(1, 99.0, SessionState::Active)
+        };
+        world.hear(95.0, server_lists(vec![told]));
+        world.request(1, 99.0, "batch", WireState::Unknown);
+        let found = |at: f64| {
+            let verdicts = judge(&world, at);
+            find(&verdicts, Reason::IdleInTransaction).len()
+        };
+        assert_eq!((found(100.0), found(118.0)), (1, 0));
     }
 }

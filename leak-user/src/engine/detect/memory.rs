@@ -16,7 +16,7 @@ pub(super) use pool::ReusedAfter;
 use crate::engine::table::{
     Connection, ConnectionTable, Identity, Observer, Pool, PoolKey, PoolObserver, Pools, Request,
 };
-use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp};
+use crate::model::{ConnectionId, ProcessKey, StackId, Timestamp, WireState};
 use pool::PoolMemory;
 
 /// Pauses that differ by no more than this part of one are alike.
@@ -139,7 +139,7 @@ impl Memory {
 
 impl Observer for Memory {
     fn request_began(&mut self, request: Request<'_>, pools: &Pools) {
-        let Request { id, pool: key, at, silent_since, after } = request;
+        let Request { id, pool: key, at, silent_since, after, left } = request;
         self.users_gone.remove(&id);
         let Some(at) = at else { return };
         let pause = at.since(silent_since);
@@ -155,7 +155,7 @@ impl Observer for Memory {
             pool.note_pause(after, pause);
         }
         if let Some(stack) = after.cloned() {
-            pool.note_reuse(ReusedAfter { id, at: silent_since, stack, pause });
+            pool.note_reuse(ReusedAfter { id, at: silent_since, stack, pause, left });
         }
     }
 
@@ -168,8 +168,8 @@ impl Observer for Memory {
         pools: &Pools,
     ) {
         if let Some(pool) = self.pool(pool, pools) {
-            let (stack, pause) = (*stack, Duration::ZERO);
-            pool.note_reuse(ReusedAfter { id, at: now, stack, pause });
+            let (stack, pause, left) = (*stack, Duration::ZERO, WireState::Unknown);
+            pool.note_reuse(ReusedAfter { id, at: now, stack, pause, left });
         }
     }
 

@@ -36,6 +36,10 @@ pub enum Reason {
     CloseWait,
     /// No connection, or no answer to the startup message.
     ConnectStuck,
+    /// A process exited with it open.
+    UnclosedAtExit,
+    /// The server had no slot left.
+    Refused,
     /// A request unanswered for long.
     AwaitingResponse,
     /// Silent, with no evidence of anything else.

@@ -1,16 +1,20 @@
 //! Judging made-up histories.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::detect::{
     PriorAccusations, Reason, Stacks, Thresholds, Verdict, View, evaluate,
 };
 use crate::engine::testing::{World, secs};
+use crate::model::StackId;
+use leak_stacks::{Frame, Language, Quality, Stack};
 
 pub(super) const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     limit: Some(100),
+    fail_on_leak: false,
 };
 
 /// Judges `world` at second `at` with the default thresholds and no former findings.
@@ -38,6 +42,30 @@ pub(crate) fn judge_again(
 ) -> Vec<Verdict> {
     let view = View::new(&world.table, &world.memory, stacks, thresholds, prior);
     evaluate(view, secs(at))
+}
+
+/// Stacks of these names, each of one function of the application in Python.
+pub(super) fn named_stacks(names: &[&str]) -> Stacks {
+    let stack = |name: &&str| {
+        let frame = Frame {
+            function: Some((*name).to_owned()),
+            module: None,
+            file: Some("/srv/shop/app.py".into()),
+            line: Some(1),
+            address: 0,
+        };
+        let stack = Stack {
+            id: StackId::from(*name),
+            quality: Quality::Complete,
+            truncation: None,
+            language: Language::Python,
+            frames: vec![frame],
+            culprit: Some(0),
+            callers: Vec::new(),
+        };
+        (stack.id, Arc::new(stack))
+    };
+    names.iter().map(stack).collect()
 }
 
 /// The verdicts with `reason`.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::engine::detect::{CodeKey, Evidence, Reason, Severity, StackOf};
+use crate::engine::detect::{CodeKey, Culprit, CulpritUses, Evidence, Reason, Severity, StackOf};
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -15,6 +15,8 @@ pub enum Scope {
     /// A pool, whatever its connections are accused of besides. The connections that represent it
     /// change all the time.
     Pool,
+    /// A server, whoever is connected to it, and whatever its connections are accused of besides.
+    Server,
 }
 
 /// A problem with some connections of one process to one server that the same code used or opened.
@@ -41,4 +43,9 @@ pub struct Verdict {
     pub stack: Option<StackId>,
     /// The code to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,
+    /// The frame of `stack` that is to blame, and what says so; `None` when nobody is named.
+    pub culprit: Option<Culprit>,
+    /// How uses by the same code ended: the culprit's, or the last user's where nobody is named.
+    /// `None` when no other uses were seen, or they say nothing.
+    pub culprit_uses: Option<CulpritUses>,
 }

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::detect::code::{CodePath, CodeReader};
+use crate::engine::detect::blame::Blame;
+use crate::engine::detect::code::{Call, CodePath, CodeReader};
 use crate::engine::detect::memory::{ReusedAfter, Rhythm, burst_of};
 use crate::engine::detect::{
-    CodeKey, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds, Verdict,
+    CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
+    Verdict,
 };
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
+use leak_stacks::Language;
 
 /// Accusations of severity leak, each with the moment since when the connection was silent.
 pub type PriorAccusations = HashMap<(Reason, ConnectionId), Timestamp>;
@@ -106,6 +109,11 @@ impl<'a> View<'a> {
         since.is_some_and(|&since| since == connection.silent_since())
     }
 
+    /// Whether `connection` stands accused of anything with severity leak.
+    pub(super) fn is_accused(&self, connection: &Connection) -> bool {
+        Reason::ALL.iter().any(|&reason| self.prior.contains_key(&(reason, connection.id)))
+    }
+
     /// The connections that have been silent for long and that a healthy pool would use next.
     ///
     /// Not those that listen. Not those that belong to a thread either, in pools where most do:
@@ -180,6 +188,44 @@ impl<'a> View<'a> {
         stack.and_then(|id| self.code.cause(id))
     }
 
+    /// The calls of the application in a known stack, innermost first; `None` when there are none.
+    pub(super) fn calls(&self, stack: &StackId) -> Option<Arc<[Call]>> {
+        self.code.calls(stack)
+    }
+
+    /// Recent uses of a pool's connections that were followed by others of the same connection.
+    pub(super) fn reused_stacks(&self, pool: &PoolKey) -> Vec<(ConnectionId, &'a StackId)> {
+        let memory: &'a Memory = self.memory;
+        let pool = self.table.pool(pool);
+        memory.reused_after(&pool).map(|used| (used.id, &used.stack)).collect()
+    }
+
+    /// Whether the code that used `connection` last was seen to leave the server outside of a
+    /// transaction, by the very same calls: then it does not know of one that is open.
+    pub(super) fn works_outside_transactions(&self, connection: &Connection) -> bool {
+        let Some(stack) = &connection.callers.last_used_by else { return false };
+        let pool = self.table.pool_of(connection);
+        self.calls(stack).is_some()
+            && self
+                .memory
+                .reused_after(&pool)
+                .any(|used| used.left == WireState::Idle && used.stack == *stack)
+    }
+
+    /// Whether a thread stands for a caller in the program that `connection` is of. Elsewhere tasks
+    /// move from thread to thread, or nobody knows.
+    pub(super) fn has_thread_per_caller(&self, connection: &Connection) -> bool {
+        let stack = connection.callers.last_used_by.as_ref();
+        let language = stack.and_then(|stack| self.code.language(stack));
+        matches!(language, Some(Language::Python | Language::Java | Language::Ruby))
+    }
+
+    /// The frame that a stack blames.
+    pub(super) fn culprit(&self, stack_of: StackOf, stack: Option<&StackId>) -> Option<Culprit> {
+        let frame = stack.and_then(|id| self.code.frame(id))?;
+        Some(Culprit { frame, from: stack_of.into() })
+    }
+
     /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
     /// first moments after.
     #[must_use]
@@ -210,19 +256,32 @@ impl<'a> View<'a> {
         accused: impl IntoIterator<Item = &'a Connection>,
         say: impl Fn(&[&'a Connection]) -> (Severity, E),
     ) -> Vec<Verdict> {
-        let mut alike: BTreeMap<Common, Vec<&Connection>> = BTreeMap::new();
-        for connection in accused {
-            let (stack_of, stack) = shown_stack(connection);
-            let cause = self.cause(stack.as_ref());
+        let accused: Vec<&Connection> = accused.into_iter().collect();
+        let blames = self.blame(reason, &accused);
+        self.verdicts_by(reason, accused.into_iter().zip(blames), say)
+    }
+
+    /// The same, where it is known whom each connection blames.
+    pub(super) fn verdicts_by<E: Evidence + 'static>(
+        &self,
+        reason: Reason,
+        accused: impl IntoIterator<Item = (&'a Connection, Blame)>,
+        say: impl Fn(&[&'a Connection]) -> (Severity, E),
+    ) -> Vec<Verdict> {
+        let mut alike: BTreeMap<Common, Vec<(&Connection, Blame)>> = BTreeMap::new();
+        for (connection, blame) in accused {
             // Where nobody is named, stacks tell nothing apart.
-            let stack_of = if cause.is_some() { stack_of } else { StackOf::LastUsedBy };
-            let common = (connection.process, connection.endpoints.remote, stack_of, cause);
-            alike.entry(common).or_default().push(connection);
+            let named = blame.cause.is_some();
+            let stack_of = if named { blame.stack_of } else { StackOf::LastUsedBy };
+            let remote = connection.endpoints.remote;
+            let common = (connection.process, remote, stack_of, blame.cause.clone());
+            alike.entry(common).or_default().push((connection, blame));
         }
-        let verdict = |((process, remote, _, cause), mut members): (Common, Vec<_>)| {
-            members.sort_unstable_by_key(|connection: &&Connection| connection.id);
+        let verdict = |((process, remote, _, cause), mut blaming): (Common, Vec<_>)| {
+            blaming.sort_unstable_by_key(|(connection, _): &(&Connection, Blame)| connection.id);
+            let (members, blames): (Vec<_>, Vec<_>) = blaming.into_iter().unzip();
             let (severity, evidence) = say(&members);
-            let (stack_of, stack) = commonest_stack(&members);
+            let shown = Blame::commonest(blames.iter());
             Verdict {
                 reason,
                 severity,
@@ -231,9 +290,11 @@ impl<'a> View<'a> {
                 pool: None,
                 connections: members.iter().map(|connection| connection.id).collect(),
                 evidence: Arc::new(evidence),
-                stack_of,
-                stack,
+                stack_of: shown.stack_of,
+                stack: shown.stack,
                 cause,
+                culprit: shown.culprit,
+                culprit_uses: shown.uses,
             }
         };
         alike.into_iter().map(verdict).collect()

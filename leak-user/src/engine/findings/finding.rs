@@ -27,7 +27,7 @@ pub struct Finding {
     pub since: Timestamp,
     /// When it stopped being true.
     pub retracted_at: Option<Timestamp>,
-    /// Its process exited while it was true, so it can no longer change.
+    /// Its process has exited, so it can no longer change.
     pub(super) frozen: bool,
     /// Its connections, and since when each was silent.
     pub(super) accused: BTreeMap<ConnectionId, Timestamp>,
@@ -37,7 +37,8 @@ impl Finding {
     /// Why it stands, in one sentence.
     #[must_use]
     pub fn evidence(&self) -> String {
-        let exited = if self.frozen { "; the process then exited" } else { "" };
+        let has_exited = self.frozen && !self.verdict.is_final();
+        let exited = if has_exited { "; the process then exited" } else { "" };
         format!("{}{exited}", self.verdict.evidence)
     }
 

@@ -10,6 +10,7 @@ const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     limit: None,
+    fail_on_leak: false,
 };
 
 fn turn(ledger: &mut Ledger, world: &World, at: f64) -> Vec<Change> {
@@ -36,7 +37,7 @@ fn two_in_transaction() -> World {
 fn opens_keeps_and_retracts() {
     let mut world = two_in_transaction();
     let mut ledger = Ledger::default();
-    assert!(turn(&mut ledger, &world, 60.0).is_empty());
+    assert!(turn(&mut ledger, &world, 19.0).is_empty());
     let changes = turn(&mut ledger, &world, 80.0);
     assert!(matches!(&changes[..], [Change::Opened(finding)] if finding.id.to_string() == "f1"));
     assert_eq!(ledger.open_of(Severity::Leak), 1);

@@ -162,6 +162,23 @@ impl Connection {
         }
     }
 
+    /// Whether the server waits for a request in a transaction.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        matches!(self.dialogue(), WireState::InTransaction | WireState::FailedTransaction)
+    }
+
+    /// For how long its transaction has been open: by the wire, else as old as it was when its
+    /// server was asked, unless that was longer ago than `recently`. `None` outside of one.
+    #[must_use]
+    pub fn transaction_age(&self, now: Timestamp, recently: Duration) -> Option<Duration> {
+        let by_server = || {
+            let side = self.server.as_deref().filter(|side| now.since(side.at) <= recently)?;
+            side.session.transaction_age
+        };
+        self.wire.transaction_at.map(|at| now.since(at)).or_else(by_server)
+    }
+
     /// Whether a request is unanswered, in the same sense as [`Self::is_idle`].
     #[must_use]
     pub fn is_busy(&self) -> bool {

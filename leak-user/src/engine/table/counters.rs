@@ -29,13 +29,20 @@ impl ConnectionTable {
                     at: usage.request_at,
                     silent_since: connection.silent_since(),
                     after: connection.callers.last_used_by.as_ref(),
+                    left: connection.wire.state,
                 };
                 observer.request_began(request, &self.pools);
             }
             if let (Some(sqlstate), None) = (&usage.wire.refused, &connection.wire.refused) {
                 self.tallies.refuse(connection.process, sqlstate);
+                let (server, at) = (connection.endpoints.remote, usage.last_receive.unwrap_or(now));
+                self.refusals.note(server, connection.process, &usage.wire, at);
             }
             connection.use_counters(usage);
+            let is_left = usage.closed_at_exit && !connection.wire.cancels;
+            if is_left && !std::mem::replace(&mut connection.account.left_open, true) {
+                self.unclosed.add(connection);
+            }
             connection.account.last_counted = Some(now);
             let since = connection.account.counted_since;
             self.assign_pool(id, &usage.wire, since, observer);

@@ -1,6 +1,7 @@
 //! Correcting the table by what sock_diag lists.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::engine::table::{ConnectionTable, End, Newcomer, Observer};
 use crate::model::{ConnectionId, ListedSocket, TcpState, Timestamp};
@@ -8,6 +9,10 @@ use crate::model::{ConnectionId, ListedSocket, TcpState, Timestamp};
 /// Complete lists in a row without a connection that outweigh counters which the kernel programs
 /// still keep of it.
 const LISTS_AGAINST_COUNTERS: u32 = 2;
+
+/// How long a server counts as one that has no slot left, after the latest connection that it
+/// refused.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
 
 impl ConnectionTable {
     /// Compares the table with a dump that began at `began`: adds what is missing, corrects what is
@@ -36,6 +41,7 @@ impl ConnectionTable {
         }
         self.last_inventory = Some(began);
         self.pools.prune(now, observer);
+        self.refusals.forget_before(now.before(REFUSED_FOR));
     }
 
     fn adopt_listed(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::table::{PoolKey, PoolObserver, Pools};
-use crate::model::{ConnectionId, StackId, Timestamp};
+use crate::model::{ConnectionId, StackId, Timestamp, WireState};
 
 /// A request that has begun on a connection.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Request<'a> {
     pub silent_since: Timestamp,
     /// The stack of the request before; `None` when that is unknown, or there was none.
     pub after: Option<&'a StackId>,
+    /// Where the dialogue stood after that one.
+    pub left: WireState,
 }
 
 /// Is told what events mean for connections while the table applies them.

@@ -70,7 +70,10 @@ fn a_stack_belongs_to_one_request() {
     world.apply(&late(request - 1), secs(3.0));
     assert_eq!(world.table.get(id(1)).unwrap().callers.last_used_by, None);
     let wanting = |world: &World| {
-        world.table.wanting_stack(Duration::from_secs(5), secs(60.0)).collect::<Vec<_>>()
+        world
+            .table
+            .wanting_stack(Duration::from_secs(5), Duration::ZERO, secs(60.0))
+            .collect::<Vec<_>>()
     };
     assert_eq!(wanting(&world), [(id(1), request)]);
     world.apply(&late(request), secs(3.0));

@@ -17,6 +17,7 @@ fn bundle(process: &str, functions: &[&str], count: usize) -> Bundle {
         language: Language::Native,
         frames: functions.iter().rev().map(frame).collect(),
         culprit: None,
+        callers: Vec::new(),
     };
     Bundle { process: process.to_owned(), stack: Ok(Arc::new(stack)), count }
 }

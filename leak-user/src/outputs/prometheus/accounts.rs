@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::detect::Severity;
+use crate::engine::detect::{Scope, Severity};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Tally;
 use crate::model::{ProcessKey, Timestamp};
@@ -72,7 +72,8 @@ impl Accounts {
         }
         for finding in snapshot.ledger.open() {
             let verdict = &finding.verdict;
-            if verdict.severity < Severity::Suspect {
+            // Who holds the slots of a full server need not be to blame.
+            if verdict.severity < Severity::Suspect || verdict.scope() == Scope::Server {
                 continue;
             }
             // Connections of exited processes are not open any more.

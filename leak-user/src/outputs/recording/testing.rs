@@ -34,6 +34,7 @@ pub(crate) fn beginning() -> Beginning {
             silent_after: Duration::from_secs(60),
             interval: Duration::from_secs(10),
             limit: Some(100),
+            fail_on_leak: false,
         },
         capacity: 1000,
     }
@@ -56,6 +57,7 @@ pub(crate) fn story() -> Told {
         language: Language::Native,
         frames: vec![frame],
         culprit: Some(0),
+        callers: Vec::new(),
     });
     let info = ProcessInfo {
         key: APP,

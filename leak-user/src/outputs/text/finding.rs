@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::engine::detect::{Severity, StackOf, plural};
+use crate::engine::detect::{CulpritUses, Scope, Severity, StackOf, plural};
 use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
-use crate::outputs::text::session;
 use crate::outputs::text::style::{Paint, Tone, printable};
+use crate::outputs::text::{holders, session};
 use leak_stacks::{Frame, Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
@@ -33,7 +33,11 @@ pub(super) fn write(
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
     session::write(out, snapshot, finding)?;
+    holders::write(out, snapshot, finding)?;
     write_next_step(out, snapshot, finding)?;
+    if finding.verdict.scope() == Scope::Server {
+        return Ok(());
+    }
     let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
         return writeln!(out, "  {}", paint.tone(Tone::Dim, "its stack is unknown"));
     };
@@ -71,17 +75,42 @@ pub(super) fn write_culprit(
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
-    let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else { return Ok(()) };
-    let Some(index) = stack.culprit else { return Ok(()) };
+    let verdict = &finding.verdict;
+    let Some(stack) = snapshot.stack(verdict.stack.as_ref()) else { return Ok(()) };
+    let only_last = verdict.is_only_last_used();
+    let index = if only_last { stack.culprit } else { verdict.culprit.map(|one| one.frame) };
+    let Some(index) = index else { return Ok(()) };
     let Some(culprit) = stack.frames.get(index) else { return Ok(()) };
-    let did = match finding.verdict.stack_of {
+    let did = match verdict.stack_of {
         StackOf::OpenedBy => "opened by",
         StackOf::LastUsedBy => "last used by",
     };
+    let through = stack.culprit.filter(|&innermost| innermost < index);
+    let through = through.and_then(|innermost| stack.frames.get(innermost)?.function.as_ref());
+    let through = through.map(|helper| format!(" through {}", printable(helper)));
+    let through = through.unwrap_or_default();
     // Many programs query through a helper of their own: who called it says more.
     let caller = stack.frames.get(index + 1).filter(|frame| frame.function.is_some());
     let caller = caller.map(|frame| format!(", called by {}", place(frame))).unwrap_or_default();
-    writeln!(out, "  {did} {}{caller}", paint.tone(Tone::Strong, &place(culprit)))
+    let tone = if only_last { Tone::Dim } else { Tone::Strong };
+    writeln!(out, "  {did} {}{through}{caller}", paint.tone(tone, &place(culprit)))?;
+    match verdict.culprit_uses {
+        Some(CulpritUses { returned, kept }) if only_last => {
+            writeln!(
+                out,
+                "  which gives its connections back: {returned} of the uses seen were returned, \
+                 {kept} kept"
+            )
+        }
+        Some(CulpritUses { returned, kept }) => {
+            writeln!(
+                out,
+                "  of the uses by this code that were seen, {returned} gave their \
+                 connection back and {kept} kept it"
+            )
+        }
+        None => Ok(()),
+    }
 }
 
 /// One line for a finding that is no longer true.
@@ -103,7 +132,7 @@ pub(super) fn write_retracted(
 
 /// The evidence, on a line of its own.
 pub(super) fn write_evidence(out: &mut impl io::Write, finding: &Finding) -> io::Result<()> {
-    writeln!(out, "  {}", finding.evidence())
+    writeln!(out, "  {}", printable(&finding.evidence()))
 }
 
 /// What to do about it, on a line of its own.
@@ -112,9 +141,7 @@ fn write_next_step(
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
-    let stack = snapshot.stack(finding.verdict.stack.as_ref());
-    let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
-    match finding.verdict.next_step(culprit) {
+    match finding.verdict.next_step(snapshot.culprit(&finding.verdict)) {
         Some(step) => writeln!(out, "  next: {}", printable(&step)),
         None => Ok(()),
     }
@@ -123,11 +150,14 @@ fn write_next_step(
 fn subject(snapshot: &Snapshot<'_>, finding: &Finding) -> String {
     let verdict = &finding.verdict;
     let comm = snapshot.comm(verdict.process).map_or_else(|| "?".to_owned(), printable);
+    let refused = verdict.evidence.no_slot_left().map(|full| full.refused);
+    let refused = refused.map(|refused| usize::try_from(refused).unwrap_or(usize::MAX));
+    let count = refused.unwrap_or(verdict.connections.len());
     format!(
         "{} {}: {} of {comm} ({}{}) to {}{}",
         finding.id,
         verdict.reason,
-        plural(verdict.connections.len(), "connection"),
+        plural(count, "connection"),
         verdict.process.pid,
         inside(snapshot, verdict.process),
         verdict.remote,
@@ -179,7 +209,7 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
 }
 
 /// `function at file:line`; without a function, the address in its module.
-fn place(frame: &Frame) -> String {
+pub(super) fn place(frame: &Frame) -> String {
     let function = match (&frame.function, &frame.module) {
         (Some(function), _) => printable(function),
         (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),

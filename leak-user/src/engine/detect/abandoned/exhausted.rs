@@ -226,6 +226,7 @@ mod tests {
             language: Language::Python,
             frames: Vec::new(),
             culprit: None,
+            callers: Vec::new(),
         };
         let stacks = Stacks::from([(library.id, Arc::new(library))]);
         let verdicts = judge_with(&world, &stacks, &THRESHOLDS, 130.0);

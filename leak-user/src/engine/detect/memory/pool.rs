@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::model::{ConnectionId, StackId, Timestamp};
+use crate::model::{ConnectionId, StackId, Timestamp, WireState};
 
 /// Most threads whose latest use is remembered; the longest idle are forgotten first.
 const MAX_THREADS: usize = 4096;
@@ -28,6 +28,8 @@ pub(in crate::engine::detect) struct ReusedAfter {
     pub(in crate::engine::detect) stack: StackId,
     /// How long the connection then rested; 0 when that is unknown.
     pub(in crate::engine::detect) pause: Duration,
+    /// Where it left the dialogue.
+    pub(in crate::engine::detect) left: WireState,
 }
 
 /// The past of a pool's connections. Connections whose startup message was not seen have a memory

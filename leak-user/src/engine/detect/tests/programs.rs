@@ -33,6 +33,7 @@ const THRESHOLDS: Thresholds = Thresholds {
     silent_after: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     limit: None,
+    fail_on_leak: false,
 };
 
 /// What became of a program.

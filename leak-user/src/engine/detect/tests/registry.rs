@@ -32,7 +32,8 @@ fn every_reason_but_silence_has_a_next_step_and_it_names_the_place() {
     assert_eq!(place, "in refund (pay.py:7)");
     for &reason in Reason::ALL {
         let step = detector_of(reason).next_step(Severity::Leak, &place).unwrap_or_default();
-        let placeless = [Reason::CloseWait, Reason::ConnectStuck, Reason::AwaitingResponse];
+        let placeless =
+            [Reason::CloseWait, Reason::ConnectStuck, Reason::AwaitingResponse, Reason::Refused];
         assert_eq!(step.contains(&place), !placeless.contains(&reason), "{reason}: {step}");
         assert!(!step.is_empty(), "{reason}");
     }

@@ -158,6 +158,8 @@ pub(in crate::engine::table) struct Account {
     pub(in crate::engine::table) announced: bool,
     /// When the kernel programs' counters of it were last read.
     pub(in crate::engine::table) last_counted: Option<Timestamp>,
+    /// Its process has exited and left it open.
+    pub(in crate::engine::table) left_open: bool,
     /// Complete inventories in a row that did not list it.
     pub(in crate::engine::table) unlisted: u32,
 }
@@ -170,6 +172,7 @@ impl Account {
             uncounted: false,
             announced: false,
             last_counted: None,
+            left_open: false,
             unlisted: 0,
         }
     }

@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
-use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
+use crate::engine::detect::{CulpritFrom, CulpritUses, Holder, Numbers, Reason, Severity, StackOf};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
+use crate::model::ProcessKey;
 
 /// A verdict about one or more connections of a process, with its evidence.
 #[derive(Serialize, JsonSchema)]
@@ -22,11 +23,13 @@ pub(in crate::outputs) struct FindingModel<'a> {
     severity: Severity,
     /// When it was found.
     since: Time,
-    /// The process that opened the connections.
+    /// The process that opened the connections; of a server that has no slot left (`refused`), the
+    /// first that it refused.
     process: FindingProcess<'a>,
     /// The server's address, as in `10.0.0.7:5432`.
     remote: String,
-    /// Ids of the connections. One that has ended since is not among the report's `connections`.
+    /// Ids of the connections; of a server that has no slot left (`refused`), those that hold its
+    /// slots. One that has ended since is not among the report's `connections`.
     connections: Vec<u64>,
     /// How many connections there are.
     count: usize,
@@ -41,13 +44,49 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
     /// when they have none, or it is unknown.
     stack: Option<&'a StackId>,
-    /// The innermost call of `stack` that belongs to the application, not to libc, a runtime or a
-    /// driver. Null when there is none.
+    /// The call of `stack` that is to blame: of the application, not of libc, a runtime or a driver.
+    /// Null when nobody is named.
     culprit: Option<CulpritModel<'a>>,
     /// Where to look, and for what. Null when there is nothing to be done.
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
+    /// What names `culprit`: the code that sent the connections' last request, or that opened them.
+    /// Null when there is no `culprit`.
+    culprit_from: Option<CulpritFrom>,
+    /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there is
+    /// no `culprit` although `stack` leads to the application, how those of the last user went on:
+    /// it gives its connections back, and they were lost by code that did not use them. Null when
+    /// other uses say nothing.
+    culprit_uses: Option<CulpritUses>,
+    /// The server's own words for why it refused connections, the most frequent first. Empty unless
+    /// `reason` is `refused`.
+    server_messages: Vec<&'a str>,
+    /// Who holds the server's slots, the most first, as far as it is traced: `connections` by the
+    /// code that used them last. Empty unless `reason` is `refused`.
+    holders: Vec<HolderModel<'a>>,
+}
+
+/// Connections of a process that the same code uses, to a server that has no slot left.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Holder")]
+struct HolderModel<'a> {
+    /// The process that opened them.
+    process: FindingProcess<'a>,
+    /// How many connections there are.
+    count: usize,
+    /// How many of them have been silent for at least `--silent-after`.
+    silent: usize,
+    /// How many wait for the server's answer.
+    busy: usize,
+    /// How many are idle in a transaction.
+    in_transaction: usize,
+    /// Which stack of the connections `stack` is.
+    stack_of: StackOf,
+    /// Id of the stack that most of them have in common, among `stacks`. Null when it is unknown.
+    stack: Option<StackId>,
+    /// The innermost call of `stack` that belongs to the application. Null when there is none.
+    culprit: Option<CulpritModel<'a>>,
 }
 
 /// The process that a finding is about.
@@ -75,16 +114,14 @@ impl<'a> FindingModel<'a> {
     pub(in crate::outputs) fn new(snapshot: &Snapshot<'a>, finding: &'a Finding) -> Self {
         let verdict = &finding.verdict;
         let stack = snapshot.stack(verdict.stack.as_ref());
-        let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+        let culprit = snapshot.culprit(verdict);
+        let no_slot_left = verdict.evidence.no_slot_left();
         Self {
             id: finding.id.to_string(),
             reason: verdict.reason,
             severity: verdict.severity,
             since: Time(snapshot.clock.rfc3339(finding.since)),
-            process: FindingProcess {
-                pid: verdict.process.pid,
-                comm: snapshot.comm(verdict.process),
-            },
+            process: FindingProcess::new(snapshot, verdict.process),
             remote: verdict.remote.to_string(),
             connections: verdict.connections.iter().map(|id| id.0).collect(),
             count: verdict.connections.len(),
@@ -96,6 +133,39 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+            culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
+            culprit_uses: verdict.culprit_uses,
+            server_messages: no_slot_left
+                .map(|full| full.said.iter().map(String::as_str).collect())
+                .unwrap_or_default(),
+            holders: no_slot_left
+                .map(|full| {
+                    full.holders.iter().map(|one| HolderModel::new(snapshot, one)).collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> FindingProcess<'a> {
+    fn new(snapshot: &Snapshot<'a>, process: ProcessKey) -> Self {
+        Self { pid: process.pid, comm: snapshot.comm(process) }
+    }
+}
+
+impl<'a> HolderModel<'a> {
+    fn new(snapshot: &Snapshot<'a>, holder: &'a Holder) -> Self {
+        let Holder { process, stack_of, stack, culprit, count, silent, busy, in_transaction } =
+            holder;
+        Self {
+            process: FindingProcess::new(snapshot, *process),
+            count: *count,
+            silent: *silent,
+            busy: *busy,
+            in_transaction: *in_transaction,
+            stack_of: *stack_of,
+            stack: snapshot.stack(stack.as_ref()).map(|stack| stack.id),
+            culprit: snapshot.frame(stack.as_ref(), *culprit).map(CulpritModel::new),
         }
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn referred_to<'a>(
         .filter_map(|id| {
             let stack = snapshot.stack(Some(id))?;
             let advice = leak_stacks::advice(stack);
-            let Stack { id: _, quality, truncation, language, frames, culprit: _ } = stack;
+            let Stack { id: _, quality, truncation, language, frames, culprit: _, callers: _ } =
+                stack;
             let (quality, quality_reason, language) = (*quality, *truncation, *language);
             Some((id, StackModel { quality, quality_reason, language, advice, frames }))
         })

@@ -63,11 +63,12 @@ impl Btf<'_> {
         let [v6_rcv_saddr, v6_daddr, cookie, protocol, err] = rest;
         let [copied_seq, rcv_nxt] = self.offsets_in("tcp_sock", ["copied_seq", "rcv_nxt"])?;
         let task = |start| {
-            let paths = [X86_64.thread, "pid", "tgid", "group_leader", "files", "mm", start];
+            let paths =
+                [X86_64.thread, "pid", "tgid", "flags", "group_leader", "files", "mm", start];
             self.offsets_in("task_struct", paths)
         };
         // The name before Linux 5.5.
-        let [fsbase, pid, tgid, group_leader, files, mm, start_boottime] =
+        let [fsbase, pid, tgid, flags, group_leader, files, mm, start_boottime] =
             task("start_boottime").or_else(|error| task("real_start_time").map_err(|_| error))?;
         // Without io_uring in the kernel the field is missing and not needed.
         let [io_uring] = self.offsets_in("task_struct", ["io_uring"]).unwrap_or_default();
@@ -106,6 +107,7 @@ impl Btf<'_> {
             task_fsbase: fsbase,
             task_pid: pid,
             task_tgid: tgid,
+            task_flags: flags,
             task_group_leader: group_leader,
             task_start_boottime: start_boottime,
             task_io_uring: io_uring,

@@ -116,6 +116,7 @@ fn kernel_with(v6: &str, start: &str) -> Encoder {
         &[
             ("pid", int, 96),
             ("tgid", int, 100),
+            ("flags", int, 92),
             ("group_leader", pointer, 104),
             ("files", pointer, 120),
             ("mm", pointer, 136),
@@ -159,6 +160,7 @@ fn every_field_is_found() {
         task_fsbase: 1040,
         task_pid: 96,
         task_tgid: 100,
+        task_flags: 92,
         task_group_leader: 104,
         task_start_boottime: 112,
         task_io_uring: 128,

@@ -5,6 +5,7 @@ pub(crate) mod startup;
 use leak_common::connection::{Connection, FirstBytes, flag, phase, state};
 
 use crate::model::{Wire, WireState};
+use crate::sources::kernel::decode::fields::timestamp;
 
 /// Decodes the state of the dialogue. The startup message and its refusal are in `first_bytes`.
 pub(super) fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) -> Wire {
@@ -15,6 +16,7 @@ pub(super) fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) ->
         )
     });
     let startup = startup::parse(startup);
+    let refusal = startup::refusal(refusal);
     let state = match (connection.phase, connection.wire) {
         (phase::NEW | phase::ENCRYPTION_ASKED | phase::STARTUP, _) => WireState::Startup,
         (phase::READY, _) if startup.replication => WireState::Replication,
@@ -31,11 +33,14 @@ pub(super) fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) ->
         tls: connection.phase == phase::ENCRYPTED,
         listens: connection.flags & flag::LISTENS != 0,
         cancels: connection.flags & flag::CANCELS != 0,
-        refused: startup::refusal(refusal),
+        refused: refusal.as_ref().map(|refusal| refusal.sqlstate.clone()),
         user: startup.user,
         database: startup.database,
         application_name: startup.application_name,
         backend_pid: (connection.backend_pid != 0).then_some(connection.backend_pid),
+        refused_why: refusal.and_then(|refusal| refusal.why),
+        transaction_at: timestamp(connection.transaction_ns),
+        transaction_moved: connection.flags & flag::TRANSACTION_MOVED != 0,
     }
 }
 

@@ -66,5 +66,6 @@ pub(super) fn usage(
         moved: connection.flags & flag::MOVED != 0,
         request_by: request_at.map(|_| (connection.request_tgid, connection.request_tid)),
         wire: wire(connection, first_bytes),
+        closed_at_exit: connection.flags & flag::CLOSED_AT_EXIT != 0,
     })
 }

@@ -53,21 +53,39 @@ pub(crate) fn parse(bytes: &[u8]) -> Startup {
     startup
 }
 
-/// Finds the SQLSTATE in the first bytes of an `ErrorResponse`.
+/// The error that refuses a startup message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// SQLSTATE.
+    pub(crate) sqlstate: String,
+    /// Its text in the server's language; what was cut off is replaced by an ellipsis.
+    pub(crate) why: Option<String>,
+}
+
+/// Reads the first bytes of an `ErrorResponse`.
 #[must_use]
-pub(crate) fn refusal(bytes: &[u8]) -> Option<String> {
+pub(crate) fn refusal(bytes: &[u8]) -> Option<Refusal> {
     const HEADER: usize = 5;
     const SQLSTATE_LEN: usize = 5;
     if bytes.first() != Some(&b'E') {
         return None;
     }
-    let mut fields = bytes.get(HEADER..)?.split(|&byte| byte == 0);
+    let mut fields: Vec<&[u8]> = bytes.get(HEADER..)?.split(|&byte| byte == 0).collect();
     // The last piece has no terminator: it is empty or cut off.
-    let _ = fields.next_back();
-    let code = fields.find_map(|field| field.strip_prefix(b"C"))?;
+    let cut = fields.pop();
+    let code = fields.iter().find_map(|field| field.strip_prefix(b"C"))?;
     let is_state = code.len() == SQLSTATE_LEN
         && code.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
-    is_state.then(|| String::from_utf8_lossy(code).into_owned())
+    let text =
+        |field: &&[u8]| Some(String::from_utf8_lossy(field.strip_prefix(b"M")?).into_owned());
+    let whole = || fields.iter().find_map(text);
+    let begun = || {
+        let text = cut.as_ref().and_then(text)?;
+        // A character that was cut in the middle.
+        Some(format!("{}…", text.trim_end_matches(char::REPLACEMENT_CHARACTER)))
+    };
+    let why = whole().or_else(begun);
+    is_state.then(|| Refusal { sqlstate: String::from_utf8_lossy(code).into_owned(), why })
 }
 
 #[cfg(test)]
@@ -78,20 +96,30 @@ mod tests {
         b"E\0\0\0\x5fSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0";
 
     #[test]
-    fn a_refusal_has_a_code() {
-        assert_eq!(refusal(TOO_MANY).as_deref(), Some("53300"));
+    fn a_refusal_has_a_code_and_words() {
+        let refused = refusal(TOO_MANY).unwrap();
+        assert_eq!(refused.sqlstate, "53300");
+        assert_eq!(refused.why.as_deref(), Some("sorry, too many clients already"));
         // From a server before 9.6, in another language.
-        let old = "E\0\0\0\x5fSВАЖНО\0C57P03\0Mno".as_bytes();
-        assert_eq!(refusal(old).as_deref(), Some("57P03"));
+        let old = "E\0\0\0\x5fSВАЖНО\0C57P03\0Mno\0".as_bytes();
+        let old = refusal(old).unwrap();
+        assert_eq!((old.sqlstate.as_str(), old.why.as_deref()), ("57P03", Some("no")));
     }
 
     #[test]
-    fn a_cut_or_broken_refusal_has_none() {
+    fn a_cut_or_broken_refusal_has_what_is_whole() {
         for end in 0..TOO_MANY.len() {
-            let code = refusal(&TOO_MANY[..end]);
-            assert!(code.is_none() || code.as_deref() == Some("53300"));
-            assert_eq!(code.is_some(), end > 25, "{end}");
+            let refused = refusal(&TOO_MANY[..end]);
+            assert_eq!(refused.is_some(), end > 25, "{end}");
+            let Some(refused) = refused else { continue };
+            assert_eq!(refused.sqlstate, "53300");
+            let why = refused.why.map(|why| why.strip_suffix('…').unwrap().to_owned());
+            assert_eq!(why.is_some(), end > 26, "{end}");
+            assert!("sorry, too many clients already".starts_with(&why.unwrap_or_default()));
         }
+        let cut = "E\0\0\0\x5fC53300\0Mzu viele Größen".as_bytes();
+        let within = refusal(&cut[..cut.len() - 5]).unwrap();
+        assert_eq!(within.why.as_deref(), Some("zu viele Gr…"), "in the middle of a character");
         assert_eq!(refusal(b"E\0\0\0\x09C\xe9<>\0\0"), None);
         assert_eq!(refusal(b"R\0\0\0\x08C53300\0\0"), None);
     }
