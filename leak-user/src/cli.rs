@@ -1,6 +1,7 @@
 //! The command line. Users and scripts rely on it: options keep their meaning.
 
 mod kubernetes;
+mod ls;
 mod settings;
 mod values;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand};
 use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
@@ -24,6 +25,7 @@ use crate::sources::procfs::name::CommPattern;
 use leak_stacks::DriverFrames;
 
 pub use kubernetes::KubernetesArgs;
+pub use ls::LsArgs;
 pub use values::{FlamegraphBy, Hooks, KubernetesServer, Output};
 
 const EXIT_STATUSES: &str = "\
@@ -55,6 +57,9 @@ pub struct Cli {
     #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
     #[arg(value_parser = BoolishValueParser::new(), help_heading = None::<&str>)]
     pub quiet: bool,
+    /// Whether there is a password on the command line.
+    #[arg(skip)]
+    pub shows_password: bool,
 }
 
 impl Cli {
@@ -94,9 +99,14 @@ impl Cli {
             let message = format!("the label '{name}' is given more than once");
             return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
-        let given = matches.value_source("pg_dsn") == Some(ValueSource::CommandLine);
-        cli.trace.shows_password =
-            given && cli.trace.pg_dsn.iter().flatten().any(Dsn::has_password);
+        let given = |matches: &ArgMatches, servers: &[Vec<Dsn>]| {
+            matches.value_source("pg_dsn") == Some(ValueSource::CommandLine)
+                && servers.iter().flatten().any(Dsn::has_password)
+        };
+        cli.shows_password = match (&cli.command, matches.subcommand()) {
+            (Some(Command::Ls(args)), Some((_, matches))) => given(matches, &args.pg_dsn),
+            _ => given(&matches, &cli.trace.pg_dsn),
+        };
         Ok(cli)
     }
 }
@@ -141,6 +151,12 @@ pub enum Command {
     ///
     /// Run it with the privileges that the trace will have: `sudo pgsocktrace doctor`.
     Doctor,
+    /// List who is connected to which server right now, without a trace.
+    ///
+    /// It says which process holds each connection, in which state TCP has it, since when it is
+    /// silent and who spoke last; with --pg-dsn also what the server says of it. Run it with sudo
+    /// to see other users' processes and containers.
+    Ls(LsArgs),
     /// Print the report of a recorded run, in any format. Needs no privileges and works on any
     /// machine.
     Replay(ReplayArgs),
@@ -156,6 +172,9 @@ pub enum Command {
         /// Of a line of `-o ndjson` instead.
         #[arg(long)]
         ndjson: bool,
+        /// Of what `pgsocktrace ls -o json` prints instead.
+        #[arg(long, conflicts_with = "ndjson")]
+        ls: bool,
     },
 }
 
@@ -174,7 +193,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     pub limit: Option<u64>,
     /// Format of the report.
-    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
+    #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
@@ -209,7 +229,7 @@ pub struct PictureArgs {
 pub struct TraceArgs {
     /// Trace only this process (repeatable).
     #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    #[arg(value_parser = values::pid)]
     pub pid: Vec<u32>,
     /// With --pid: also trace the children of these processes, present and future.
     #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
@@ -220,7 +240,7 @@ pub struct TraceArgs {
     pub comm: Vec<CommPattern>,
     /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
-    #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_delimiter = ',', value_parser = values::port)]
     pub port: Vec<u16>,
     /// How often to judge connections and print findings and the live table.
     #[arg(short, long, value_name = "DUR", default_value = "10s", env = "PGSOCKTRACE_INTERVAL")]
@@ -252,11 +272,9 @@ pub struct TraceArgs {
     #[arg(long, value_name = "DSN", env = "PGSOCKTRACE_PG_DSN", hide_env_values = true)]
     #[arg(value_parser = DsnParser)]
     pub pg_dsn: Vec<Vec<Dsn>>,
-    /// Whether there is a password on the command line.
-    #[arg(skip)]
-    pub shows_password: bool,
     /// Format of the report.
-    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
+    #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
     /// Report the last N uses of each connection, at most 16: by which code, when, and for how
     /// long.

@@ -1,15 +1,18 @@
 //! `pgsocktrace`: parse, run, exit code.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::with_causes;
+use leak_user::ls::{LsError, ls};
+use leak_user::outputs::text::Paint;
 use leak_user::outputs::{OutputError, json, ndjson};
 use leak_user::replay::{ReplayError, replay};
 use leak_user::trace::{Ended, TraceError, resources, trace};
+use tokio::runtime::Runtime;
 
 /// Exit statuses, as documented.
 mod status {
@@ -29,6 +32,8 @@ enum Failure {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     #[error(transparent)]
+    Ls(#[from] LsError),
+    #[error(transparent)]
     Output(#[from] OutputError),
     #[error("the event loop could not be started")]
     EventLoop(#[source] io::Error),
@@ -40,6 +45,7 @@ impl Failure {
         match self {
             Self::Trace(TraceError::Output(error))
             | Self::Replay(ReplayError::Output(error))
+            | Self::Ls(LsError::Output(error))
             | Self::Output(error) => error.reader_has_gone(),
             _ => false,
         }
@@ -88,24 +94,41 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             page.render(&mut io::stdout()).map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Schema { ndjson }) => {
+        Some(Command::Ls(args)) => {
+            warn_of_password(cli);
+            let paint = Paint::new(io::stdout().is_terminal());
+            event_loop()?.block_on(ls(&args.settings(paint), &mut io::stdout()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Schema { ndjson, ls }) => {
             let out = &mut io::stdout();
-            let written = if *ndjson { ndjson::write_schema(out) } else { json::write_schema(out) };
+            let written = match (ndjson, ls) {
+                (true, _) => ndjson::write_schema(out),
+                (_, true) => json::write_listing_schema(out),
+                _ => json::write_schema(out),
+            };
             written.map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
             resources::return_memory_promptly();
-            if cli.trace.shows_password {
-                log::warn!(
-                    "everyone can see the password of --pg-dsn in `ps`; put it into ~/.pgpass, a \
-                     passfile, or the variable PGSOCKTRACE_PG_DSN"
-                );
-            }
-            let mut event_loop = tokio::runtime::Builder::new_current_thread();
-            let event_loop = event_loop.enable_all().build().map_err(Failure::EventLoop)?;
-            Ok(verdict(cli, event_loop.block_on(trace(&cli.trace_settings()))?))
+            warn_of_password(cli);
+            Ok(verdict(cli, event_loop()?.block_on(trace(&cli.trace_settings()))?))
         }
+    }
+}
+
+fn event_loop() -> Result<Runtime, Failure> {
+    let mut event_loop = tokio::runtime::Builder::new_current_thread();
+    event_loop.enable_all().build().map_err(Failure::EventLoop)
+}
+
+fn warn_of_password(cli: &Cli) {
+    if cli.shows_password {
+        log::warn!(
+            "everyone can see the password of --pg-dsn in `ps`; put it into ~/.pgpass, a passfile, \
+             or the variable PGSOCKTRACE_PG_DSN"
+        );
     }
 }
 

@@ -60,6 +60,19 @@ fn bad_values_are_refused() {
 }
 
 #[test]
+fn bad_values_are_refused_with_what_would_be_good() {
+    for (arguments, advice) in [
+        (["--pid", "orders"], "use --comm orders"),
+        (["--pid", "0"], "between 1 and"),
+        (["--port", "postgres"], "between 1 and 65535"),
+        (["--port", "5432,"], "missing before or after a comma"),
+    ] {
+        let error = parse(&arguments).unwrap_err().to_string();
+        assert!(error.contains(advice), "{error}");
+    }
+}
+
+#[test]
 fn options_repeat() {
     let trace = parse(&["-p", "1", "-p", "2", "-P", "5432", "-P", "6432"]).unwrap().trace;
     assert_eq!((trace.pid, trace.port), (vec![1, 2], vec![5432, 6432]));
@@ -93,10 +106,12 @@ fn a_connection_string_is_never_quoted() {
         let said = error.to_string();
         assert!(said.contains("--pg-dsn") && !said.contains("SECRET"), "{said}");
     }
-    let trace = parse(&["--pg-dsn", "host=a password=SECRET"]).unwrap().trace;
-    assert!(trace.shows_password);
-    assert!(!format!("{trace:?}").contains("SECRET"));
-    assert!(!parse(&["--pg-dsn", "host=a"]).unwrap().trace.shows_password);
+    let cli = parse(&["--pg-dsn", "host=a password=SECRET"]).unwrap();
+    assert!(cli.shows_password);
+    assert!(!format!("{cli:?}").contains("SECRET"));
+    assert!(!parse(&["--pg-dsn", "host=a"]).unwrap().shows_password);
+    let ls = ["ls", "--pg-dsn", "host=a password=SECRET"];
+    assert!(parse(&ls).unwrap().shows_password);
 }
 
 #[test]

@@ -2,15 +2,18 @@
 
 mod columns;
 mod finding;
+mod listing;
 mod older;
 mod refused;
 mod servers;
 mod session;
 mod sink;
 mod style;
+mod table;
 
 use std::io;
 
+pub use listing::write_listing;
 pub use sink::Text;
 pub use style::Paint;
 
