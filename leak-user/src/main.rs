@@ -3,22 +3,32 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use leak_user::cli::{Cli, Command};
 use leak_user::doctor;
 use leak_user::error::with_causes;
 use leak_user::ls::{LsError, ls};
-use leak_user::outputs::text::Paint;
 use leak_user::outputs::{OutputError, json, ndjson};
 use leak_user::replay::{ReplayError, replay};
-use leak_user::trace::{Ended, TraceError, resources, trace};
+use leak_user::trace::{CommandError, Ended, TraceError, resources, trace};
 use tokio::runtime::Runtime;
 
 /// Exit statuses, as documented.
 mod status {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
     pub(crate) const FAILED: u8 = 1;
     pub(crate) const LEAK: u8 = 3;
     pub(crate) const CANNOT_RUN: u8 = 4;
+    /// As shells have it.
+    pub(crate) const NOT_EXECUTABLE: u8 = 126;
+    pub(crate) const NOT_FOUND: u8 = 127;
+
+    /// A command's own, or 128 and the number of the signal that ended it.
+    pub(crate) fn of_command(status: ExitStatus) -> u8 {
+        let signal = || Some(128 + status.signal()?);
+        status.code().or_else(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)
+    }
 }
 
 const UNJUDGED: &str =
@@ -68,6 +78,11 @@ fn main() -> ExitCode {
             (UNJUDGED.to_owned(), status::FAILED)
         }
         Failure::Trace(TraceError::Kernel(error)) => (with_causes(error), status::CANNOT_RUN),
+        Failure::Trace(TraceError::Command(CommandError::Execute { source, .. })) => {
+            let is_missing = source.kind() == io::ErrorKind::NotFound;
+            let status = if is_missing { status::NOT_FOUND } else { status::NOT_EXECUTABLE };
+            (with_causes(&failure), status)
+        }
         failure => (with_causes(failure), status::FAILED),
     };
     // Nothing can be done when stderr is closed, too.
@@ -82,21 +97,21 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             let fit = fit.map_err(OutputError::from)?;
             Ok(if fit { ExitCode::SUCCESS } else { ExitCode::from(status::CANNOT_RUN) })
         }
-        Some(Command::Replay(args)) => Ok(verdict(cli, replay(&args.settings())?)),
+        Some(Command::Replay(args)) => Ok(verdict(cli, &replay(&cli.replay_settings(args))?)),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "pgsocktrace", &mut script);
+            clap_complete::generate(*shell, &mut Cli::definition(), "pgsocktrace", &mut script);
             io::stdout().write_all(&script).map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Man) => {
-            let page = clap_mangen::Man::new(Cli::command());
+            let page = clap_mangen::Man::new(Cli::definition());
             page.render(&mut io::stdout()).map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Ls(args)) => {
             warn_of_password(cli);
-            let paint = Paint::new(io::stdout().is_terminal());
+            let paint = cli.paint(io::stdout().is_terminal());
             event_loop()?.block_on(ls(&args.settings(paint), &mut io::stdout()))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -110,10 +125,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             written.map_err(OutputError::from)?;
             Ok(ExitCode::SUCCESS)
         }
-        None => {
+        Some(Command::Run(_)) | None => {
             resources::return_memory_promptly();
             warn_of_password(cli);
-            Ok(verdict(cli, event_loop()?.block_on(trace(&cli.trace_settings()))?))
+            Ok(verdict(cli, &event_loop()?.block_on(trace(&cli.trace_settings()))?))
         }
     }
 }
@@ -136,46 +151,45 @@ fn warn_of_password(cli: &Cli) {
 fn fails_on_leak(cli: &Cli) -> bool {
     match &cli.command {
         Some(Command::Replay(args)) => args.fail_on_leak,
-        _ => cli.trace.fail_on_leak,
+        _ => cli.tracing().fail_on_leak,
     }
 }
 
 /// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be
 /// found" for "there is no leak".
-fn verdict(cli: &Cli, ended: Ended) -> ExitCode {
-    let Ended { verdict, lasted, silent_after } = ended;
-    if !fails_on_leak(cli) {
-        return ExitCode::SUCCESS;
-    }
-    if verdict.leaks > 0 {
+fn verdict(cli: &Cli, ended: &Ended) -> ExitCode {
+    let ci = match &cli.command {
+        Some(Command::Replay(args)) => &args.ci,
+        _ => &cli.tracing().ci,
+    };
+    let is_new = |leak| ci.baseline.as_ref().is_none_or(|known| !known.has(leak));
+    let fails_on_leak = fails_on_leak(cli);
+    if fails_on_leak && ended.leaks.iter().copied().any(is_new) {
         return ExitCode::from(status::LEAK);
     }
-    if lasted < silent_after {
-        log::error!(
-            "no leak could be found: the trace lasted {:.1} s, and connections count as silent after \
-             {:.1} s; trace for longer, or set --silent-after",
-            lasted.as_secs_f64(),
-            silent_after.as_secs_f64()
-        );
-        return ExitCode::FAILURE;
+    let command = ended.status.map(status::of_command);
+    if let Some(status) = command.filter(|&status| status != 0) {
+        return ExitCode::from(status);
     }
-    if verdict.unknown_older > 0 {
-        log::error!(
-            "cannot tell whether there is a leak: {} silent connections are older than the trace; \
-             start the trace before the program, or name the server with --pg-dsn",
-            verdict.unknown_older
-        );
-        return ExitCode::FAILURE;
+    match ended.doubt {
+        Some(doubt) if fails_on_leak => {
+            log::error!("{doubt}");
+            ExitCode::FAILURE
+        }
+        Some(doubt) if command.is_some() => {
+            log::warn!("{doubt}");
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::SUCCESS,
     }
-    ExitCode::SUCCESS
 }
 
 /// The tool's own log goes to stderr; stdout carries only the report.
 fn start_log(cli: &Cli) {
     let level = match (cli.quiet, cli.verbose) {
-        (true, _) => log::LevelFilter::Error,
-        (false, 0) => log::LevelFilter::Info,
-        (false, _) => log::LevelFilter::Debug,
+        (1.., _) => log::LevelFilter::Error,
+        (0, 0) => log::LevelFilter::Info,
+        (0, _) => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)

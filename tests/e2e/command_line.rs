@@ -1,6 +1,7 @@
 //! Options, their environment variables, output formats and exit statuses.
 
 mod ls;
+mod run;
 
 use std::process::Output;
 
@@ -33,6 +34,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ls", ls::connections),
         test("ls_finds_nothing", ls::nothing),
         test("ls_unprivileged", ls::unprivileged),
+        test("run_passes_on", run::passes_on),
+        test("run_fails_on_a_leak", run::fails_on_a_leak).needs(Need::Libpq),
         test("environment_twins", environment_twins),
         test("an_option_beats_its_variable", an_option_beats_its_variable),
         test("duration_ends_the_trace", duration_ends_the_trace),

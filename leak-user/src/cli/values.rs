@@ -117,3 +117,13 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
         _ => Err("a port is a number between 1 and 65535".into()),
     }
 }
+
+/// How quiet to be: a switch, or how often it is given.
+pub(super) fn quietness(text: &str) -> Result<u8, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(1),
+        "0" | "false" | "no" | "off" | "n" | "f" => Ok(0),
+        "2" => Ok(2),
+        _ => Err("it must be 0, 1 or 2".into()),
+    }
+}

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Severity, Thresholds};
-use crate::engine::findings::Ledger;
+use crate::engine::findings::{Finding, Fingerprint, Ledger};
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
-use leak_stacks::Stack;
+use leak_stacks::{Frame, Stack};
 
 /// What stays the same for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +106,18 @@ impl<'a> Snapshot<'a> {
     /// What Kubernetes calls a server, where it was asked and knows.
     pub(crate) fn destination(&self, remote: SocketAddr) -> Option<&'a Destination> {
         self.destinations.get(&remote.ip().to_canonical())
+    }
+
+    /// The call that a finding blames, when it names one.
+    pub(crate) fn culprit(&self, finding: &Finding) -> Option<&'a Frame> {
+        let stack = self.stack(finding.verdict.stack.as_ref())?;
+        stack.frames.get(stack.culprit?)
+    }
+
+    /// What identifies a finding from run to run.
+    pub(crate) fn fingerprint(&self, finding: &Finding) -> Fingerprint {
+        let verdict = &finding.verdict;
+        Fingerprint::new(verdict.reason, self.culprit(finding), self.comm(verdict.process))
     }
 
     /// A stack, when it is at hand.

@@ -18,6 +18,7 @@ pub use sink::Text;
 pub use style::Paint;
 
 use crate::engine::detect::{Severity, plural};
+use crate::engine::doubt::Doubt;
 use crate::engine::findings::{Change, Finding};
 use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::{Cost, StackCopies};
@@ -150,6 +151,10 @@ fn write_summary(
             let (leaks, unknown) = (plural(leaks, "leak"), plural(unknown, "older connection"));
             paint.tone(Tone::Leak, &format!("{leaks} (and {unknown} of which nothing is known)"))
         }
+    };
+    let verdict = match Doubt::about(snapshot) {
+        Some(doubt @ Doubt::TornDown { .. }) => paint.tone(Tone::Suspect, &doubt.to_string()),
+        _ => verdict,
     };
     let suspects = plural(suspects, "suspect");
     let retracted = plural_of(retracted, "finding");

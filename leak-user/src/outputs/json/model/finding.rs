@@ -48,6 +48,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
+    /// Identifies it by its reason and its code, the same in every run: 16 hex digits.
+    fingerprint: String,
 }
 
 /// The process that a finding is about.
@@ -96,6 +98,7 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+            fingerprint: snapshot.fingerprint(finding).to_string(),
         }
     }
 }
