@@ -193,6 +193,17 @@ pub enum Command {
     ///
     /// Run it with the privileges that the trace will have: `sudo pgsocktrace doctor`.
     Doctor,
+    /// Trace a service that leaks in two ways, for 20 seconds, and print the report.
+    ///
+    /// Service and server are in this program: nothing else is needed but the privileges for
+    /// tracing.
+    Demo,
+    /// The service that the demo traces.
+    #[command(hide = true)]
+    DemoService {
+        /// The server's port.
+        port: u16,
+    },
     /// List who is connected to which server right now, without a trace.
     ///
     /// It says which process holds each connection, in which state TCP has it, since when it is

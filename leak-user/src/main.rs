@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use leak_user::cli::{Cli, Command};
+use leak_user::demo;
 use leak_user::doctor;
 use leak_user::error::with_causes;
 use leak_user::ls::{LsError, ls};
@@ -45,6 +46,8 @@ enum Failure {
     Ls(#[from] LsError),
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error("the demo's service and server cannot be started")]
+    Demo(#[source] io::Error),
     #[error("the event loop could not be started")]
     EventLoop(#[source] io::Error),
 }
@@ -107,6 +110,20 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Command::Man) => {
             let page = clap_mangen::Man::new(Cli::definition());
             page.render(&mut io::stdout()).map_err(OutputError::from)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Demo) => {
+            let server = demo::StandIn::start().map_err(Failure::Demo)?;
+            let program = std::env::current_exe().map_err(Failure::Demo)?;
+            log::info!(
+                "tracing a service that leaks in two ways, for {} s; both are in this program",
+                demo::LASTS.as_secs()
+            );
+            event_loop()?.block_on(trace(&cli.demo_settings(program, server.port())))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::DemoService { port }) => {
+            demo::run_service(*port).map_err(Failure::Demo)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Ls(args)) => {

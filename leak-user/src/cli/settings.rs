@@ -1,17 +1,19 @@
 //! From options to the settings of whatever is to be run.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use clap::ColorChoice;
 
 use crate::cli::{Cli, Command, KubernetesArgs, PictureArgs, ReplayArgs, TraceArgs};
+use crate::demo;
 use crate::engine::detect::Thresholds;
 use crate::outputs::text::Paint;
 use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings, PrintTo, Printed};
 use crate::replay::ReplaySettings;
 use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
-use crate::trace::TraceSettings;
+use crate::trace::{CommandLine, TraceSettings};
 
 /// Bytes of stack that are copied of a process about which nothing is known yet.
 const STACK_BYTES: u32 = 8 << 10;
@@ -78,6 +80,31 @@ impl Cli {
 }
 
 impl Cli {
+    /// How to trace the demo's service, which is this program, with its server on `port`.
+    #[must_use]
+    pub fn demo_settings(&self, program: PathBuf, port: u16) -> TraceSettings {
+        let settings = self.trace_settings();
+        let arguments = vec!["demo-service".into(), port.to_string().into()];
+        TraceSettings {
+            kernel: TracerSettings { ports: vec![port], ..settings.kernel },
+            command: Some(CommandLine { program: program.into(), arguments }),
+            comm: Vec::new(),
+            thresholds: Thresholds {
+                silent_after: demo::SILENT_AFTER,
+                interval: demo::INTERVAL,
+                limit: None,
+            },
+            duration: Some(demo::LASTS),
+            driver_frames: demo::DRIVER.parse().into_iter().collect(),
+            servers: Vec::new(),
+            outputs: OutputSettings {
+                printed: self.printed(PrintTo::Stdout, true),
+                ..settings.outputs
+            },
+            ..settings
+        }
+    }
+
     /// Colours for what is printed to a file, which may be a terminal.
     #[must_use]
     pub fn paint(&self, is_terminal: bool) -> Paint {
