@@ -1,6 +1,9 @@
 //! The command line. Users and scripts rely on it: options keep their meaning.
 
+mod ci;
 mod kubernetes;
+mod ls;
+mod run;
 mod settings;
 mod values;
 
@@ -12,7 +15,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgAction, ArgMatches, Args, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand};
 use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
@@ -23,7 +26,10 @@ use crate::sources::postgres::{Dsn, DsnError};
 use crate::sources::procfs::name::CommPattern;
 use leak_stacks::DriverFrames;
 
+pub use ci::{AnnotationsOf, CiArgs};
 pub use kubernetes::KubernetesArgs;
+pub use ls::LsArgs;
+pub use run::RunArgs;
 pub use values::{FlamegraphBy, Hooks, KubernetesServer, Output};
 
 const EXIT_STATUSES: &str = "\
@@ -51,10 +57,20 @@ pub struct Cli {
     #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_VERBOSE")]
     #[arg(help_heading = None::<&str>)]
     pub verbose: u8,
-    /// Log only errors.
-    #[arg(short, long, global = true, env = "PGSOCKTRACE_QUIET", conflicts_with = "verbose")]
-    #[arg(value_parser = BoolishValueParser::new(), help_heading = None::<&str>)]
-    pub quiet: bool,
+    /// Log only errors, and print only the report at the end; -qq: print nothing, the exit status
+    /// alone tells.
+    #[arg(short, long, global = true, action = ArgAction::Count, env = "PGSOCKTRACE_QUIET")]
+    #[arg(value_parser = values::quietness, conflicts_with = "verbose")]
+    #[arg(help_heading = None::<&str>)]
+    pub quiet: u8,
+    /// When to use colours: on a terminal, unless NO_COLOR is set or TERM is `dumb`, always or
+    /// never.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    #[arg(env = "PGSOCKTRACE_COLOR", help_heading = None::<&str>)]
+    pub color: ColorChoice,
+    /// Whether there is a password on the command line.
+    #[arg(skip)]
+    pub shows_password: bool,
 }
 
 impl Cli {
@@ -66,37 +82,73 @@ impl Cli {
             .unwrap_or_else(|error| error.exit())
     }
 
+    /// All commands and options, as help, manual page and completions show them.
+    #[must_use]
+    pub fn definition() -> clap::Command {
+        Self::command().mut_subcommand("run", |command| {
+            let hide = |command: clap::Command, name: &&'static str| {
+                command.mut_arg(name, |option| option.hide(true))
+            };
+            run::WITHOUT.iter().fold(command, hide)
+        })
+    }
+
+    /// The options for tracing, of whichever command.
+    #[must_use]
+    pub fn tracing(&self) -> &TraceArgs {
+        match &self.command {
+            Some(Command::Run(args)) => &args.trace,
+            _ => &self.trace,
+        }
+    }
+
     /// The same for the given arguments. `environment` is only used to find the variables that are
     /// as good as unset; clap itself reads the others.
     fn read(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         environment: impl Fn(&OsStr) -> Option<OsString>,
     ) -> Result<Self, clap::Error> {
-        let mut command = Self::command().mut_args(|option| {
+        let clean = |option: clap::Arg| {
             let value = option.get_env().and_then(&environment);
             if value.is_some_and(|value| is_as_good_as_unset(&option, &value)) {
                 option.env(Resettable::Reset)
             } else {
                 option
             }
-        });
+        };
+        let mut command = Self::definition().mut_args(clean);
+        command = command.mut_subcommands(|subcommand| subcommand.mut_args(clean));
         let matches = command.try_get_matches_from_mut(arguments)?;
         let mut cli =
             Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        let ports = cli.trace.port.len();
+        if let Some(("run", given)) = matches.subcommand() {
+            let on_command_line =
+                |option: &&&str| given.value_source(option) == Some(ValueSource::CommandLine);
+            if let Some(option) = run::WITHOUT.iter().find(on_command_line) {
+                let message = format!("--{option} cannot be used with a command to run");
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        let ports = cli.tracing().port.len();
         if ports > MAX_PORTS {
             let message = format!("at most {MAX_PORTS} ports can be traced at once, not {ports}");
             return Err(command.error(ErrorKind::TooManyValues, message));
         }
-        let mut names: Vec<_> = cli.trace.label.iter().map(|label| &label.name).collect();
+        let mut names: Vec<_> = cli.tracing().label.iter().map(|label| &label.name).collect();
         names.sort_unstable();
         if let Some([name, ..]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
             let message = format!("the label '{name}' is given more than once");
             return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
-        let given = matches.value_source("pg_dsn") == Some(ValueSource::CommandLine);
-        cli.trace.shows_password =
-            given && cli.trace.pg_dsn.iter().flatten().any(Dsn::has_password);
+        let given = |matches: &ArgMatches, servers: &[Vec<Dsn>]| {
+            matches.value_source("pg_dsn") == Some(ValueSource::CommandLine)
+                && servers.iter().flatten().any(Dsn::has_password)
+        };
+        cli.shows_password = match (&cli.command, matches.subcommand()) {
+            (Some(Command::Ls(args)), Some((_, matches))) => given(matches, &args.pg_dsn),
+            (Some(Command::Run(args)), Some((_, matches))) => given(matches, &args.trace.pg_dsn),
+            _ => given(&matches, &cli.trace.pg_dsn),
+        };
         Ok(cli)
     }
 }
@@ -129,7 +181,7 @@ impl TypedValueParser for DsnParser {
 /// Whether a variable means the same as if it were unset: it is empty, as templates of pods and
 /// services leave it, or a switch that is off, which must not conflict with other options.
 fn is_as_good_as_unset(option: &clap::Arg, value: &OsStr) -> bool {
-    let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
+    let is_switch = matches!(option.get_action(), ArgAction::SetTrue) || option.get_id() == "quiet";
     let off = ["0", "false", "no", "off", "n", "f"];
     value.is_empty() || (is_switch && off.iter().any(|off| value.eq_ignore_ascii_case(off)))
 }
@@ -141,6 +193,31 @@ pub enum Command {
     ///
     /// Run it with the privileges that the trace will have: `sudo pgsocktrace doctor`.
     Doctor,
+    /// Trace a service that leaks in two ways, for 20 seconds, and print the report.
+    ///
+    /// Service and server are in this program: nothing else is needed but the privileges for
+    /// tracing.
+    Demo,
+    /// The service that the demo traces.
+    #[command(hide = true)]
+    DemoService {
+        /// The server's port.
+        port: u16,
+    },
+    /// List who is connected to which server right now, without a trace.
+    ///
+    /// It says which process holds each connection, in which state TCP has it, since when it is
+    /// silent and who spoke last; with --pg-dsn also what the server says of it. Run it with sudo
+    /// to see other users' processes and containers.
+    Ls(LsArgs),
+    /// Run a command and trace it and its children, from the first connection on.
+    ///
+    /// The command runs as the user who called sudo, and has stdin, stdout and stderr as they are;
+    /// signals are passed on to it. When it ends, the report goes to stderr, or to --report FILE.
+    /// The exit status is that of the command, 128 and the number of the signal if one ended it.
+    /// With --fail-on-leak it is 3 for a leak, and 1 when the command succeeded and whether there is
+    /// a leak is not known.
+    Run(Box<RunArgs>),
     /// Print the report of a recorded run, in any format. Needs no privileges and works on any
     /// machine.
     Replay(ReplayArgs),
@@ -156,6 +233,9 @@ pub enum Command {
         /// Of a line of `-o ndjson` instead.
         #[arg(long)]
         ndjson: bool,
+        /// Of what `pgsocktrace ls -o json` prints instead.
+        #[arg(long, conflicts_with = "ndjson")]
+        ls: bool,
     },
 }
 
@@ -172,9 +252,11 @@ pub struct ReplayArgs {
     pub silent_after: Option<Duration>,
     /// Maximum number of connections of the pool or server [default: as recorded].
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Format of the report.
-    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
+    #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
@@ -182,6 +264,9 @@ pub struct ReplayArgs {
     /// The flame graph.
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// Continuous integration.
+    #[command(flatten)]
+    pub ci: CiArgs,
 }
 
 /// A flame graph of the connections that are open at the end.
@@ -209,7 +294,7 @@ pub struct PictureArgs {
 pub struct TraceArgs {
     /// Trace only this process (repeatable).
     #[arg(short, long, env = "PGSOCKTRACE_PID", value_delimiter = ',')]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    #[arg(value_parser = values::pid)]
     pub pid: Vec<u32>,
     /// With --pid: also trace the children of these processes, present and future.
     #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
@@ -220,7 +305,7 @@ pub struct TraceArgs {
     pub comm: Vec<CommPattern>,
     /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
-    #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_delimiter = ',', value_parser = values::port)]
     pub port: Vec<u16>,
     /// How often to judge connections and print findings and the live table.
     #[arg(short, long, value_name = "DUR", default_value = "10s", env = "PGSOCKTRACE_INTERVAL")]
@@ -237,6 +322,7 @@ pub struct TraceArgs {
     /// Maximum number of connections of the pool or server, for forecasts such as
     /// "reaches N in 4 m".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Never blame code whose function, module or source file matches this pattern (repeatable).
     ///
@@ -252,11 +338,9 @@ pub struct TraceArgs {
     #[arg(long, value_name = "DSN", env = "PGSOCKTRACE_PG_DSN", hide_env_values = true)]
     #[arg(value_parser = DsnParser)]
     pub pg_dsn: Vec<Vec<Dsn>>,
-    /// Whether there is a password on the command line.
-    #[arg(skip)]
-    pub shows_password: bool,
     /// Format of the report.
-    #[arg(short, long, value_enum, default_value_t, env = "PGSOCKTRACE_OUTPUT")]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
+    #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
     /// Report the last N uses of each connection, at most 16: by which code, when, and for how
     /// long.
@@ -289,6 +373,9 @@ pub struct TraceArgs {
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
+    /// Continuous integration.
+    #[command(flatten)]
+    pub ci: CiArgs,
     /// The names of pods.
     #[command(flatten, next_help_heading = "Kubernetes")]
     pub kubernetes: KubernetesArgs,

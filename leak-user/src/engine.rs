@@ -5,6 +5,7 @@
 //! recording differ only in who tells it the facts. The same facts give the same findings.
 
 pub mod detect;
+pub mod doubt;
 pub mod findings;
 pub mod snapshot;
 pub mod table;
@@ -239,6 +240,7 @@ impl Known {
         let view = View::new(table, memory, stacks, &self.beginning.thresholds, &accusations);
         let verdicts = detect::evaluate(view, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
+        self.ledger.note_teardown(&self.exited, now);
         changes
     }
 

@@ -32,7 +32,7 @@
 //! | `sources` | whatever makes facts: the kernel programs, sock_diag and procfs, PostgreSQL, Kubernetes | model |
 //! | [`outputs`] | whatever shows findings: text, JSON, NDJSON, metrics, flame graph, recording | model, engine |
 //! | [`trace`] | the event loop, which knows both sides, and the way back | all of these |
-//! | [`cli`], [`doctor`], [`replay`], `main` | commands and their options | all of these |
+//! | [`cli`], [`demo`], [`doctor`], [`ls`], [`replay`], `main` | commands and their options | all of these |
 //!
 //! Beside them stand `clock`, which reads the clocks, `background`, which runs threads that must
 //! not keep the event loop waiting, and `error`. Resolving stacks is a crate of its own,
@@ -52,12 +52,14 @@
 mod background;
 pub mod cli;
 mod clock;
+pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ls;
 pub mod model;
 pub mod outputs;
 pub mod replay;

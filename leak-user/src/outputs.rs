@@ -7,6 +7,7 @@
 //!
 //! A new output is one file or folder here, and one line in [`Sinks::open`].
 
+pub mod ci;
 pub mod flamegraph;
 pub mod json;
 pub mod ndjson;
@@ -19,6 +20,6 @@ mod sinks;
 pub(crate) mod testing;
 pub mod text;
 
-pub use settings::{FlamegraphSettings, Format, MetricsSettings, OutputSettings};
+pub use settings::{FlamegraphSettings, Format, MetricsSettings, OutputSettings, PrintTo, Printed};
 pub use sink::{OutputError, Sink};
 pub use sinks::Sinks;

@@ -6,6 +6,7 @@
 //! through which facts reach the engine. What goes back goes through `feedback`.
 
 mod collector;
+mod command;
 mod enrichment;
 mod error;
 mod feedback;
@@ -24,6 +25,7 @@ mod worker;
 
 use std::time::{Duration, SystemTime};
 
+pub use command::{CommandError, CommandLine};
 pub use error::TraceError;
 pub use session::{Ended, Session};
 pub use settings::TraceSettings;
@@ -39,6 +41,7 @@ use crate::sources::kernel::{Tracer, TracerSettings, check_pid_namespace};
 use crate::sources::kubernetes::Pods;
 use crate::sources::postgres;
 use collector::Collector;
+use command::HeldCommand;
 use enrichment::Enrichment;
 use health::HealthMeter;
 use intake::Intake;
@@ -52,13 +55,16 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last judgement waits for stacks: the report is what people keep.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Traces until told to stop, and shows what is found.
+/// Traces until told to stop, and shows what is found. With a command it traces that, from its first
+/// connection on and until it ends. To be called before any thread is started.
 ///
 /// # Errors
 ///
-/// When the kernel programs cannot run here, a process to trace does not exist, or an output cannot
-/// be written.
+/// When the kernel programs cannot run here, a process to trace does not exist, the command cannot be
+/// executed, or an output cannot be written.
 pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
+    let held = settings.command.as_ref().map(HeldCommand::new).transpose()?;
+    let settings = &settings.of_command(held.as_ref().map(HeldCommand::pid));
     let signals = Signals::catch()?;
     resources::raise_file_limit();
     check_pid_namespace()?;
@@ -92,19 +98,32 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         inventories: Inventories::new(kernel.ports.clone()),
         health: HealthMeter::start(),
     };
-    collector.begin().await?;
+    collector.begin(held.is_none()).await?;
     collector.settle_stacks(FIRST_PATIENCE).await?;
-    log::info!("tracing {subject}; Ctrl-C ends it with a report");
+    if held.is_none() {
+        log::info!("tracing {subject}; Ctrl-C ends it with a report");
+    }
     tell_service_manager(NotifyState::Ready);
+    let command = match held {
+        Some(held) => Some(held.release().await?),
+        None => None,
+    };
 
     let every = settings.thresholds.interval;
     let debug_log = log_started.flatten();
     let mut schedule = Schedule::begin(signals, ring, debug_log, every, settings.duration);
+    schedule.end_with(command);
+    let mut status = None;
     loop {
         match schedule.next(&mut collector.stacks, &mut servers, &mut pods).await? {
             Turn::End => break,
+            Turn::CommandEnded(ended) => {
+                status = Some(ended);
+                break;
+            }
             Turn::Liveness => {
-                if !collector.look_alive() {
+                // A command has ended only once its status is there.
+                if !collector.look_alive() && settings.command.is_none() {
                     log::info!("all traced processes have exited");
                     break;
                 }
@@ -127,7 +146,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     tell_service_manager(NotifyState::Stopping);
     let taking = schedule.abandon_inventory();
     tokio::select! {
-        ended = collector.finish(taking, servers, LAST_PATIENCE) => ended,
+        ended = collector.finish(taking, servers, LAST_PATIENCE) => Ok(Ended { status, ..ended? }),
         () = schedule.interrupted() => Err(TraceError::Interrupted),
     }
 }

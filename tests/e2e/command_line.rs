@@ -1,5 +1,8 @@
 //! Options, their environment variables, output formats and exit statuses.
 
+mod ls;
+mod run;
+
 use std::process::Output;
 
 use anyhow::{Context, Result};
@@ -28,6 +31,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test("help_and_version", help_and_version),
         test("doctor", doctor),
         test("schemas_are_the_documented_ones", schemas_are_the_documented_ones),
+        test("ls", ls::connections),
+        test("ls_finds_nothing", ls::nothing),
+        test("ls_unprivileged", ls::unprivileged),
+        test("run_passes_on", run::passes_on),
+        test("run_fails_on_a_leak", run::fails_on_a_leak).needs(Need::Libpq),
         test("environment_twins", environment_twins),
         test("an_option_beats_its_variable", an_option_beats_its_variable),
         test("duration_ends_the_trace", duration_ends_the_trace),

@@ -57,6 +57,12 @@ impl Shop {
         Ok(Self { program: Program::start(&mut command)? })
     }
 
+    /// The program and its argument, for a tracer that is to start it.
+    pub fn command_line(suite: &Suite) -> Result<[String; 2]> {
+        let program = Self::compile(suite, Build::Debug)?;
+        Ok([program.to_string_lossy().into_owned(), connection_string(suite.port(), &[])])
+    }
+
     fn command(suite: &Suite, build: Build) -> Result<Command> {
         if build == Build::Python {
             let mut command = Command::new("/usr/bin/python3");

@@ -1,12 +1,19 @@
 //! From options to the settings of whatever is to be run.
 
-use crate::cli::{Cli, KubernetesArgs, PictureArgs, ReplayArgs, TraceArgs};
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::ColorChoice;
+
+use crate::cli::{Cli, Command, KubernetesArgs, PictureArgs, ReplayArgs, TraceArgs};
+use crate::demo;
 use crate::engine::detect::Thresholds;
-use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings};
+use crate::outputs::text::Paint;
+use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings, PrintTo, Printed};
 use crate::replay::ReplaySettings;
 use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
-use crate::trace::TraceSettings;
+use crate::trace::{CommandLine, TraceSettings};
 
 /// Bytes of stack that are copied of a process about which nothing is known yet.
 const STACK_BYTES: u32 = 8 << 10;
@@ -15,7 +22,7 @@ impl Cli {
     /// What the kernel programs are told.
     #[must_use]
     pub fn kernel_settings(&self) -> TracerSettings {
-        let TraceArgs { port, pid, children, uses, resources, .. } = &self.trace;
+        let TraceArgs { port, pid, children, uses, resources, .. } = self.tracing();
         TracerSettings {
             ports: port.clone(),
             pids: (!pid.is_empty()).then(|| pid.clone()),
@@ -35,8 +42,17 @@ impl Cli {
     /// What to trace, and how.
     #[must_use]
     pub fn trace_settings(&self) -> TraceSettings {
-        let TraceArgs { interval, silent_after, limit, fail_on_leak, .. } = self.trace;
-        let args = &self.trace;
+        let args = self.tracing();
+        let &TraceArgs { interval, silent_after, limit, fail_on_leak, .. } = args;
+        let run = match &self.command {
+            Some(Command::Run(run)) => Some(run),
+            _ => None,
+        };
+        let to = match run.map(|run| &run.report) {
+            None => PrintTo::Stdout,
+            Some(None) => PrintTo::Stderr,
+            Some(Some(file)) => PrintTo::File(file.clone()),
+        };
         let metrics = args.metrics_addr.map(|address| MetricsSettings {
             address,
             labels: args.label.clone(),
@@ -44,6 +60,7 @@ impl Cli {
         });
         TraceSettings {
             kernel: self.kernel_settings(),
+            command: run.and_then(|run| run.command_line()),
             comm: args.comm.clone(),
             thresholds: Thresholds { silent_after, interval, limit, fail_on_leak },
             duration: args.duration,
@@ -52,31 +69,91 @@ impl Cli {
             kubernetes: args.kubernetes.settings(),
             outputs: OutputSettings {
                 format: args.output.into(),
+                printed: self.printed(to, run.is_some()),
                 record: args.record.clone(),
                 metrics,
                 flamegraph: args.picture.settings(),
+                ci: args.ci.settings(run.is_some() && is_workflow()),
             },
         }
     }
 }
 
-impl ReplayArgs {
+impl Cli {
+    /// How to trace the demo's service, which is this program, with its server on `port`.
+    #[must_use]
+    pub fn demo_settings(&self, program: PathBuf, port: u16) -> TraceSettings {
+        let settings = self.trace_settings();
+        let arguments = vec!["demo-service".into(), port.to_string().into()];
+        TraceSettings {
+            kernel: TracerSettings { ports: vec![port], ..settings.kernel },
+            command: Some(CommandLine { program: program.into(), arguments }),
+            comm: Vec::new(),
+            thresholds: Thresholds {
+                silent_after: demo::SILENT_AFTER,
+                interval: demo::INTERVAL,
+                limit: None,
+                fail_on_leak: false,
+            },
+            duration: Some(demo::LASTS),
+            driver_frames: demo::DRIVER.parse().into_iter().collect(),
+            servers: Vec::new(),
+            outputs: OutputSettings {
+                printed: self.printed(PrintTo::Stdout, true),
+                ..settings.outputs
+            },
+            ..settings
+        }
+    }
+
+    /// Colours for what is printed to a file, which may be a terminal.
+    #[must_use]
+    pub fn paint(&self, is_terminal: bool) -> Paint {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+        Paint::new(match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && !dumb && !is_set("NO_COLOR"),
+        })
+    }
+
+    fn printed(&self, to: PrintTo, only_report: bool) -> Printed {
+        let is_terminal = match to {
+            PrintTo::Stdout => std::io::stdout().is_terminal(),
+            PrintTo::Stderr => std::io::stderr().is_terminal(),
+            PrintTo::File(_) | PrintTo::Nowhere => false,
+        };
+        Printed {
+            paint: self.paint(is_terminal),
+            only_report: only_report || self.quiet > 0,
+            to: if self.quiet > 1 { PrintTo::Nowhere } else { to },
+        }
+    }
+
     /// What to replay, and how.
     #[must_use]
-    pub fn settings(&self) -> ReplaySettings {
+    pub fn replay_settings(&self, args: &ReplayArgs) -> ReplaySettings {
         ReplaySettings {
-            file: self.file.clone(),
-            silent_after: self.silent_after,
-            limit: self.limit,
-            fail_on_leak: self.fail_on_leak,
+            file: args.file.clone(),
+            silent_after: args.silent_after,
+            limit: args.limit,
+            fail_on_leak: args.fail_on_leak,
             outputs: OutputSettings {
-                format: self.output.into(),
+                format: args.output.into(),
+                printed: self.printed(PrintTo::Stdout, false),
                 record: None,
                 metrics: None,
-                flamegraph: self.picture.settings(),
+                flamegraph: args.picture.settings(),
+                ci: args.ci.settings(false),
             },
         }
     }
+}
+
+/// Whether this is a step of a workflow of GitHub's.
+fn is_workflow() -> bool {
+    std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true")
 }
 
 impl PictureArgs {

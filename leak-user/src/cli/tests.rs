@@ -1,4 +1,5 @@
 use crate::cli::*;
+use crate::outputs::PrintTo;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::read(std::iter::once(&"pgsocktrace").chain(arguments), |_| None)
@@ -6,7 +7,7 @@ fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
 
 #[test]
 fn the_definition_is_sound() {
-    Cli::command().debug_assert();
+    Cli::definition().debug_assert();
 }
 
 #[test]
@@ -54,8 +55,24 @@ fn bad_values_are_refused() {
         ["--label", "pod=b"],
         ["--label", "a=b,a=c"],
         ["--flamegraph-by", "size"],
+        ["--limit", "0"],
+        ["--color", "blue"],
+        ["--baseline", "/nonexistent"],
     ] {
         assert!(parse(&arguments).is_err(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_what_would_be_good() {
+    for (arguments, advice) in [
+        (["--pid", "orders"], "use --comm orders"),
+        (["--pid", "0"], "between 1 and"),
+        (["--port", "postgres"], "between 1 and 65535"),
+        (["--port", "5432,"], "missing before or after a comma"),
+    ] {
+        let error = parse(&arguments).unwrap_err().to_string();
+        assert!(error.contains(advice), "{error}");
     }
 }
 
@@ -93,10 +110,12 @@ fn a_connection_string_is_never_quoted() {
         let said = error.to_string();
         assert!(said.contains("--pg-dsn") && !said.contains("SECRET"), "{said}");
     }
-    let trace = parse(&["--pg-dsn", "host=a password=SECRET"]).unwrap().trace;
-    assert!(trace.shows_password);
-    assert!(!format!("{trace:?}").contains("SECRET"));
-    assert!(!parse(&["--pg-dsn", "host=a"]).unwrap().trace.shows_password);
+    let cli = parse(&["--pg-dsn", "host=a password=SECRET"]).unwrap();
+    assert!(cli.shows_password);
+    assert!(!format!("{cli:?}").contains("SECRET"));
+    assert!(!parse(&["--pg-dsn", "host=a"]).unwrap().shows_password);
+    let ls = ["ls", "--pg-dsn", "host=a password=SECRET"];
+    assert!(parse(&ls).unwrap().shows_password);
 }
 
 #[test]
@@ -119,4 +138,52 @@ fn empty_variables_and_switches_that_are_off_count_as_unset() {
     assert!(nothing("children", "") && nothing("quiet", "0") && nothing("quiet", "No"));
     assert!(!nothing("children", "1") && !nothing("children", "maybe"));
     assert!(!nothing("verbose", "0") && !nothing("limit", "0"));
+}
+
+#[test]
+fn a_command_is_taken_with_all_its_arguments() {
+    let with = |arguments: &[&str]| parse(&[&["run"], arguments].concat());
+    let command = |arguments: &[&str]| match with(arguments).unwrap().command {
+        Some(Command::Run(args)) => args.command_line().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let go = command(&["-P", "6432", "--", "go", "test", "-v", "./..."]);
+    assert_eq!(go.program, "go");
+    assert_eq!(go.arguments, ["test", "-v", "./..."]);
+    assert_eq!(command(&["go", "test", "-v", "./..."]), go);
+    assert!(with(&["-P", "6432"]).is_err(), "no command");
+    for option in [["--pid", "1"], ["--duration", "5s"]] {
+        let error = with(&[&option[..], &["--", "true"]].concat()).unwrap_err();
+        assert!(error.to_string().contains("cannot be used with a command"), "{error}");
+    }
+    assert!(
+        !Cli::definition()
+            .find_subcommand_mut("run")
+            .unwrap()
+            .render_long_help()
+            .to_string()
+            .contains("--duration")
+    );
+}
+
+#[test]
+fn a_command_has_the_terminal_and_the_report_goes_to_stderr() {
+    let outputs = |arguments: &[&str]| {
+        let settings = parse(&[arguments, &["--", "true"]].concat()).unwrap().trace_settings();
+        assert!(settings.command.is_some());
+        settings.outputs.printed
+    };
+    let printed = outputs(&["run"]);
+    assert_eq!((printed.to, printed.only_report), (PrintTo::Stderr, true));
+    assert_eq!(outputs(&["run", "--report", "x"]).to, PrintTo::File("x".into()));
+    assert_eq!(outputs(&["run", "-qq"]).to, PrintTo::Nowhere);
+}
+
+#[test]
+fn quiet_prints_the_report_and_very_quiet_nothing() {
+    let printed = |arguments: &[&str]| parse(arguments).unwrap().trace_settings().outputs.printed;
+    assert!(!printed(&[]).only_report && printed(&["-q"]).only_report);
+    assert_eq!(printed(&["-q"]).to, PrintTo::Stdout);
+    assert_eq!(printed(&["-qq"]).to, PrintTo::Nowhere);
+    assert!(parse(&["-q", "-v"]).is_err());
 }

@@ -7,6 +7,9 @@ use crate::outputs::flamegraph::By;
 use crate::sources::kernel::hooks::Flavour;
 use crate::sources::kubernetes::Asked;
 
+/// The highest PID that the kernel can count to.
+const MAX_PID: u32 = i32::MAX as u32;
+
 /// Format of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -91,5 +94,36 @@ impl From<KubernetesServer> for Asked {
             KubernetesServer::Kubelet => Self::Kubelet,
             KubernetesServer::Off => Self::Off,
         }
+    }
+}
+
+/// A PID.
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(pid) if (1..=MAX_PID).contains(&pid) => Ok(pid),
+        Ok(_) => Err(format!("a PID is between 1 and {MAX_PID}")),
+        Err(_) if text.chars().all(|c| c.is_ascii_digit() || c == '-') => {
+            Err(format!("a PID is between 1 and {MAX_PID}"))
+        }
+        Err(_) => Err(format!("a PID is a number; for a name use --comm {text}")),
+    }
+}
+
+/// A server's port.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ if text.is_empty() => Err("a port is missing before or after a comma".into()),
+        _ => Err("a port is a number between 1 and 65535".into()),
+    }
+}
+
+/// How quiet to be: a switch, or how often it is given.
+pub(super) fn quietness(text: &str) -> Result<u8, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(1),
+        "0" | "false" | "no" | "off" | "n" | "f" => Ok(0),
+        "2" => Ok(2),
+        _ => Err("it must be 0, 1 or 2".into()),
     }
 }

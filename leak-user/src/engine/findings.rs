@@ -5,12 +5,15 @@
 //! never taken back costs more trust than a leak that is found late.
 
 mod finding;
+mod fingerprint;
 mod key;
 mod retraction;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 pub use finding::{Finding, FindingId};
+pub use fingerprint::{Fingerprint, NoFingerprint};
 
 use crate::engine::detect::{PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict};
 use crate::engine::table::ConnectionTable;
@@ -20,6 +23,9 @@ use retraction::Retractions;
 
 /// Most retracted findings remembered.
 const MAX_RETRACTED: usize = 512;
+
+/// How long a process may take to end once it has closed its connections.
+const TEARDOWN: Duration = Duration::from_secs(5);
 
 /// Most findings kept about processes that have exited.
 const MAX_FROZEN: usize = 512;
@@ -127,6 +133,7 @@ impl Ledger {
             let left: Vec<_> = finding.accused.iter().map(|(&id, &since)| (id, since)).collect();
             let sentence = retractions.sentence(&finding.verdict, &left);
             finding.retracted_at = Some(now);
+            finding.closed = left.iter().all(|(id, _)| table.get(*id).is_none());
             self.count(finding.verdict.reason).retracted += 1;
             self.remember(finding.clone());
             let why = sentence.unwrap_or_else(|| RetractionWords::default().over.to_owned());
@@ -162,6 +169,27 @@ impl Ledger {
                 self.open.remove(index);
             }
         }
+    }
+
+    /// Learns which processes have exited by `now`. Many programs close everything as they end: what
+    /// was retracted by that was never mended.
+    pub(in crate::engine) fn note_teardown(
+        &mut self,
+        exited: &HashSet<ProcessKey>,
+        now: Timestamp,
+    ) {
+        for finding in &mut self.retracted {
+            let is_recent = |at: Timestamp| now.since(at) <= TEARDOWN;
+            finding.torn_down |= finding.closed
+                && finding.verdict.severity == Severity::Leak
+                && finding.retracted_at.is_some_and(is_recent)
+                && exited.contains(&finding.verdict.process);
+        }
+    }
+
+    /// Retracted leaks whose connections were closed only as their process ended.
+    pub(in crate::engine) fn torn_down(&self) -> usize {
+        self.retracted.iter().filter(|finding| finding.torn_down).count()
     }
 
     /// The findings that are true now, or were when their process exited: servers without a slot
@@ -220,8 +248,17 @@ impl Ledger {
         self.last_id += 1;
         self.count(verdict.reason).found += 1;
         let id = FindingId(self.last_id);
-        let frozen = verdict.is_final();
-        let finding = Finding { id, verdict, since: now, retracted_at: None, frozen, accused };
+        let finding = Finding {
+            id,
+            frozen: verdict.is_final(),
+            verdict,
+            since: now,
+            retracted_at: None,
+            closed: false,
+            torn_down: false,
+            accused,
+        };
+        let frozen = finding.frozen;
         self.open.push(finding.clone());
         if frozen {
             self.drop_oldest_frozen();

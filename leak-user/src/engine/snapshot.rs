@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Culprit, Severity, Thresholds, Verdict};
-use crate::engine::findings::Ledger;
+use crate::engine::findings::{Finding, Fingerprint, Ledger};
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
@@ -120,6 +120,12 @@ impl<'a> Snapshot<'a> {
         culprit: Option<Culprit>,
     ) -> Option<&'a Frame> {
         self.stack(stack)?.frames.get(culprit?.frame)
+    }
+
+    /// What identifies a finding from run to run.
+    pub(crate) fn fingerprint(&self, finding: &Finding) -> Fingerprint {
+        let verdict = &finding.verdict;
+        Fingerprint::new(verdict.reason, self.culprit(verdict), self.comm(verdict.process))
     }
 
     /// A stack, when it is at hand.

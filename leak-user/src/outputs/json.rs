@@ -9,7 +9,7 @@ use std::io;
 pub use sink::Json;
 
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::json::model::Report;
+use crate::outputs::json::model::{Listing, Report};
 
 /// Writes the whole report as one document.
 ///
@@ -26,4 +26,25 @@ pub fn write(out: &mut impl io::Write, snapshot: &Snapshot<'_>) -> io::Result<()
 /// What `out` returns.
 pub fn write_schema(out: &mut impl io::Write) -> io::Result<()> {
     schema::write::<Report<'_>>(out)
+}
+
+/// Writes what `pgsocktrace ls` has found; `complete` says whether everything could be read.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_listing(
+    out: &mut impl io::Write,
+    snapshot: &Snapshot<'_>,
+    complete: bool,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Listing::new(snapshot, complete))?;
+    writeln!(out)
+}
+
+/// Writes the JSON schema of what `pgsocktrace ls` prints.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_listing_schema(out: &mut impl io::Write) -> io::Result<()> {
+    schema::write::<Listing<'_>>(out)
 }

@@ -3,20 +3,51 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::outputs::ci::CiSettings;
 use crate::outputs::flamegraph::By;
 use crate::outputs::prometheus::{Label, ListenAddress};
+use crate::outputs::text::Paint;
 
 /// The outputs of a run.
 #[derive(Clone, Debug, Default)]
 pub struct OutputSettings {
-    /// What is printed to stdout.
+    /// In which format it is printed.
     pub format: Format,
+    /// Where and how it is printed.
+    pub printed: Printed,
     /// A recording to write.
     pub record: Option<PathBuf>,
     /// Metrics to serve.
     pub metrics: Option<MetricsSettings>,
     /// A flame graph to draw at the end.
     pub flamegraph: Option<FlamegraphSettings>,
+    /// What continuous integration reads.
+    pub ci: CiSettings,
+}
+
+/// Where and how a report is printed.
+#[derive(Clone, Debug, Default)]
+pub struct Printed {
+    /// Where.
+    pub to: PrintTo,
+    /// Only the report at the end, when it is text.
+    pub only_report: bool,
+    /// With colours or without.
+    pub paint: Paint,
+}
+
+/// Where a report is printed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PrintTo {
+    /// Where those of other programs are.
+    #[default]
+    Stdout,
+    /// Beside the output of the traced command.
+    Stderr,
+    /// Into this file, which is overwritten.
+    File(PathBuf),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// Format of the report.

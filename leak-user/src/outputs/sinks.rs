@@ -1,18 +1,21 @@
 //! The outputs of a run.
 
-use std::io::{self, IsTerminal as _};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 
 use crate::engine::Beginning;
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
 use crate::model::{Fact, IntervalCost, Timestamp};
+use crate::outputs::ci::{Annotations, CiSettings, Junit};
 use crate::outputs::flamegraph::Flamegraph;
 use crate::outputs::json::Json;
 use crate::outputs::ndjson::Ndjson;
 use crate::outputs::prometheus::Exporter;
 use crate::outputs::recording::RecordingSink;
-use crate::outputs::text::{Paint, Text};
-use crate::outputs::{Format, OutputError, OutputSettings, Sink};
+use crate::outputs::text::Text;
+use crate::outputs::{Format, OutputError, OutputSettings, PrintTo, Printed, Sink};
 
 /// All outputs of a run, fed alike.
 ///
@@ -27,9 +30,22 @@ impl Sinks {
     ///
     /// When one cannot be written or served where it was asked for.
     pub fn open(settings: &OutputSettings) -> Result<Self, OutputError> {
-        let OutputSettings { format, record, metrics, flamegraph } = settings;
-        let printed = print(*format, io::stdout(), Paint::new(io::stdout().is_terminal()));
-        let mut sinks = Self(vec![printed]);
+        let OutputSettings { format, printed, record, metrics, flamegraph, ci } = settings;
+        let mut sinks = Self(match &printed.to {
+            PrintTo::Stdout => vec![print(*format, io::stdout(), printed)],
+            PrintTo::Stderr => vec![print(*format, io::stderr(), printed)],
+            PrintTo::File(path) => {
+                let unwritable = |source| ReportError { path: path.clone(), source };
+                let file = File::create(path).map_err(unwritable).map_err(OutputError::other)?;
+                vec![print(*format, file, printed)]
+            }
+            PrintTo::Nowhere => Vec::new(),
+        });
+        let CiSettings { junit, annotations, baseline } = ci;
+        sinks.add(junit.as_ref().map(|path| Junit::create(path, baseline.clone())).transpose()?);
+        let checkout = || std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+        sinks
+            .add(annotations.then(|| Annotations::new(io::stderr(), baseline.clone(), checkout())));
         sinks.add(flamegraph.as_ref().map(Flamegraph::prepare).transpose()?);
         sinks.add(metrics.as_ref().map(Exporter::start).transpose()?);
         sinks.add(record.as_deref().map(RecordingSink::new));
@@ -39,7 +55,7 @@ impl Sinks {
     /// Only what is printed, without colours, to `out`.
     #[must_use]
     pub fn to(format: Format, out: impl io::Write + 'static) -> Self {
-        Self(vec![print(format, out, Paint::new(false))])
+        Self(vec![print(format, out, &Printed::default())])
     }
 
     /// Feeds one more output, if there is one.
@@ -89,9 +105,18 @@ impl Sink for Sinks {
     }
 }
 
-fn print(format: Format, out: impl io::Write + 'static, paint: Paint) -> Box<dyn Sink> {
+/// Why the report cannot be written into its file.
+#[derive(Debug, thiserror::Error)]
+#[error("the report cannot be written to {path}: {source}")]
+struct ReportError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn print(format: Format, out: impl io::Write + 'static, printed: &Printed) -> Box<dyn Sink> {
+    let &Printed { to: _, only_report, paint } = printed;
     match format {
-        Format::Text => Box::new(Text::new(out, paint)),
+        Format::Text => Box::new(Text::new(out, paint, only_report)),
         Format::Json => Box::new(Json::new(out)),
         Format::Ndjson => Box::new(Ndjson::new(out)),
     }

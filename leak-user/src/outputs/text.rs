@@ -3,19 +3,23 @@
 mod columns;
 mod finding;
 mod holders;
+mod listing;
 mod older;
 mod refused;
 mod servers;
 mod session;
 mod sink;
 mod style;
+mod table;
 
 use std::io;
 
+pub use listing::write_listing;
 pub use sink::Text;
 pub use style::Paint;
 
 use crate::engine::detect::{Severity, plural};
+use crate::engine::doubt::Doubt;
 use crate::engine::findings::{Change, Finding};
 use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::{Cost, StackCopies};
@@ -148,6 +152,10 @@ fn write_summary(
             let (leaks, unknown) = (plural(leaks, "leak"), plural(unknown, "older connection"));
             paint.tone(Tone::Leak, &format!("{leaks} (and {unknown} of which nothing is known)"))
         }
+    };
+    let verdict = match Doubt::about(snapshot) {
+        Some(doubt @ Doubt::TornDown { .. }) => paint.tone(Tone::Suspect, &doubt.to_string()),
+        _ => verdict,
     };
     let suspects = plural(suspects, "suspect");
     let retracted = plural_of(retracted, "finding");

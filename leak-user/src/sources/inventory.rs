@@ -3,15 +3,20 @@
 //! It joins the kernel's list of sockets in each network namespace with the processes that hold
 //! them.
 
+pub mod elsewhere;
+mod gaps;
 mod holders;
 mod namespaces;
+mod netlink;
 pub mod sock_diag;
+mod unix_diag;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::clock;
 use crate::model::{ConnectionId, Event, ListedSocket, ProcessKey, Timestamp};
+pub use crate::sources::inventory::gaps::UnreadProcesses;
 use crate::sources::inventory::holders::holders;
 use crate::sources::inventory::namespaces::{Dumped, dump_all};
 use crate::sources::inventory::sock_diag::{Activity, DiagError, DiagSocket};
@@ -48,7 +53,7 @@ pub struct Inventory {
     /// Why the first of them could not be read, and what to do.
     pub unread_reason: Option<String>,
     /// Processes whose file descriptors could not be read: `held_by` may lack them.
-    pub unread_processes: usize,
+    pub unread_processes: UnreadProcesses,
     /// CPU time of dumping the kernel's list.
     pub listing: Duration,
     /// CPU time of finding the holders of the sockets.
@@ -118,7 +123,7 @@ struct Held {
     by_inode: HashMap<u64, Vec<ProcessKey>>,
     /// Inodes of the sockets that processes in scope hold.
     in_scope: HashSet<u64>,
-    unreadable: usize,
+    unreadable: UnreadProcesses,
 }
 
 impl Held {
@@ -162,7 +167,7 @@ impl Held {
 
     fn add(&mut self, inodes: &HashSet<u64>, pids: impl Iterator<Item = u32>) {
         let found = holders(inodes, pids);
-        self.unreadable += found.unreadable;
+        self.unreadable.add(found.unreadable, found.first_unreadable);
         for (inode, mut keys) in found.by_inode {
             self.by_inode.entry(inode).or_default().append(&mut keys);
         }

@@ -41,12 +41,14 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Describes the processes that were asked for by PID, and lists what exists.
+    /// Lists what exists, and describes the processes that were asked for by PID if they are to be
+    /// `met` now: not one that has not executed its program yet.
     ///
     /// A socket is known by its cookie, which a kprobe cannot give it, and one that was opened
     /// before the trace may have none until it is listed.
-    pub(super) async fn begin(&mut self) -> Result<(), TraceError> {
-        for process in self.targets.roots().to_vec() {
+    pub(super) async fn begin(&mut self, met: bool) -> Result<(), TraceError> {
+        let roots = if met { self.targets.roots().to_vec() } else { Vec::new() };
+        for process in roots {
             self.enrichment.meet(process, None, &mut self.stacks, &mut self.session)?;
         }
         let first = self.start_inventory().await?;

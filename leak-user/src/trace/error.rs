@@ -7,6 +7,7 @@ use tokio::task::JoinError;
 use crate::outputs::OutputError;
 use crate::sources::kernel::KernelError;
 use crate::sources::procfs::ProcessError;
+use crate::trace::command::CommandError;
 
 /// Why a trace cannot begin, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum TraceError {
     /// The children of processes to trace cannot be found.
     #[error("children cannot be listed")]
     Children(#[source] ProcessError),
+    /// The command to trace does not run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// The system refuses something that tracing needs.
     #[error("{what}")]
     System {

@@ -45,12 +45,10 @@ impl Inventories {
         {
             log::warn!("{reason}; connections there are followed only once they are used");
         }
-        let unread = inventory.unread_processes;
-        if unread > 0 && first(&mut self.warned.holders) {
-            log::warn!(
-                "the file descriptors of {unread} processes cannot be read, so it is not known which \
-                 connections they hold; CAP_SYS_PTRACE allows it"
-            );
+        if let Some(unread) = inventory.unread_processes.describe()
+            && first(&mut self.warned.holders)
+        {
+            log::warn!("{unread}");
         }
         if untraced > 0 && first(&mut self.warned.table_full) {
             log::warn!(

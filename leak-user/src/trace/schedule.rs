@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use aya_log::EbpfLogger;
@@ -17,6 +18,7 @@ use crate::sources::kubernetes::Pods;
 use crate::sources::postgres;
 use crate::trace::TraceError;
 use crate::trace::collector::BATCH;
+use crate::trace::command::RunningCommand;
 use crate::trace::inventory::Taking;
 use crate::trace::resolver;
 use crate::trace::stack_requests::StackRequests;
@@ -32,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) enum Turn {
     /// End the trace.
     End,
+    /// End the trace: the command has ended, with this status.
+    CommandEnded(ExitStatus),
     /// Check whether everything still lives.
     Liveness,
     /// Take events out of the ring buffer, and say how many there were: [`Schedule::events_taken`].
@@ -59,6 +63,8 @@ pub(super) struct Schedule {
     tick: Interval,
     liveness: Interval,
     end: Option<Instant>,
+    /// With it the trace ends.
+    command: Option<RunningCommand>,
     /// How long a judgement waits.
     patience: Duration,
     /// An inventory under way.
@@ -111,6 +117,7 @@ impl Schedule {
             tick,
             liveness,
             end: duration.map(|duration| now + duration),
+            command: None,
             patience,
             taking: None,
             judge_by: Some(now + patience),
@@ -118,6 +125,11 @@ impl Schedule {
             woken: false,
             begun: false,
         }
+    }
+
+    /// Ends with this command, if there is one.
+    pub(super) fn end_with(&mut self, command: Option<RunningCommand>) {
+        self.command = command;
     }
 
     /// Waits for what is to be done next.
@@ -137,6 +149,12 @@ impl Schedule {
                 _ = self.interrupt.recv() => Turn::End,
                 _ = self.terminate.recv() => Turn::End,
                 () = at(self.end) => Turn::End,
+                status = ended(&mut self.command) => {
+                    let status = status.map_err(TraceError::system(
+                        "the command cannot be waited for",
+                    ))?;
+                    Turn::CommandEnded(status)
+                }
                 _ = self.liveness.tick() => Turn::Liveness,
                 ready = self.ring.wait() => {
                     ready.map_err(TraceError::system("the ring buffer cannot be waited for"))?;
@@ -187,8 +205,11 @@ impl Schedule {
         self.judge_by.get_or_insert(Instant::now() + self.patience);
     }
 
-    /// The inventory under way, if there is one.
+    /// The inventory under way, if there is one. From now on an interrupt is for the tracer.
     pub(super) fn abandon_inventory(&mut self) -> Option<Taking> {
+        if let Some(command) = &self.command {
+            command.stop_passing_signals();
+        }
         self.taking.take()
     }
 
@@ -248,6 +269,14 @@ async fn flush(debug_log: &mut Option<DebugLog>) -> std::io::Result<()> {
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of the command; for ever when there is none.
+async fn ended(command: &mut Option<RunningCommand>) -> std::io::Result<ExitStatus> {
+    match command {
+        Some(command) => command.ended().await,
         None => pending().await,
     }
 }

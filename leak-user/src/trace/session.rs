@@ -1,21 +1,26 @@
 //! The one door to the engine.
 
-use std::time::Duration;
+use std::process::ExitStatus;
 
+use crate::engine::detect::Severity;
+use crate::engine::doubt::Doubt;
+use crate::engine::findings::Fingerprint;
 use crate::engine::snapshot::RunVerdict;
 use crate::engine::{Beginning, Engine};
 use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::{OutputError, Sink as _, Sinks};
 
 /// How a trace ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// What it found.
     pub verdict: RunVerdict,
-    /// How long it lasted.
-    pub lasted: Duration,
-    /// How long without payload counted as silent: a shorter trace finds no silence.
-    pub silent_after: Duration,
+    /// Why it is no proof that there is no leak.
+    pub doubt: Option<Doubt>,
+    /// The open findings of severity `leak`.
+    pub leaks: Vec<Fingerprint>,
+    /// How the command ended, if one was traced and has ended.
+    pub status: Option<ExitStatus>,
 }
 
 /// An engine, and the outputs that show what it finds. A trace and a replay tell it facts.
@@ -67,10 +72,13 @@ impl Session {
     #[must_use]
     pub fn ended(&self, now: Timestamp) -> Ended {
         let snapshot = self.engine.snapshot(now, true);
+        let open = snapshot.ledger.open().into_iter();
+        let leaks = open.filter(|finding| finding.verdict.severity == Severity::Leak);
         Ended {
             verdict: snapshot.verdict(),
-            lasted: snapshot.lasted(),
-            silent_after: snapshot.thresholds.silent_after,
+            doubt: Doubt::about(&snapshot),
+            leaks: leaks.map(|finding| snapshot.fingerprint(finding)).collect(),
+            status: None,
         }
     }
 

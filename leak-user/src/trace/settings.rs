@@ -10,12 +10,15 @@ use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
 use crate::sources::postgres::Dsn;
 use crate::sources::procfs::name::CommPattern;
+use crate::trace::command::CommandLine;
 
 /// What to trace, and how.
 #[derive(Clone, Debug)]
 pub struct TraceSettings {
     /// Which processes and ports, and with which resources.
     pub kernel: TracerSettings,
+    /// A command to execute and trace, with its children, instead of processes that run already.
+    pub command: Option<CommandLine>,
     /// Names of processes to trace; none for all.
     pub comm: Vec<CommPattern>,
     /// From when on silence counts, and how often connections are judged.
@@ -30,4 +33,16 @@ pub struct TraceSettings {
     pub kubernetes: Kubernetes,
     /// What is written, drawn and served.
     pub outputs: OutputSettings,
+}
+
+impl TraceSettings {
+    /// The same with the process of the command, and its children, as what to trace.
+    pub(super) fn of_command(&self, pid: Option<u32>) -> Self {
+        let mut settings = self.clone();
+        if let Some(pid) = pid {
+            settings.kernel.pids = Some(vec![pid]);
+            settings.kernel.children = true;
+        }
+        settings
+    }
 }

@@ -25,14 +25,22 @@ impl Targets {
     ///
     /// # Errors
     ///
-    /// If a process does not exist.
+    /// If none of the processes exists.
     pub(super) fn find(settings: &TraceSettings) -> Result<Self, TraceError> {
         let (children, names) = (settings.kernel.children, settings.comm.clone());
         let mut roots = None;
         if let Some(wanted) = &settings.kernel.pids {
             let mut pids: HashSet<u32> = wanted.iter().copied().collect();
-            for &pid in wanted {
-                procfs::identify(pid).map_err(|source| TraceError::NoProcess { pid, source })?;
+            let missing = |&pid: &u32| Some((pid, procfs::identify(pid).err()?));
+            let mut gone: Vec<_> = wanted.iter().filter_map(missing).collect();
+            if !gone.is_empty() && gone.len() == wanted.len() {
+                let (pid, source) = gone.swap_remove(0);
+                return Err(TraceError::NoProcess { pid, source });
+            }
+            for (pid, error) in gone {
+                // Prefork servers end their workers all the time.
+                log::warn!("process {pid} cannot be traced: {error}; the others are");
+                pids.remove(&pid);
             }
             if children {
                 pids = procfs::with_descendants(&pids).map_err(TraceError::Children)?;

@@ -29,6 +29,10 @@ pub struct Finding {
     pub retracted_at: Option<Timestamp>,
     /// Its process has exited, so it can no longer change.
     pub(super) frozen: bool,
+    /// It was retracted because its connections were closed, as a process does that ends.
+    pub(super) closed: bool,
+    /// Its process ended soon after that.
+    pub(super) torn_down: bool,
     /// Its connections, and since when each was silent.
     pub(super) accused: BTreeMap<ConnectionId, Timestamp>,
 }

@@ -197,3 +197,30 @@ fn leaks_of_exited_processes_are_bounded() {
     assert_eq!(ledger.open().len(), MAX_FROZEN);
     assert_eq!(ledger.open()[0].id.to_string(), "f89");
 }
+
+#[test]
+fn what_is_closed_only_as_the_process_ends_was_not_mended() {
+    let told = |closed_at: f64, exited_at: f64| {
+        let mut world = two_in_transaction();
+        let mut ledger = Ledger::default();
+        turn(&mut ledger, &world, 80.0);
+        world.close(1, closed_at);
+        world.close(2, closed_at);
+        turn(&mut ledger, &world, closed_at);
+        ledger.note_teardown(&HashSet::new(), secs(closed_at));
+        assert_eq!(ledger.torn_down(), 0, "it lives");
+        ledger.note_teardown(&HashSet::from([APP]), secs(exited_at));
+        ledger.torn_down()
+    };
+    assert_eq!(told(90.0, 91.0), 1);
+    assert_eq!(told(90.0, 120.0), 0, "it went on without them");
+    let mut world = two_in_transaction();
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 80.0);
+    for number in [1, 2] {
+        world.request(number, 85.0, "pay", WireState::Idle);
+    }
+    turn(&mut ledger, &world, 86.0);
+    ledger.note_teardown(&HashSet::from([APP]), secs(87.0));
+    assert_eq!(ledger.torn_down(), 0, "they were used again");
+}

@@ -5,6 +5,7 @@
 
 mod connection;
 mod finding;
+mod listing;
 mod process;
 mod servers;
 mod stack;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::connection::ConnectionModel;
 pub(in crate::outputs) use self::finding::FindingModel;
+pub(in crate::outputs) use self::listing::Listing;
 use self::process::ProcessModel;
 use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;

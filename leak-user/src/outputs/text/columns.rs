@@ -8,20 +8,27 @@ use std::time::Duration;
 use crate::engine::detect::duration;
 use crate::engine::snapshot::Snapshot;
 use crate::model::{ProcessKey, WireState};
-use crate::outputs::text::style::{Paint, Tone, printable};
+use crate::outputs::text::style::{Paint, printable};
+use crate::outputs::text::table::{self, Column};
 
 /// Most rows shown.
 const MAX_ROWS: usize = 40;
 /// Over how long growth is shown.
 const GROWTH: Duration = Duration::from_secs(60);
 
-const HEADER: [&str; COLUMNS] = [
-    "PID", "COMMAND", "SERVER", "OPEN", "IDLE", "BUSY", "IN TX", "UNKNOWN", "SILENT", "OLDEST",
-    "+1 MIN",
+const COLUMNS: &[Column] = &[
+    Column::Text("PID"),
+    Column::Text("COMMAND"),
+    Column::Text("SERVER"),
+    Column::Number("OPEN"),
+    Column::Number("IDLE"),
+    Column::Number("BUSY"),
+    Column::Number("IN TX"),
+    Column::Number("UNKNOWN"),
+    Column::Number("SILENT"),
+    Column::Number("OLDEST"),
+    Column::Number("+1 MIN"),
 ];
-const COLUMNS: usize = 11;
-/// How many columns are text; the rest are numbers, which are aligned to the right.
-const TEXT_COLUMNS: usize = 3;
 
 #[derive(Default)]
 struct Row {
@@ -47,21 +54,11 @@ pub(super) fn write(
     rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.open), *key));
     let more = rows.len().saturating_sub(MAX_ROWS);
     rows.truncate(MAX_ROWS);
-    let cells: Vec<[String; COLUMNS]> = rows
+    let cells: Vec<_> = rows
         .iter()
         .map(|((process, remote), row)| cells(*process, snapshot.comm(*process), *remote, row))
         .collect();
-    let header = HEADER.map(str::to_owned);
-    let widths: Vec<usize> = (0..HEADER.len())
-        .map(|column| {
-            let column = std::iter::once(&header).chain(&cells).filter_map(|row| row.get(column));
-            column.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    writeln!(out, "{}", paint.tone(Tone::Strong, &aligned(&header, &widths)))?;
-    for row in &cells {
-        writeln!(out, "{}", aligned(row, &widths))?;
-    }
+    table::write(out, paint, COLUMNS, &cells)?;
     if more > 0 {
         writeln!(out, "… and {more} more")?;
     }
@@ -94,14 +91,9 @@ fn rows(snapshot: &Snapshot<'_>) -> BTreeMap<(ProcessKey, SocketAddr), Row> {
     rows
 }
 
-fn cells(
-    process: ProcessKey,
-    comm: Option<&str>,
-    remote: SocketAddr,
-    row: &Row,
-) -> [String; COLUMNS] {
+fn cells(process: ProcessKey, comm: Option<&str>, remote: SocketAddr, row: &Row) -> Vec<String> {
     let Row { open, idle, busy, in_transaction, unknown, silent, oldest, growth } = row;
-    [
+    vec![
         process.pid.to_string(),
         comm.map_or_else(|| "?".to_owned(), printable),
         remote.to_string(),
@@ -114,11 +106,4 @@ fn cells(
         duration(*oldest),
         format!("{growth:+}"),
     ]
-}
-
-fn aligned(cells: &[String; COLUMNS], widths: &[usize]) -> String {
-    let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, &width))| {
-        if column < TEXT_COLUMNS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-    });
-    padded.collect::<Vec<_>>().join("  ")
 }

@@ -11,17 +11,21 @@ use crate::outputs::{OutputError, Sink};
 pub struct Text<W: Write> {
     out: BufWriter<W>,
     paint: Paint,
+    only_report: bool,
 }
 
 impl<W: Write> Text<W> {
-    /// Prints to `out`.
-    pub fn new(out: W, paint: Paint) -> Self {
-        Self { out: BufWriter::new(out), paint }
+    /// Prints to `out`; nothing before the end with `only_report`.
+    pub fn new(out: W, paint: Paint, only_report: bool) -> Self {
+        Self { out: BufWriter::new(out), paint, only_report }
     }
 }
 
 impl<W: Write> Sink for Text<W> {
     fn interval(&mut self, snapshot: &Snapshot<'_>, changes: &[Change]) -> Result<(), OutputError> {
+        if self.only_report {
+            return Ok(());
+        }
         write_interval(&mut self.out, self.paint, snapshot, changes)?;
         Ok(self.out.flush()?)
     }

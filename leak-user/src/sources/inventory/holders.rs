@@ -23,8 +23,10 @@ const LINK_LENGTH: usize = 32;
 pub(super) struct Holders {
     /// The processes that hold each inode. An inode that no process holds is missing.
     pub(super) by_inode: HashMap<u64, Vec<ProcessKey>>,
-    /// Processes whose file descriptors could not be read, for lack of privileges.
+    /// Processes whose file descriptors could not be read.
     pub(super) unreadable: usize,
+    /// The first of them, and why.
+    pub(super) first_unreadable: Option<(u32, io::Error)>,
 }
 
 /// Finds which of `pids` hold the sockets with these inodes.
@@ -38,7 +40,8 @@ pub(super) fn holders(inodes: &HashSet<u64>, pids: impl IntoIterator<Item = u32>
         return found;
     }
     for pid in pids {
-        match sockets_held(pid, inodes) {
+        // A process that is just ending may refuse once, and be gone at the next attempt.
+        match sockets_held(pid, inodes).or_else(|_| sockets_held(pid, inodes)) {
             Ok(Some((key, held))) => {
                 for inode in held {
                     found.by_inode.entry(inode).or_default().push(key);
@@ -46,7 +49,10 @@ pub(super) fn holders(inodes: &HashSet<u64>, pids: impl IntoIterator<Item = u32>
             }
             Ok(None) => {}
             Err(error) if is_gone(&error) => {}
-            Err(_) => found.unreadable += 1,
+            Err(error) => {
+                found.unreadable += 1;
+                found.first_unreadable.get_or_insert((pid, error));
+            }
         }
     }
     found

@@ -4,33 +4,21 @@
 //! The kernel filters by port. A dump also makes the kernel assign a cookie to each socket, by
 //! which the kernel programs can find it from then on.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use netlink_packet_core::{
-    DecodeError, Emitable as _, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, Parseable as _,
-};
+use netlink_packet_core::{DecodeError, Emitable as _, NlasIterator, Parseable as _};
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, INET_DIAG_INFO, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY,
-};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, INET_DIAG_INFO, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::model::{ConnectionId, Endpoints, TcpState};
-
-/// Larger than any datagram of a dump: the kernel fills at most 32 KiB at a time.
-const BUFFER_BYTES: usize = 64 << 10;
-/// Attempts to dump a list that changes during the dump.
-const ATTEMPTS: usize = 4;
-/// Time limit for each datagram.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::sources::inventory::netlink;
+pub use crate::sources::inventory::netlink::DiagError;
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::sources::inventory::netlink::Dump;
 
 /// States in which a client has the connection; `TIME_WAIT` belongs to no process.
 const STATES: StateFlags = StateFlags::ESTABLISHED
@@ -40,26 +28,6 @@ const STATES: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::CLOSE_WAIT)
     .union(StateFlags::LAST_ACK)
     .union(StateFlags::CLOSING);
-
-/// Why the sockets could not be listed.
-#[derive(Debug, thiserror::Error)]
-pub enum DiagError {
-    /// The netlink socket failed.
-    #[error("cannot talk to the kernel's sock_diag: {0}")]
-    Socket(#[from] io::Error),
-    /// The kernel has no sock_diag for TCP.
-    #[error("this kernel cannot list TCP sockets; load its module with `modprobe tcp_diag`")]
-    Unsupported,
-    /// The kernel refused the request.
-    #[error("the kernel refused to list TCP sockets: {0}")]
-    Refused(io::Error),
-    /// The answer violates the protocol.
-    #[error("cannot read the kernel's list of TCP sockets: {0}; please report this kernel")]
-    Malformed(String),
-    /// Sockets came and went faster than they could be dumped.
-    #[error("the list of TCP sockets changed during each of {ATTEMPTS} attempts to read it")]
-    Unsteady,
-}
 
 /// One socket of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +71,7 @@ pub fn dump(ports: &[u16]) -> Result<Vec<DiagSocket>, DiagError> {
     // Port 0 would mean every port.
     for &port in ports.iter().filter(|&&port| port != 0) {
         for family in [AF_INET, AF_INET6] {
-            sockets.extend(dump_steadily(family, port)?);
+            sockets.extend(netlink::dump(&request(family, port), DiagSocket::read)?);
         }
     }
     sockets.sort_by_key(|socket| socket.id);
@@ -111,112 +79,17 @@ pub fn dump(ports: &[u16]) -> Result<Vec<DiagSocket>, DiagError> {
     Ok(sockets)
 }
 
-fn dump_steadily(family: u8, port: u16) -> Result<Vec<DiagSocket>, DiagError> {
-    for _ in 0..ATTEMPTS {
-        if let Some(sockets) = dump_once(family, port)? {
-            return Ok(sockets);
-        }
-    }
-    Err(DiagError::Unsteady)
-}
-
-/// `None` when the list changed while it was read.
-fn dump_once(family: u8, port: u16) -> Result<Option<Vec<DiagSocket>>, DiagError> {
-    // A new socket for each dump, so that leftovers of an aborted dump cannot be mistaken for this
-    // one.
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&NetlinkAddr::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT)).map_err(io::Error::from)?;
-    socket.send(&request(family, port), 0)?;
-    let mut dump = Dump::default();
-    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-    while !dump.done {
-        buffer.clear();
-        let length = match socket.recv(&mut buffer, 0) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            length => length?,
-        };
-        if length == 0 {
-            return Err(DiagError::Malformed("it ends too early".to_owned()));
-        }
-        dump.read(&buffer)?;
-    }
-    Ok((!dump.interrupted).then_some(dump.sockets))
-}
-
 fn request(family: u8, port: u16) -> Vec<u8> {
     let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.destination_port = port;
     socket_id.cookie = [0xff; 8];
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = SockDiagMessage::InetRequest(InetRequest {
+    netlink::request(SockDiagMessage::InetRequest(InetRequest {
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::INFO,
         states: STATES,
         socket_id,
-    });
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
-/// The part of a dump that has been read.
-#[derive(Debug, Default)]
-struct Dump {
-    sockets: Vec<DiagSocket>,
-    interrupted: bool,
-    done: bool,
-}
-
-impl Dump {
-    /// Reads one datagram.
-    fn read(&mut self, mut datagram: &[u8]) -> Result<(), DiagError> {
-        let malformed = |error: String| DiagError::Malformed(error);
-        while !datagram.is_empty() && !self.done {
-            let unreadable = |error: DecodeError| malformed(error.to_string());
-            let message = NetlinkBuffer::new_checked(datagram).map_err(unreadable)?;
-            self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-            if message.message_type() == SOCK_DIAG_BY_FAMILY {
-                let socket = DiagSocket::read(message.payload()).map_err(unreadable)?;
-                self.sockets.extend(socket);
-            } else {
-                self.conclude(datagram)?;
-            }
-            // The length was checked; messages are padded to four bytes.
-            let length = message.length().next_multiple_of(4) as usize;
-            datagram = datagram.get(length..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    /// Reads a message that is not a socket.
-    fn conclude(&mut self, datagram: &[u8]) -> Result<(), DiagError> {
-        let malformed = |error: String| DiagError::Malformed(error);
-        let message = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
-            .map_err(|error| malformed(error.to_string()))?;
-        match message.payload {
-            NetlinkPayload::Done(end) if end.code < 0 => return Err(refusal(end.code)),
-            NetlinkPayload::Done(_) => self.done = true,
-            NetlinkPayload::Error(error) => return Err(refusal(error.raw_code())),
-            NetlinkPayload::Noop => {}
-            _ => return Err(malformed("an unexpected message".to_owned())),
-        }
-        Ok(())
-    }
-}
-
-fn refusal(code: i32) -> DiagError {
-    let number = code.saturating_abs();
-    if number == libc::ENOENT {
-        DiagError::Unsupported
-    } else {
-        DiagError::Refused(io::Error::from_raw_os_error(number))
-    }
+    }))
 }
 
 impl DiagSocket {
@@ -291,7 +164,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(data: &[u8]) {
     // An error is as good as a result.
-    let _ = Dump::default().read(data);
+    let _ = Dump::default().read(data, DiagSocket::read);
 }
 
 #[cfg(test)]

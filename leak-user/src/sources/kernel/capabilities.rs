@@ -71,6 +71,12 @@ impl Capability {
     }
 }
 
+/// Whether this process is known to lack the capability of this name.
+pub(crate) fn lacks(name: &str) -> bool {
+    let Some(effective) = effective() else { return false };
+    CAPABILITIES.iter().any(|capability| capability.name == name && !capability.is_in(effective))
+}
+
 /// The needed capabilities that are not among these.
 pub(crate) fn missing(effective: CapabilitySet) -> Vec<&'static str> {
     let missing = CAPABILITIES.iter().filter(|it| it.is_needed && !it.is_in(effective));

@@ -51,6 +51,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
+    /// Identifies it by its reason and its code, the same in every run: 16 hex digits.
+    fingerprint: String,
     /// What names `culprit`: the code that sent the connections' last request, or that opened them.
     /// Null when there is no `culprit`.
     culprit_from: Option<CulpritFrom>,
@@ -133,6 +135,7 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+            fingerprint: snapshot.fingerprint(finding).to_string(),
             culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
             culprit_uses: verdict.culprit_uses,
             server_messages: no_slot_left

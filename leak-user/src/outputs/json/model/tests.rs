@@ -4,7 +4,7 @@ use crate::engine::testing::{APP, endpoints, secs, server_lists, session};
 use crate::model::server::SessionState;
 use crate::model::{ConnectionId, Destination, DestinationKind, Event, Use};
 use crate::outputs::json;
-use crate::outputs::json::schema::tests::assert_is_report;
+use crate::outputs::json::schema::tests::{assert_is_listing, assert_is_report};
 use crate::outputs::testing::Run;
 
 fn report() -> Value {
@@ -90,4 +90,19 @@ fn says_what_it_knows_and_null_otherwise() {
     let step = finding["next_step"].as_str().unwrap();
     assert!(step.contains("given back in app::report (report.go:41)"), "{step}");
     assert_eq!(finding["retracted_at"], Value::Null);
+}
+
+#[test]
+fn a_listing_has_the_connections_and_their_processes() {
+    let run = Run::new();
+    let mut out = Vec::new();
+    json::write_listing(&mut out, &run.snapshot(200.0), false).unwrap();
+    let listing: Value = serde_json::from_slice(&out).unwrap();
+    assert_is_listing(&listing);
+    assert_eq!(listing["complete"], false);
+    let connections = listing["connections"].as_array().unwrap();
+    assert_eq!(connections.len(), 13);
+    assert_eq!(connections[0]["pid"], 4242);
+    assert!(connections[0]["silent_ms"].as_u64() >= connections[1]["silent_ms"].as_u64());
+    assert_eq!(listing["processes"][0]["exe"], "/srv/shop");
 }

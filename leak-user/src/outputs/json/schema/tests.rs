@@ -7,6 +7,7 @@ use crate::outputs::{json, ndjson};
 
 const REPORT: fn(&mut Vec<u8>) -> io::Result<()> = json::write_schema;
 const LINE: fn(&mut Vec<u8>) -> io::Result<()> = ndjson::write_schema;
+const LISTING: fn(&mut Vec<u8>) -> io::Result<()> = json::write_listing_schema;
 
 fn written(write: fn(&mut Vec<u8>) -> io::Result<()>) -> Vec<u8> {
     let mut schema = Vec::new();
@@ -43,6 +44,11 @@ pub(in crate::outputs) fn assert_is_report(report: &Value) {
     assert_follows(&strict(REPORT), report);
 }
 
+/// Panics unless the listing has what its schema describes, and nothing else.
+pub(in crate::outputs) fn assert_is_listing(listing: &Value) {
+    assert_follows(&strict(LISTING), listing);
+}
+
 /// Panics unless each line has what its schema describes, and nothing else.
 pub(in crate::outputs) fn assert_are_lines(lines: &[Value]) {
     let schema = strict(LINE);
@@ -58,9 +64,11 @@ fn assert_follows(schema: &Validator, written: &Value) {
 #[test]
 fn docs_has_the_schemas_of_the_types() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    for (write, file, option) in
-        [(REPORT, "report.schema.json", ""), (LINE, "ndjson.schema.json", "--ndjson ")]
-    {
+    for (write, file, option) in [
+        (REPORT, "report.schema.json", ""),
+        (LINE, "ndjson.schema.json", "--ndjson "),
+        (LISTING, "ls.schema.json", "--ls "),
+    ] {
         let documented = std::fs::read(docs.join(file)).unwrap_or_default();
         assert!(
             documented == written(write),
@@ -72,7 +80,7 @@ fn docs_has_the_schemas_of_the_types() {
 
 #[test]
 fn every_field_is_described() {
-    for write in [REPORT, LINE] {
+    for write in [REPORT, LINE, LISTING] {
         let mut schema = serde_json::from_slice(&written(write)).unwrap();
         each_object(&mut schema, &mut |object| {
             for (name, field) in object["properties"].as_object().unwrap() {

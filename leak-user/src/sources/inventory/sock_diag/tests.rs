@@ -1,7 +1,9 @@
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Instant;
+
+use netlink_packet_core::NLM_F_DUMP_INTR;
 
 use crate::sources::inventory::sock_diag::*;
 
@@ -194,7 +196,7 @@ fn refusals_and_interruptions_are_told_apart() {
     };
     let read = |bytes: &[u8]| {
         let mut dump = Dump::default();
-        dump.read(bytes).map(|()| dump)
+        dump.read(bytes, DiagSocket::read).map(|()| dump)
     };
     assert!(read(&end(3, 0, 0)).unwrap().done);
     assert!(read(&end(3, NLM_F_DUMP_INTR, 0)).unwrap().interrupted);
@@ -211,17 +213,20 @@ fn refusals_and_interruptions_are_told_apart() {
 fn nothing_the_kernel_could_say_panics() {
     let whole = answer();
     for length in 0..whole.len() {
-        let _ = Dump::default().read(&whole[..length]);
+        let _ = Dump::default().read(&whole[..length], DiagSocket::read);
     }
     for at in 0..whole.len() {
         for value in [0, 1, 2, 3, 0x7f, 0x80, 0xff] {
             let mut broken = whole.clone();
             broken[at] = value;
-            let _ = Dump::default().read(&broken);
+            let _ = Dump::default().read(&broken, DiagSocket::read);
         }
     }
     for length in 0..136 {
         let _ = Activity::new(&vec![0xff; length], TcpState::Closing);
     }
-    assert!(matches!(Dump::default().read(&header(4, 20, 0)), Err(DiagError::Malformed(_))));
+    assert!(matches!(
+        Dump::default().read(&header(4, 20, 0), DiagSocket::read),
+        Err(DiagError::Malformed(_))
+    ));
 }
