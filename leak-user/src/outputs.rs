@@ -10,6 +10,7 @@
 pub mod flamegraph;
 pub mod json;
 pub mod ndjson;
+mod printer;
 pub mod prometheus;
 pub mod recording;
 mod settings;

@@ -9,6 +9,7 @@ use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::flamegraph::Flamegraph;
 use crate::outputs::json::Json;
 use crate::outputs::ndjson::Ndjson;
+use crate::outputs::printer::{PrintProgress, Printer};
 use crate::outputs::prometheus::Exporter;
 use crate::outputs::recording::RecordingSink;
 use crate::outputs::text::{Paint, Text};
@@ -18,7 +19,11 @@ use crate::outputs::{Format, OutputError, OutputSettings, Sink};
 ///
 /// When one of them fails, the others are fed all the same; the first error is returned.
 #[derive(Default)]
-pub struct Sinks(Vec<Box<dyn Sink>>);
+pub struct Sinks {
+    sinks: Vec<Box<dyn Sink>>,
+    /// How far printing to stdout has come.
+    printed: Option<PrintProgress>,
+}
 
 impl Sinks {
     /// Opens the outputs that were asked for: better now than after an hour of tracing.
@@ -28,8 +33,9 @@ impl Sinks {
     /// When one cannot be written or served where it was asked for.
     pub fn open(settings: &OutputSettings) -> Result<Self, OutputError> {
         let OutputSettings { format, record, metrics, flamegraph } = settings;
-        let printed = print(*format, io::stdout(), Paint::new(io::stdout().is_terminal()));
-        let mut sinks = Self(vec![printed]);
+        let (printer, printed) = Printer::start(io::stdout())?;
+        let text = print(*format, printer, Paint::new(io::stdout().is_terminal()));
+        let mut sinks = Self { sinks: vec![text], printed: Some(printed) };
         sinks.add(flamegraph.as_ref().map(Flamegraph::prepare).transpose()?);
         sinks.add(metrics.as_ref().map(Exporter::start).transpose()?);
         sinks.add(record.as_deref().map(RecordingSink::new));
@@ -39,12 +45,24 @@ impl Sinks {
     /// Only what is printed, without colours, to `out`.
     #[must_use]
     pub fn to(format: Format, out: impl io::Write + 'static) -> Self {
-        Self(vec![print(format, out, Paint::new(false))])
+        Self { sinks: vec![print(format, out, Paint::new(false))], printed: None }
+    }
+
+    /// Waits until everything is printed, however long the reader takes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be printed.
+    pub(crate) async fn printed(&mut self) -> Result<(), OutputError> {
+        match &mut self.printed {
+            Some(printed) => Ok(printed.wait().await?),
+            None => Ok(()),
+        }
     }
 
     /// Feeds one more output, if there is one.
     pub(crate) fn add(&mut self, sink: Option<impl Sink + 'static>) {
-        self.0.extend(sink.map(|sink| Box::new(sink) as Box<dyn Sink>));
+        self.sinks.extend(sink.map(|sink| Box::new(sink) as Box<dyn Sink>));
     }
 
     fn each(
@@ -52,7 +70,7 @@ impl Sinks {
         mut feed: impl FnMut(&mut dyn Sink) -> Result<(), OutputError>,
     ) -> Result<(), OutputError> {
         let mut result = Ok(());
-        for sink in &mut self.0 {
+        for sink in &mut self.sinks {
             result = result.and(feed(sink.as_mut()));
         }
         result
@@ -81,7 +99,7 @@ impl Sink for Sinks {
     }
 
     fn alive(&mut self, now: Timestamp) {
-        self.0.iter_mut().for_each(|sink| sink.alive(now));
+        self.sinks.iter_mut().for_each(|sink| sink.alive(now));
     }
 
     fn flush(&mut self) -> Result<(), OutputError> {
