@@ -160,7 +160,7 @@ pub fn elf(data: &[u8]) {
     let Some(file) = in_memory(data) else { return };
     let mut store = BinaryStore::new(Arc::default());
     let Ok(metadata) = file.metadata() else { return };
-    let Some(binary) = store.pin(FileId::of(&metadata), || Some(file)) else { return };
+    let Some(binary) = store.pin(FileId::of(&metadata), None, || Some(file)) else { return };
     let addresses: Vec<_> = binary.elf().map_or_else(Vec::new, |elf| {
         elf.sections.iter().map(|section| section.address).take(16).collect()
     });
@@ -201,7 +201,7 @@ pub fn stack(data: &[u8]) {
     let Some(file) = in_memory(code) else { return };
     let mut store = BinaryStore::new(Arc::default());
     let Ok(metadata) = file.metadata() else { return };
-    let binary = store.pin(FileId::of(&metadata), || Some(file));
+    let binary = store.pin(FileId::of(&metadata), None, || Some(file));
     let modules = Modules::made_up(vec![Mapping {
         start: BASE,
         end: BASE + (1 << 20),

@@ -5,6 +5,7 @@ pub(crate) mod maps;
 pub(crate) mod memory;
 pub(crate) mod memory_file;
 pub(crate) mod options;
+pub(crate) mod root;
 pub(crate) mod snapshot;
 pub(crate) mod stat;
 pub(crate) mod vdso;

@@ -11,6 +11,7 @@ pub mod ci;
 pub mod flamegraph;
 pub mod json;
 pub mod ndjson;
+mod printer;
 pub mod prometheus;
 pub mod recording;
 mod settings;
@@ -22,4 +23,4 @@ pub mod text;
 
 pub use settings::{FlamegraphSettings, Format, MetricsSettings, OutputSettings, PrintTo, Printed};
 pub use sink::{OutputError, Sink};
-pub use sinks::Sinks;
+pub use sinks::{Printing, Sinks};

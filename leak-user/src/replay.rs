@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::Beginning;
 use crate::model::Fact;
 use crate::outputs::recording::{Recording, RecordingError};
-use crate::outputs::{OutputError, OutputSettings, Sinks};
+use crate::outputs::{OutputError, OutputSettings, Printing, Sinks};
 use crate::trace::{Ended, Session};
 
 /// What to replay, and how.
@@ -52,7 +52,7 @@ pub enum ReplayError {
 pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
     let file = &settings.file;
     let unreadable = |source| ReplayError::Recording { file: file.clone(), source };
-    let sinks = Sinks::open(&settings.outputs)?;
+    let sinks = Sinks::open(&settings.outputs, Printing::AtOnce)?;
     let mut recording = Recording::open(file).map_err(unreadable)?;
     let beginning = with_overrides(recording.beginning().clone(), settings);
     let mut session = Session::begin(beginning, sinks)?;

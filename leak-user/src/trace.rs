@@ -36,7 +36,7 @@ use crate::clock;
 use crate::engine::Beginning;
 use crate::engine::snapshot::RunInfo;
 use crate::model::time::Clock;
-use crate::outputs::Sinks;
+use crate::outputs::{Printing, Sinks};
 use crate::sources::kernel::{Tracer, TracerSettings, check_pid_namespace};
 use crate::sources::kubernetes::Pods;
 use crate::sources::postgres;
@@ -69,7 +69,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     resources::raise_file_limit();
     check_pid_namespace()?;
     let mut targets = Targets::find(settings)?;
-    let sinks = Sinks::open(&settings.outputs)?;
+    let sinks = Sinks::open(&settings.outputs, Printing::Apart)?;
     let kernel = TracerSettings { pids: targets.pids(), ..settings.kernel.clone() };
     let mut tracer = Tracer::start(&kernel)?;
     tracer.require_main_job()?;

@@ -1,7 +1,10 @@
 //! Errors and hostile environments: the tool reports them in plain words and goes on, or ends as
 //! documented.
 
+mod forged_names;
+
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Instant;
@@ -20,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_privileges", no_privileges).needs(Need::Setpriv),
         test("doctor_without_privileges", doctor_without_privileges).needs(Need::Setpriv),
         test("reader_of_stdout_goes_away", reader_of_stdout_goes_away),
+        test("reader_of_stdout_stops_reading", reader_of_stdout_stops_reading),
         test("stdout_is_full", stdout_is_full),
         test("two_instances_at_once", two_instances_at_once),
         test("binary_deleted_before_tracing", binary_deleted_before_tracing).needs(Need::Libpq),
@@ -29,6 +33,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("noise_on_the_traced_port", |suite| not_postgres(suite, Manner::Noise, "noise 700")),
         test("a_single_byte", |suite| not_postgres(suite, Manner::Noise, "noise 1")),
         test("noise_at_a_real_server", noise_at_a_real_server),
+        test("forged_names_stay_with_the_forger", forged_names::forged_names_stay_with_the_forger)
+            .needs(Need::Strip),
         test("killed_tracer_leaves_no_programs", |suite| leaves_no_programs(suite, Signal::KILL)),
         test("ended_tracer_leaves_no_programs", |suite| leaves_no_programs(suite, Signal::INT)),
     ]
@@ -111,6 +117,27 @@ fn reader_of_stdout_goes_away(suite: &Suite) -> Result<()> {
     // Like any program at the head of a pipe, the trace ends silently.
     let (_, text) = with_stdout(suite, OwnedFd::from(writer))?;
     assert!(!text.contains("panicked"), "{text}");
+    Ok(())
+}
+
+/// The trace goes on, and a signal ends it; it waits for the reader until there is another one.
+fn reader_of_stdout_stops_reading(suite: &Suite) -> Result<()> {
+    let client = suite.client()?;
+    let (_reader, mut writer) = std::io::pipe()?;
+    // As much as a pipe holds.
+    writer.write_all(&[b'\n'; 64 << 10])?;
+    let (mut tool, log) = (
+        suite.trace().pid(client.pid()).output("ndjson").into_command(),
+        suite.directory()?.join("stderr"),
+    );
+    let readiness = Readiness::of(&mut tool)?;
+    let mut running = start_silently(&mut tool, OwnedFd::from(writer).into(), &log)?;
+    readiness.wait(Instant::now() + bound(), || running.ensure_running())?;
+    running.signal(Signal::INT);
+    readiness.wait_for_stop(Instant::now() + bound(), || running.ensure_running())?;
+    running.signal(Signal::TERM);
+    let status = running.wait(bound())?;
+    assert_eq!(status.code(), Some(1), "{}", fs::read_to_string(&log)?);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Learns when a tracer is attached, by systemd's notification protocol.
+//! Learns when a tracer is attached, and when it is stopping, by systemd's notification protocol.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -10,8 +10,9 @@ use tempfile::TempDir;
 
 /// Environment variable with the path of the notification socket.
 pub(crate) const VARIABLE: &str = "NOTIFY_SOCKET";
-/// The line by which a service says that it is ready.
+/// The lines by which a service says that it is ready, and that it is stopping.
 const READY: &str = "READY=1";
+const STOPPING: &str = "STOPPING=1";
 /// How long to wait between checks that the tracer still runs.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -33,13 +34,31 @@ impl Readiness {
     }
 
     /// Waits until the tracer is attached; fails at `deadline`, or when `check` fails.
-    pub fn wait(&self, deadline: Instant, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+    pub fn wait(&self, deadline: Instant, check: impl FnMut() -> Result<()>) -> Result<()> {
+        self.wait_for(READY, deadline, check)
+    }
+
+    /// Waits until the tracer is stopping; fails at `deadline`, or when `check` fails.
+    pub fn wait_for_stop(
+        &self,
+        deadline: Instant,
+        check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.wait_for(STOPPING, deadline, check)
+    }
+
+    fn wait_for(
+        &self,
+        wanted: &str,
+        deadline: Instant,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.recv(&mut buffer) {
                 Ok(length) => {
                     let told = String::from_utf8_lossy(&buffer[..length]);
-                    if told.lines().any(|line| line == READY) {
+                    if told.lines().any(|line| line == wanted) {
                         return Ok(());
                     }
                 }
@@ -47,7 +66,7 @@ impl Readiness {
                 Err(error) => return Err(error.into()),
             }
             if Instant::now() > deadline {
-                bail!("the tracer did not report that it is attached in time");
+                bail!("the tracer did not say {wanted} in time");
             }
         }
     }

@@ -2,14 +2,18 @@
 //! below `/usr/lib/debug`, and by the name in the section `.gnu_debuglink`.
 //!
 //! The process's own file system is searched first, then the host's. What is found must belong to
-//! the same build, or names and lines would be wrong.
+//! the same build, or names and lines would be wrong, and to root or to the owner of the binary: a
+//! file can claim any build.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::binary::elf::Elf;
 use crate::bytes::{text_at, u32_at};
+use crate::process::file_id::FileId;
+use crate::process::watchdog::ReadWatchdog;
 
 /// Where distributions put debug files.
 const DIRECTORY: &str = "/usr/lib/debug";
@@ -32,20 +36,40 @@ struct Names {
     link: Option<(String, u32)>,
 }
 
+/// A debug file that was found.
+#[derive(Debug)]
+pub(crate) struct DebugFile {
+    pub(crate) id: FileId,
+    pub(crate) file: File,
+}
+
 /// The debug file of the binary in `file`, which the process knows as `path`; `None` when it needs
-/// none or none fits. `open` gives the files at a path, in the order of preference.
-pub(crate) fn find(file: &File, path: &str, open: impl Fn(&Path) -> Vec<File>) -> Option<File> {
+/// none or none fits. `open` gives the files at a path, in the order of preference; `watchdog` sees
+/// what is read.
+pub(crate) fn find(
+    file: &File,
+    path: &str,
+    watchdog: &ReadWatchdog,
+    open: impl Fn(&Path) -> Vec<File>,
+) -> Option<DebugFile> {
+    let binary = file.metadata().ok()?;
+    let reading = watchdog.begin(FileId::of(&binary))?;
     let elf = Elf::read(file).ok()?;
     // What has lines of its own needs no other.
     if elf.section(".debug_info").is_some() {
         return None;
     }
     let names = Names::read(&elf, file);
-    names
-        .candidates(Path::new(path))
-        .iter()
-        .flat_map(|candidate| open(candidate))
-        .find(|candidate| names.fits(candidate))
+    drop(reading);
+    let fitting = |file: File| {
+        let metadata = file.metadata().ok()?;
+        let is_trusted = metadata.uid() == 0 || metadata.uid() == binary.uid();
+        let id = FileId::of(&metadata);
+        let _reading = watchdog.begin(id)?;
+        (is_trusted && names.fits(&file)).then_some(DebugFile { id, file })
+    };
+    let candidates = names.candidates(Path::new(path));
+    candidates.iter().flat_map(|candidate| open(candidate)).find_map(fitting)
 }
 
 impl Names {
@@ -146,14 +170,33 @@ mod tests {
             let (file, debug) = split(directory.path(), options);
             let path = directory.path().join("shop");
             let path = path.to_str().unwrap();
-            assert!(find(&file, path, opened).is_some(), "{options:?}");
+            let found =
+                |open: fn(&Path) -> Vec<File>| find(&file, path, &ReadWatchdog::default(), open);
+            assert!(found(opened).is_some(), "{options:?}");
             // Another build under the same name.
             let mut other = std::fs::read(&debug).unwrap();
             let note = other.windows(8).position(|w| w == b"\x03\0\0\0GNU\0");
             let changed = note.map_or(other.len() - 1, |note| note + 8);
             other[changed] ^= 1;
             std::fs::write(&debug, other).unwrap();
-            assert!(find(&file, path, opened).is_none(), "{options:?}");
+            assert!(found(opened).is_none(), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn what_another_user_has_put_there_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, debug) = split(directory.path(), &[]);
+        let path = directory.path().join("shop");
+        let found = || find(&file, path.to_str().unwrap(), &ReadWatchdog::default(), opened);
+        assert!(found().is_some());
+        let give_to = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), None).is_ok();
+        // Only root may give files away.
+        if give_to(&debug, 65_534) {
+            assert!(found().is_none());
+            assert!(give_to(&path, 65_534) && found().is_some(), "the owner may");
+            assert!(give_to(&path, 65_533) && found().is_none());
+            assert!(give_to(&debug, 0) && found().is_some(), "and root");
         }
     }
 

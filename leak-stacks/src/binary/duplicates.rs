@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::{Rc, Weak};
 
 use crate::binary::elf::{Elf, read_exact};
@@ -61,8 +61,12 @@ fn build_id(file: &File) -> Option<Vec<u8>> {
 /// Whether two files have the same bytes.
 fn is_copy(one: &File, other: &File) -> bool {
     let compare = || -> std::io::Result<bool> {
-        let size = one.metadata()?.len();
-        if size > MAX_SIZE || size != other.metadata()?.len() {
+        let (this, that) = (one.metadata()?, other.metadata()?);
+        if (this.dev(), this.ino()) == (that.dev(), that.ino()) {
+            return Ok(true);
+        }
+        let size = this.len();
+        if size > MAX_SIZE || size != that.len() {
             return Ok(false);
         }
         let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
@@ -98,7 +102,7 @@ mod tests {
         if let Some(at) = change {
             file.write_all_at(&[!bytes[usize::try_from(at).unwrap()]], at).unwrap();
         }
-        store.pin(FileId::of(&file.metadata().unwrap()), || Some(file)).unwrap()
+        store.pin(FileId::of(&file.metadata().unwrap()), None, || Some(file)).unwrap()
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use crate::binary::debug_file;
-use crate::binary::store::{Binary, BinaryStore};
+use crate::binary::store::{Binary, BinaryStore, Place};
+use crate::process::ProcessKey;
 use crate::process::maps::{locate, locate_in_root, opened};
+use crate::process::root::Root;
 use crate::process::snapshot::{MappedFile, ProcessSnapshot, SnapshotData};
-use crate::process::stat::executable_identity;
+use crate::process::stat::{executable_identity, start_ticks};
 use crate::process::vdso;
 use crate::time::Timestamp;
 
@@ -55,17 +57,17 @@ impl Modules {
     /// The mappings of a snapshot, with their binaries.
     pub(crate) fn new(snapshot: ProcessSnapshot, store: &mut BinaryStore) -> Self {
         let ProcessSnapshot { data, open_files } = snapshot;
-        let SnapshotData { process, image, executable, executable_path, files, taken_at, .. } =
-            data;
+        let SnapshotData { process, image, root, executable, executable_path, files, .. } = data;
         let files: Vec<_> = files.into_iter().zip(open_files).collect();
         let binary_of = |path: Option<&str>, file: Option<usize>, store: &mut BinaryStore| {
             if path == Some(vdso::NAME) {
                 return store.vdso();
             }
             let (id, place) = files.get(file?)?;
-            let binary = store.pin(*id, || opened(place))?;
-            if let Some(path) = path {
-                pin_debug_file(&binary, process.pid, path);
+            let seen_as = path.zip(root).map(|(path, root)| Place { root, path: path.into() });
+            let binary = store.pin(*id, seen_as.clone(), || opened(place))?;
+            if let Some(place) = seen_as {
+                pin_debug_file(&binary, process, &place);
             }
             Some(binary)
         };
@@ -79,7 +81,7 @@ impl Modules {
             })
             .collect();
         mappings.sort_unstable_by_key(|m| m.start);
-        Self { mappings, image, executable, executable_path, read_at: taken_at }
+        Self { mappings, image, executable, executable_path, read_at: data.taken_at }
     }
 
     /// Mappings that no process has.
@@ -122,13 +124,19 @@ impl Modules {
 }
 
 /// Looks for a binary's debug file, which may be gone later, as the binary itself.
-fn pin_debug_file(binary: &Binary, pid: u32, path: &str) {
-    binary.pin_debug_file(|file| {
-        debug_file::find(file, path, |wanted| {
+fn pin_debug_file(binary: &Binary, process: ProcessKey, place: &Place) {
+    let pid = process.pid;
+    binary.pin_debug_file(|file, watchdog| {
+        let found = debug_file::find(file, &place.path, watchdog, |wanted| {
             let own = wanted.to_str().and_then(|wanted| locate_in_root(pid, wanted));
             let places = [own, locate(wanted)].into_iter().flatten();
             places.filter_map(|(place, _)| opened(&place)).collect()
-        })
+        });
+        // What another process sees, or the same one elsewhere, says nothing of this place.
+        let is_same = || {
+            start_ticks(pid).ok() == Some(process.start_ticks) && Root::of(pid) == Some(place.root)
+        };
+        found.filter(|_| is_same())
     });
 }
 

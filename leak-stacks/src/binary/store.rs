@@ -7,18 +7,33 @@ use std::fs::File;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use crate::binary::debug_file::DebugFile;
 use crate::binary::duplicates::DuplicateBinaries;
 use crate::binary::elf::Elf;
 use crate::binary::facts::{AllFacts, Facts, Source};
 use crate::guarded::guarded;
 use crate::process::file_id::FileId;
+use crate::process::root::Root;
 use crate::process::vdso;
-use crate::process::watchdog::ReadWatchdog;
+use crate::process::watchdog::{ReadWatchdog, Reading};
 
 /// Most files that are held open; each takes a file descriptor.
 const MAX_BINARIES: usize = 4096;
 /// Most bytes of facts that are kept in memory, over all files.
 const MAX_FACTS_BYTES: u64 = 384 << 20;
+
+/// Where a process sees a file.
+///
+/// The same file may have another debug file elsewhere: whoever mounts or links it there chooses
+/// that. So what is known of a file is kept by the place that it was learnt at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) root: Root,
+    pub(crate) path: Rc<str>,
+}
+
+/// What a binary's contents depend on; no place: no debug file is looked for.
+type Key = (FileId, Option<Place>);
 
 /// A binary that some process runs, held open.
 #[derive(Debug)]
@@ -26,7 +41,7 @@ pub(crate) struct Binary {
     id: FileId,
     pub(crate) file: File,
     /// The file with its symbols and lines, when they are not in its own.
-    debug: OnceCell<Option<File>>,
+    debug: OnceCell<Option<DebugFile>>,
     contents: RefCell<Contents>,
     last_used: Cell<u64>,
     /// The binary that this is a copy of, once it was looked for.
@@ -48,7 +63,7 @@ enum Contents {
     Unread,
     /// Not an ELF file, or one that made a parser fail; it is not tried again.
     Unusable,
-    /// A read of it did not return in time.
+    /// Its file system does not answer.
     Unresponsive,
     Read(Read),
 }
@@ -91,15 +106,22 @@ impl Binary {
     }
 
     /// Takes the first answer to where its debug file is; like the binary, that may be gone later.
-    pub(crate) fn pin_debug_file(&self, find: impl FnOnce(&File) -> Option<File>) {
-        self.debug.get_or_init(|| {
-            let _reading = self.watchdog.begin(self.id)?;
-            guarded(|| find(&self.file)).flatten()
-        });
+    pub(crate) fn pin_debug_file(
+        &self,
+        find: impl FnOnce(&File, &ReadWatchdog) -> Option<DebugFile>,
+    ) {
+        let find = || guarded(|| find(&self.file, &self.watchdog)).flatten();
+        self.debug.get_or_init(find);
     }
 
-    pub(crate) fn debug_file(&self) -> Option<&File> {
+    fn debug_file(&self) -> Option<&DebugFile> {
         self.debug.get()?.as_ref()
+    }
+
+    /// Watches a read of it and of its debug file. When those are on two file systems, that of the
+    /// debug file is to blame: whoever runs the binary may have put that one there.
+    fn begin_reading(&self) -> Option<Reading<'_>> {
+        self.watchdog.begin(self.debug_file().map_or(self.id, |debug| debug.id))
     }
 
     /// Its headers, read now unless they were before; `None` for a file that is unusable.
@@ -133,6 +155,7 @@ impl Binary {
             if self.debug_file().is_some() {
                 return None;
             }
+            let _reading = self.watchdog.begin(self.id)?;
             guarded(|| self.duplicates.original_of(&self.itself.upgrade()?)).flatten()
         };
         self.original.get_or_init(look).as_ref()
@@ -140,8 +163,8 @@ impl Binary {
 
     fn headers(&self) -> Option<(Rc<Elf>, Option<Rc<Elf>>)> {
         let mut contents = self.contents.try_borrow_mut().ok()?;
-        if matches!(*contents, Contents::Unread) {
-            *contents = match self.watchdog.begin(self.id) {
+        if matches!(*contents, Contents::Unread | Contents::Unresponsive) {
+            *contents = match self.begin_reading() {
                 Some(_reading) => guarded(|| self.read_headers())
                     .flatten()
                     .map_or(Contents::Unusable, Contents::Read),
@@ -156,7 +179,7 @@ impl Binary {
 
     fn read_headers(&self) -> Option<Read> {
         let elf = Rc::new(Elf::read(&self.file).ok()?);
-        let debug = self.debug_file().and_then(|file| Elf::read(file).ok()).map(Rc::new);
+        let debug = self.debug_file().and_then(|debug| Elf::read(&debug.file).ok()).map(Rc::new);
         Some(Read { elf, debug, facts: AllFacts::default() })
     }
 
@@ -167,8 +190,8 @@ impl Binary {
         {
             return Some(known);
         }
-        let _reading = self.watchdog.begin(self.id)?;
-        let debug = debug.as_deref().zip(self.debug_file());
+        let _reading = self.begin_reading()?;
+        let debug = debug.as_deref().zip(self.debug_file().map(|debug| &debug.file));
         let source = Source { elf: &elf, file: &self.file, debug };
         let facts = Rc::new(guarded(|| T::read(&source))?);
         if let Contents::Read(read) = &mut *self.contents.try_borrow_mut().ok()? {
@@ -197,7 +220,7 @@ impl Binary {
 /// The binaries of all processes; one that several processes run is held once.
 #[derive(Debug, Default)]
 pub(crate) struct BinaryStore {
-    binaries: HashMap<FileId, Rc<Binary>>,
+    binaries: HashMap<Key, Rc<Binary>>,
     duplicates: Rc<DuplicateBinaries<Binary>>,
     vdso: OnceCell<Option<Rc<Binary>>>,
     clock: u64,
@@ -210,14 +233,16 @@ impl BinaryStore {
         Self { watchdog, ..Self::default() }
     }
 
-    /// The binary in `file`; `None` when too many are held already.
+    /// A binary, as it is seen at a place; `None` when too many are held already.
     pub(crate) fn pin(
         &mut self,
         id: FileId,
+        place: Option<Place>,
         open: impl FnOnce() -> Option<File>,
     ) -> Option<Rc<Binary>> {
         self.clock += 1;
-        if let Some(binary) = self.binaries.get(&id) {
+        let key = (id, place);
+        if let Some(binary) = self.binaries.get(&key) {
             binary.last_used.set(self.clock);
             return Some(Rc::clone(binary));
         }
@@ -231,7 +256,7 @@ impl BinaryStore {
         let file = open()?;
         drop(reading);
         let binary = self.binary(id, file);
-        self.binaries.insert(id, Rc::clone(&binary));
+        self.binaries.insert(key, Rc::clone(&binary));
         Some(binary)
     }
 
@@ -261,20 +286,18 @@ impl BinaryStore {
         if total <= MAX_FACTS_BYTES {
             return;
         }
-        let mut oldest_first: Vec<_> =
-            self.binaries.values().map(|b| (b.last_used.get(), b.facts_bytes(), b.id)).collect();
-        oldest_first.sort_unstable_by_key(|(used, ..)| *used);
-        for (_, bytes, id) in oldest_first {
+        let mut oldest_first: Vec<_> = self.binaries.values().collect();
+        oldest_first.sort_unstable_by_key(|binary| binary.last_used.get());
+        for binary in oldest_first {
             if total <= MAX_FACTS_BYTES {
                 break;
             }
-            if let Some(binary) = self.binaries.get(&id)
-                && let Ok(mut contents) = binary.contents.try_borrow_mut()
+            total = total.saturating_sub(binary.facts_bytes());
+            if let Ok(mut contents) = binary.contents.try_borrow_mut()
                 && matches!(*contents, Contents::Read(_))
             {
                 *contents = Contents::Unread;
             }
-            total = total.saturating_sub(bytes);
         }
     }
 
@@ -287,5 +310,48 @@ impl BinaryStore {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.binaries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ProcessKey;
+
+    fn own() -> (FileId, File) {
+        let file = File::open("/proc/self/exe").unwrap();
+        (FileId::of(&file.metadata().unwrap()), file)
+    }
+
+    fn seen_at(path: &str) -> Option<Place> {
+        Some(Place { root: Root::of(std::process::id()).unwrap(), path: path.into() })
+    }
+
+    #[test]
+    fn a_debug_file_is_one_places_word() {
+        let mut store = BinaryStore::default();
+        let [here, there, again] = ["/here/shop", "/there/shop", "/here/shop"].map(|path| {
+            let (id, file) = own();
+            store.pin(id, seen_at(path), || Some(file)).unwrap()
+        });
+        assert!(Rc::ptr_eq(&here, &again));
+        let (id, file) = own();
+        there.pin_debug_file(|_, _| Some(DebugFile { id, file }));
+        assert!(there.debug_file().is_some() && here.debug_file().is_none());
+    }
+
+    #[test]
+    fn a_file_that_did_not_answer_is_read_once_it_does() {
+        let watchdog = Arc::<ReadWatchdog>::default();
+        let mut store = BinaryStore::new(Arc::clone(&watchdog));
+        let (id, file) = own();
+        let binary = store.pin(id, None, || Some(file)).unwrap();
+        let hanging = watchdog.begin(id).unwrap();
+        watchdog.give_up(ProcessKey { pid: 1, start_ticks: 1 });
+        assert!(binary.headers().is_none());
+        assert_eq!(binary.usability(), Usability::Unresponsive);
+        drop(hanging);
+        assert!(binary.headers().is_some());
+        assert_eq!(binary.usability(), Usability::Usable);
     }
 }

@@ -23,4 +23,15 @@ impl FileId {
             size: metadata.size(),
         }
     }
+
+    /// The device that its file system is on.
+    pub(crate) fn device(self) -> u64 {
+        self.device
+    }
+
+    /// That of a made-up file.
+    #[cfg(test)]
+    pub(crate) fn at(device: u64, inode: u64) -> Self {
+        Self { device, inode, modified: (0, 0), size: 0 }
+    }
 }

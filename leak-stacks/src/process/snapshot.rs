@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::ProcessKey;
 use crate::process::file_id::FileId;
 use crate::process::maps::{MapsEntry, locate_mapped, without_deleted};
+use crate::process::root::Root;
 use crate::process::stat::{Stat, executable_identity, wall_clock_start};
 use crate::time::Timestamp;
 
@@ -71,6 +72,7 @@ pub struct ProcessSnapshot {
 pub struct SnapshotData {
     pub(crate) process: ProcessKey,
     pub(crate) image: u64,
+    pub(crate) root: Option<Root>,
     pub(crate) executable: Option<(u64, u64)>,
     pub(crate) executable_path: Option<String>,
     pub(crate) mappings: Vec<MappedFile>,
@@ -174,6 +176,7 @@ impl MappingReader {
             _ => Err(ModulesError::Reused(pid)),
         };
         let image = check()?;
+        let root = Root::of(pid);
         let executable = executable_identity(pid);
         let executable_path = fs::read_link(format!("/proc/{pid}/exe"))
             .ok()
@@ -202,8 +205,16 @@ impl MappingReader {
         }
         let Files { ids: files, open: open_files } = files;
         let taken_at = now;
-        let data =
-            SnapshotData { process, image, executable, executable_path, mappings, files, taken_at };
+        let data = SnapshotData {
+            process,
+            image,
+            root,
+            executable,
+            executable_path,
+            mappings,
+            files,
+            taken_at,
+        };
         Ok(ProcessSnapshot { data, open_files })
     }
 

@@ -11,7 +11,7 @@ use crate::tests::native::compiled_c;
 fn read_whole(file: fs::File) -> usize {
     let mut store = BinaryStore::default();
     let id = FileId::of(&file.metadata().unwrap());
-    let binary = store.pin(id, || Some(file)).unwrap();
+    let binary = store.pin(id, None, || Some(file)).unwrap();
     let address = |a: &u64| binary.facts::<Symbols>().map_or(0, |symbols| symbols.at(*a).len());
     let bias = binary.elf().and_then(|elf| elf.section(".text").map(|t| t.address));
     (0..64).map(|i| bias.unwrap_or(0x1000) + i * 16).map(|a| address(&a)).sum()
@@ -51,7 +51,7 @@ fn a_file_that_is_truncated_after_it_was_pinned_does_not_end_us() {
     let file = fs::File::open(&program).unwrap();
     let mut store = BinaryStore::default();
     let id = FileId::of(&file.metadata().unwrap());
-    let binary = store.pin(id, || Some(file)).unwrap();
+    let binary = store.pin(id, None, || Some(file)).unwrap();
     let main = {
         let loaded = binary.elf().unwrap();
         loaded.section(".text").unwrap().address

@@ -12,6 +12,7 @@ use crate::outputs::ci::{Annotations, CiSettings, Junit};
 use crate::outputs::flamegraph::Flamegraph;
 use crate::outputs::json::Json;
 use crate::outputs::ndjson::Ndjson;
+use crate::outputs::printer::{PrintProgress, Printer};
 use crate::outputs::prometheus::Exporter;
 use crate::outputs::recording::RecordingSink;
 use crate::outputs::text::Text;
@@ -21,7 +22,20 @@ use crate::outputs::{Format, OutputError, OutputSettings, PrintTo, Printed, Sink
 ///
 /// When one of them fails, the others are fed all the same; the first error is returned.
 #[derive(Default)]
-pub struct Sinks(Vec<Box<dyn Sink>>);
+pub struct Sinks {
+    sinks: Vec<Box<dyn Sink>>,
+    /// How far printing apart has come.
+    progress: Option<PrintProgress>,
+}
+
+/// Who waits for whoever reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Printing {
+    /// The run does.
+    AtOnce,
+    /// A thread of its own; the run goes on.
+    Apart,
+}
 
 impl Sinks {
     /// Opens the outputs that were asked for: better now than after an hour of tracing.
@@ -29,18 +43,19 @@ impl Sinks {
     /// # Errors
     ///
     /// When one cannot be written or served where it was asked for.
-    pub fn open(settings: &OutputSettings) -> Result<Self, OutputError> {
+    pub fn open(settings: &OutputSettings, printing: Printing) -> Result<Self, OutputError> {
         let OutputSettings { format, printed, record, metrics, flamegraph, ci } = settings;
-        let mut sinks = Self(match &printed.to {
-            PrintTo::Stdout => vec![print(*format, io::stdout(), printed)],
-            PrintTo::Stderr => vec![print(*format, io::stderr(), printed)],
+        let mut sinks = Self::default();
+        match &printed.to {
+            PrintTo::Stdout => sinks.print(*format, io::stdout(), printed, printing)?,
+            PrintTo::Stderr => sinks.print(*format, io::stderr(), printed, printing)?,
             PrintTo::File(path) => {
                 let unwritable = |source| ReportError { path: path.clone(), source };
                 let file = File::create(path).map_err(unwritable).map_err(OutputError::other)?;
-                vec![print(*format, file, printed)]
+                sinks.print(*format, file, printed, printing)?;
             }
-            PrintTo::Nowhere => Vec::new(),
-        });
+            PrintTo::Nowhere => {}
+        }
         let CiSettings { junit, annotations, baseline } = ci;
         sinks.add(junit.as_ref().map(|path| Junit::create(path, baseline.clone())).transpose()?);
         let checkout = || std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
@@ -55,12 +70,44 @@ impl Sinks {
     /// Only what is printed, without colours, to `out`.
     #[must_use]
     pub fn to(format: Format, out: impl io::Write + 'static) -> Self {
-        Self(vec![print(format, out, &Printed::default())])
+        let sinks = vec![print(format, out, &Printed::default())];
+        Self { sinks, progress: None }
+    }
+
+    fn print(
+        &mut self,
+        format: Format,
+        out: impl io::Write + Send + 'static,
+        printed: &Printed,
+        printing: Printing,
+    ) -> Result<(), OutputError> {
+        let sink = match printing {
+            Printing::AtOnce => print(format, out, printed),
+            Printing::Apart => {
+                let (printer, progress) = Printer::start(out)?;
+                self.progress = Some(progress);
+                print(format, printer, printed)
+            }
+        };
+        self.sinks.push(sink);
+        Ok(())
+    }
+
+    /// Waits until everything is printed, however long the reader takes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be printed.
+    pub(crate) async fn printed(&mut self) -> Result<(), OutputError> {
+        match &mut self.progress {
+            Some(progress) => Ok(progress.wait().await?),
+            None => Ok(()),
+        }
     }
 
     /// Feeds one more output, if there is one.
     pub(crate) fn add(&mut self, sink: Option<impl Sink + 'static>) {
-        self.0.extend(sink.map(|sink| Box::new(sink) as Box<dyn Sink>));
+        self.sinks.extend(sink.map(|sink| Box::new(sink) as Box<dyn Sink>));
     }
 
     fn each(
@@ -68,7 +115,7 @@ impl Sinks {
         mut feed: impl FnMut(&mut dyn Sink) -> Result<(), OutputError>,
     ) -> Result<(), OutputError> {
         let mut result = Ok(());
-        for sink in &mut self.0 {
+        for sink in &mut self.sinks {
             result = result.and(feed(sink.as_mut()));
         }
         result
@@ -97,7 +144,7 @@ impl Sink for Sinks {
     }
 
     fn alive(&mut self, now: Timestamp) {
-        self.0.iter_mut().for_each(|sink| sink.alive(now));
+        self.sinks.iter_mut().for_each(|sink| sink.alive(now));
     }
 
     fn flush(&mut self) -> Result<(), OutputError> {

@@ -258,8 +258,11 @@ impl Collector {
                 log::info!("the kernel skipped {count} runs of {name}, whatever they were about");
             }
         }
+        // What waits for a reader is waited for, so that there is room for the report.
+        self.session.printed().await?;
         let now = clock::now();
         self.session.tell(now, &Fact::End(health))?;
+        self.session.printed().await?;
         Ok(self.session.ended(now))
     }
 

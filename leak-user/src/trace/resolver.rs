@@ -86,7 +86,8 @@ pub(super) struct ResolverThread {
     answering: channel::UnboundedSender<Answer>,
     pending: HashSet<Task>,
     refused: u64,
-    /// No more stacks are resolved, because too many threads hang or a thread could not be started.
+    /// No stacks are resolved for now, because too many threads hang or a thread could not be
+    /// started.
     has_ended: bool,
 }
 
@@ -166,7 +167,8 @@ impl ResolverThread {
         self.refused
     }
 
-    /// Replaces threads that hang in a request.
+    /// Replaces threads that hang in a request, and starts those for which there was no place once
+    /// others have returned.
     pub(super) fn replace_stuck(&mut self) {
         self.replace_slower_than(LIMIT);
     }
@@ -175,40 +177,55 @@ impl ResolverThread {
         if let Some(task) = self.pinner.give_up(limit) {
             self.watch.give_up_process(task.process());
             self.carry_on_without(task, limit);
-            self.restart(Worker::restart, |_| Ok(()));
         }
         if let Some(task) = self.resolver.give_up(limit) {
             self.watch.give_up(task.process());
             self.carry_on_without(task, limit);
-            self.restart(|_| Ok(()), Worker::restart);
+        }
+        if !self.pinner.is_served() || !self.resolver.is_served() {
+            self.restart(Worker::restart, Worker::restart);
         }
     }
 
     fn carry_on_without(&self, task: Task, limit: Duration) {
         log::warn!(
             "looking at process {} takes longer than {} s: a file that it runs does not answer, so \
-             its stacks stay incomplete",
+             stacks in files of that file system stay incomplete until it does",
             task.process().pid,
             limit.as_secs()
         );
         self.give_no_answer(task);
     }
 
+    /// Starts the threads that are missing, unless too many hang.
     fn restart(
         &mut self,
         pinner: impl FnOnce(&Pinning) -> io::Result<()>,
         resolver: impl FnOnce(&Resolving) -> io::Result<()>,
     ) {
         let left_behind = self.pinner.left_behind() + self.resolver.left_behind();
-        let restarted = if left_behind < MAX_LEFT_BEHIND {
-            pinner(&self.pinner).and_then(|()| resolver(&self.resolver))
-        } else {
-            Err(io::Error::other(format!("{left_behind} threads wait for files already")))
+        let restart = || {
+            if left_behind >= MAX_LEFT_BEHIND {
+                return Err(io::Error::other(format!("{left_behind} threads wait for files")));
+            }
+            if !self.pinner.is_served() {
+                pinner(&self.pinner)?;
+            }
+            if self.resolver.is_served() { Ok(()) } else { resolver(&self.resolver) }
         };
-        if let Err(error) = restarted {
-            log::warn!("no more stacks are resolved: {error}");
-            self.has_ended = true;
-            self.pending.iter().for_each(|task| self.give_no_answer(*task));
+        match (restart(), self.has_ended) {
+            (Ok(()), has_ended) => {
+                self.has_ended = false;
+                if has_ended {
+                    log::info!("stacks are resolved again");
+                }
+            }
+            (Err(error), false) => {
+                log::warn!("no more stacks are resolved for now: {error}");
+                self.has_ended = true;
+                self.pending.iter().for_each(|task| self.give_no_answer(*task));
+            }
+            (Err(_), true) => {}
         }
     }
 
@@ -318,11 +335,16 @@ mod tests {
         assert_eq!(threads.answer().await.unwrap().task, Task::Sight(process));
         assert!(threads.is_idle());
         threads.pending.insert(task_of(1));
-        for _ in 0..MAX_LEFT_BEHIND {
-            assert!(!threads.has_ended);
-            threads.restart(|_| Err(io::ErrorKind::OutOfMemory.into()), |_| Ok(()));
-            assert!(std::mem::take(&mut threads.has_ended));
-        }
+        threads.resolver.lose_thread();
+        threads.restart(Worker::restart, |_| Err(io::ErrorKind::OutOfMemory.into()));
+        assert!(threads.has_ended);
         assert_eq!(threads.answer().await.unwrap().task, task_of(1));
+        threads.first_sight(process);
+        assert_eq!(threads.refused(), 1);
+        // There is room for a thread again.
+        threads.replace_stuck();
+        assert!(!threads.has_ended);
+        threads.first_sight(process);
+        assert_eq!(threads.answer().await.unwrap().task, Task::Sight(process));
     }
 }

@@ -56,8 +56,7 @@ pub(super) enum Turn {
 
 /// Everything that the event loop waits for, except who answers requests.
 pub(super) struct Schedule {
-    interrupt: Signal,
-    terminate: Signal,
+    signals: Signals,
     ring: Readiness,
     debug_log: Option<DebugLog>,
     tick: Interval,
@@ -77,10 +76,12 @@ pub(super) struct Schedule {
     begun: bool,
 }
 
-/// Signals that end a trace, caught from now on.
+/// Signals that end a trace, caught from now on. When a terminal or a session goes away, that ends
+/// it with a report, too.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -89,7 +90,17 @@ impl Signals {
         Ok(Self {
             interrupt: catch(SignalKind::interrupt(), "SIGINT cannot be caught")?,
             terminate: catch(SignalKind::terminate(), "SIGTERM cannot be caught")?,
+            hang_up: catch(SignalKind::hangup(), "SIGHUP cannot be caught")?,
         })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
     }
 }
 
@@ -110,8 +121,7 @@ impl Schedule {
         liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let patience = PATIENCE.min(every);
         Self {
-            interrupt: signals.interrupt,
-            terminate: signals.terminate,
+            signals,
             ring,
             debug_log,
             tick,
@@ -146,8 +156,7 @@ impl Schedule {
         }
         loop {
             let turn = tokio::select! {
-                _ = self.interrupt.recv() => Turn::End,
-                _ = self.terminate.recv() => Turn::End,
+                () = self.signals.next() => Turn::End,
                 () = at(self.end) => Turn::End,
                 status = ended(&mut self.command) => {
                     let status = status.map_err(TraceError::system(
@@ -213,9 +222,9 @@ impl Schedule {
         self.taking.take()
     }
 
-    /// Waits until the user interrupts once more.
+    /// Waits for one more signal to end.
     pub(super) async fn interrupted(&mut self) {
-        self.interrupt.recv().await;
+        self.signals.next().await;
     }
 }
 

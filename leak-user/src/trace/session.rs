@@ -91,6 +91,15 @@ impl Session {
         self.sinks.flush()
     }
 
+    /// Waits until everything is printed, however long the reader takes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be printed.
+    pub(crate) async fn printed(&mut self) -> Result<(), OutputError> {
+        self.sinks.printed().await
+    }
+
     /// Tells the outputs what an interval has cost the tracer: no fact, and not recorded.
     ///
     /// # Errors

@@ -25,8 +25,12 @@ struct Shared<R, T> {
 }
 
 struct AtWork<T> {
-    /// Number of threads that were given up. Only the thread of this generation serves requests.
+    /// Only the thread of this generation serves requests.
     generation: usize,
+    /// Threads that were given up and have not returned.
+    left_behind: usize,
+    /// Whether there is a thread that serves requests.
+    is_served: bool,
     /// The current request, and when it began.
     task: Option<(T, Instant)>,
 }
@@ -46,10 +50,15 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         let (requests, incoming) = mpsc::channel();
         let shared = Shared {
             incoming: Mutex::new(incoming),
-            at_work: Mutex::new(AtWork { generation: 0, task: None }),
+            at_work: Mutex::new(AtWork {
+                generation: 0,
+                left_behind: 0,
+                is_served: false,
+                task: None,
+            }),
         };
         let worker = Self { name, requests, shared: Arc::new(shared), begin: Arc::new(begin) };
-        worker.spawn(0)?;
+        worker.restart()?;
         Ok(worker)
     }
 
@@ -58,9 +67,14 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         &self.requests
     }
 
-    /// Number of threads that were given up.
+    /// Number of threads that were given up and have not returned since.
     pub(super) fn left_behind(&self) -> usize {
-        lock(&self.shared.at_work).generation
+        lock(&self.shared.at_work).left_behind
+    }
+
+    /// Whether there is a thread that serves requests.
+    pub(super) fn is_served(&self) -> bool {
+        lock(&self.shared.at_work).is_served
     }
 
     /// Gives up the thread if its request has taken longer than `limit`, and returns the request's
@@ -69,18 +83,28 @@ impl<R: Send + 'static, T: Copy + Send + 'static> Worker<R, T> {
         let mut at_work = lock(&self.shared.at_work);
         let (task, _) = at_work.task.take_if(|(_, since)| since.elapsed() > limit)?;
         at_work.generation += 1;
+        at_work.left_behind += 1;
+        at_work.is_served = false;
         Some(task)
     }
 
-    /// Starts a successor of the thread that was given up.
-    pub(super) fn restart(&self) -> std::io::Result<()> {
-        self.spawn(self.left_behind())
+    /// As if its thread had been given up.
+    #[cfg(test)]
+    pub(super) fn lose_thread(&self) {
+        let mut at_work = lock(&self.shared.at_work);
+        at_work.generation += 1;
+        at_work.is_served = false;
     }
 
-    fn spawn(&self, generation: usize) -> std::io::Result<()> {
+    /// Starts a thread that serves requests, in place of the one that was given up.
+    pub(super) fn restart(&self) -> std::io::Result<()> {
         let (shared, begin) = (Arc::clone(&self.shared), Arc::clone(&self.begin));
+        let mut at_work = lock(&self.shared.at_work);
+        let generation = at_work.generation;
         let body = move || shared.serve(generation, begin());
-        thread::Builder::new().name(self.name.into()).spawn(body).map(drop)
+        thread::Builder::new().name(self.name.into()).spawn(body)?;
+        at_work.is_served = true;
+        Ok(())
     }
 }
 
@@ -95,6 +119,8 @@ impl<R, T: Copy> Shared<R, T> {
             let mut at_work = lock(&self.at_work);
             if at_work.generation == generation {
                 at_work.task = None;
+            } else {
+                at_work.left_behind -= 1;
             }
         }
     }
@@ -132,12 +158,16 @@ mod tests {
         assert_eq!(worker.give_up(BOUND), None, "the request is within its time limit");
         thread::sleep(Duration::from_millis(1));
         assert_eq!((worker.give_up(Duration::ZERO), worker.left_behind()), (Some(10), 1));
+        assert!(!worker.is_served());
         assert!(served.recv_timeout(Duration::from_millis(50)).is_err(), "no thread serves");
         worker.restart().unwrap();
         assert_eq!((served.recv_timeout(BOUND), served.recv_timeout(BOUND)), (Ok(2), Ok(3)));
         // The old thread finishes its request, and takes no further ones.
         release.send(()).unwrap();
         assert_eq!(served.recv_timeout(BOUND), Ok(1));
+        while worker.left_behind() > 0 {
+            thread::yield_now();
+        }
         worker.requests().send((40, 4)).unwrap();
         assert_eq!(served.recv_timeout(BOUND), Ok(4));
     }

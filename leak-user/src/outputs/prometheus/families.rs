@@ -268,7 +268,8 @@ fn labelled<'a>(name: &'a str, value: &'a str) -> Labels<'a> {
 fn pair((name, value): (&str, &str)) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
+    // Names are strangers' text, and a terminal obeys what it reads.
+    pair.set_value(value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
     pair
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP/1.1 server on its own thread. All resources that a client can use are bounded.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::background::background;
@@ -27,7 +28,7 @@ use crate::outputs::prometheus::accept::prefers_openmetrics;
 use crate::outputs::prometheus::board::Board;
 use crate::outputs::prometheus::pages::Page;
 
-/// Maximum number of concurrent connections; more wait in the kernel's accept queue.
+/// Maximum number of concurrent connections; one more, and the oldest is closed.
 const MAX_CONNECTIONS: usize = 128;
 /// Time limit for receiving a request, and for an idle connection between two requests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,12 +54,19 @@ async fn accept(listener: StdListener, board: Arc<Board>) {
         Ok(listener) => listener,
         Err(error) => return log::error!("metrics are not served: {error}"),
     };
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open = VecDeque::<AbortHandle>::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, Arc::clone(&board), place));
+                open.retain(|connection| !connection.is_finished());
+                // Whoever has been here for longest has had its answer, or has asked for nothing:
+                // clients that rest must not keep out those that look after our health.
+                if open.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(tokio::spawn(converse(stream, Arc::clone(&board))).abort_handle());
             }
             Err(error) => {
                 // No file descriptors are free. Some will be later; the pause avoids a busy loop.
@@ -70,7 +78,7 @@ async fn accept(listener: StdListener, board: Arc<Board>) {
 }
 
 /// Serves one client's connection.
-async fn converse(stream: TcpStream, board: Arc<Board>, place: OwnedSemaphorePermit) {
+async fn converse(stream: TcpStream, board: Arc<Board>) {
     let stuck = u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(&stream, stuck) {
         log::debug!("a client of the metrics may get stuck: {error}");
@@ -93,7 +101,6 @@ async fn converse(stream: TcpStream, board: Arc<Board>, place: OwnedSemaphorePer
     if let Err(error) = ended {
         log::debug!("a client of the metrics: {error}");
     }
-    drop(place);
 }
 
 type Answer = Response<Full<Bytes>>;

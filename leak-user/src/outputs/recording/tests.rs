@@ -169,3 +169,12 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     assert!(recorder.has_stopped());
     recorder.finish();
 }
+
+#[test]
+fn a_fifo_that_nobody_reads_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .unwrap();
+    assert!(Recorder::create(&path, &beginning()).is_err());
+}

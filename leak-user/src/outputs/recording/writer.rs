@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use serde::Serialize;
 
 use crate::engine::Beginning;
@@ -46,7 +47,10 @@ impl Recorder {
     /// When the file cannot be made.
     pub fn create(path: &Path, beginning: &Beginning) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(MODE).open(path)?;
+        options.write(true).create(true).truncate(true).mode(MODE);
+        // A FIFO that nobody reads is refused; without the flag it would be waited for.
+        let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+        fcntl_setfl(&file, OFlags::empty())?;
         if file.metadata()?.is_file() {
             // It may have been there before.
             file.set_permissions(Permissions::from_mode(MODE))?;

@@ -28,7 +28,7 @@ fn text(families: &[MetricFamily]) -> String {
     String::from_utf8(text).unwrap()
 }
 
-const GROUP: &str = "comm=\"shop\x1b[2J\",destination=\"127.0.0.1:5432\",namespace=\"shop\",\
+const GROUP: &str = "comm=\"shop\u{fffd}[2J\",destination=\"127.0.0.1:5432\",namespace=\"shop\",\
                      pod=\"orders-7d9f\",container=\"app\",label_app=\"orders\"";
 
 #[track_caller]

@@ -134,7 +134,7 @@ fn a_connection_serves_many_requests() {
 #[test]
 fn slow_clients_are_let_go_and_keep_nobody_out() {
     let exporter = exporter(true);
-    let slow: Vec<Client> = (0..MAX_CONNECTIONS - 1)
+    let slow: Vec<Client> = (0..MAX_CONNECTIONS * 2)
         .map(|_| {
             let mut client = Client::connect(exporter.address).unwrap();
             client.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
@@ -146,8 +146,9 @@ fn slow_clients_are_let_go_and_keep_nobody_out() {
     for mut client in slow {
         client.set_read_timeout(Some(REQUEST_TIMEOUT * 2)).unwrap();
         let mut answer = Vec::new();
-        // The server closes the connection, with status 408 or without a response.
-        client.read_to_end(&mut answer).unwrap();
+        // The server closes the connection: with status 408, without a response, or, when it made
+        // room for another, with a reset.
+        let _ = client.read_to_end(&mut answer);
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
     assert!(began.elapsed() < REQUEST_TIMEOUT * 2);
