@@ -182,6 +182,7 @@ fn beginning(ports: &[u16], connections: usize) -> Beginning {
             silent_after: Duration::from_secs(60),
             interval: Duration::from_secs(10),
             limit: None,
+            fail_on_leak: false,
         },
         capacity: connections.max(1),
     }
