@@ -117,15 +117,20 @@ fn fails_on_leak(cli: &Cli) -> bool {
     }
 }
 
-/// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be
+/// The exit status of a trace. Whoever names a server wants its word. Whoever asks to fail on a leak must not take "nothing could be
 /// found" for "there is no leak".
 fn verdict(cli: &Cli, ended: Ended) -> ExitCode {
-    let Ended { verdict, lasted, silent_after } = ended;
+    let Ended { verdict, lasted, silent_after, unanswered } = ended;
+    if fails_on_leak(cli) && verdict.leaks > 0 {
+        return ExitCode::from(status::LEAK);
+    }
+    if !unanswered.is_empty() {
+        let servers = unanswered.join(", ");
+        log::error!("never answered, so the report lacks its word: --pg-dsn {servers}");
+        return ExitCode::FAILURE;
+    }
     if !fails_on_leak(cli) {
         return ExitCode::SUCCESS;
-    }
-    if verdict.leaks > 0 {
-        return ExitCode::from(status::LEAK);
     }
     if lasted < silent_after {
         log::error!(

@@ -8,7 +8,7 @@ use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::{OutputError, Sink as _, Sinks};
 
 /// How a trace ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// What it found.
     pub verdict: RunVerdict,
@@ -16,6 +16,8 @@ pub struct Ended {
     pub lasted: Duration,
     /// How long without payload counted as silent: a shorter trace finds no silence.
     pub silent_after: Duration,
+    /// The servers that were to be asked and never answered.
+    pub unanswered: Vec<String>,
 }
 
 /// An engine, and the outputs that show what it finds. A trace and a replay tell it facts.
@@ -71,6 +73,7 @@ impl Session {
             verdict: snapshot.verdict(),
             lasted: snapshot.lasted(),
             silent_after: snapshot.thresholds.silent_after,
+            unanswered: Vec::new(),
         }
     }
 

@@ -32,7 +32,9 @@ const LEAK_SHARE: i64 = 3;
 ///
 /// A program under rising load grows too, and so does one pool beside another that rests. Growth is
 /// a leak when a good part of it is idle: connections that were opened in the window and then fell
-/// silent one after the other while the pool opened more. The verdict names those; a mere suspicion
+/// silent one after the other while the pool opened more. Listeners are silent by nature and none of
+/// them takes another's place, so they count only where not one connection of the pool was ever
+/// closed. The verdict names those; a mere suspicion
 /// names all connections that make up the growth.
 pub(super) struct Growing;
 
@@ -66,7 +68,10 @@ impl Detector for Growing {
         }
         let mut members = view.by_pool();
         let mut idle: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
-        for connection in view.idle_connections(now) {
+        let never_closed =
+            |one: &&Connection| view.retired(&view.table().pool_of(one)).next().is_none();
+        let listeners = view.silent_listeners(now).filter(never_closed);
+        for connection in view.idle_connections(now).chain(listeners) {
             // Those that were there before the window say nothing about what grew in it.
             let grew = connection.opened_at.is_some_and(|at| at > from);
             if grew && view.lasting_growth(connection) > 0 {
@@ -371,5 +376,22 @@ mod tests {
             world.open(number, 1.0 + 5.0 * number as f64);
         }
         assert!(find(&judge(&world, 100.0), Reason::Growing).is_empty());
+    }
+
+    #[test]
+    fn listeners_that_nobody_closes_count_too() {
+        let listening = |closed: Option<u64>| {
+            let mut world = leaking();
+            for number in 0..30 {
+                world.set(number, |usage| usage.wire.listens = true);
+            }
+            if let Some(number) = closed {
+                world.close(number, 150.0);
+            }
+            let verdicts = judge(&world, 158.0);
+            find(&verdicts, Reason::Growing)[0].severity
+        };
+        assert_eq!(listening(None), Severity::Leak);
+        assert_eq!(listening(Some(10)), Severity::Suspect, "some leave");
     }
 }

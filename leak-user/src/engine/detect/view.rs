@@ -127,6 +127,11 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The connections that have been silent for long because they listen, as far as that is known.
+    pub(super) fn silent_listeners(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        self.silent_connections(now).filter(|known| known.wire.listens && known.is_idle())
+    }
+
     /// The path through the application that led to `connection`'s latest request.
     pub(super) fn path(&self, connection: &Connection) -> Option<CodePath> {
         connection.callers.last_used_by.as_ref().and_then(|id| self.code.path(id))
@@ -171,6 +176,11 @@ impl<'a> View<'a> {
         let pool = self.table.pool_of(connection);
         let pauses = self.memory.pauses(&pool).filter(|(after, _)| may_be_after(*after));
         pauses.map(|(_, pause)| pause).max().unwrap_or_default()
+    }
+
+    /// The longest time that a request on one of the pool's connections took to be answered.
+    pub(super) fn longest_wait(&self, pool: &Pool<'_>) -> Duration {
+        self.memory.longest_wait(pool)
     }
 
     /// How regularly `connection` is used.
