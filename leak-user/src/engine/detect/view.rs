@@ -127,9 +127,16 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The connections that have been silent for long because they listen, as far as that is known.
-    pub(super) fn silent_listeners(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
-        self.silent_connections(now).filter(|known| known.wire.listens && known.is_idle())
+    /// The connections that listen and have sent nothing for as long as silence takes: what they
+    /// receive is no use of them.
+    pub(super) fn resting_listeners(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        let silent_after = self.thresholds.silent_after;
+        self.connections().filter(move |known| {
+            let last_send = known.traffic.last_send;
+            known.wire.listens
+                && known.is_idle()
+                && last_send.is_some_and(|at| now.since(at) >= silent_after)
+        })
     }
 
     /// The path through the application that led to `connection`'s latest request.
