@@ -172,8 +172,8 @@ fn fails_on_leak(cli: &Cli) -> bool {
     }
 }
 
-/// The exit status of a trace. Whoever asks to fail on a leak must not take "nothing could be
-/// found" for "there is no leak".
+/// The exit status of a trace. Whoever names a server wants its word. Whoever asks to fail on a leak
+/// must not take "nothing could be found" for "there is no leak".
 fn verdict(cli: &Cli, ended: &Ended) -> ExitCode {
     let ci = match &cli.command {
         Some(Command::Replay(args)) => &args.ci,
@@ -187,6 +187,11 @@ fn verdict(cli: &Cli, ended: &Ended) -> ExitCode {
     let command = ended.status.map(status::of_command);
     if let Some(status) = command.filter(|&status| status != 0) {
         return ExitCode::from(status);
+    }
+    if !ended.unanswered.is_empty() {
+        let servers = ended.unanswered.join(", ");
+        log::error!("never answered, so the report lacks its word: --pg-dsn {servers}");
+        return ExitCode::FAILURE;
     }
     match ended.doubt {
         Some(doubt) if fails_on_leak => {

@@ -1,7 +1,7 @@
 //! Every system call that moves payload is seen, its bytes are counted exactly, and the wire state
 //! is right or `unknown`, but never wrong.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{FakeServer, Finding, Manner, Need, Program, Reply, Report, Suite, Test, test};
 
 const SENDERS: [&str; 11] = [
@@ -64,6 +64,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("request_in_parts", request_in_parts),
         test("listening_in_every_form", listening_in_every_form),
         test("refused_by_the_server", refused_by_the_server),
+        test("an_exit_closes_what_was_left_open", an_exit_closes_what_was_left_open),
+        test("a_transaction_is_as_old_as_its_beginning", a_transaction_is_as_old_as_its_beginning),
         test("cancelling_is_no_startup", cancelling_is_no_startup),
     ]);
     all
@@ -294,7 +296,7 @@ fn refused_by_the_server(suite: &Suite) -> Result<()> {
     suite.server().sql("CREATE ROLE nobody LOGIN CONNECTION LIMIT 0")?;
     let mut client = suite.client()?;
     let trace = suite.trace().pid(client.pid()).start()?;
-    session(suite, &mut client)?;
+    let held = session(suite, &mut client)?;
     client.ok("user nobody")?;
     for pieces in [65536, 0] {
         client.ok(&format!("connect 4 {}", suite.port()))?;
@@ -313,6 +315,49 @@ fn refused_by_the_server(suite: &Suite) -> Result<()> {
     let report = trace.stop()?;
     let refused: Vec<_> = report.process(client.pid())?.refused.clone().into_iter().collect();
     assert_eq!(refused, [("28000".to_owned(), 1), ("53300".to_owned(), 2)]);
+    let told = report.findings.first().context("no finding")?;
+    assert_eq!(told.reason, "refused");
+    assert_eq!(told.server_messages, ["too many connections for role \"nobody\""]);
+    assert_eq!(told.connections, [held]);
+    assert_eq!((told.holders.len(), told.holders[0].count), (1, 1));
+    Ok(())
+}
+
+fn an_exit_closes_what_was_left_open(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).flag("--fail-on-leak").start()?;
+    session(suite, &mut client)?;
+    client.ok("close")?;
+    let left = session(suite, &mut client)?;
+    client.kill()?;
+    let outcome = trace.outcome()?;
+    assert_eq!(outcome.status.code(), Some(3), "{}", outcome.stderr);
+    let report = outcome.report()?;
+    let leaks = report.leaks();
+    assert_eq!(leaks.len(), 1, "{leaks:?}");
+    assert_eq!(
+        (leaks[0].reason.as_str(), &leaks[0].connections),
+        ("unclosed_at_exit", &vec![left])
+    );
+    Ok(())
+}
+
+fn a_transaction_is_as_old_as_its_beginning(suite: &Suite) -> Result<()> {
+    let mut client = suite.client()?;
+    let trace = suite.trace().pid(client.pid()).start()?;
+    session(suite, &mut client)?;
+    let old = |finding: &Finding| {
+        finding.reason == "idle_in_transaction" && finding.evidence.contains("goes on being used")
+    };
+    client.ok("query BEGIN")?;
+    let found = trace.finding_while(old, || client.ok("query SELECT 1").map(drop))?;
+    assert_eq!(found.severity, "info");
+    // One that has begun anew is not old.
+    client.ok("query ROLLBACK")?;
+    client.ok("query BEGIN")?;
+    trace.event("finding_retracted", |event| {
+        event.finding().is_some_and(|finding| finding.connections == found.connections)
+    })?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use harness::process::Signal;
 use harness::report::{Report, Session};
 use harness::suite::finish;

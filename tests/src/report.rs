@@ -218,6 +218,16 @@ pub struct Finding {
     pub stack: Option<String>,
     pub culprit: Option<Culprit>,
     pub retracted_at: Option<Value>,
+    pub culprit_from: Option<String>,
+    pub server_messages: Vec<String>,
+    pub holders: Vec<Holder>,
+}
+
+/// Connections that hold slots of a full server.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Holder {
+    pub count: usize,
+    pub culprit: Option<Culprit>,
 }
 
 /// The culprit: the innermost frame that belongs to the application.

@@ -112,7 +112,7 @@ impl Verdict {
     /// frame that [`Self::culprit`] names.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
-        if self.is_only_last_used() {
+        if self.is_only_last_used() && self.severity > Severity::Info {
             return Some(TAKEN_UNUSED.to_owned());
         }
         if let Some(step) = self.evidence.next_step() {

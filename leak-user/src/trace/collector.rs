@@ -263,7 +263,8 @@ impl Collector {
         let now = clock::now();
         self.session.tell(now, &Fact::End(health))?;
         self.session.printed().await?;
-        Ok(self.session.ended(now))
+        let unanswered = servers::unanswered(&servers, self.session.engine());
+        Ok(Ended { unanswered, ..self.session.ended(now) })
     }
 
     /// Tells which processes have exited, and which threads that connections may be bound to.

@@ -27,6 +27,9 @@ use crate::trace::stack_requests::StackRequests;
 const LIVENESS: Duration = Duration::from_millis(500);
 /// How long after events more are looked for: the kernel programs wake us only after a pause.
 const LINGER: Duration = Duration::from_nanos(LINGER_NS);
+/// When what exists is first listed anew, unless intervals are shorter: whoever has just begun to
+/// look wants to see something.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How long a judgement waits for stacks that are still being resolved.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -105,7 +108,7 @@ impl Signals {
 }
 
 impl Schedule {
-    /// Begins now: judges soon, and then after each `interval`, until a signal comes or `duration`
+    /// Begins now: judges soon, after two seconds, and then after each `interval`, until a signal comes or `duration`
     /// is over. With `debug_log` the kernel programs' log is passed on.
     pub(super) fn begin(
         signals: Signals,
@@ -115,7 +118,7 @@ impl Schedule {
         duration: Option<Duration>,
     ) -> Self {
         let now = Instant::now();
-        let mut tick = interval_at(now + every, every);
+        let mut tick = interval_at(now + FIRST_LOOK.min(every), every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut liveness = interval(LIVENESS);
         liveness.set_missed_tick_behavior(MissedTickBehavior::Delay);

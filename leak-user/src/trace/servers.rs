@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::engine::table::ServerStatus;
+use crate::engine::table::{Server, ServerStatus};
 use crate::model::{Event, Fact};
 use crate::outputs::OutputError;
 use crate::sources::postgres::{PollAnswer, SessionPoller};
@@ -28,6 +28,23 @@ pub(super) async fn settle(
         }
     }
     Ok(())
+}
+
+/// The servers that were asked and have neither listed their sessions nor said that they are full,
+/// each with the reason where there is one.
+pub(super) fn unanswered(servers: &SessionPoller, engine: &Engine) -> Vec<String> {
+    let mut unanswered: Vec<String> = servers
+        .names()
+        .filter_map(|name| match engine.table().servers().get(name) {
+            Some(server) if server.answers + server.refusals > 0 => None,
+            Some(Server { status: ServerStatus::Unreachable(why), .. }) => {
+                Some(format!("{name} ({why})"))
+            }
+            _ => Some(name.to_owned()),
+        })
+        .collect();
+    unanswered.sort_unstable();
+    unanswered
 }
 
 /// Tells a server's answer.

@@ -21,6 +21,8 @@ pub struct Ended {
     pub leaks: Vec<Fingerprint>,
     /// How the command ended, if one was traced and has ended.
     pub status: Option<ExitStatus>,
+    /// The servers that were to be asked and never answered.
+    pub unanswered: Vec<String>,
 }
 
 /// An engine, and the outputs that show what it finds. A trace and a replay tell it facts.
@@ -79,6 +81,7 @@ impl Session {
             doubt: Doubt::about(&snapshot),
             leaks: leaks.map(|finding| snapshot.fingerprint(finding)).collect(),
             status: None,
+            unanswered: Vec::new(),
         }
     }
 

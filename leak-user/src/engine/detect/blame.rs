@@ -68,7 +68,9 @@ impl<'a> View<'a> {
     ) -> Blame {
         let (mut stack_of, mut stack) = shown_stack(connection);
         let by_opener = match of_pool {
-            Some((_, opener)) => opener.is_some() && self.hides_its_user(connection),
+            Some((_, opener)) => {
+                opener.is_some() && reason != Reason::Silent && self.hides_its_user(connection)
+            }
             None => reason == Reason::UnclosedAtExit && self.cause(stack.as_ref()).is_none(),
         };
         if by_opener && stack_of == StackOf::LastUsedBy {
@@ -82,8 +84,8 @@ impl<'a> View<'a> {
             return blame;
         };
         let Some(calls) = self.calls(&id) else { return blame };
-        let is_at_rest =
-            matches!(reason, Reason::Abandoned | Reason::Growing) && connection.is_idle();
+        let could_rest = matches!(reason, Reason::Abandoned | Reason::Growing | Reason::Silent);
+        let is_at_rest = could_rest && connection.is_idle();
         let (blamed, uses) = contrast.blame(id, &calls, !is_at_rest);
         let call = match blamed {
             Blamed::Call(at) => calls.get(at),
@@ -157,12 +159,16 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether the connections of its verdicts were kept by the code that used them last. Others are at
-/// rest in their pool, or never were in one.
+/// Whether the connections of its verdicts may have been kept by the code that used them last.
+/// Others wait, or never were in a pool.
 fn is_about_lost_uses(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::Abandoned | Reason::Growing | Reason::IdleInTransaction | Reason::UnreadResult
+        Reason::Abandoned
+            | Reason::Growing
+            | Reason::IdleInTransaction
+            | Reason::UnreadResult
+            | Reason::Silent
     )
 }
 

@@ -32,8 +32,9 @@ const LEAK_SHARE: i64 = 3;
 ///
 /// A program under rising load grows too, and so does one pool beside another that rests. Growth is
 /// a leak when a good part of it is idle: connections that were opened in the window and then fell
-/// silent one after the other while the pool opened more. The verdict names those; a mere suspicion
-/// names all connections that make up the growth.
+/// silent one after the other while the pool opened more. Listeners are silent by nature, and none
+/// takes another's place: they count only where not one connection of the pool was ever closed. The
+/// verdict names those; a mere suspicion names all connections that make up the growth.
 pub(super) struct Growing;
 
 impl Detector for Growing {
@@ -73,12 +74,21 @@ impl Detector for Growing {
                 idle.entry(view.table().pool_of(connection).key).or_default().push(connection);
             }
         }
+        let mut listening: HashMap<PoolKey, Vec<&Connection>> = HashMap::new();
+        for connection in view.resting_listeners(now) {
+            let pool = view.table().pool_of(connection);
+            let grew = connection.opened_at.is_some_and(|at| at > from);
+            if grew && view.retired(&pool).next().is_none() {
+                listening.entry(pool.key).or_default().push(connection);
+            }
+        }
         growing
             .into_iter()
             .map(|pool| {
                 let idle = idle.remove(&pool.key).unwrap_or_default();
+                let listening = listening.remove(&pool.key).unwrap_or_default();
                 let members = members.remove(&pool.key).unwrap_or_default();
-                verdict(view, &pool, members, &idle, window, now)
+                verdict(view, &pool, members, &Grown { idle, listening }, window, now)
             })
             .collect()
     }
@@ -95,17 +105,27 @@ impl Detector for Growing {
     }
 }
 
+/// What grew in the window and is not used.
+struct Grown<'a> {
+    /// Fell silent while the pool grew.
+    idle: Vec<&'a Connection>,
+    /// Listens, in a pool of which nothing was ever closed.
+    listening: Vec<&'a Connection>,
+}
+
 fn verdict<'a>(
     view: &View<'a>,
     pool: &Pool<'_>,
     mut members: Vec<&'a Connection>,
-    idle: &[&'a Connection],
+    grown: &Grown<'a>,
     window: Duration,
     now: Timestamp,
 ) -> Verdict {
     let from = now.before(window);
     let growth = pool.growth_since(from);
-    let lost = on_a_staircase(view, idle, now);
+    let Grown { idle, listening } = grown;
+    let mut lost = on_a_staircase(view, idle, now);
+    lost.extend(listening);
     let is_good_part =
         i64::try_from(lost.len()).is_ok_and(|lost| lost.saturating_mul(LEAK_SHARE) >= growth);
     let severity = if is_good_part && !lost.is_empty() {
@@ -122,6 +142,7 @@ fn verdict<'a>(
         to: pool.open_now(),
         window,
         idle: idle.len(),
+        listening: listening.len(),
         limit: view
             .thresholds()
             .limit
@@ -155,6 +176,8 @@ struct Growth {
     window: Duration,
     /// Connections opened in the window that fell silent while the pool grew.
     idle: usize,
+    /// Connections opened in the window that only listen, where nobody closes any.
+    listening: usize,
     /// The limit that was set.
     limit: Option<Forecast>,
     /// What the server allows.
@@ -167,7 +190,8 @@ impl Evidence for Growth {
             .count("open_before", self.from)
             .count("open_now", self.to)
             .time("window_ms", self.window)
-            .count("fell_silent", self.idle);
+            .count("fell_silent", self.idle)
+            .count("listening", self.listening);
         if let Some(Forecast { limit, time_left }) = self.limit {
             numbers = numbers.count("limit", limit).time("limit_reached_in_ms", time_left);
         }
@@ -183,13 +207,16 @@ impl Evidence for Growth {
 /// in 4 m".
 impl fmt::Display for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, window, idle, limit, server_limit } = self;
+        let Self { from, to, window, idle, listening, limit, server_limit } = self;
         let window = duration(*window);
         write!(
             f,
             "open connections rose from {from} to {to} in {window}, while {idle} fell silent and \
              stayed idle"
         )?;
+        if *listening > 0 {
+            write!(f, " and {listening} only listen")?;
+        }
         if let Some(forecast) = limit {
             write!(f, "; {forecast}")?;
         }
@@ -371,5 +398,22 @@ mod tests {
             world.open(number, 1.0 + 5.0 * number as f64);
         }
         assert!(find(&judge(&world, 100.0), Reason::Growing).is_empty());
+    }
+
+    #[test]
+    fn listeners_that_nobody_closes_count_too() {
+        let listening = |closed: Option<u64>| {
+            let mut world = leaking();
+            for number in 0..30 {
+                world.set(number, |usage| usage.wire.listens = true);
+            }
+            if let Some(number) = closed {
+                world.close(number, 150.0);
+            }
+            let verdicts = judge(&world, 158.0);
+            find(&verdicts, Reason::Growing)[0].severity
+        };
+        assert_eq!(listening(None), Severity::Leak);
+        assert_eq!(listening(Some(10)), Severity::Suspect, "some leave");
     }
 }

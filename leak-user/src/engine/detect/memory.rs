@@ -111,6 +111,11 @@ impl Memory {
         self.of(pool).flat_map(PoolMemory::reused_after)
     }
 
+    /// The longest time that a request on one of the pool's connections took to be answered.
+    pub(super) fn longest_wait(&self, pool: &Pool<'_>) -> Duration {
+        self.of(pool).map(PoolMemory::longest_wait).max().unwrap_or_default()
+    }
+
     /// The ages of the connections that ended last.
     pub(super) fn retired(&self, pool: &Pool<'_>) -> impl Iterator<Item = Duration> {
         self.of(pool).flat_map(PoolMemory::retired)
@@ -156,6 +161,12 @@ impl Observer for Memory {
         }
         if let Some(stack) = after.cloned() {
             pool.note_reuse(ReusedAfter { id, at: silent_since, stack, pause, left });
+        }
+    }
+
+    fn answered(&mut self, pool: &PoolKey, after: Duration, pools: &Pools) {
+        if let Some(pool) = self.pool(pool, pools) {
+            pool.note_wait(after);
         }
     }
 

@@ -127,6 +127,18 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The connections that listen and have sent nothing for as long as silence takes: what they
+    /// receive is no use of them.
+    pub(super) fn resting_listeners(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        let silent_after = self.thresholds.silent_after;
+        self.connections().filter(move |known| {
+            let last_send = known.traffic.last_send;
+            known.wire.listens
+                && known.is_idle()
+                && last_send.is_some_and(|at| now.since(at) >= silent_after)
+        })
+    }
+
     /// The path through the application that led to `connection`'s latest request.
     pub(super) fn path(&self, connection: &Connection) -> Option<CodePath> {
         connection.callers.last_used_by.as_ref().and_then(|id| self.code.path(id))
@@ -171,6 +183,11 @@ impl<'a> View<'a> {
         let pool = self.table.pool_of(connection);
         let pauses = self.memory.pauses(&pool).filter(|(after, _)| may_be_after(*after));
         pauses.map(|(_, pause)| pause).max().unwrap_or_default()
+    }
+
+    /// The longest time that a request on one of the pool's connections took to be answered.
+    pub(super) fn longest_wait(&self, pool: &Pool<'_>) -> Duration {
+        self.memory.longest_wait(pool)
     }
 
     /// How regularly `connection` is used.

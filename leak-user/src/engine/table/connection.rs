@@ -222,6 +222,17 @@ impl Connection {
         self.tcp.imply_handshake();
     }
 
+    /// How long the server took to answer the latest request, when these counters are the first to
+    /// say that it has. At most that: a later request may have begun since.
+    pub(super) fn answered_after(&self, usage: &Usage) -> Option<Duration> {
+        let at = match usage.requests.checked_sub(self.requests.count)? {
+            0 => usage.last_receive?,
+            _ => usage.request_at?,
+        };
+        let is_news = self.is_busy() && self.requests.count > 0;
+        (is_news && Some(at) > self.traffic.last_send).then(|| at.since(self.silent_since()))
+    }
+
     /// Applies the other counters of the kernel programs.
     pub(super) fn use_counters(&mut self, usage: &Usage) {
         let traffic = &mut self.traffic;

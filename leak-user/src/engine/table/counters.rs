@@ -33,6 +33,9 @@ impl ConnectionTable {
                 };
                 observer.request_began(request, &self.pools);
             }
+            if let Some(after) = connection.answered_after(usage) {
+                observer.answered(&connection.account.pool, after, &self.pools);
+            }
             if let (Some(sqlstate), None) = (&usage.wire.refused, &connection.wire.refused) {
                 self.tallies.refuse(connection.process, sqlstate);
                 let (server, at) = (connection.endpoints.remote, usage.last_receive.unwrap_or(now));

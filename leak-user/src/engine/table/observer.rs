@@ -29,6 +29,9 @@ pub trait Observer: PoolObserver {
     /// A request has begun.
     fn request_began(&mut self, _request: Request<'_>, _pools: &Pools) {}
 
+    /// A request on a connection of the pool was answered after so long.
+    fn answered(&mut self, _pool: &PoolKey, _after: Duration, _pools: &Pools) {}
+
     /// The stack of a request has become known, after a later request had begun.
     fn earlier_request_resolved(
         &mut self,

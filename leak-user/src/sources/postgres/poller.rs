@@ -82,6 +82,11 @@ impl SessionPoller {
         answer
     }
 
+    /// The servers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.answered.keys().map(String::as_str)
+    }
+
     /// Whether every server has answered the latest poll.
     #[must_use]
     pub fn is_idle(&self) -> bool {

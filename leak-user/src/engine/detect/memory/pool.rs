@@ -42,6 +42,8 @@ pub(super) struct PoolMemory {
     threads: BTreeMap<u32, Timestamp>,
     /// Uses that were followed by others of the same connection, the latest last.
     reused_after: VecDeque<ReusedAfter>,
+    /// The longest time that a request took to be answered.
+    longest_wait: Duration,
     /// How old connections were when they ended, the latest last.
     retired: VecDeque<Duration>,
 }
@@ -86,6 +88,14 @@ impl PoolMemory {
         }
         let longest = self.pauses.entry(after).or_default();
         *longest = pause.max(*longest);
+    }
+
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.longest_wait
+    }
+
+    pub(super) fn note_wait(&mut self, waited: Duration) {
+        self.longest_wait = self.longest_wait.max(waited);
     }
 
     pub(super) fn note_end(&mut self, age: Duration) {
