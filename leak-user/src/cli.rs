@@ -4,8 +4,10 @@ mod ci;
 mod kubernetes;
 mod ls;
 mod run;
+mod selection;
 mod settings;
 mod values;
+mod variables;
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
@@ -23,13 +25,13 @@ use leak_common::connection::MAX_USES;
 use crate::engine::{LONGEST_PERIOD as LONGEST, MAX_CONNECTIONS, SHORTEST_PERIOD};
 use crate::outputs::prometheus::{Label, ListenAddress};
 use crate::sources::postgres::{Dsn, DsnError};
-use crate::sources::procfs::name::CommPattern;
 use leak_stacks::DriverFrames;
 
 pub use ci::{AnnotationsOf, CiArgs};
 pub use kubernetes::KubernetesArgs;
 pub use ls::LsArgs;
 pub use run::RunArgs;
+pub use selection::SelectionArgs;
 pub use values::{FlamegraphBy, Hooks, KubernetesServer, Output};
 
 const EXIT_STATUSES: &str = "\
@@ -80,6 +82,13 @@ impl Cli {
     pub fn from_command_line() -> Self {
         Self::read(std::env::args_os(), |name| std::env::var_os(name))
             .unwrap_or_else(|error| error.exit())
+    }
+
+    /// What is wrong with the environment: variables that no option has, as in a typo.
+    #[must_use]
+    pub fn complaints() -> Vec<String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        variables::unknown(&Self::definition(), names)
     }
 
     /// All commands and options, as help, manual page and completions show them.
@@ -242,7 +251,7 @@ pub enum Command {
 /// The options for replaying.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// A file that `--record` has written. A truncated file is read as far as it goes.
+    /// A file that `--record` has written; `-` for stdin. A truncated file is read as far as it goes.
     pub file: PathBuf,
     /// Time without payload after which a connection is silent [default: as recorded].
     ///
@@ -299,10 +308,9 @@ pub struct TraceArgs {
     /// With --pid: also trace the children of these processes, present and future.
     #[arg(long, requires = "pid", env = "PGSOCKTRACE_CHILDREN", value_parser = BoolishValueParser::new())]
     pub children: bool,
-    /// Trace only processes whose name matches this pattern (repeatable). `ps -o comm` shows the
-    /// names.
-    #[arg(short, long, value_name = "GLOB", env = "PGSOCKTRACE_COMM", value_delimiter = ',')]
-    pub comm: Vec<CommPattern>,
+    /// What processes are to be.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// Trace connections to this server port (repeatable, at most 16).
     #[arg(short = 'P', long, default_value = "5432", env = "PGSOCKTRACE_PORT")]
     #[arg(value_delimiter = ',', value_parser = values::port)]

@@ -15,7 +15,7 @@ use crate::model::time::Clock;
 use crate::model::{Event, Fact, ProcessKey};
 use crate::outputs::text::Paint;
 use crate::outputs::{Format, OutputError, json, text};
-use crate::sources::inventory::elsewhere::{self, Elsewhere};
+use crate::sources::inventory::elsewhere;
 use crate::sources::inventory::{Inventory, InventoryError, Scope};
 use crate::sources::postgres::{Dsn, SessionPoller};
 use crate::sources::procfs;
@@ -112,7 +112,7 @@ pub async fn ls(settings: &LsSettings, out: &mut impl Write) -> Result<(), LsErr
             .iter()
             .filter(|one| has_name(one.process, &settings.comm))
             .take(MAX_ELSEWHERE)
-            .for_each(tell_elsewhere),
+            .for_each(|one| log::info!("{one}")),
         Err(error) => log::debug!("other ports cannot be looked at: {error}"),
     }
     Ok(())
@@ -137,12 +137,6 @@ fn scope(pids: &[u32]) -> Result<Scope, LsError> {
 fn has_name(process: ProcessKey, names: &[CommPattern]) -> bool {
     let matches = |comm: &str| names.iter().any(|pattern| pattern.matches(comm));
     names.is_empty() || procfs::describe(process).is_ok_and(|info| matches(&info.comm))
-}
-
-fn tell_elsewhere(found: &Elsewhere) {
-    let Elsewhere { process, place, count } = found;
-    let comm = procfs::describe(*process).map_or_else(|_| "?".to_owned(), |info| info.comm);
-    log::info!("{comm:?} ({}) has {} to {place}", process.pid, plural(*count, "connection"));
 }
 
 /// Asks the servers for their sessions, and waits no longer than a look is worth.

@@ -68,6 +68,7 @@ impl Failure {
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
     start_log(&cli);
+    Cli::complaints().iter().for_each(|complaint| log::warn!("{complaint}"));
     let failure = match run(&cli) {
         Ok(code) => return code,
         Err(failure) => failure,

@@ -102,6 +102,8 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     collector.settle_stacks(FIRST_PATIENCE).await?;
     if held.is_none() {
         log::info!("tracing {subject}; Ctrl-C ends it with a report");
+        collector.targets.warn_of_absent_names();
+        collector.tell_elsewhere(kernel.ports.clone()).await;
     }
     tell_service_manager(NotifyState::Ready);
     let command = match held {

@@ -12,10 +12,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &["model"]),
     ("background", &[]),
     ("error", &[]),
+    ("nearest", &[]),
     ("engine", &["model"]),
     ("sources", &["model", "clock", "background", "error"]),
     ("outputs", &["model", "engine", "clock", "background", "error"]),
-    ("trace", &["model", "engine", "sources", "outputs", "clock", "background", "error"]),
+    (
+        "trace",
+        &["model", "engine", "sources", "outputs", "clock", "background", "error", "nearest"],
+    ),
     ("replay", &["model", "engine", "outputs", "trace"]),
 ];
 

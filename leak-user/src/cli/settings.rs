@@ -13,10 +13,14 @@ use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings, PrintT
 use crate::replay::ReplaySettings;
 use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
+use crate::sources::procfs::selection::Selection;
 use crate::trace::{CommandLine, TraceSettings};
 
 /// Bytes of stack that are copied of a process about which nothing is known yet.
 const STACK_BYTES: u32 = 8 << 10;
+
+/// What `-` stands for.
+const STDIN: &str = "/dev/stdin";
 
 impl Cli {
     /// What the kernel programs are told.
@@ -61,7 +65,7 @@ impl Cli {
         TraceSettings {
             kernel: self.kernel_settings(),
             command: run.and_then(|run| run.command_line()),
-            comm: args.comm.clone(),
+            selection: args.selection.selection(),
             thresholds: Thresholds { silent_after, interval, limit, fail_on_leak },
             duration: args.duration,
             driver_frames: args.driver_frames.clone(),
@@ -88,7 +92,7 @@ impl Cli {
         TraceSettings {
             kernel: TracerSettings { ports: vec![port], ..settings.kernel },
             command: Some(CommandLine { program: program.into(), arguments }),
-            comm: Vec::new(),
+            selection: Selection::default(),
             thresholds: Thresholds {
                 silent_after: demo::SILENT_AFTER,
                 interval: demo::INTERVAL,
@@ -135,7 +139,7 @@ impl Cli {
     #[must_use]
     pub fn replay_settings(&self, args: &ReplayArgs) -> ReplaySettings {
         ReplaySettings {
-            file: args.file.clone(),
+            file: if args.file.as_os_str() == "-" { STDIN.into() } else { args.file.clone() },
             silent_after: args.silent_after,
             limit: args.limit,
             fail_on_leak: args.fail_on_leak,

@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod name;
+pub mod selection;
 
 use std::collections::{HashMap, HashSet};
 use std::io;

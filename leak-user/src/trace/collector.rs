@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 use crate::engine::Engine;
 use crate::model::{Event, Fact, IntervalCost, ListedSocket, StackRole};
 use crate::outputs::OutputError;
-use crate::sources::inventory::{Inventory, InventoryError};
+use crate::sources::inventory::{Inventory, InventoryError, elsewhere};
 use crate::sources::kernel::decode::Decoded;
 use crate::sources::kernel::{Reading, Tracer};
 use crate::sources::postgres;
@@ -55,6 +56,22 @@ impl Collector {
         self.take_inventory(first)?;
         self.tracer.begin();
         Ok(())
+    }
+
+    /// Says once which connections look like PostgreSQL's and are not traced.
+    pub(super) async fn tell_elsewhere(&mut self, ports: Vec<u16>) {
+        /// Most lines.
+        const MOST: usize = 5;
+        let scope = self.targets.scope(|| self.tracer.pids());
+        match spawn_blocking(move || elsewhere::look(&ports, &scope)).await {
+            Ok(Ok(found)) => found
+                .iter()
+                .filter(|one| self.targets.wants(one.process, ""))
+                .take(MOST)
+                .for_each(|one| log::warn!("not traced: {one}")),
+            Ok(Err(error)) => log::debug!("other ports cannot be looked at: {error}"),
+            Err(error) => log::debug!("other ports were not looked at: {error}"),
+        }
     }
 
     /// Twice a second. Returns whether a traced process still lives.

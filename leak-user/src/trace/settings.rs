@@ -9,7 +9,7 @@ use crate::outputs::OutputSettings;
 use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
 use crate::sources::postgres::Dsn;
-use crate::sources::procfs::name::CommPattern;
+use crate::sources::procfs::selection::Selection;
 use crate::trace::command::CommandLine;
 
 /// What to trace, and how.
@@ -19,8 +19,8 @@ pub struct TraceSettings {
     pub kernel: TracerSettings,
     /// A command to execute and trace, with its children, instead of processes that run already.
     pub command: Option<CommandLine>,
-    /// Names of processes to trace; none for all.
-    pub comm: Vec<CommPattern>,
+    /// Which processes to trace.
+    pub selection: Selection,
     /// From when on silence counts, and how often connections are judged.
     pub thresholds: Thresholds,
     /// When the trace ends by itself.

@@ -1,11 +1,12 @@
 //! The processes to trace, selected by PID and by name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::model::ProcessKey;
+use crate::nearest::nearest;
 use crate::sources::inventory::Scope;
 use crate::sources::procfs;
-use crate::sources::procfs::name::CommPattern;
+use crate::sources::procfs::selection::Selection;
 use crate::trace::{TraceError, TraceSettings};
 
 /// The selected processes.
@@ -13,10 +14,10 @@ pub(super) struct Targets {
     /// The processes selected by PID, with their children; `None` selects all.
     roots: Option<Vec<ProcessKey>>,
     children: bool,
-    names: Vec<CommPattern>,
+    selection: Selection,
     /// The tracer's own PID: its sessions with PostgreSQL servers are not traced.
     own: u32,
-    /// Whether the name of each process seen so far matches.
+    /// Whether each process seen so far is wanted.
     met: HashMap<ProcessKey, bool>,
 }
 
@@ -27,7 +28,7 @@ impl Targets {
     ///
     /// If none of the processes exists.
     pub(super) fn find(settings: &TraceSettings) -> Result<Self, TraceError> {
-        let (children, names) = (settings.kernel.children, settings.comm.clone());
+        let (children, selection) = (settings.kernel.children, settings.selection.clone());
         let mut roots = None;
         if let Some(wanted) = &settings.kernel.pids {
             let mut pids: HashSet<u32> = wanted.iter().copied().collect();
@@ -48,7 +49,7 @@ impl Targets {
             // Processes that have exited in the meantime are dropped.
             roots = Some(pids.into_iter().filter_map(|pid| procfs::identify(pid).ok()).collect());
         }
-        Ok(Self { roots, children, names, own: std::process::id(), met: HashMap::new() })
+        Ok(Self { roots, children, selection, own: std::process::id(), met: HashMap::new() })
     }
 
     /// The processes that are selected by PID.
@@ -81,13 +82,13 @@ impl Targets {
         if process.pid == self.own {
             return false;
         }
-        if self.names.is_empty() {
+        let selection = &self.selection;
+        if selection.is_everything() {
             return true;
         }
-        *self.met.entry(process).or_insert_with(|| {
-            let info = procfs::describe(process);
-            let name = info.as_ref().map_or(comm, |info| &info.comm);
-            self.names.iter().any(|pattern| pattern.matches(name))
+        *self.met.entry(process).or_insert_with(|| match procfs::describe(process) {
+            Ok(info) => selection.wants(&info),
+            Err(_) => selection.wants_gone(comm),
         })
     }
 
@@ -111,6 +112,32 @@ impl Targets {
         late.into_iter().map(|process| process.pid).collect()
     }
 
+    /// Says which of the names that were asked for no process has now, with what may have been meant:
+    /// a misspelt name would otherwise be waited for without a word.
+    pub(super) fn warn_of_absent_names(&self) {
+        let names = &self.selection.comm;
+        if names.is_empty() {
+            return;
+        }
+        let comm = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        let pids = procfs::all().unwrap_or_default();
+        let there: BTreeSet<String> = pids
+            .into_iter()
+            .filter_map(|pid| Some(comm(pid).ok()?.trim_end().to_owned()))
+            .collect();
+        for name in names {
+            if let Some(kept) = name.cut() {
+                log::info!("names of processes have at most 15 bytes: looking for {kept:?}");
+            }
+            if there.iter().any(|comm| name.matches(comm)) {
+                continue;
+            }
+            let near = nearest(name.given(), there.iter().map(String::as_str));
+            let near = if near.is_empty() { String::new() } else { format!("; there is {near:?}") };
+            log::warn!("no process is called {:?} now; waiting for one{near}", name.given());
+        }
+    }
+
     /// Describes the selection in words.
     pub(super) fn describe(&self) -> String {
         let processes = match &self.roots {
@@ -121,7 +148,7 @@ impl Targets {
                 format!("{word} {}", pids.join(", "))
             }
         };
-        if self.names.is_empty() { processes } else { format!("{processes}, filtered by name") }
+        if self.selection.is_everything() { processes } else { format!("{processes}, filtered") }
     }
 }
 
@@ -134,8 +161,9 @@ mod tests {
     #[test]
     fn late_children_are_found_once_and_the_gone_are_forgotten() {
         let root = procfs::identify(id()).unwrap();
-        let (names, met) = (vec!["*".parse().unwrap()], HashMap::new());
-        let mut targets = Targets { roots: Some(vec![root]), children: true, names, own: 0, met };
+        let selection = Selection { comm: vec!["*".parse().unwrap()], ..Selection::default() };
+        let (roots, met) = (Some(vec![root]), HashMap::new());
+        let mut targets = Targets { roots, children: true, selection, own: 0, met };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let key = procfs::identify(child.id()).unwrap();
         assert!(targets.wants(root, "") && targets.wants(key, ""));

@@ -26,6 +26,15 @@ pub struct Elsewhere {
     pub count: usize,
 }
 
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { process, place, count } = self;
+        let comm = procfs::describe(*process).map_or_else(|_| "?".to_owned(), |info| info.comm);
+        let plural = if *count == 1 { "" } else { "s" };
+        write!(f, "{comm:?} ({}) has {count} connection{plural} to {place}", process.pid)
+    }
+}
+
 /// Where connections go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {

@@ -1,5 +1,11 @@
 //! Finds container ids and pod UIDs in `/proc/PID/cgroup`, cgroups(7).
 
+use std::fs::File;
+use std::io::{BufReader, Read as _};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
 /// Length of container ids of Docker, containerd and CRI-O.
 const ID_LENGTH: usize = 64;
 /// Length of the UIDs of static pods: a checksum of their manifest.
@@ -28,6 +34,67 @@ pub fn id(cgroup: &str) -> Option<&str> {
 #[must_use]
 pub fn pod_uid(cgroup: &str) -> Option<String> {
     innermost(cgroup, component_pod)
+}
+
+/// Whether the text of `/proc/PID/cgroup` has a systemd unit, such as `orders.service`, on its path.
+/// Without a suffix a service is meant.
+#[must_use]
+pub fn is_in_unit(cgroup: &str, unit: &str) -> bool {
+    let service;
+    let unit = if unit.contains('.') {
+        unit
+    } else {
+        service = format!("{unit}.service");
+        &service
+    };
+    innermost(cgroup, |component| (component == unit).then_some(())).is_some()
+}
+
+/// A container as people name it: the beginning of its id, or the name that Docker gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName(String);
+
+/// A text that cannot name a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a container has an id of at least {SHORTEST_ID} hexadecimal digits, or a name")]
+pub struct NoContainerName;
+
+/// Fewest digits of an id that are taken for one.
+const SHORTEST_ID: usize = 8;
+/// Where Docker keeps what it knows of each container.
+const DOCKER: &str = "/var/lib/docker/containers";
+/// How much of that is read.
+const MAX_CONFIG: u64 = 1 << 20;
+
+impl FromStr for ContainerName {
+    type Err = NoContainerName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = text.trim_start_matches('/');
+        let is_name = !name.is_empty() && !name.contains('/');
+        if is_name { Ok(Self(name.to_owned())) } else { Err(NoContainerName) }
+    }
+}
+
+impl ContainerName {
+    /// Whether it names the container with this id.
+    #[must_use]
+    pub fn is_of(&self, id: &str) -> bool {
+        let is_id = self.0.len() >= SHORTEST_ID && self.0.bytes().all(is_hexadecimal);
+        (is_id && id.starts_with(&self.0)) || docker_name(id).is_some_and(|name| name == self.0)
+    }
+}
+
+/// The name that Docker gave a container; `None` for those of others.
+fn docker_name(id: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(rename = "Name")]
+        name: String,
+    }
+    let file = File::open(format!("{DOCKER}/{id}/config.v2.json")).ok()?;
+    let config: Config = serde_json::from_reader(BufReader::new(file.take(MAX_CONFIG))).ok()?;
+    Some(config.name.trim_start_matches('/').to_owned())
 }
 
 /// The first match of `wanted`: lines in order, and the path components of a line from the last to
@@ -75,7 +142,23 @@ fn is_hexadecimal(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{id, pod_uid};
+    use super::{ContainerName, id, is_in_unit, pod_uid};
+
+    #[test]
+    fn units_are_on_the_path() {
+        let text = "1:name=systemd:/\n0::/system.slice/orders.service/worker\n";
+        assert!(is_in_unit(text, "orders") && is_in_unit(text, "orders.service"));
+        assert!(is_in_unit(text, "system.slice"));
+        assert!(!is_in_unit(text, "order") && !is_in_unit("0::/\n", "orders"));
+    }
+
+    #[test]
+    fn a_short_name_is_no_beginning_of_an_id() {
+        let name = |text: &str| text.parse::<ContainerName>().unwrap();
+        assert!(name("3f4f6c1c0a3f").is_of(A) && name(A).is_of(A));
+        assert!(!name("3f").is_of(A) && !name("web").is_of(A));
+        assert!("".parse::<ContainerName>().is_err() && "a/b".parse::<ContainerName>().is_err());
+    }
 
     const A: &str = "3f4f6c1c0a3f2f0c4c4d0b0f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e7";
     const B: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
