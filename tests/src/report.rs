@@ -218,6 +218,8 @@ pub struct Finding {
     pub stack: Option<String>,
     pub culprit: Option<Culprit>,
     pub retracted_at: Option<Value>,
+    pub culprit_from: Option<String>,
+    pub culprit_candidates: Vec<Culprit>,
 }
 
 /// The culprit: the innermost frame that belongs to the application.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Severity, Thresholds, Verdict};
+use crate::engine::detect::{CulpritFrom, Severity, Thresholds, Verdict};
 use crate::engine::findings::Ledger;
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
@@ -108,9 +108,21 @@ impl<'a> Snapshot<'a> {
         self.destinations.get(&remote.ip().to_canonical())
     }
 
-    /// The frame that a verdict blames, when its stack is at hand.
-    pub(crate) fn culprit(&self, verdict: &Verdict) -> Option<&'a Frame> {
-        self.stack(verdict.stack.as_ref())?.frames.get(verdict.culprit?.frame)
+    /// The frame that a verdict blames, when its stack is at hand, or else the code that sends the
+    /// last statement.
+    pub(crate) fn culprit<'b>(&self, verdict: &'b Verdict) -> Option<&'b Frame>
+    where
+        'a: 'b,
+    {
+        let frame = |stack: &'a Stack| stack.frames.get(verdict.culprit?.frame);
+        let by_stack = self.stack(verdict.stack.as_ref()).and_then(frame);
+        by_stack.or_else(|| verdict.sender.as_ref()?.only())
+    }
+
+    /// What names [`Self::culprit`].
+    pub(crate) fn culprit_from(&self, verdict: &Verdict) -> Option<CulpritFrom> {
+        self.culprit(verdict)?;
+        Some(verdict.culprit.map_or(CulpritFrom::Statement, |culprit| culprit.from))
     }
 
     /// A stack, when it is at hand.

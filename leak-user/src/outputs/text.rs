@@ -3,7 +3,9 @@
 mod columns;
 mod finding;
 mod older;
+mod place;
 mod refused;
+mod sender;
 mod servers;
 mod session;
 mod sink;

@@ -141,6 +141,7 @@ fn verdict<'a>(
         stack_of,
         cause: view.cause(stack.as_ref()),
         culprit: view.culprit(stack_of, stack.as_ref()),
+        sender: None,
         stack,
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::engine::detect::{CodeKey, Culprit, Evidence, Reason, Severity, StackOf};
+use crate::engine::senders::Sender;
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -43,4 +44,6 @@ pub struct Verdict {
     pub cause: Option<CodeKey>,
     /// The frame of `stack` that is to blame, and what says so; `None` when nobody is named.
     pub culprit: Option<Culprit>,
+    /// Who sends the connections' last statement, where no stack blames anybody.
+    pub sender: Option<Sender>,
 }

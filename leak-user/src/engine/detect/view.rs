@@ -11,6 +11,7 @@ use crate::engine::detect::{
     CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
     Verdict,
 };
+use crate::engine::senders::{Sender, Senders};
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
 
@@ -23,6 +24,7 @@ pub struct View<'a> {
     table: &'a ConnectionTable,
     memory: &'a Memory,
     code: CodeReader<'a>,
+    senders: &'a Senders,
     thresholds: &'a Thresholds,
     prior: &'a PriorAccusations,
     /// Connections that belong to a thread rather than a pool.
@@ -40,12 +42,13 @@ impl<'a> View<'a> {
         table: &'a ConnectionTable,
         memory: &'a Memory,
         stacks: &'a Stacks,
+        senders: &'a Senders,
         thresholds: &'a Thresholds,
         prior: &'a PriorAccusations,
     ) -> Self {
         let bound = bound_to_threads(table, memory);
         let code = CodeReader::new(stacks);
-        Self { table, memory, code, thresholds, prior, bound, taken: HashSet::new() }
+        Self { table, memory, code, senders, thresholds, prior, bound, taken: HashSet::new() }
     }
 
     /// Leaves out connections from now on, because they have been judged.
@@ -187,6 +190,14 @@ impl<'a> View<'a> {
         Some(Culprit { frame, from: stack_of.into() })
     }
 
+    /// Who sends the last statement of `members`, where their stack blames nobody.
+    fn sender(&self, members: &[&Connection], stack: Option<&StackId>) -> Option<Sender> {
+        if self.cause(stack).is_some() {
+            return None;
+        }
+        members.iter().find_map(|connection| self.senders.of(connection))
+    }
+
     /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
     /// first moments after.
     #[must_use]
@@ -220,9 +231,11 @@ impl<'a> View<'a> {
         let mut alike: BTreeMap<Common, Vec<&Connection>> = BTreeMap::new();
         for connection in accused {
             let (stack_of, stack) = shown_stack(connection);
-            let cause = self.cause(stack.as_ref());
+            let by_stack = self.cause(stack.as_ref());
             // Where nobody is named, stacks tell nothing apart.
-            let stack_of = if cause.is_some() { stack_of } else { StackOf::LastUsedBy };
+            let stack_of = if by_stack.is_some() { stack_of } else { StackOf::LastUsedBy };
+            let by_statement = || Some(CodeKey::of_sender(&self.senders.of(connection)?));
+            let cause = by_stack.or_else(by_statement);
             let common = (connection.process, connection.endpoints.remote, stack_of, cause);
             alike.entry(common).or_default().push(connection);
         }
@@ -242,6 +255,7 @@ impl<'a> View<'a> {
                 stack,
                 cause,
                 culprit: self.culprit(stack_of, stack.as_ref()),
+                sender: self.sender(&members, stack.as_ref()),
             }
         };
         alike.into_iter().map(verdict).collect()

@@ -48,9 +48,12 @@ pub(in crate::outputs) struct FindingModel<'a> {
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
-    /// What names `culprit`: the code that sent the connections' last request, or that opened them.
-    /// Null when there is no `culprit`.
+    /// What names `culprit`: it sent the connections' last request, or opened them, or it sends the
+    /// statement that their server says was the last one. Null when there is no `culprit`.
     culprit_from: Option<CulpritFrom>,
+    /// The functions that send the connections' last statement, where there are several: any of
+    /// them may be to blame, and `culprit` is null. Empty otherwise.
+    culprit_candidates: Vec<CulpritModel<'a>>,
 }
 
 /// The process that a finding is about.
@@ -99,7 +102,8 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
-            culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
+            culprit_from: snapshot.culprit_from(verdict),
+            culprit_candidates: candidates(finding),
         }
     }
 }
@@ -109,6 +113,12 @@ fn backends(snapshot: &Snapshot<'_>, finding: &Finding) -> Vec<u32> {
     let connections = finding.verdict.connections.iter();
     let known = connections.filter_map(|&id| snapshot.table.get(id));
     known.filter_map(Connection::backend_pid).collect()
+}
+
+/// The functions that may be to blame, when nobody knows which.
+fn candidates(finding: &Finding) -> Vec<CulpritModel<'_>> {
+    let sender = finding.verdict.sender.as_ref().filter(|sender| sender.only().is_none());
+    sender.map_or_else(Vec::new, |sender| sender.code.iter().map(CulpritModel::new).collect())
 }
 
 impl<'a> CulpritModel<'a> {
