@@ -58,6 +58,25 @@ fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<R
     Some(if is_made_up || is_dependency { Rank::Dependency } else { Rank::Application })
 }
 
+/// Whether a frame's code is the application's own.
+pub(crate) fn is_of_application(
+    frame: &Frame,
+    language: Language,
+    drivers: &[DriverFrames],
+) -> bool {
+    rank(frame, language, drivers) == Some(Rank::Application)
+}
+
+/// Whether a module is a runtime's, a driver's or another library's, by its path.
+pub(crate) fn is_of_library(path: &str) -> bool {
+    RULES.modules.is_match(base_name(path)) || is_source_of_library(path)
+}
+
+/// Whether a source file is a driver's or another library's, by its path.
+pub(crate) fn is_source_of_library(path: &str) -> bool {
+    is_library(path) || RULES.dependencies.is_match(path)
+}
+
 fn is_loop(frame: &Frame, language: Language) -> bool {
     has_name_in(&RULES.loop_functions, frame, language)
         || frame.file.as_deref().is_some_and(|file| RULES.loop_files.is_match(file))

@@ -13,7 +13,10 @@
 //! | `unwind` | from a frame to its caller: unwind rules, the code itself, frame pointers |
 //! | `languages` | runtimes: how their frames are found, left and named |
 //! | `culprit` | the rules that tell an application's code from runtimes and drivers |
+//! | `sources` | texts in the sources of interpreted programs |
 //! | `resolver` | ties them together |
+//!
+//! [`Resolver::uses_of_texts`] goes the other way: from a text to the code that has it.
 //!
 //! A file imports from its own room's floor or lower ones, and no files import each other in a
 //! circle; the tests of the crate `structure` hold that. To add a language, see the trait
@@ -48,6 +51,8 @@
 //! | HotSpot | tables of 16,384 rows, names of 512 bytes, 64 nested inlined methods, tables of 4 MiB of places and 256 KiB of lines, 4,096 methods remembered | the call has no name, or the walk ends |
 //! | PHP | names of 512 bytes, paths of 4,096, 8 MiB of variables searched for its globals, 4,096 calls remembered of a process | the call has no name |
 //! | CPython | names of 512 characters, paths of 1,024, line tables of 256 KiB | the call has no name |
+//! | texts | 4,194,304 instructions and 256 MiB of code looked at for them, 1,048,576 references kept for each binary, 8 KiB of a text, 1,024 uses told at once | the rest is not found |
+//! | sources | 512 directories, 1,024 files of up to 512 KiB, 16 MiB of all | the rest is not searched |
 //! | one request to the resolver | 20 s | the file is left alone for good: `unresponsive_file` |
 //! | threads that hang in a read | 8 | no more stacks are resolved, and a warning says so |
 //!
@@ -67,9 +72,11 @@ mod process;
 mod processor;
 mod raw;
 mod resolver;
+mod sources;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod time;
 mod truncation;
 mod unwind;
@@ -90,5 +97,6 @@ pub use self::raw::{
 };
 pub use self::resolver::{Resolved, Resolver};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
+pub use self::texts::{TextMatch, TextUse, TextUser, WantedTexts};
 pub use self::time::Timestamp;
 pub use self::truncation::TruncationReason;

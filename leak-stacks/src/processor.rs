@@ -1,5 +1,5 @@
 //! What the crate knows of the processor, x86-64. Machine code itself is read in
-//! [`crate::unwind::emulate`] only.
+//! [`crate::unwind::emulate`] and [`crate::binary::references`] only.
 
 use gimli::{Register, X86_64};
 

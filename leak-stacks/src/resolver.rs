@@ -5,6 +5,7 @@ mod identity;
 mod naming;
 mod programs;
 mod shared;
+mod texts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -9,6 +9,7 @@ mod node;
 mod own;
 mod python;
 mod runtime;
+mod texts;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

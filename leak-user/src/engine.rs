@@ -7,6 +7,7 @@
 pub mod detect;
 pub mod doubt;
 pub mod findings;
+pub mod senders;
 pub mod snapshot;
 pub mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Memory, Thresholds, View};
 use crate::engine::findings::{Change, Ledger};
+use crate::engine::senders::Senders;
 use crate::engine::snapshot::{RunInfo, Snapshot};
 use crate::engine::table::ConnectionTable;
 use crate::model::time::Clock;
@@ -95,6 +97,9 @@ impl Engine {
             }
             Fact::Destination { address, name } => known.name(*address, name),
             Fact::Stack(stack) => known.keep_stack(stack),
+            Fact::Sender { process, statement, code } => {
+                known.senders.found(*process, statement, code);
+            }
             Fact::Judge(health) | Fact::End(health) => {
                 known.health.clone_from(health);
                 return known.judge(now);
@@ -128,6 +133,13 @@ impl Engine {
         now: Timestamp,
     ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
         self.known.memory.bound_to_threads(&self.known.table, silent_for, now)
+    }
+
+    /// Statements of whose code nothing is known, each with the process whose connection it is.
+    pub fn unknown_statements(&self) -> impl Iterator<Item = (ProcessKey, &str)> {
+        let senders = &self.known.senders;
+        let connections = self.known.table.connections();
+        connections.filter_map(|known| Some((known.process, senders.unknown(known)?)))
     }
 
     /// How the tracer fares, as the latest judgement was told.
@@ -192,6 +204,7 @@ struct Known {
     memory: Memory,
     ledger: Ledger,
     stacks: HashMap<StackId, Arc<Stack>>,
+    senders: Senders,
     processes: HashMap<ProcessKey, ProcessInfo>,
     /// Processes that have exited and that something still refers to.
     exited: HashSet<ProcessKey>,
@@ -208,6 +221,7 @@ impl Known {
             memory: Memory::default(),
             ledger: Ledger::default(),
             stacks: HashMap::new(),
+            senders: Senders::default(),
             processes: HashMap::new(),
             exited: HashSet::new(),
             destinations: HashMap::new(),
@@ -223,6 +237,7 @@ impl Known {
 
     fn describe(&mut self, info: &ProcessInfo) {
         if self.processes.len() < MAX_PROCESSES || self.processes.contains_key(&info.key) {
+            self.senders.describe(info);
             self.processes.insert(info.key, info.clone());
         }
     }
@@ -235,13 +250,24 @@ impl Known {
 
     fn judge(&mut self, now: Timestamp) -> Vec<Change> {
         let mut changes = self.keep_what_exited_leaked();
+        self.learn_who_sends_what();
         let accusations = self.ledger.accusations();
-        let Self { table, memory, stacks, .. } = self;
-        let view = View::new(table, memory, stacks, &self.beginning.thresholds, &accusations);
+        let Self { table, memory, stacks, senders, beginning, .. } = self;
+        let thresholds = &beginning.thresholds;
+        let view = View::new(table, memory, stacks, senders, thresholds, &accusations);
         let verdicts = detect::evaluate(view, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
         self.ledger.note_teardown(&self.exited, now);
         changes
+    }
+
+    fn learn_who_sends_what(&mut self) {
+        for connection in self.table.connections() {
+            let stack = connection.callers.last_used_by.as_ref();
+            if let Some(stack) = stack.and_then(|id| self.stacks.get(id)) {
+                self.senders.learn(connection, stack);
+            }
+        }
     }
 
     /// What a process had leaked when it exited stays found: often it exits because of that.
@@ -297,6 +323,7 @@ impl Known {
         });
         let processes = &self.processes;
         self.exited.retain(|process| processes.contains_key(process) || reported.contains(process));
+        self.senders.keep(|process| processes.contains_key(&process));
     }
 
     /// The state as reports see it.

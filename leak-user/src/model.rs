@@ -26,6 +26,6 @@ pub use self::health::{
 };
 pub use self::ids::{ConnectionId, ProcessKey, StackId};
 pub use self::pod::Pod;
-pub use self::process::ProcessInfo;
+pub use self::process::{ProcessInfo, ProgramId};
 pub use self::server::ServerAnswer;
 pub use self::tcp_state::TcpState;

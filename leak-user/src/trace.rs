@@ -16,6 +16,7 @@ mod inventory;
 mod resolver;
 pub mod resources;
 mod schedule;
+mod senders;
 mod servers;
 mod session;
 mod settings;

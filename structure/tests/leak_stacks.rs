@@ -8,8 +8,8 @@ use structure::Modules;
 /// The floors from the ground up. A file may import from its own floor and from those below it.
 const FLOORS: [&[&str]; 7] = [
     &["bytes", "guarded", "time"],
-    &["process", "raw", "processor", "stack", "truncation", "counts"],
-    &["binary", "culprit"],
+    &["process", "raw", "processor", "stack", "truncation", "counts", "texts"],
+    &["binary", "culprit", "sources"],
     &["unwind"],
     &["languages"],
     &["resolver"],

@@ -22,6 +22,7 @@ mod stacks;
 mod stacks_go;
 mod stacks_native;
 mod stacks_runtimes;
+mod statements;
 mod uses;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ const SUITES: &[Tests] = &[
     Tests { suite: "recording", place: Anywhere, list: recording::tests },
     Tests { suite: "uses", place: Anywhere, list: uses::tests },
     Tests { suite: "server_join", place: Anywhere, list: server_join::tests },
+    Tests { suite: "statements", place: Anywhere, list: statements::tests },
     Tests { suite: "stacks_runtimes", place: Anywhere, list: stacks_runtimes::tests },
     Tests { suite: "containers", place: Anywhere, list: containers::tests },
     Tests { suite: "cluster", place: Anywhere, list: cluster::tests },

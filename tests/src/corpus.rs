@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{Running, bound};
+use crate::process::{Running, Signal, bound};
 use crate::server::USER;
 use crate::suite::{APPS, Suite, target};
 
@@ -99,6 +99,11 @@ impl Worker {
     /// Lets the program run its pattern.
     pub fn begin(&mut self) -> Result<()> {
         self.running.say("go")
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
     }
 
     /// The local ports of the connections that the program has leaked so far.

@@ -219,6 +219,7 @@ pub struct Finding {
     pub culprit: Option<Culprit>,
     pub retracted_at: Option<Value>,
     pub culprit_from: Option<String>,
+    pub culprit_candidates: Vec<Culprit>,
     pub server_messages: Vec<String>,
     pub holders: Vec<Holder>,
 }

@@ -117,6 +117,11 @@ fn calls_at(go: &GoBinary, binary: &Binary, address: u64) -> Option<Vec<Symbol>>
     if symbols.at(address).is_empty() { from_table() } else { None }
 }
 
+/// Whether the Go toolchain built a binary.
+pub(crate) fn is_built_by_go(binary: &Binary) -> bool {
+    binary.facts::<BuiltByGo>().is_some_and(|built| built.0.is_some())
+}
+
 /// Reads any bytes as a line table.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::binary::fuzz;

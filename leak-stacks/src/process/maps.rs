@@ -103,6 +103,16 @@ pub(crate) fn locate(path: &Path) -> Option<(File, Metadata)> {
 
 /// The same below a process's root directory, where a link must not lead out of it.
 pub(crate) fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
+    regular(place_in_root(pid, path)?)
+}
+
+/// A directory below a process's root directory.
+pub(crate) fn locate_directory_in_root(pid: u32, path: &str) -> Option<File> {
+    let place = place_in_root(pid, path)?;
+    place.metadata().ok()?.is_dir().then_some(place)
+}
+
+fn place_in_root(pid: u32, path: &str) -> Option<File> {
     let root = File::open(format!("/proc/{pid}/root")).ok()?;
     let path = std::ffi::CString::new(PathBuf::from(path).as_os_str().as_bytes()).ok()?;
     // SAFETY: `open_how` consists of integers, for which zeroes are valid.
@@ -122,7 +132,7 @@ pub(crate) fn locate_in_root(pid: u32, path: &str) -> Option<(File, Metadata)> {
     };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the kernel has just returned this descriptor, and nobody else owns it.
-    regular(unsafe { File::from_raw_fd(fd) })
+    Some(unsafe { File::from_raw_fd(fd) })
 }
 
 fn regular(place: File) -> Option<(File, Metadata)> {

@@ -202,10 +202,10 @@ fn in_file<'a>(address: u64, process: &Process<'a>) -> Option<(&'a Binary, u64)>
 }
 
 /// The code of a frame, named.
-struct NamedCode<'a> {
+pub(crate) struct NamedCode<'a> {
     code: NativeCode<'a>,
     /// Innermost first; none if it has no name.
-    symbols: Rc<[Symbol]>,
+    pub(crate) symbols: Rc<[Symbol]>,
     /// A runtime says that the frame is none of the program's.
     is_left_out: bool,
     is_lasting: bool,
@@ -213,7 +213,11 @@ struct NamedCode<'a> {
 
 /// Names code by the first of these that knows it: the signal return trampoline, a runtime, the
 /// binary's symbols.
-fn name_code<'a>(address: u64, runtimes: &mut Runtimes, process: &Process<'a>) -> NamedCode<'a> {
+pub(crate) fn name_code<'a>(
+    address: u64,
+    runtimes: &mut Runtimes,
+    process: &Process<'a>,
+) -> NamedCode<'a> {
     let in_file = in_file(address, process);
     let path = process.modules.find(address).and_then(|mapping| mapping.path.as_deref());
     // Some runtimes keep what they compile in memory that looks like a file.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Culprit, Severity, Thresholds, Verdict};
+use crate::engine::detect::{Culprit, CulpritFrom, Severity, Thresholds, Verdict};
 use crate::engine::findings::{Finding, Fingerprint, Ledger};
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
@@ -108,9 +108,20 @@ impl<'a> Snapshot<'a> {
         self.destinations.get(&remote.ip().to_canonical())
     }
 
-    /// The frame that a verdict blames, when its stack is at hand.
-    pub(crate) fn culprit(&self, verdict: &Verdict) -> Option<&'a Frame> {
-        self.frame(verdict.stack.as_ref(), verdict.culprit)
+    /// The frame that a verdict blames, when its stack is at hand, or else the code that sends the
+    /// last statement.
+    pub(crate) fn culprit<'b>(&self, verdict: &'b Verdict) -> Option<&'b Frame>
+    where
+        'a: 'b,
+    {
+        let by_stack = self.frame(verdict.stack.as_ref(), verdict.culprit);
+        by_stack.or_else(|| verdict.sender.as_ref()?.only())
+    }
+
+    /// What names [`Self::culprit`].
+    pub(crate) fn culprit_from(&self, verdict: &Verdict) -> Option<CulpritFrom> {
+        self.culprit(verdict)?;
+        Some(verdict.culprit.map_or(CulpritFrom::Statement, |culprit| culprit.from))
     }
 
     /// The frame of a stack that is to blame, when the stack is at hand.

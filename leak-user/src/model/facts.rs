@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use leak_stacks::Stack;
+use leak_stacks::{Frame, Stack};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -33,6 +33,15 @@ pub enum Fact {
     },
     /// A stack that later events refer to.
     Stack(Arc<Stack>),
+    /// A statement was looked up in the program of a process.
+    Sender {
+        /// The process.
+        process: ProcessKey,
+        /// The statement, without its literals.
+        statement: String,
+        /// The code that has it; empty when none has, or when others may send it, too.
+        code: Vec<Frame>,
+    },
     /// An interval is over: judge, and return what has changed.
     Judge(Health),
     /// The run is over: judge for the last time.

@@ -27,4 +27,17 @@ pub struct ProcessInfo {
     pub pod: Option<Pod>,
     /// When it started, by the wall clock as it stands now.
     pub started_at: Option<SystemTime>,
+    /// The program that it runs; `None` when it cannot be read.
+    #[serde(default)]
+    pub program: Option<ProgramId>,
+}
+
+/// Tells programs apart, also those that have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramId {
+    /// The executable file.
+    pub binary: u64,
+    /// The executable file, and with what arguments, in which directory and container it runs: of
+    /// an interpreter, the program that it interprets.
+    pub command: u64,
 }

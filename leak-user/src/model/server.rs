@@ -1,5 +1,6 @@
 //! A server's answers, as the table takes them in.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -96,10 +97,16 @@ pub struct Session {
     pub transaction_age: Option<Duration>,
     /// Time since its state changed.
     pub state_age: Option<Duration>,
+    /// Time since the latest statement began.
+    #[serde(default)]
+    pub query_age: Option<Duration>,
     /// What it waits for: the kind and the name, as in `Client` and `ClientRead`.
     pub wait: Option<(String, String)>,
     /// The latest statement without its literals.
     pub query: Option<String>,
+    /// What a comment in the statement says of the request: `route`, `traceparent` and the like.
+    #[serde(default)]
+    pub comment: BTreeMap<String, String>,
     /// The role that asked may not see what it does.
     pub hidden: bool,
 }

@@ -54,6 +54,7 @@ impl Run {
                 labels: BTreeMap::from([("app".into(), "orders".into())]),
             }),
             started_at: Some(SystemTime::UNIX_EPOCH),
+            program: None,
         };
         Self {
             world,

@@ -7,12 +7,15 @@
 //! and allows.
 
 mod client;
+mod comments;
 mod dsn;
 mod masking;
 mod passfile;
 mod poller;
 mod query;
+mod statements;
 mod tls;
 
 pub use dsn::{Dsn, DsnError};
 pub use poller::{PollAnswer, SessionPoller};
+pub use statements::WantedStatements;

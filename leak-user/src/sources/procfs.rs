@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod name;
+mod program;
 pub mod selection;
 
 use std::collections::{HashMap, HashSet};
@@ -66,6 +67,7 @@ impl ProcessInfo {
             pod_uid: None,
             pod: None,
             started_at,
+            program: None,
         }
     }
 }
@@ -124,6 +126,7 @@ pub fn describe(key: ProcessKey) -> Result<ProcessInfo, ProcessError> {
         pod_uid: container::pod_uid(&cgroup),
         pod: None,
         started_at: started_at(key),
+        program: program::identify(pid, container::id(&cgroup)),
     };
     // Checked last: if the PID was reused meanwhile, the fields above are of another process.
     if identify(pid)? == key { Ok(info) } else { Err(ProcessError::Gone { pid }) }

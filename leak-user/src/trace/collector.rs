@@ -178,6 +178,7 @@ impl Collector {
         cost.taken_in = Some(clock::thread_cpu_time().saturating_sub(read));
         self.session.interval_cost(clock::now(), &cost)?;
         self.enrichment.name_addresses(self.session.engine());
+        self.find_senders();
         let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
         self.stacks.fetch(wanted, &self.tracer, &mut self.session)
     }
@@ -219,7 +220,14 @@ impl Collector {
         &mut self,
         answer: postgres::PollAnswer,
     ) -> Result<(), OutputError> {
-        servers::take(answer, &mut self.session)
+        servers::take(answer, &mut self.session)?;
+        self.find_senders();
+        Ok(())
+    }
+
+    /// Looks for the code of statements that servers show and nobody was seen to send.
+    fn find_senders(&mut self) {
+        self.stacks.find_senders(feedback::statements_to_find(self.session.engine()));
     }
 
     /// Takes the names that Kubernetes has changed.
@@ -264,6 +272,7 @@ impl Collector {
         let last = self.start_inventory().await?;
         self.take_inventory(last)?;
         servers::settle(&mut servers, &mut self.session).await?;
+        self.find_senders();
         self.stacks.fetch_uses(&self.tracer, &mut self.session)?;
         self.settle_stacks(patience).await?;
         self.stacks.give_up();

@@ -7,12 +7,13 @@
 //! |---|---|---|
 //! | [`set_profile`], [`copy_more`] | kernel programs | how to copy a process's stacks, as its binaries and stacks have shown |
 //! | [`stacks_to_fetch`] | flight recorder | a stack is fetched once its connection has fallen silent |
+//! | [`statements_to_find`] | resolver | which code has a statement is looked up once nobody was seen to send it |
 //! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
 //! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
 //! | [`known_connections`], [`threads_to_check`], [`processes_to_check`] | sock_diag, procfs | which are looked for |
 //! | [`name_addresses`] | Kubernetes | which servers' addresses are to be named |
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use leak_stacks::StackProfile;
 
@@ -29,6 +30,8 @@ const STACK_GROWTH: u32 = 2;
 /// shows what those that lose connections do not.
 const SAMPLES_OF_GROUP: usize = 8;
 const MAX_SAMPLES: usize = 128;
+/// Most statements that are looked for at once in one program.
+const MAX_SEARCHED: usize = 64;
 
 /// Stacks of connections to full servers to fetch each interval.
 const MAX_HOLDERS: usize = 512;
@@ -55,6 +58,20 @@ pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(Connectio
     let wanted = silent.chain(samples.into_iter().take(MAX_SAMPLES)).chain(holders);
     // One may be wanted for several reasons.
     wanted.collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+/// Statements of whose code nothing is known, by the process in whose program they are to be looked
+/// for.
+pub(super) fn statements_to_find(engine: &Engine) -> HashMap<ProcessKey, Vec<String>> {
+    let mut wanted: HashMap<ProcessKey, BTreeSet<&str>> = HashMap::new();
+    for (process, statement) in engine.unknown_statements() {
+        let its = wanted.entry(process).or_default();
+        if its.len() < MAX_SEARCHED {
+            its.insert(statement);
+        }
+    }
+    let owned = |statements: BTreeSet<&str>| statements.into_iter().map(str::to_owned).collect();
+    wanted.into_iter().map(|(process, statements)| (process, owned(statements))).collect()
 }
 
 /// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the

@@ -18,7 +18,7 @@ use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
 use crate::trace::worker::{Service, Worker};
 use leak_stacks::{
     DriverFrames, MappingReader, ProcessSnapshot, RawStack, ReadWatchdog, Resolved, Resolver,
-    StackProfile, TruncationReason,
+    StackProfile, TextUse, TruncationReason, WantedTexts,
 };
 
 /// Maximum number of pending requests; further ones are refused and counted.
@@ -35,6 +35,8 @@ pub(super) enum Task {
     Sight(ProcessKey),
     /// Resolve a stack. `at` tells successive connections on the same socket apart.
     Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
+    /// Find texts in the program of a process.
+    Texts { process: ProcessKey, number: u64 },
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -43,18 +45,28 @@ impl Task {
     /// The process that the request concerns.
     pub(super) fn process(self) -> ProcessKey {
         match self {
-            Self::Sight(process) | Self::Resolve { process, .. } | Self::Forget(process) => process,
+            Self::Sight(process)
+            | Self::Resolve { process, .. }
+            | Self::Texts { process, .. }
+            | Self::Forget(process) => process,
         }
     }
+}
+
+/// What a request is about, besides its process.
+enum Subject {
+    Process,
+    Stack(Box<RawStack>),
+    Texts(Box<dyn WantedTexts>),
 }
 
 /// The input of the second thread, from the first.
 struct Work {
     snapshot: Option<ProcessSnapshot>,
-    stack: Option<Box<RawStack>>,
+    subject: Subject,
 }
 
-type Pinning = Worker<Option<Box<RawStack>>, Task>;
+type Pinning = Worker<Subject, Task>;
 type Resolving = Worker<Work, Task>;
 
 /// The result of a request.
@@ -65,6 +77,8 @@ pub(super) struct Answer {
     pub(super) profile: Option<StackProfile>,
     /// The resolved stack, if the request was to resolve one.
     pub(super) stack: Option<ResolvedStack>,
+    /// The code that has the texts, if the request was to find some.
+    pub(super) uses: Vec<TextUse>,
 }
 
 /// The outcome of resolving a stack.
@@ -119,7 +133,7 @@ impl ResolverThread {
 
     /// Opens a new process's files before the process can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
-        self.send(Task::Sight(process), None);
+        self.send(Task::Sight(process), Subject::Process);
     }
 
     /// Requests a stack, unless the same request is pending. Returns false if the request was
@@ -132,13 +146,24 @@ impl ResolverThread {
         stack: RawStack,
     ) -> bool {
         let task = Task::Resolve { process: stack.process, id, role, at };
-        self.send(task, Some(Box::new(stack)))
+        self.send(task, Subject::Stack(Box::new(stack)))
+    }
+
+    /// Has texts looked for in the program of a process. Returns false if that was refused. `number`
+    /// tells one request from the next.
+    pub(super) fn find_texts(
+        &mut self,
+        process: ProcessKey,
+        number: u64,
+        texts: Box<dyn WantedTexts>,
+    ) -> bool {
+        self.send(Task::Texts { process, number }, Subject::Texts(texts))
     }
 
     /// Drops all data of a process that has exited.
     pub(super) fn forget(&mut self, process: ProcessKey) {
         // Sending fails if the thread has ended; then there are no data to drop.
-        let _ = self.pinner.requests().send((Task::Forget(process), None));
+        let _ = self.pinner.requests().send((Task::Forget(process), Subject::Process));
     }
 
     /// Waits for the next answer.
@@ -236,17 +261,17 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let _ = self.answering.send(Answer { task, profile: None, stack });
+        let _ = self.answering.send(Answer { task, profile: None, stack, uses: Vec::new() });
     }
 
     /// Sends a request unless it is pending already. Returns false if the request was refused.
-    fn send(&mut self, task: Task, stack: Option<Box<RawStack>>) -> bool {
+    fn send(&mut self, task: Task, subject: Subject) -> bool {
         if self.pending.contains(&task) {
             return true;
         }
         let taken = !self.has_ended
             && self.pending.len() < QUEUE
-            && self.pinner.requests().send((task, stack)).is_ok();
+            && self.pinner.requests().send((task, subject)).is_ok();
         if taken {
             self.pending.insert(task);
         } else {
@@ -257,12 +282,9 @@ impl ResolverThread {
 }
 
 /// The first thread's service: opens the files of processes.
-fn pinning(
-    watch: &Arc<ReadWatchdog>,
-    work: Sender<(Task, Work)>,
-) -> Service<Task, Option<Box<RawStack>>> {
+fn pinning(watch: &Arc<ReadWatchdog>, work: Sender<(Task, Work)>) -> Service<Task, Subject> {
     let (mut pinner, watch) = (MappingReader::default(), Arc::clone(watch));
-    Box::new(move |task, stack| {
+    Box::new(move |task, subject| {
         let snapshot = match task {
             Task::Sight(process) if !watch.has_given_up(process) => {
                 let look = pinner.look(process, clock::now());
@@ -271,7 +293,7 @@ fn pinning(
             _ => None,
         };
         // Sending fails only at shutdown, when the second thread has ended.
-        let _ = work.send((task, Work { snapshot, stack }));
+        let _ = work.send((task, Work { snapshot, subject }));
     })
 }
 
@@ -283,7 +305,7 @@ fn resolving(
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
-    Box::new(move |task, Work { snapshot, stack }| {
+    Box::new(move |task, Work { snapshot, subject }| {
         let now = clock::now();
         let process = task.process();
         match task {
@@ -295,15 +317,28 @@ fn resolving(
                 }
             }
             Task::Forget(_) => return resolver.forget(process),
-            Task::Resolve { .. } => {}
+            Task::Resolve { .. } | Task::Texts { .. } => {}
         }
-        let stack = stack.map(|stack| {
-            let began = Instant::now();
-            let resolved = resolver.resolve(&stack, now);
-            ResolvedStack { wanted: stack.wanted, resolved, took: began.elapsed() }
-        });
+        let (mut stack, mut uses) = (None, Vec::new());
+        let began = Instant::now();
+        match subject {
+            Subject::Process => {}
+            Subject::Stack(raw) => {
+                let resolved = resolver.resolve(&raw, now);
+                stack = Some(ResolvedStack { wanted: raw.wanted, resolved, took: began.elapsed() });
+            }
+            Subject::Texts(texts) => {
+                uses = resolver.uses_of_texts(process, &*texts, now);
+                log::debug!(
+                    "process {}: {} uses of statements found in {} ms",
+                    process.pid,
+                    uses.len(),
+                    began.elapsed().as_millis()
+                );
+            }
+        }
         // Sending fails only at shutdown, when the receiver is gone.
-        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
+        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack, uses });
     })
 }
 

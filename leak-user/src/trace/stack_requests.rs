@@ -1,6 +1,7 @@
 //! Stacks, from the kernel's copy to facts: requested here, resolved on other threads, and
 //! answered.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
+use crate::sources::postgres::WantedStatements;
 use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
+use crate::trace::senders;
 use crate::trace::session::Session;
 
 /// Most stacks of an interval of which it is kept how long they took.
@@ -28,6 +31,9 @@ pub(super) struct StackRequests {
     times: Vec<Duration>,
     /// How many uses of each connection are reported.
     uses: u32,
+    /// The statements that are being looked for in the programs of processes.
+    searches: HashMap<ProcessKey, Vec<String>>,
+    last_search: u64,
 }
 
 /// What an answer of the resolver comes to.
@@ -47,7 +53,8 @@ impl StackRequests {
     /// Starts the resolver's threads.
     pub(super) fn start(driver_frames: &[DriverFrames], uses: u32) -> io::Result<Self> {
         let resolver = ResolverThread::start(driver_frames)?;
-        Ok(Self { resolver, counts: StackCounts::default(), times: Vec::new(), uses })
+        let (counts, times, searches) = Default::default();
+        Ok(Self { resolver, counts, times, uses, searches, last_search: 0 })
     }
 
     /// Opens the binaries of a process before it can exit.
@@ -98,6 +105,20 @@ impl StackRequests {
         Ok(())
     }
 
+    /// Looks for statements in the programs of processes; later where a search is under way.
+    pub(super) fn find_senders(&mut self, wanted: HashMap<ProcessKey, Vec<String>>) {
+        for (process, statements) in wanted {
+            if self.searches.contains_key(&process) {
+                continue;
+            }
+            let texts = WantedStatements::new(statements.iter().map(String::as_str));
+            self.last_search += 1;
+            if self.resolver.find_texts(process, self.last_search, Box::new(texts)) {
+                self.searches.insert(process, statements);
+            }
+        }
+    }
+
     /// Tells the latest uses of every connection, when they are to be reported, and requests their
     /// stacks.
     pub(super) fn fetch_uses(
@@ -131,9 +152,19 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack } = answer;
+        let Answer { task, profile, stack, uses } = answer;
         let process = task.process();
         let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
+        if let Task::Texts { process, .. } = task {
+            let statements = self.searches.remove(&process).unwrap_or_default();
+            let code = senders::code_of(&statements, &uses);
+            let facts = statements.into_iter().zip(code);
+            learnt.facts.extend(facts.map(|(statement, code)| Fact::Sender {
+                process,
+                statement,
+                code,
+            }));
+        }
         let (Task::Resolve { id, role, at, .. }, Some(stack)) = (task, stack) else {
             return learnt;
         };

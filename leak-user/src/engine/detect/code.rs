@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::engine::senders::Sender;
 use crate::model::StackId;
 use leak_stacks::{Frame, Language, Stack};
 
@@ -28,6 +29,17 @@ impl CodeKey {
             symbol: frame.function.clone().unwrap_or_else(|| format!("{:x}", frame.address)),
             place: frame.file.as_ref().or(frame.module.as_ref()).cloned(),
         }
+    }
+
+    /// The code that sends a statement; all of it, where there are several functions.
+    pub(super) fn of_sender(sender: &Sender) -> Self {
+        if let Some(only) = sender.only() {
+            return Self::of(only);
+        }
+        let mut keys: Vec<_> = sender.code.iter().map(Self::of).collect();
+        keys.sort_unstable();
+        let names: Vec<_> = keys.iter().map(|key| key.symbol.as_str()).collect();
+        Self { symbol: names.join(" or "), place: keys.first().and_then(|key| key.place.clone()) }
     }
 
     /// Stands for the function that an unknown stack would name.

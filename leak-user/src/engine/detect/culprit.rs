@@ -13,6 +13,8 @@ pub enum CulpritFrom {
     LastUse,
     /// It opened the connections.
     Opener,
+    /// It sends the statement that the server says was the last one on the connections.
+    Statement,
 }
 
 impl From<StackOf> for CulpritFrom {

@@ -164,6 +164,7 @@ fn verdict<'a>(
         cause: blame.cause,
         culprit: blame.culprit,
         culprit_uses: blame.uses,
+        sender: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engine::detect::{
     PriorAccusations, Reason, Stacks, Thresholds, Verdict, View, evaluate,
 };
+use crate::engine::senders::Senders;
 use crate::engine::testing::{World, secs};
 use crate::model::StackId;
 use leak_stacks::{Frame, Language, Quality, Stack};
@@ -40,7 +41,8 @@ pub(crate) fn judge_again(
     prior: &PriorAccusations,
     at: f64,
 ) -> Vec<Verdict> {
-    let view = View::new(&world.table, &world.memory, stacks, thresholds, prior);
+    let senders = Senders::default();
+    let view = View::new(&world.table, &world.memory, stacks, &senders, thresholds, prior);
     evaluate(view, secs(at))
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::engine::detect::{CodeKey, Culprit, CulpritUses, Evidence, Reason, Severity, StackOf};
+use crate::engine::senders::Sender;
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -48,4 +49,6 @@ pub struct Verdict {
     /// How uses by the same code ended: the culprit's, or the last user's where nobody is named.
     /// `None` when no other uses were seen, or they say nothing.
     pub culprit_uses: Option<CulpritUses>,
+    /// Who sends the connections' last statement, where no stack blames anybody.
+    pub sender: Option<Sender>,
 }

@@ -12,6 +12,7 @@ use crate::engine::detect::{
     CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
     Verdict,
 };
+use crate::engine::senders::{Sender, Senders};
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
 use leak_stacks::Language;
@@ -25,6 +26,7 @@ pub struct View<'a> {
     table: &'a ConnectionTable,
     memory: &'a Memory,
     code: CodeReader<'a>,
+    senders: &'a Senders,
     thresholds: &'a Thresholds,
     prior: &'a PriorAccusations,
     /// Connections that belong to a thread rather than a pool.
@@ -42,12 +44,13 @@ impl<'a> View<'a> {
         table: &'a ConnectionTable,
         memory: &'a Memory,
         stacks: &'a Stacks,
+        senders: &'a Senders,
         thresholds: &'a Thresholds,
         prior: &'a PriorAccusations,
     ) -> Self {
         let bound = bound_to_threads(table, memory);
         let code = CodeReader::new(stacks);
-        Self { table, memory, code, thresholds, prior, bound, taken: HashSet::new() }
+        Self { table, memory, code, senders, thresholds, prior, bound, taken: HashSet::new() }
     }
 
     /// Leaves out connections from now on, because they have been judged.
@@ -243,6 +246,14 @@ impl<'a> View<'a> {
         Some(Culprit { frame, from: stack_of.into() })
     }
 
+    /// Who sends the last statement of `members`, where their stack blames nobody.
+    fn sender(&self, members: &[&Connection], stack: Option<&StackId>) -> Option<Sender> {
+        if self.cause(stack).is_some() {
+            return None;
+        }
+        members.iter().find_map(|connection| self.senders.of(connection))
+    }
+
     /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
     /// first moments after.
     #[must_use]
@@ -287,11 +298,13 @@ impl<'a> View<'a> {
     ) -> Vec<Verdict> {
         let mut alike: BTreeMap<Common, Vec<(&Connection, Blame)>> = BTreeMap::new();
         for (connection, blame) in accused {
+            let is_unseen = self.cause(blame.stack.as_ref()).is_none();
+            let sender = if is_unseen { self.senders.of(connection) } else { None };
             // Where nobody is named, stacks tell nothing apart.
             let named = blame.cause.is_some();
             let stack_of = if named { blame.stack_of } else { StackOf::LastUsedBy };
-            let remote = connection.endpoints.remote;
-            let common = (connection.process, remote, stack_of, blame.cause.clone());
+            let cause = blame.cause.clone().or_else(|| Some(CodeKey::of_sender(sender.as_ref()?)));
+            let common = (connection.process, connection.endpoints.remote, stack_of, cause);
             alike.entry(common).or_default().push((connection, blame));
         }
         let verdict = |((process, remote, _, cause), mut blaming): (Common, Vec<_>)| {
@@ -299,6 +312,7 @@ impl<'a> View<'a> {
             let (members, blames): (Vec<_>, Vec<_>) = blaming.into_iter().unzip();
             let (severity, evidence) = say(&members);
             let shown = Blame::commonest(blames.iter());
+            let sender = self.sender(&members, shown.stack.as_ref());
             Verdict {
                 reason,
                 severity,
@@ -312,6 +326,7 @@ impl<'a> View<'a> {
                 cause,
                 culprit: shown.culprit,
                 culprit_uses: shown.uses,
+                sender,
             }
         };
         alike.into_iter().map(verdict).collect()

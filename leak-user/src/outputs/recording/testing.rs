@@ -73,6 +73,7 @@ pub(crate) fn story() -> Told {
             labels: BTreeMap::from([("app".into(), "orders".into())]),
         }),
         started_at: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)),
+        program: None,
     };
     told.push((secs(1.0), Fact::Process(info)));
     let (kind, namespace) = (DestinationKind::Pod, "db".to_owned());

@@ -8,9 +8,10 @@ use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
+use crate::outputs::text::place::place;
 use crate::outputs::text::style::{Paint, Tone, printable};
-use crate::outputs::text::{holders, session};
-use leak_stacks::{Frame, Quality, Stack};
+use crate::outputs::text::{holders, sender, session};
+use leak_stacks::{Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
 const MAX_FRAMES: usize = 40;
@@ -76,6 +77,9 @@ pub(super) fn write_culprit(
     finding: &Finding,
 ) -> io::Result<()> {
     let verdict = &finding.verdict;
+    if let Some(sender) = &verdict.sender {
+        return sender::write(out, paint, sender);
+    }
     let Some(stack) = snapshot.stack(verdict.stack.as_ref()) else { return Ok(()) };
     let only_last = verdict.is_only_last_used();
     let index = if only_last { stack.culprit } else { verdict.culprit.map(|one| one.frame) };
@@ -206,18 +210,4 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
     };
     let why = stack.truncation.map(|why| format!(": {}", why.describe())).unwrap_or_default();
     writeln!(out, "       ({missing}{why})")
-}
-
-/// `function at file:line`; without a function, the address in its module.
-pub(super) fn place(frame: &Frame) -> String {
-    let function = match (&frame.function, &frame.module) {
-        (Some(function), _) => printable(function),
-        (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),
-        (None, None) => format!("{:#x}", frame.address),
-    };
-    match (&frame.file, frame.line) {
-        (Some(file), Some(line)) => format!("{function} at {}:{line}", printable(file)),
-        (Some(file), None) => format!("{function} at {}", printable(file)),
-        (None, _) => function,
-    }
 }

@@ -9,6 +9,9 @@ use std::str::CharIndices;
 /// Most characters of a masked statement.
 const LONGEST: usize = 500;
 
+/// Stands for what was cut off.
+pub(super) const ELLIPSIS: char = '…';
+
 /// Replaces a literal.
 const MASK: char = '?';
 
@@ -29,7 +32,7 @@ pub fn mask(statement: &str) -> String {
     };
     masker.run();
     if masker.cut {
-        masker.masked.push('…');
+        masker.masked.push(ELLIPSIS);
     }
     masker.masked
 }

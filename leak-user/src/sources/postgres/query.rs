@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::model::server::{Session, SessionState, Settings};
-use crate::sources::postgres::masking::mask;
+use crate::sources::postgres::comments;
+use crate::sources::postgres::masking::{ELLIPSIS, mask};
 
 /// Most sessions to read.
 pub(super) const MAX_SESSIONS: usize = 10_000;
@@ -17,6 +18,10 @@ const OLDEST: u32 = 100_000;
 
 /// The placeholder for a statement that the role may not see.
 const HIDDEN: &str = "<insufficient privilege>";
+
+/// A statement of so many bytes was cut by the server, by its usual `track_activity_query_size` of
+/// 1,024 with a NUL: not within a character, which has at most 4 bytes.
+const CUT: usize = 1020;
 
 /// Most characters kept of a name; PostgreSQL itself keeps 63 bytes.
 const LONGEST_NAME: usize = 128;
@@ -36,13 +41,14 @@ pub(super) fn sessions() -> String {
     format!(
         "SELECT pid, host(client_addr), client_port, usename, datname, application_name, \
          backend_type = 'walsender', state, {}, {}, {}, wait_event_type, wait_event, \
-         left(query, 1024) FROM pg_stat_activity \
+         left(query, 1024), {} FROM pg_stat_activity \
          WHERE pid <> pg_backend_pid() AND CASE WHEN backend_type IS NULL \
          THEN usename IS NOT NULL AND datname IS NOT NULL \
          ELSE backend_type IN ('client backend', 'walsender') END ORDER BY pid LIMIT {}",
         age("backend_start"),
         age("xact_start"),
         age("state_change"),
+        age("query_start"),
         MAX_SESSIONS + 1
     )
 }
@@ -99,10 +105,21 @@ pub(super) fn session<'a>(column: impl Fn(usize) -> Option<&'a str>) -> Option<S
         age: age(8),
         transaction_age: age(9),
         state_age: age(10),
+        query_age: age(14),
         wait: text(11).zip(text(12)),
-        query: Some(mask(query)).filter(|masked| !hidden && !masked.is_empty()),
+        query: Some(statement(query)).filter(|masked| !hidden && !masked.is_empty()),
+        comment: comments::pairs(query),
         hidden,
     })
+}
+
+/// A statement without its literals, marked where the server has cut it.
+fn statement(query: &str) -> String {
+    let mut masked = mask(query);
+    if query.len() >= CUT && !masked.ends_with(ELLIPSIS) {
+        masked.push(ELLIPSIS);
+    }
+    masked
 }
 
 /// Parses an address. The server reports IPv4 clients of an IPv6 socket as IPv4-mapped addresses.
@@ -139,6 +156,7 @@ mod tests {
             "Client",
             "ClientRead",
             "SELECT * FROM orders WHERE id = 42",
+            "90600",
         ]
         .map(Some);
         let session = session(row(&columns)).unwrap();
@@ -148,6 +166,7 @@ mod tests {
         assert_eq!(session.age, Some(Duration::from_millis(90_500)));
         assert_eq!(session.transaction_age, Some(Duration::from_secs(60)));
         assert_eq!(session.state_age, Some(Duration::ZERO));
+        assert_eq!(session.query_age, Some(Duration::from_millis(90_600)));
         assert_eq!(session.wait, Some(("Client".into(), "ClientRead".into())));
         assert_eq!(session.query.as_deref(), Some("SELECT * FROM orders WHERE id = ?"));
         assert!(!session.hidden && !session.replication);

@@ -53,9 +53,12 @@ pub(in crate::outputs) struct FindingModel<'a> {
     retracted_at: Option<Time>,
     /// Identifies it by its reason and its code, the same in every run: 16 hex digits.
     fingerprint: String,
-    /// What names `culprit`: the code that sent the connections' last request, or that opened them.
-    /// Null when there is no `culprit`.
+    /// What names `culprit`: it sent the connections' last request, or opened them, or it sends the
+    /// statement that their server says was the last one. Null when there is no `culprit`.
     culprit_from: Option<CulpritFrom>,
+    /// The functions that send the connections' last statement, where there are several: any of
+    /// them may be to blame, and `culprit` is null. Empty otherwise.
+    culprit_candidates: Vec<CulpritModel<'a>>,
     /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there is
     /// no `culprit` although `stack` leads to the application, how those of the last user went on:
     /// it gives its connections back, and they were lost by code that did not use them. Null when
@@ -136,7 +139,8 @@ impl<'a> FindingModel<'a> {
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
             fingerprint: snapshot.fingerprint(finding).to_string(),
-            culprit_from: culprit.and(verdict.culprit).map(|culprit| culprit.from),
+            culprit_from: snapshot.culprit_from(verdict),
+            culprit_candidates: candidates(finding),
             culprit_uses: verdict.culprit_uses,
             server_messages: no_slot_left
                 .map(|full| full.said.iter().map(String::as_str).collect())
@@ -178,6 +182,12 @@ fn backends(snapshot: &Snapshot<'_>, finding: &Finding) -> Vec<u32> {
     let connections = finding.verdict.connections.iter();
     let known = connections.filter_map(|&id| snapshot.table.get(id));
     known.filter_map(Connection::backend_pid).collect()
+}
+
+/// The functions that may be to blame, when nobody knows which.
+fn candidates(finding: &Finding) -> Vec<CulpritModel<'_>> {
+    let sender = finding.verdict.sender.as_ref().filter(|sender| sender.only().is_none());
+    sender.map_or_else(Vec::new, |sender| sender.code.iter().map(CulpritModel::new).collect())
 }
 
 impl<'a> CulpritModel<'a> {

@@ -126,6 +126,9 @@ pub(super) struct SessionModel<'a> {
     /// The first 1,024 characters of the latest statement, without its literals. Null when there
     /// was none, and when it is hidden.
     query: Option<&'a str>,
+    /// What a comment in that statement says of the request that it belongs to, as sqlcommenter and
+    /// Marginalia write it: `route`, `traceparent`, `controller` and the like. Empty without one.
+    comment: &'a BTreeMap<String, String>,
 }
 
 fn session_state(_: &mut SchemaGenerator) -> Schema {
@@ -218,6 +221,7 @@ impl<'a> SessionModel<'a> {
             wait_event_type: session.wait.as_ref().map(|(kind, _)| kind.as_str()),
             wait_event: session.wait.as_ref().map(|(_, name)| name.as_str()),
             query: session.query.as_deref(),
+            comment: &session.comment,
         }
     }
 }

@@ -1,0 +1,83 @@
+//! The code of sessions that are older than the trace, by their last statement.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use harness::process::{Running, Signal};
+use harness::server::USER;
+use harness::{Finding, Member, Need, Suite, Test, eventually, test};
+
+/// A function with a text of its own, and two with the same text. It leaves a transaction of each
+/// open, and does nothing more.
+const PROGRAM: &str = r#"
+import sys
+import psycopg2
+
+HELD = []
+
+def only_reader(connection):
+    connection.cursor().execute("select 11, %s from pg_class limit 1", (7,))
+
+def refund_order(connection):
+    connection.cursor().execute("select 12 from pg_class limit 1")
+
+def cancel_order(connection):
+    connection.cursor().execute("select 12 from pg_class limit 1")
+
+for use in (only_reader, refund_order):
+    HELD.append(psycopg2.connect(""))
+    use(HELD[-1])
+print("ready", flush=True)
+sys.stdin.read()
+"#;
+
+pub(crate) fn tests() -> Vec<Test> {
+    let found = test("leaks_before_the_trace", leaks_before_the_trace);
+    vec![found.needs(Need::GoDrivers).needs(Need::Libpq).needs(Need::Psycopg2)]
+}
+
+/// Everything happened before the trace: the functions are named by what their sessions say, and
+/// where two send the same, both are told and none is blamed.
+fn leaks_before_the_trace(suite: &Suite) -> Result<()> {
+    let mut workers = Vec::new();
+    for member in [Member::GoPq, Member::Libpq] {
+        let mut worker = member.start(suite, "transaction", "disable")?;
+        worker.begin()?;
+        workers.push(worker);
+    }
+    let script = suite.directory()?.join("orders.py");
+    fs::write(&script, PROGRAM)?;
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg(&script).env("PGHOST", "127.0.0.1").env("PGPORT", suite.port().to_string());
+    let python = Running::start(python.env("PGUSER", USER).env("PGDATABASE", "postgres"))?;
+    eventually("transactions are left open", || {
+        let are_left = workers.iter().all(|worker| worker.lost().len() >= 2);
+        Ok(are_left && python.stdout.all().iter().any(|line| line == "ready"))
+    })?;
+    let mut trace = suite.trace().pid(python.pid());
+    for worker in &workers {
+        worker.signal(Signal::STOP);
+        trace = trace.pid(worker.pid());
+    }
+    let ask = format!("host=127.0.0.1 port={} user={USER}", suite.port());
+    let trace = trace.option("--pg-dsn", &ask).start()?;
+    let named = |function: &'static str| {
+        move |finding: &Finding| {
+            finding.is_leak()
+                && finding.reason == "idle_in_transaction"
+                && finding.function() == Some(function)
+                && finding.culprit_from.as_deref() == Some("statement")
+        }
+    };
+    for function in ["main.(*store).reserveStock", "reserve_stock", "only_reader"] {
+        trace.finding(named(function)).context(function)?;
+    }
+    let report = trace.stop()?;
+    let doubtful = report.leaks().into_iter().find(|leak| !leak.culprit_candidates.is_empty());
+    let doubtful = doubtful.context("the statement of two functions")?;
+    assert!(doubtful.culprit.is_none(), "{doubtful:#?}");
+    let names = doubtful.culprit_candidates.iter().map(|one| one.function.as_deref());
+    assert_eq!(names.collect::<Vec<_>>(), [Some("refund_order"), Some("cancel_order")]);
+    Ok(())
+}
