@@ -207,6 +207,7 @@ mod tests {
             language: Language::Go,
             frames: vec![frame(function, line)],
             culprit: Some(0),
+            callers: Vec::new(),
         }
     }
 

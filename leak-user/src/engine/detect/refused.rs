@@ -123,6 +123,7 @@ fn verdict(view: &View<'_>, server: SocketAddr, refusals: &Refusals, now: Timest
         cause: None,
         culprit: None,
         culprit_uses: None,
+        sender: None,
     }
 }
 

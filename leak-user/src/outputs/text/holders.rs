@@ -5,7 +5,7 @@ use std::io;
 use crate::engine::detect::{Holder, plural};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::text::finding::place;
+use crate::outputs::text::place::place;
 use crate::outputs::text::style::printable;
 
 /// Most groups that are told; the JSON report has more.
