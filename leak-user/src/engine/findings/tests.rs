@@ -197,3 +197,21 @@ fn leaks_of_exited_processes_are_bounded() {
     assert_eq!(ledger.open().len(), MAX_FROZEN);
     assert_eq!(ledger.open()[0].id.to_string(), "f89");
 }
+
+#[test]
+fn who_held_the_slots_of_a_full_server_is_not_forgotten() {
+    let mut world = World::new();
+    for number in [1, 2] {
+        world.open(number, 1.0);
+    }
+    world.refuse(9, 5.0, "sorry, too many clients already");
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 10.0);
+    world.close(1, 12.0);
+    turn(&mut ledger, &world, 20.0);
+    let held = |ledger: &Ledger| ledger.open()[0].verdict.connections.len();
+    assert_eq!(held(&ledger), 2, "as it was when it refused");
+    world.refuse(10, 25.0, "sorry, too many clients already");
+    turn(&mut ledger, &world, 30.0);
+    assert_eq!(held(&ledger), 1);
+}
