@@ -311,6 +311,8 @@ impl Known {
         for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {
             reported.insert(finding.verdict.process);
             stacks.extend(&finding.verdict.stack);
+            let full = finding.verdict.evidence.no_slot_left();
+            stacks.extend(full.iter().flat_map(|full| &full.holders).flat_map(|one| &one.stack));
         }
         self.stacks.retain(|id, _| stacks.contains(id));
         let in_use = self.processes_in_use();

@@ -120,8 +120,10 @@ impl Ledger {
                 Scope::Connections => changed,
             };
             let sentence = retractions.sentence(&verdict, &left);
-            finding.verdict = verdict;
-            finding.accused = silences;
+            if !finding.tells_more_than(&verdict) {
+                finding.verdict = verdict;
+                finding.accused = silences;
+            }
             if worth_telling {
                 changes.push(Change::Updated(finding.clone(), sentence));
             }

@@ -221,8 +221,8 @@ impl ConnectionTable {
         self.pool_of(connection).growth_since(connection.silent_since())
     }
 
-    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction, whose latest
-    /// request's stack was not looked for yet, with that request's number.
+    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction, whose
+    /// latest request's stack was not looked for yet, with that request's number.
     pub fn wanting_stack(
         &self,
         silent_for: Duration,

@@ -108,8 +108,8 @@ impl Signals {
 }
 
 impl Schedule {
-    /// Begins now: judges soon, after two seconds, and then after each `interval`, until a signal comes or `duration`
-    /// is over. With `debug_log` the kernel programs' log is passed on.
+    /// Begins now: judges soon, after two seconds, and then after each `interval`, until a signal
+    /// comes or `duration` is over. With `debug_log` the kernel programs' log is passed on.
     pub(super) fn begin(
         signals: Signals,
         ring: Readiness,

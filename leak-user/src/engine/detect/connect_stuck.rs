@@ -57,10 +57,20 @@ fn is_shaking_hands(connection: &Connection) -> bool {
         && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
 }
 
+/// Whether the client has asked for encryption, with a packet of its own, and got no answer.
+fn is_asking_for_encryption(connection: &Connection) -> bool {
+    // SSLRequest and GSSENCRequest have 8 bytes; a startup message has more.
+    const REQUEST: u64 = 8;
+    let traffic = &connection.traffic;
+    connection.wire.state == WireState::Startup
+        && (traffic.bytes_sent, traffic.bytes_received) == (REQUEST, 0)
+}
+
 /// How far connections have got that are stuck.
 #[derive(Debug, Default)]
 struct Stuck {
     dialing: usize,
+    asking: usize,
     encrypting: usize,
     starting: usize,
     mute: usize,
@@ -75,6 +85,7 @@ impl Stuck {
             *(match (member.tcp.state, member.requests.count) {
                 (TcpState::SynSent, _) => &mut stuck.dialing,
                 _ if is_shaking_hands(member) => &mut stuck.encrypting,
+                _ if is_asking_for_encryption(member) => &mut stuck.asking,
                 (_, 0) => &mut stuck.mute,
                 _ => &mut stuck.starting,
             }) += 1;
@@ -83,7 +94,7 @@ impl Stuck {
     }
 
     fn connections(&self) -> usize {
-        self.dialing + self.encrypting + self.starting + self.mute
+        self.dialing + self.asking + self.encrypting + self.starting + self.mute
     }
 }
 
@@ -91,6 +102,7 @@ impl Evidence for Stuck {
     fn numbers(&self) -> Numbers {
         Numbers::of(self.connections())
             .count("without_handshake", self.dialing)
+            .count("without_encryption_answer", self.asking)
             .count("without_tls", self.encrypting)
             .count("without_startup_answer", self.starting)
             .count("without_startup", self.mute)
@@ -106,6 +118,7 @@ impl fmt::Display for Stuck {
         write!(f, "{} stuck for {}: ", plural(all, "connection"), self.waited)?;
         let stages = [
             (self.dialing, "no answer to the connect"),
+            (self.asking, "no answer to the request for encryption"),
             (self.encrypting, "the server agreed to TLS and did not go on"),
             (self.starting, "no answer to the startup message"),
             (self.mute, "nothing sent after the connect"),
@@ -173,6 +186,22 @@ mod tests {
         assert_eq!(
             judge(&world, 40.0)[0].evidence.to_string(),
             "1 connection stuck for 38 s: nothing sent after the connect"
+        );
+    }
+
+    #[test]
+    fn a_request_for_encryption_is_no_startup_message() {
+        let mut world = World::new();
+        world.dial(1, 1.0);
+        world.establish(1, 1.1);
+        world.set(1, |usage| {
+            usage.wire.state = WireState::Startup;
+            (usage.requests, usage.bytes_sent) = (1, 8);
+            usage.last_send = Some(secs(1.2));
+        });
+        assert_eq!(
+            judge(&world, 40.0)[0].evidence.to_string(),
+            "1 connection stuck for 38 s: no answer to the request for encryption"
         );
     }
 }

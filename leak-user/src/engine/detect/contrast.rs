@@ -36,13 +36,16 @@ pub(super) enum Blamed {
     Nobody,
 }
 
+/// Whom to blame for a use, and how uses by that code ended.
+type Outcome = (Blamed, Option<CulpritUses>);
+
 /// The uses of a pool that gave their connection back, and those that kept it.
 #[derive(Debug, Default)]
 pub(super) struct Contrast {
     returned: Vec<Calls>,
     kept: Vec<Calls>,
     /// What was worked out, by the stack of the use and whether it surely was the last.
-    known: RefCell<HashMap<(StackId, bool), (Blamed, Option<CulpritUses>)>>,
+    known: RefCell<HashMap<(StackId, bool), Outcome>>,
 }
 
 impl Contrast {
@@ -52,17 +55,12 @@ impl Contrast {
 
     /// Whom to blame for a use with these calls that kept its connection, and how uses by that code
     /// ended. `surely_last`: no other code can have taken the connection since.
-    pub(super) fn blame(
-        &self,
-        stack: StackId,
-        calls: &Calls,
-        surely_last: bool,
-    ) -> (Blamed, Option<CulpritUses>) {
+    pub(super) fn blame(&self, stack: StackId, calls: &Calls, surely_last: bool) -> Outcome {
         let mut known = self.known.borrow_mut();
         *known.entry((stack, surely_last)).or_insert_with(|| self.work_out(calls, surely_last))
     }
 
-    fn work_out(&self, calls: &Calls, surely_last: bool) -> (Blamed, Option<CulpritUses>) {
+    fn work_out(&self, calls: &Calls, surely_last: bool) -> Outcome {
         if self.returned.is_empty() {
             return (Blamed::Call(0), None);
         }

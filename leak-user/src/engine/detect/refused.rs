@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::engine::detect::view::{commonest_stack, shown_stack};
 use crate::engine::detect::{
     Culprit, Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, StackOf,
-    Verdict, View, duration, plural,
+    Verdict, View, plural,
 };
 use crate::engine::table::{Connection, Refusals};
 use crate::model::{ProcessKey, StackId, Timestamp, WireState};
@@ -170,7 +170,7 @@ impl Evidence for NoSlotLeft {
     }
 }
 
-/// "the server refused 11 connections, the latest 3 s ago: sorry, too many clients already".
+/// "the server refused 11 connections: sorry, too many clients already".
 impl fmt::Display for NoSlotLeft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refused = plural(usize::try_from(self.refused).unwrap_or(usize::MAX), "connection");
@@ -178,7 +178,6 @@ impl fmt::Display for NoSlotLeft {
         if self.processes > 1 {
             write!(f, " of {} processes", self.processes)?;
         }
-        write!(f, ", the latest {} ago", duration(self.latest))?;
         if self.said.is_empty() {
             return f.write_str(": too many clients (53300)");
         }
@@ -218,8 +217,7 @@ mod tests {
         assert_eq!(found[0].connections.len(), 4);
         assert_eq!(
             found[0].evidence.to_string(),
-            "the server refused 2 connections, the latest 15 s ago: too many connections for role \
-             \"shop\""
+            "the server refused 2 connections: too many connections for role \"shop\""
         );
         let holders = &found[0].evidence.no_slot_left().unwrap().holders;
         let counts: Vec<_> = holders

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// From when on an idle transaction is suspect, unless less silence counts: programs seldom think for
-/// so long between two statements of one.
+/// From when on an idle transaction is suspect, unless less silence counts: programs seldom think
+/// for so long between two statements of one.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// From when on things count.

@@ -58,6 +58,15 @@ impl Finding {
         verdict.scope() != Scope::Connections || self.verdict.cause == verdict.cause
     }
 
+    /// Whether it knows who held more of a server's slots when that last refused a connection than
+    /// `verdict`, which is newer, does.
+    pub(super) fn tells_more_than(&self, verdict: &Verdict) -> bool {
+        let refused = |of: &Verdict| of.evidence.no_slot_left().map(|full| full.refused);
+        verdict.scope() == Scope::Server
+            && refused(&self.verdict) == refused(verdict)
+            && self.verdict.connections.len() > verdict.connections.len()
+    }
+
     /// Whether `verdict`, with the same key, about a process that is gone, says no more than what
     /// is known already.
     pub(super) fn has_said(&self, verdict: &Verdict) -> bool {

@@ -224,3 +224,21 @@ fn what_is_closed_only_as_the_process_ends_was_not_mended() {
     ledger.note_teardown(&HashSet::from([APP]), secs(87.0));
     assert_eq!(ledger.torn_down(), 0, "they were used again");
 }
+
+#[test]
+fn who_held_the_slots_of_a_full_server_is_not_forgotten() {
+    let mut world = World::new();
+    for number in [1, 2] {
+        world.open(number, 1.0);
+    }
+    world.refuse(9, 5.0, "sorry, too many clients already");
+    let mut ledger = Ledger::default();
+    turn(&mut ledger, &world, 10.0);
+    world.close(1, 12.0);
+    turn(&mut ledger, &world, 20.0);
+    let held = |ledger: &Ledger| ledger.open()[0].verdict.connections.len();
+    assert_eq!(held(&ledger), 2, "as it was when it refused");
+    world.refuse(10, 25.0, "sorry, too many clients already");
+    turn(&mut ledger, &world, 30.0);
+    assert_eq!(held(&ledger), 1);
+}

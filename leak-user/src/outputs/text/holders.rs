@@ -20,9 +20,9 @@ pub(super) fn write(
     let Some(full) = finding.verdict.evidence.no_slot_left() else { return Ok(()) };
     let held: usize = full.holders.iter().map(|holder| holder.count).sum();
     if held == 0 {
-        return writeln!(out, "  no traced process holds any of its slots");
+        return writeln!(out, "  no traced process held any of its slots");
     }
-    writeln!(out, "  traced processes hold {}:", plural(held, "slot"))?;
+    writeln!(out, "  traced processes held {}:", plural(held, "slot"))?;
     for holder in full.holders.iter().take(MAX_LINES) {
         let comm = snapshot.comm(holder.process).map_or_else(|| "?".to_owned(), printable);
         let code = snapshot.frame(holder.stack.as_ref(), holder.culprit);

@@ -44,8 +44,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
     /// when they have none, or it is unknown.
     stack: Option<&'a StackId>,
-    /// The call of `stack` that is to blame: of the application, not of libc, a runtime or a driver.
-    /// Null when nobody is named.
+    /// The call of `stack` that is to blame: of the application, not of libc, a runtime or a
+    /// driver. Null when nobody is named.
     culprit: Option<CulpritModel<'a>>,
     /// Where to look, and for what. Null when there is nothing to be done.
     next_step: Option<String>,
@@ -59,8 +59,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// The functions that send the connections' last statement, where there are several: any of
     /// them may be to blame, and `culprit` is null. Empty otherwise.
     culprit_candidates: Vec<CulpritModel<'a>>,
-    /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there is
-    /// no `culprit` although `stack` leads to the application, how those of the last user went on:
+    /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there
+    /// is no `culprit` although `stack` leads to the application, how those of the last user went on:
     /// it gives its connections back, and they were lost by code that did not use them. Null when
     /// other uses say nothing.
     culprit_uses: Option<CulpritUses>,
