@@ -6,6 +6,7 @@ mod ls;
 mod run;
 mod selection;
 mod settings;
+mod suppress;
 mod values;
 mod variables;
 
@@ -23,6 +24,7 @@ use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
 
 use crate::engine::{LONGEST_PERIOD as LONGEST, MAX_CONNECTIONS, SHORTEST_PERIOD};
+use crate::outputs::ndjson::EventKind;
 use crate::outputs::prometheus::{Label, ListenAddress};
 use crate::sources::postgres::{Dsn, DsnError};
 use leak_stacks::DriverFrames;
@@ -267,6 +269,10 @@ pub struct ReplayArgs {
     #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
     #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Which kinds of lines `-o ndjson` prints, for example `finding_opened,finding_retracted`
+    /// [default: all but finding_opened and finding_updated, which tell the lines `finding` apart].
+    #[arg(long, value_name = "KIND", env = "PGSOCKTRACE_EVENTS", value_delimiter = ',')]
+    pub events: Vec<EventKind>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
@@ -350,6 +356,10 @@ pub struct TraceArgs {
     #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
     #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Which kinds of lines `-o ndjson` prints, for example `finding_opened,finding_retracted`
+    /// [default: all but finding_opened and finding_updated, which tell the lines `finding` apart].
+    #[arg(long, value_name = "KIND", env = "PGSOCKTRACE_EVENTS", value_delimiter = ',')]
+    pub events: Vec<EventKind>,
     /// Report the last N uses of each connection, at most 16: by which code, when, and for how
     /// long.
     ///

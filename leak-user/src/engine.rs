@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Memory, Thresholds, View};
-use crate::engine::findings::{Change, Ledger};
+use crate::engine::detect::{Memory, Thresholds, Verdict, View};
+use crate::engine::findings::{Change, Ledger, Subject, Suppressed, Suppression};
 use crate::engine::snapshot::{RunInfo, Snapshot};
-use crate::engine::table::ConnectionTable;
+use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{
     ConnectionId, Destination, Fact, Health, ProcessInfo, ProcessKey, StackId, Timestamp,
@@ -78,6 +78,11 @@ impl Engine {
     #[must_use]
     pub fn new(beginning: Beginning) -> Self {
         Self { known: Known::new(beginning) }
+    }
+
+    /// Hides findings, from now on.
+    pub fn suppress(&mut self, rules: &[Suppression]) {
+        self.known.suppressed = rules.iter().cloned().map(Suppressed::new).collect();
     }
 
     /// Learns a fact, and returns how findings have changed when it is one that asks for a
@@ -198,6 +203,8 @@ struct Known {
     /// What Kubernetes calls servers' addresses.
     destinations: HashMap<IpAddr, Destination>,
     health: Health,
+    /// What is not told.
+    suppressed: Vec<Suppressed>,
 }
 
 impl Known {
@@ -212,6 +219,7 @@ impl Known {
             exited: HashSet::new(),
             destinations: HashMap::new(),
             health: Health::default(),
+            suppressed: Vec::new(),
         }
     }
 
@@ -239,9 +247,38 @@ impl Known {
         let Self { table, memory, stacks, .. } = self;
         let view = View::new(table, memory, stacks, &self.beginning.thresholds, &accusations);
         let verdicts = detect::evaluate(view, now);
+        let verdicts = self.without_suppressed(verdicts, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
         self.ledger.note_teardown(&self.exited, now);
         changes
+    }
+
+    /// Leaves out, and counts, what is not to be told.
+    fn without_suppressed(&mut self, mut verdicts: Vec<Verdict>, now: Timestamp) -> Vec<Verdict> {
+        let mut rules = std::mem::take(&mut self.suppressed);
+        if !rules.is_empty() {
+            let at = self.beginning.clock.wall(now);
+            verdicts.retain(|verdict| {
+                let subject = self.subject(verdict);
+                let hiding = rules.iter_mut().find(|one| one.rule.hides(&subject, at));
+                hiding.map(|one| one.add(verdict)).is_none()
+            });
+        }
+        self.suppressed = rules;
+        verdicts
+    }
+
+    fn subject<'a>(&'a self, verdict: &'a Verdict) -> Subject<'a> {
+        let stack = verdict.stack.and_then(|id| self.stacks.get(&id));
+        let culprit = stack.and_then(|stack| stack.frames.get(stack.culprit?));
+        let described = self.processes.get(&verdict.process).map(|info| info.comm.as_str());
+        let connections = verdict.connections.iter().filter_map(|&id| self.table.get(id));
+        Subject {
+            verdict,
+            comm: described.or_else(|| self.table.process(verdict.process)?.comm.as_deref()),
+            function: culprit.and_then(|frame| frame.function.as_deref()),
+            applications: connections.map(Connection::application_name).collect(),
+        }
     }
 
     /// What a process had leaked when it exited stays found: often it exits because of that.
@@ -310,6 +347,7 @@ impl Known {
             destinations: &self.destinations,
             run: &self.beginning.run,
             health: &self.health,
+            suppressed: &self.suppressed,
             now,
             ended,
             clock: self.beginning.clock,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Beginning;
+use crate::engine::findings::Suppression;
 use crate::model::Fact;
 use crate::outputs::recording::{Recording, RecordingError};
 use crate::outputs::{OutputError, OutputSettings, Sinks};
@@ -18,6 +19,8 @@ pub struct ReplaySettings {
     pub silent_after: Option<Duration>,
     /// How many connections are allowed, instead of what was recorded.
     pub limit: Option<u64>,
+    /// Findings that are not told.
+    pub suppress: Vec<Suppression>,
     /// What is written and drawn.
     pub outputs: OutputSettings,
 }
@@ -54,6 +57,7 @@ pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
     let mut recording = Recording::open(file).map_err(unreadable)?;
     let beginning = with_overrides(recording.beginning().clone(), settings);
     let mut session = Session::begin(beginning, sinks)?;
+    session.suppress(&settings.suppress);
     let mut last = None;
     loop {
         let (now, fact) = match recording.next_fact() {

@@ -98,6 +98,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         inventories: Inventories::new(kernel.ports.clone()),
         health: HealthMeter::start(),
     };
+    collector.session.suppress(&settings.suppress);
     collector.begin(held.is_none()).await?;
     collector.settle_stacks(FIRST_PATIENCE).await?;
     if held.is_none() {
