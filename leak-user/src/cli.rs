@@ -226,8 +226,8 @@ pub enum Command {
     /// The command runs as the user who called sudo, and has stdin, stdout and stderr as they are;
     /// signals are passed on to it. When it ends, the report goes to stderr, or to --report FILE.
     /// The exit status is that of the command, 128 and the number of the signal if one ended it.
-    /// With --fail-on-leak it is 3 for a leak, and 1 when the command succeeded and whether there is
-    /// a leak is not known.
+    /// With --fail-on-leak it is 3 for a leak, and 1 when the command succeeded and whether there
+    /// is a leak is not known.
     Run(Box<RunArgs>),
     /// Print the report of a recorded run, in any format. Needs no privileges and works on any
     /// machine.
@@ -253,7 +253,8 @@ pub enum Command {
 /// The options for replaying.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// A file that `--record` has written; `-` for stdin. A truncated file is read as far as it goes.
+    /// A file that `--record` has written; `-` for stdin. A truncated file is read as far as it
+    /// goes.
     pub file: PathBuf,
     /// Time without payload after which a connection is silent [default: as recorded].
     ///

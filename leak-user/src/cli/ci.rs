@@ -16,8 +16,8 @@ pub struct CiArgs {
     /// overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_JUNIT")]
     pub junit: Option<PathBuf>,
-    /// Findings that fail no run: a file with a fingerprint a line, and comments after `#`. JSON and
-    /// JUnit reports have the fingerprints.
+    /// Findings that fail no run: a file with a fingerprint a line, and comments after `#`. JSON
+    /// and JUnit reports have the fingerprints.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_BASELINE", value_parser = baseline)]
     pub baseline: Option<Baseline>,
     /// Do not tell of the findings that the rules of this file hide; the report counts them.

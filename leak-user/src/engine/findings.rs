@@ -170,8 +170,8 @@ impl Ledger {
         changes
     }
 
-    /// Learns which processes have exited by `now`. Many programs close everything as they end: what
-    /// was retracted by that was never mended.
+    /// Learns which processes have exited by `now`. Many programs close everything as they end:
+    /// what was retracted by that was never mended.
     pub(in crate::engine) fn note_teardown(
         &mut self,
         exited: &HashSet<ProcessKey>,
