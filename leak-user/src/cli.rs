@@ -6,6 +6,7 @@ mod ls;
 mod run;
 mod selection;
 mod settings;
+mod suppress;
 mod values;
 mod variables;
 
@@ -23,6 +24,7 @@ use leak_common::config::MAX_PORTS;
 use leak_common::connection::MAX_USES;
 
 use crate::engine::{LONGEST_PERIOD as LONGEST, MAX_CONNECTIONS, SHORTEST_PERIOD};
+use crate::outputs::ndjson::EventKind;
 use crate::outputs::prometheus::{Label, ListenAddress};
 use crate::sources::postgres::{Dsn, DsnError};
 use leak_stacks::DriverFrames;
@@ -224,8 +226,8 @@ pub enum Command {
     /// The command runs as the user who called sudo, and has stdin, stdout and stderr as they are;
     /// signals are passed on to it. When it ends, the report goes to stderr, or to --report FILE.
     /// The exit status is that of the command, 128 and the number of the signal if one ended it.
-    /// With --fail-on-leak it is 3 for a leak, and 1 when the command succeeded and whether there is
-    /// a leak is not known.
+    /// With --fail-on-leak it is 3 for a leak, and 1 when the command succeeded and whether there
+    /// is a leak is not known.
     Run(Box<RunArgs>),
     /// Print the report of a recorded run, in any format. Needs no privileges and works on any
     /// machine.
@@ -251,7 +253,8 @@ pub enum Command {
 /// The options for replaying.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// A file that `--record` has written; `-` for stdin. A truncated file is read as far as it goes.
+    /// A file that `--record` has written; `-` for stdin. A truncated file is read as far as it
+    /// goes.
     pub file: PathBuf,
     /// Time without payload after which a connection is silent [default: as recorded].
     ///
@@ -267,6 +270,10 @@ pub struct ReplayArgs {
     #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
     #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Which kinds of lines `-o ndjson` prints, for example `finding_opened,finding_retracted`
+    /// [default: all but finding_opened and finding_updated, which tell the lines `finding` apart].
+    #[arg(long, value_name = "KIND", env = "PGSOCKTRACE_EVENTS", value_delimiter = ',')]
+    pub events: Vec<EventKind>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,
@@ -350,6 +357,10 @@ pub struct TraceArgs {
     #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
     #[arg(env = "PGSOCKTRACE_OUTPUT")]
     pub output: Output,
+    /// Which kinds of lines `-o ndjson` prints, for example `finding_opened,finding_retracted`
+    /// [default: all but finding_opened and finding_updated, which tell the lines `finding` apart].
+    #[arg(long, value_name = "KIND", env = "PGSOCKTRACE_EVENTS", value_delimiter = ',')]
+    pub events: Vec<EventKind>,
     /// Report the last N uses of each connection, at most 16: by which code, when, and for how
     /// long.
     ///

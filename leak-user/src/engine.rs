@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::detect::{Memory, Thresholds, View};
-use crate::engine::findings::{Change, Ledger};
+use crate::engine::detect::{Memory, Thresholds, Verdict, View};
+use crate::engine::findings::{Change, Ledger, Subject, Suppressed, Suppression};
 use crate::engine::senders::Senders;
 use crate::engine::snapshot::{RunInfo, Snapshot};
-use crate::engine::table::ConnectionTable;
+use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{
     ConnectionId, Destination, Fact, Health, ProcessInfo, ProcessKey, StackId, Timestamp,
@@ -80,6 +80,11 @@ impl Engine {
     #[must_use]
     pub fn new(beginning: Beginning) -> Self {
         Self { known: Known::new(beginning) }
+    }
+
+    /// Hides findings, from now on.
+    pub fn suppress(&mut self, rules: &[Suppression]) {
+        self.known.suppressed = rules.iter().cloned().map(Suppressed::new).collect();
     }
 
     /// Learns a fact, and returns how findings have changed when it is one that asks for a
@@ -211,6 +216,8 @@ struct Known {
     /// What Kubernetes calls servers' addresses.
     destinations: HashMap<IpAddr, Destination>,
     health: Health,
+    /// What is not told.
+    suppressed: Vec<Suppressed>,
 }
 
 impl Known {
@@ -226,6 +233,7 @@ impl Known {
             exited: HashSet::new(),
             destinations: HashMap::new(),
             health: Health::default(),
+            suppressed: Vec::new(),
         }
     }
 
@@ -256,6 +264,7 @@ impl Known {
         let thresholds = &beginning.thresholds;
         let view = View::new(table, memory, stacks, senders, thresholds, &accusations);
         let verdicts = detect::evaluate(view, now);
+        let verdicts = self.without_suppressed(verdicts, now);
         changes.extend(self.ledger.update(verdicts, &self.table, now));
         self.ledger.note_teardown(&self.exited, now);
         changes
@@ -267,6 +276,35 @@ impl Known {
             if let Some(stack) = stack.and_then(|id| self.stacks.get(id)) {
                 self.senders.learn(connection, stack);
             }
+        }
+    }
+
+    /// Leaves out, and counts, what is not to be told.
+    fn without_suppressed(&mut self, mut verdicts: Vec<Verdict>, now: Timestamp) -> Vec<Verdict> {
+        let mut rules = std::mem::take(&mut self.suppressed);
+        if !rules.is_empty() {
+            let at = self.beginning.clock.wall(now);
+            verdicts.retain(|verdict| {
+                let subject = self.subject(verdict);
+                let hiding = rules.iter_mut().find(|one| one.rule.hides(&subject, at));
+                hiding.map(|one| one.add(verdict)).is_none()
+            });
+        }
+        self.suppressed = rules;
+        verdicts
+    }
+
+    fn subject<'a>(&'a self, verdict: &'a Verdict) -> Subject<'a> {
+        let stack = verdict.stack.and_then(|id| self.stacks.get(&id));
+        let by_stack = stack.and_then(|stack| stack.frames.get(verdict.culprit?.frame));
+        let culprit = by_stack.or_else(|| verdict.sender.as_ref()?.only());
+        let described = self.processes.get(&verdict.process).map(|info| info.comm.as_str());
+        let connections = verdict.connections.iter().filter_map(|&id| self.table.get(id));
+        Subject {
+            verdict,
+            comm: described.or_else(|| self.table.process(verdict.process)?.comm.as_deref()),
+            function: culprit.and_then(|frame| frame.function.as_deref()),
+            applications: connections.map(Connection::application_name).collect(),
         }
     }
 
@@ -340,6 +378,7 @@ impl Known {
             destinations: &self.destinations,
             run: &self.beginning.run,
             health: &self.health,
+            suppressed: &self.suppressed,
             now,
             ended,
             clock: self.beginning.clock,

@@ -34,10 +34,10 @@
 //! | [`trace`] | the event loop, which knows both sides, and the way back | all of these |
 //! | [`cli`], [`demo`], [`doctor`], [`ls`], [`replay`], `main` | commands and their options | all of these |
 //!
-//! Beside them stand `clock`, which reads the clocks, `nearest`, which guesses what was meant, `background`, which runs threads that must
-//! not keep the event loop waiting, and `error`. Resolving stacks is a crate of its own,
-//! [`leak_stacks`]. The tests of the crate `structure` check that no import climbs and that no
-//! files import each other in a circle.
+//! Beside them stand `clock`, which reads the clocks, `nearest`, which guesses what was meant,
+//! `background`, which runs threads that must not keep the event loop waiting, and `error`.
+//! Resolving stacks is a crate of its own, [`leak_stacks`]. The tests of the crate `structure`
+//! check that no import climbs and that no files import each other in a circle.
 //!
 //! # Where something new belongs
 //!

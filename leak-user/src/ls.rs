@@ -1,5 +1,5 @@
-//! `pgsocktrace ls`: who is connected to which server right now, by one look at the kernel's list of
-//! sockets. It needs neither a trace nor the kernel programs.
+//! `pgsocktrace ls`: who is connected to which server right now, by one look at the kernel's list
+//! of sockets. It needs neither a trace nor the kernel programs.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};

@@ -68,7 +68,9 @@ impl Failure {
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
     start_log(&cli);
-    Cli::complaints().iter().for_each(|complaint| log::warn!("{complaint}"));
+    if !matches!(cli.command, Some(Command::DemoService { .. })) {
+        Cli::complaints().iter().for_each(|complaint| log::warn!("{complaint}"));
+    }
     let failure = match run(&cli) {
         Ok(code) => return code,
         Err(failure) => failure,

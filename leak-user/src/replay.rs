@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Beginning;
+use crate::engine::findings::Suppression;
 use crate::model::Fact;
 use crate::outputs::recording::{Recording, RecordingError};
 use crate::outputs::{OutputError, OutputSettings, Printing, Sinks};
@@ -20,6 +21,8 @@ pub struct ReplaySettings {
     pub limit: Option<u64>,
     /// What a process leaves open at its exit is a leak, also if it was none in the recorded run.
     pub fail_on_leak: bool,
+    /// Findings that are not told.
+    pub suppress: Vec<Suppression>,
     /// What is written and drawn.
     pub outputs: OutputSettings,
 }
@@ -56,6 +59,7 @@ pub fn replay(settings: &ReplaySettings) -> Result<Ended, ReplayError> {
     let mut recording = Recording::open(file).map_err(unreadable)?;
     let beginning = with_overrides(recording.beginning().clone(), settings);
     let mut session = Session::begin(beginning, sinks)?;
+    session.suppress(&settings.suppress);
     let mut last = None;
     loop {
         let (now, fact) = match recording.next_fact() {

@@ -56,13 +56,13 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last judgement waits for stacks: the report is what people keep.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Traces until told to stop, and shows what is found. With a command it traces that, from its first
-/// connection on and until it ends. To be called before any thread is started.
+/// Traces until told to stop, and shows what is found. With a command it traces that, from its
+/// first connection on and until it ends. To be called before any thread is started.
 ///
 /// # Errors
 ///
-/// When the kernel programs cannot run here, a process to trace does not exist, the command cannot be
-/// executed, or an output cannot be written.
+/// When the kernel programs cannot run here, a process to trace does not exist, the command cannot
+/// be executed, or an output cannot be written.
 pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     let held = settings.command.as_ref().map(HeldCommand::new).transpose()?;
     let settings = &settings.of_command(held.as_ref().map(HeldCommand::pid));
@@ -99,6 +99,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         inventories: Inventories::new(kernel.ports.clone()),
         health: HealthMeter::start(),
     };
+    collector.session.suppress(&settings.suppress);
     collector.begin(held.is_none()).await?;
     collector.settle_stacks(FIRST_PATIENCE).await?;
     if held.is_none() {

@@ -3,6 +3,7 @@
 mod ls;
 mod run;
 
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Output;
 
 use anyhow::{Context, Result};
@@ -51,6 +52,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("other_processes_are_not_traced", other_processes_are_not_traced),
         test("without_a_process_everything_is_traced", everything),
         test("comm_selects_by_name", comm_selects_by_name),
+        test("what_is_not_traced_is_told", what_is_not_traced_is_told),
         test("children_are_traced_when_asked", |suite| children(suite, true)),
         test("children_are_not_traced_unasked", |suite| children(suite, false)),
     ]
@@ -174,7 +176,13 @@ fn every_line_of_ndjson_is_an_event(suite: &Suite) -> Result<()> {
         }
         kinds.push(value["event"].as_str().context("no event")?.to_owned());
     }
-    let expected = ["connection_opened", "connection_established", "connection_closed", "report"];
+    let expected = [
+        "run_started",
+        "connection_opened",
+        "connection_established",
+        "connection_closed",
+        "report",
+    ];
     assert_eq!(kinds, expected);
     Ok(())
 }
@@ -303,6 +311,26 @@ fn comm_selects_by_name(suite: &Suite) -> Result<()> {
     let mut expected = [before, after];
     expected.sort_unstable();
     assert_eq!(ids, expected);
+    Ok(())
+}
+
+/// A name that nobody has, a variable that is none, a PID that is gone, and Unix sockets.
+fn what_is_not_traced_is_told(suite: &Suite) -> Result<()> {
+    let trace = suite.trace().option("--comm", "nosuchthing").start()?;
+    trace.says("no process is called \"nosuchthing\" now")?;
+    trace.stop()?;
+
+    let path = suite.directory()?.join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path)?;
+    let _client = UnixStream::connect(&path)?;
+    let _server = listener.accept()?;
+    let own = std::process::id();
+    let trace = suite.trace().pid(own).pid(i32::MAX.unsigned_abs());
+    let trace = trace.variable("PGSOCKTRACE_SILENTAFTER", "5s").start()?;
+    trace.says("process 2147483647 cannot be traced")?;
+    trace.says("did you mean PGSOCKTRACE_SILENT_AFTER?")?;
+    trace.says("1 connection to the Unix socket")?;
+    trace.stop()?;
     Ok(())
 }
 

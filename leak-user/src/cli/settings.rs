@@ -8,6 +8,7 @@ use clap::ColorChoice;
 use crate::cli::{Cli, Command, KubernetesArgs, PictureArgs, ReplayArgs, TraceArgs};
 use crate::demo;
 use crate::engine::detect::Thresholds;
+use crate::outputs::ndjson::{EventKind, Events};
 use crate::outputs::text::Paint;
 use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings, PrintTo, Printed};
 use crate::replay::ReplaySettings;
@@ -67,13 +68,14 @@ impl Cli {
             command: run.and_then(|run| run.command_line()),
             selection: args.selection.selection(),
             thresholds: Thresholds { silent_after, interval, limit, fail_on_leak },
+            suppress: args.ci.suppressions(),
             duration: args.duration,
             driver_frames: args.driver_frames.clone(),
             servers: args.pg_dsn.concat(),
             kubernetes: args.kubernetes.settings(),
             outputs: OutputSettings {
                 format: args.output.into(),
-                printed: self.printed(to, run.is_some()),
+                printed: self.printed(to, run.is_some(), &args.events),
                 record: args.record.clone(),
                 metrics,
                 flamegraph: args.picture.settings(),
@@ -103,7 +105,7 @@ impl Cli {
             driver_frames: demo::DRIVER.parse().into_iter().collect(),
             servers: Vec::new(),
             outputs: OutputSettings {
-                printed: self.printed(PrintTo::Stdout, true),
+                printed: self.printed(PrintTo::Stdout, true, &[]),
                 ..settings.outputs
             },
             ..settings
@@ -122,7 +124,7 @@ impl Cli {
         })
     }
 
-    fn printed(&self, to: PrintTo, only_report: bool) -> Printed {
+    fn printed(&self, to: PrintTo, only_report: bool, events: &[EventKind]) -> Printed {
         let is_terminal = match to {
             PrintTo::Stdout => std::io::stdout().is_terminal(),
             PrintTo::Stderr => std::io::stderr().is_terminal(),
@@ -130,6 +132,7 @@ impl Cli {
         };
         Printed {
             paint: self.paint(is_terminal),
+            events: Events::new(events.to_vec()),
             only_report: only_report || self.quiet > 0,
             to: if self.quiet > 1 { PrintTo::Nowhere } else { to },
         }
@@ -143,9 +146,10 @@ impl Cli {
             silent_after: args.silent_after,
             limit: args.limit,
             fail_on_leak: args.fail_on_leak,
+            suppress: args.ci.suppressions(),
             outputs: OutputSettings {
                 format: args.output.into(),
-                printed: self.printed(PrintTo::Stdout, false),
+                printed: self.printed(PrintTo::Stdout, false, &args.events),
                 record: None,
                 metrics: None,
                 flamegraph: args.picture.settings(),

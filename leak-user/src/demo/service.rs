@@ -41,10 +41,10 @@ fn serve(port: u16, parent: Option<Pid>) -> io::Result<()> {
     let mut shop = Shop { pool: Pool::new(port), forgotten: Vec::new() };
     for request in 1_u32.. {
         shop.show_cart()?;
-        if request % STOCK == 0 {
-            shop.reserve_stock(request / STOCK % SOLD_OUT == 0)?;
+        if request.is_multiple_of(STOCK) {
+            shop.reserve_stock((request / STOCK).is_multiple_of(SOLD_OUT))?;
         }
-        if request % INVOICES == 0 {
+        if request.is_multiple_of(INVOICES) {
             shop.export_invoices()?;
         }
         sleep(PAUSE);

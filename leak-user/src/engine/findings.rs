@@ -8,12 +8,15 @@ mod finding;
 mod fingerprint;
 mod key;
 mod retraction;
+mod suppression;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 pub use finding::{Finding, FindingId};
 pub use fingerprint::{Fingerprint, NoFingerprint};
+pub(in crate::engine) use suppression::Subject;
+pub use suppression::{Suppressed, Suppression};
 
 use crate::engine::detect::{PriorAccusations, Reason, RetractionWords, Scope, Severity, Verdict};
 use crate::engine::table::ConnectionTable;
@@ -173,8 +176,8 @@ impl Ledger {
         }
     }
 
-    /// Learns which processes have exited by `now`. Many programs close everything as they end: what
-    /// was retracted by that was never mended.
+    /// Learns which processes have exited by `now`. Many programs close everything as they end:
+    /// what was retracted by that was never mended.
     pub(in crate::engine) fn note_teardown(
         &mut self,
         exited: &HashSet<ProcessKey>,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Culprit, CulpritFrom, Severity, Thresholds, Verdict};
-use crate::engine::findings::{Finding, Fingerprint, Ledger};
+use crate::engine::findings::{Finding, Fingerprint, Ledger, Suppressed};
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
@@ -52,6 +52,8 @@ pub struct Snapshot<'a> {
     pub run: &'a RunInfo,
     /// How the tracer fares.
     pub health: &'a Health,
+    /// What is not told, and how much of it there is.
+    pub suppressed: &'a [Suppressed],
     /// The moment.
     pub now: Timestamp,
     /// Whether tracing ended at this moment.

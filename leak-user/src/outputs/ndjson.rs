@@ -1,16 +1,21 @@
 //! One JSON object a line, as things happen; the last line is the report.
 
+mod events;
 mod lines;
 mod sink;
 
 use std::io;
 
-use self::lines::{Asked, Closed, Established, Failed, Found, Interval, Line, Opened, Timed};
+pub use self::events::{EventKind, Events, NoEventKind};
+use self::lines::{
+    Asked, Closed, Established, Failed, Found, Interval, Line, Opened, Started, Timed,
+};
 pub use self::sink::Ndjson;
 
+use crate::engine::Beginning;
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::model::time::Clock;
+use crate::model::time::{Clock, rfc3339};
 use crate::model::{Event, IntervalCost, Timestamp};
 use crate::outputs::json::model::{FindingModel, Report, Time};
 use crate::outputs::json::schema;
@@ -88,8 +93,18 @@ pub fn write_interval_cost(
     write_line(out, &Line::Interval(Timed { time: Time(clock.rfc3339(now)), body }))
 }
 
-/// Writes how a finding changed: `finding` when it is new or has changed, with the same id, and
-/// `finding_retracted`.
+/// Writes the first line.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_start(out: &mut impl io::Write, beginning: &Beginning) -> io::Result<()> {
+    let time = Time(rfc3339(beginning.run.started_at));
+    write_line(out, &Line::RunStarted(Timed { time, body: Started::new(beginning) }))
+}
+
+/// Writes how a finding changed, with a line of each kind that `events` want: `finding` when it is
+/// new or has changed, with the same id, `finding_opened` or `finding_updated`, which tell them
+/// apart, and `finding_retracted`.
 ///
 /// # Errors
 /// What `out` returns.
@@ -97,23 +112,33 @@ pub fn write_change(
     out: &mut impl io::Write,
     change: &Change,
     snapshot: &Snapshot<'_>,
+    events: &Events,
 ) -> io::Result<()> {
     let finding = change.finding();
     let stack = snapshot.stack(finding.verdict.stack.as_ref());
-    let found = |why| Timed {
-        time: Time(snapshot.clock.rfc3339(snapshot.now)),
-        body: Found {
-            finding: FindingModel::new(snapshot, finding),
-            why,
-            frames: stack.map(|stack| stack.frames.as_slice()),
-        },
+    let why = match change {
+        Change::Opened(_) => None,
+        Change::Updated(_, why) => why.as_deref(),
+        Change::Retracted(_, why) => Some(why.as_str()),
     };
-    let line = match change {
-        Change::Opened(_) => Line::Finding(found(None)),
-        Change::Updated(_, why) => Line::Finding(found(why.as_deref())),
-        Change::Retracted(_, why) => Line::FindingRetracted(found(Some(why))),
-    };
-    write_line(out, &line)
+    for &kind in EventKind::of_change(change).iter().filter(|&&kind| events.want(kind)) {
+        let found = Timed {
+            time: Time(snapshot.clock.rfc3339(snapshot.now)),
+            body: Found {
+                finding: FindingModel::new(snapshot, finding),
+                why,
+                frames: stack.map(|stack| stack.frames.as_slice()),
+            },
+        };
+        let line = match kind {
+            EventKind::FindingOpened => Line::FindingOpened(found),
+            EventKind::FindingUpdated => Line::FindingUpdated(found),
+            EventKind::FindingRetracted => Line::FindingRetracted(found),
+            _ => Line::Finding(found),
+        };
+        write_line(out, &line)?;
+    }
+    Ok(())
 }
 
 /// Writes the last line.
@@ -219,13 +244,13 @@ mod tests {
         let mut run = Run::new();
         let mut out = Vec::new();
         for change in run.turn(200.0) {
-            write_change(&mut out, &change, &run.snapshot(200.0)).unwrap();
+            write_change(&mut out, &change, &run.snapshot(200.0), &Events::default()).unwrap();
         }
         for number in 0..=12 {
             run.world.close(number, 210.0);
         }
         for change in run.turn(210.0) {
-            write_change(&mut out, &change, &run.snapshot(210.0)).unwrap();
+            write_change(&mut out, &change, &run.snapshot(210.0), &Events::default()).unwrap();
         }
         write_report(&mut out, &run.snapshot(210.0)).unwrap();
         let lines = lines(&out);
@@ -241,5 +266,21 @@ mod tests {
         assert!(why.starts_with("closed after"), "{why}");
         assert_eq!(lines.last().unwrap()["event"], "report");
         assert_eq!(lines.last().unwrap()["schema"], "pgsocktrace.report/1");
+    }
+
+    #[test]
+    fn new_findings_are_told_apart_from_changed_ones_when_asked() {
+        let mut run = Run::new();
+        let changes = run.turn(200.0);
+        let asked = [EventKind::FindingOpened, EventKind::FindingRetracted];
+        let mut out = Vec::new();
+        for change in &changes {
+            let events = Events::new(asked.to_vec());
+            write_change(&mut out, change, &run.snapshot(200.0), &events).unwrap();
+        }
+        let lines = lines(&out);
+        assert_eq!(lines.len(), changes.len());
+        assert!(lines.iter().all(|line| line["event"] == "finding_opened"), "{lines:#?}");
+        assert_eq!(lines[0]["fingerprint"].as_str().unwrap().len(), 16);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::outputs::ci::CiSettings;
 use crate::outputs::flamegraph::By;
+use crate::outputs::ndjson::Events;
 use crate::outputs::prometheus::{Label, ListenAddress};
 use crate::outputs::text::Paint;
 
@@ -34,6 +35,8 @@ pub struct Printed {
     pub only_report: bool,
     /// With colours or without.
     pub paint: Paint,
+    /// Which kinds of lines of NDJSON.
+    pub events: Events,
 }
 
 /// Where a report is printed.

@@ -24,6 +24,7 @@ pub(crate) struct Run {
     pub(crate) processes: HashMap<crate::model::ProcessKey, ProcessInfo>,
     info: RunInfo,
     pub(crate) health: Health,
+    pub(crate) suppressed: Vec<crate::engine::findings::Suppressed>,
     pub(crate) exited: HashSet<crate::model::ProcessKey>,
     pub(crate) destinations: HashMap<std::net::IpAddr, crate::model::Destination>,
 }
@@ -72,6 +73,7 @@ impl Run {
                 ports: vec![5432],
                 started_at: SystemTime::UNIX_EPOCH,
             },
+            suppressed: Vec::new(),
             health: Health {
                 received: 40,
                 lost: 0,
@@ -103,6 +105,7 @@ impl Run {
             destinations: &self.destinations,
             run: &self.info,
             health: &self.health,
+            suppressed: &self.suppressed,
             now: secs(at),
             ended: true,
             clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),

@@ -162,6 +162,10 @@ fn write_summary(
     let suspects = plural(suspects, "suspect");
     let retracted = plural_of(retracted, "finding");
     writeln!(out, "{verdict}, {suspects}; {retracted} retracted")?;
+    for hidden in snapshot.suppressed.iter().filter(|one| one.count() > 0) {
+        let (count, why) = (plural(hidden.count(), "finding"), printable(&hidden.rule.why));
+        writeln!(out, "{count} suppressed: {why}")?;
+    }
     let health = snapshot.health;
     let losses = snapshot.table.losses();
     let loss = format!("{} lost", health.lost);

@@ -56,8 +56,8 @@ pub(super) struct HeldCommand {
 }
 
 impl HeldCommand {
-    /// Makes the process, for the user who called sudo. From now on signals that end a trace are for
-    /// the command. To be called before any thread is started.
+    /// Makes the process, for the user who called sudo. From now on signals that end a trace are
+    /// for the command. To be called before any thread is started.
     pub(super) fn new(command: &CommandLine) -> Result<Self, CommandError> {
         let user = User::behind_sudo().map_err(CommandError::User)?;
         let signals = Signals::block().map_err(CommandError::Signals)?;

@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 
 use crate::engine::detect::Severity;
 use crate::engine::doubt::Doubt;
-use crate::engine::findings::Fingerprint;
+use crate::engine::findings::{Fingerprint, Suppression};
 use crate::engine::snapshot::RunVerdict;
 use crate::engine::{Beginning, Engine};
 use crate::model::{Fact, IntervalCost, Timestamp};
@@ -40,6 +40,11 @@ impl Session {
     pub fn begin(beginning: Beginning, mut sinks: Sinks) -> Result<Self, OutputError> {
         sinks.begin(&beginning)?;
         Ok(Self { engine: Engine::new(beginning), sinks })
+    }
+
+    /// Hides findings, from now on.
+    pub fn suppress(&mut self, rules: &[Suppression]) {
+        self.engine.suppress(rules);
     }
 
     /// Tells the engine a fact that becomes known `now`, and the outputs what comes of it. It is
@@ -181,8 +186,28 @@ mod tests {
         let mut session = Session::begin(beginning(), sinks).unwrap();
         session.interval_cost(secs(1.0), &IntervalCost::default()).unwrap();
         session.flush().unwrap();
-        let line = String::from_utf8(out.0.take()).unwrap();
-        assert!(line.starts_with("{\"event\":\"interval\""), "{line}");
+        let text = String::from_utf8(out.0.take()).unwrap();
+        assert_eq!(text.lines().count(), 2, "after the start: {text}");
+        assert!(text.lines().last().unwrap().starts_with("{\"event\":\"interval\""), "{text}");
+    }
+
+    #[test]
+    fn what_a_rule_hides_is_counted_and_not_told() {
+        let mut session = Session::begin(beginning(), Sinks::default()).unwrap();
+        let rule = Suppression {
+            reason: None,
+            comm: None,
+            function: None,
+            application_name: None,
+            why: "known".into(),
+            until: None,
+        };
+        session.suppress(&[rule]);
+        let story = story();
+        story.iter().for_each(|(now, fact)| session.tell(*now, fact).unwrap());
+        let last = story.last().unwrap().0;
+        assert_eq!(session.ended(last).verdict.leaks, 0);
+        assert!(session.engine().snapshot(last, true).suppressed[0].count() > 0);
     }
 
     #[test]

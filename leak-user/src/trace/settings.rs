@@ -5,6 +5,7 @@ use std::time::Duration;
 use leak_stacks::DriverFrames;
 
 use crate::engine::detect::Thresholds;
+use crate::engine::findings::Suppression;
 use crate::outputs::OutputSettings;
 use crate::sources::kernel::TracerSettings;
 use crate::sources::kubernetes::Kubernetes;
@@ -23,6 +24,8 @@ pub struct TraceSettings {
     pub selection: Selection,
     /// From when on silence counts, and how often connections are judged.
     pub thresholds: Thresholds,
+    /// Findings that are not told.
+    pub suppress: Vec<Suppression>,
     /// When the trace ends by itself.
     pub duration: Option<Duration>,
     /// Code that is never the culprit.

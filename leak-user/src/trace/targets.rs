@@ -112,8 +112,8 @@ impl Targets {
         late.into_iter().map(|process| process.pid).collect()
     }
 
-    /// Says which of the names that were asked for no process has now, with what may have been meant:
-    /// a misspelt name would otherwise be waited for without a word.
+    /// Says which of the names that were asked for no process has now, with what may have been
+    /// meant: a misspelt name would otherwise be waited for without a word.
     pub(super) fn warn_of_absent_names(&self) {
         let names = &self.selection.comm;
         if names.is_empty() {

@@ -242,3 +242,35 @@ fn who_held_the_slots_of_a_full_server_is_not_forgotten() {
     turn(&mut ledger, &world, 30.0);
     assert_eq!(held(&ledger), 1);
 }
+
+#[test]
+fn a_rule_hides_what_matches_all_it_asks_for() {
+    let world = two_in_transaction();
+    let accusations = Ledger::default().accusations();
+    let verdicts = judge_again(&world, &Stacks::new(), &THRESHOLDS, &accusations, 80.0);
+    let subject = |applications| Subject {
+        verdict: &verdicts[0],
+        comm: Some("orders"),
+        function: Some("pay"),
+        applications,
+    };
+    let glob = |text: &str| Some(text.parse().unwrap());
+    let day = |day: u64| std::time::UNIX_EPOCH + Duration::from_secs(day * 86_400);
+    let rule = Suppression {
+        reason: Some(Reason::IdleInTransaction),
+        comm: glob("ord*"),
+        function: glob("pay"),
+        application_name: glob("web"),
+        why: "known".into(),
+        until: Some(day(2)),
+    };
+    let web = || subject(vec![Some("web"), Some("web")]);
+    assert!(rule.hides(&web(), day(1)));
+    assert!(!rule.hides(&web(), day(2)), "it has ended");
+    assert!(!rule.hides(&subject(vec![Some("web"), None]), day(1)), "one is not known");
+    assert!(!rule.hides(&subject(Vec::new()), day(1)));
+    let other = Suppression { reason: Some(Reason::Growing), ..rule.clone() };
+    assert!(!other.hides(&web(), day(1)));
+    let other = Suppression { function: glob("ship"), ..rule };
+    assert!(!other.hides(&web(), day(1)));
+}

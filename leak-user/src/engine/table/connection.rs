@@ -148,6 +148,13 @@ impl Connection {
         self.wire.backend_pid.or_else(|| Some(self.server.as_ref()?.session.pid))
     }
 
+    /// `application_name`: as its client told it, else as the server lists it.
+    #[must_use]
+    pub fn application_name(&self) -> Option<&str> {
+        let by_server = || self.server.as_ref()?.session.application_name.as_deref();
+        self.wire.application_name.as_deref().or_else(by_server)
+    }
+
     /// Whether no request is unanswered: by [`Self::dialogue`] where it is known, else by the
     /// direction of the last bytes.
     #[must_use]

@@ -25,6 +25,7 @@ use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
 use self::stack::StackModel;
 pub(in crate::outputs) use self::time::Time;
+use crate::engine::findings::Suppressed;
 use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::time::rfc3339;
 use crate::model::{Cost, StackCopies};
@@ -75,6 +76,27 @@ pub(in crate::outputs) struct Report<'a> {
     findings: Vec<FindingModel<'a>>,
     /// The servers that `--pg-dsn` names, by name.
     servers: Vec<ServerModel<'a>>,
+    /// The rules of `--suppress`, with what they hide.
+    suppressed: Vec<SuppressedModel<'a>>,
+}
+
+/// A rule of `--suppress`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Suppressed")]
+struct SuppressedModel<'a> {
+    /// Why it is there.
+    why: &'a str,
+    /// When it ends. Null when it does not.
+    until: Option<Time>,
+    /// How many findings it has hidden.
+    count: usize,
+}
+
+impl<'a> SuppressedModel<'a> {
+    fn new(suppressed: &'a Suppressed) -> Self {
+        let (rule, count) = (&suppressed.rule, suppressed.count());
+        Self { why: &rule.why, until: rule.until.map(|at| Time(rfc3339(at))), count }
+    }
 }
 
 /// What a run comes to. There is no leak only when all three are 0.
@@ -179,6 +201,7 @@ impl<'a> Report<'a> {
                 .iter()
                 .map(|(name, server)| ServerModel::new(snapshot, name, server))
                 .collect(),
+            suppressed: snapshot.suppressed.iter().map(SuppressedModel::new).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ use leak_stacks::Frame;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::engine::Beginning;
 use crate::model::server::{Listing, ServerAnswer};
 use crate::model::time::Clock;
 use crate::model::{IntervalCost, Usage};
@@ -17,6 +18,8 @@ use crate::outputs::json::model::{FindingModel, Report, ServerState, Time};
 #[serde(tag = "event", rename_all = "snake_case")]
 #[schemars(title = "pgsocktrace.ndjson")]
 pub(super) enum Line<'a> {
+    /// The first line: tracing has begun.
+    RunStarted(Timed<Started<'a>>),
     /// A process called `connect()`.
     ConnectionOpened(Timed<Opened<'a>>),
     /// The handshake of a connection is done.
@@ -29,6 +32,10 @@ pub(super) enum Line<'a> {
     Server(Timed<Asked<'a>>),
     /// A finding is new, or has changed: its `id` tells.
     Finding(Timed<Found<'a>>),
+    /// A finding is new. Written when `--events` asks for it.
+    FindingOpened(Timed<Found<'a>>),
+    /// A finding has changed. Written when `--events` asks for it.
+    FindingUpdated(Timed<Found<'a>>),
     /// A finding is no longer true.
     FindingRetracted(Timed<Found<'a>>),
     /// What an interval has cost the tracer. Not among the lines of a replay.
@@ -44,6 +51,37 @@ pub(super) struct Timed<T> {
     pub(super) time: Time,
     #[serde(flatten)]
     pub(super) body: T,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Started<'a> {
+    /// Version of pgsocktrace.
+    version: &'a str,
+    /// Name of the machine that is traced.
+    host: &'a str,
+    /// Release of its kernel.
+    kernel: &'a str,
+    /// The server ports that are traced.
+    ports: &'a [u16],
+    /// How long without payload counts as silent, in milliseconds.
+    silent_after_ms: u64,
+    /// How often connections are judged, in milliseconds.
+    interval_ms: u64,
+}
+
+impl<'a> Started<'a> {
+    pub(super) fn new(beginning: &'a Beginning) -> Self {
+        let Beginning { run, thresholds, .. } = beginning;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            version: &run.version,
+            host: &run.host,
+            kernel: &run.kernel,
+            ports: &run.ports,
+            silent_after_ms: millis(thresholds.silent_after),
+            interval_ms: millis(thresholds.interval),
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]

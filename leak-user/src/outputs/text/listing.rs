@@ -42,7 +42,8 @@ const SERVER_COLUMNS: &[Column] = &[
     Column::Text("LAST STATEMENT"),
 ];
 
-/// Writes the connections, those of a process together and the one that is silent for longest first.
+/// Writes the connections, those of a process together and the one that is silent for longest
+/// first.
 ///
 /// # Errors
 /// What `out` returns.

@@ -36,8 +36,8 @@ pub fn pod_uid(cgroup: &str) -> Option<String> {
     innermost(cgroup, component_pod)
 }
 
-/// Whether the text of `/proc/PID/cgroup` has a systemd unit, such as `orders.service`, on its path.
-/// Without a suffix a service is meant.
+/// Whether the text of `/proc/PID/cgroup` has a systemd unit, such as `orders.service`, on its
+/// path. Without a suffix a service is meant.
 #[must_use]
 pub fn is_in_unit(cgroup: &str, unit: &str) -> bool {
     let service;

@@ -72,7 +72,8 @@ impl Process {
                 _ => Err(io::Error::last_os_error()),
             }
         };
-        // SAFETY: between fork and exec the function makes system calls only, and allocates nothing.
+        // SAFETY: between fork and exec the function makes system calls only, and allocates
+        // nothing.
         unsafe { command.pre_exec(in_child) };
         let (tell_executed, executed) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
