@@ -1,5 +1,6 @@
 //! Picks the culprit of a stack, the innermost frame of the application, and tells the language.
 
+pub(crate) mod acquire;
 pub(crate) mod driver_frames;
 pub(crate) mod glob;
 mod rules;

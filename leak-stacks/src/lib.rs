@@ -75,6 +75,7 @@ mod truncation;
 mod unwind;
 
 pub use self::counts::StackCounts;
+pub use self::culprit::acquire::waits_for_connection;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
 pub use self::languages::runtimes::advice;
@@ -86,9 +87,9 @@ pub use self::process::stat::{Stat, nanoseconds_per_tick, ticks_from_boottime};
 pub use self::process::watchdog::ReadWatchdog;
 pub use self::raw::{
     CopyLength, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, InterpreterFrame, InterpreterProfile,
-    PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, StackProfile, walker,
+    PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, RuntimeEntry, StackProfile, walker,
 };
-pub use self::resolver::{Resolved, Resolver};
+pub use self::resolver::{BlockedThread, Resolved, Resolver, ThreadsSeen, WantedThreads};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::time::Timestamp;
 pub use self::truncation::TruncationReason;

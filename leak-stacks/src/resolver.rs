@@ -4,7 +4,9 @@ mod assembly;
 mod identity;
 mod naming;
 mod programs;
+mod seen;
 mod shared;
+mod threads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::programs::{Program, Programs};
+pub use self::seen::{BlockedThread, ThreadsSeen, WantedThreads};
 use self::shared::SharedStack;
 use crate::binary::modules::Modules;
 use crate::binary::store::BinaryStore;

@@ -77,6 +77,8 @@ pub(crate) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         sp,
         bp,
         preserved: [0; 5],
+        registers_known: true,
+        entry: None,
         wanted: WANTED as u32,
         wanted_most: false,
         goroutine_window: vec![0; 64],
