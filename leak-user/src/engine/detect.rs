@@ -44,6 +44,7 @@ pub use verdict::{Scope, Verdict};
 pub use view::{PriorAccusations, View};
 pub(crate) use wording::{duration, plural};
 
+use crate::engine::fate::Fate;
 use crate::model::Timestamp;
 use leak_stacks::Frame;
 
@@ -85,6 +86,13 @@ impl Verdict {
     /// frame of the verdict's stack that belongs to the application.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        if self.fate == Fate::Held && self.severity > Severity::Info {
+            return Some(
+                "why does the call that holds it not go on? Give the connection back before \
+                 whatever takes long, or bound that by a timeout"
+                    .to_owned(),
+            );
+        }
         detector_of(self.reason).next_step(self.severity, &place::of(self.stack_of, culprit))
     }
 }
@@ -99,6 +107,18 @@ pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
             view.take(found.iter().flat_map(|verdict| &verdict.connections).copied());
         }
         verdicts.extend(found);
+    }
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.scope() == Scope::Connections) {
+        let members = verdict.connections.iter().filter_map(|&id| view.table().get(id));
+        verdict.fate = view.fates().of_all(members);
+        if verdict.fate == Fate::Lost && verdict.severity == Severity::Info {
+            // So says every connection at rest in its pool.
+            verdict.fate = Fate::Unknown;
+        }
+        if verdict.fate == Fate::Held {
+            // Slow calls and long transactions hold their connections, too.
+            verdict.severity = verdict.severity.min(Severity::Suspect);
+        }
     }
     verdicts
 }

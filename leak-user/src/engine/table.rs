@@ -20,6 +20,7 @@ mod servers;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub use observer::{Observer, Request};
 pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
+pub use waiting::Waiting;
 
 use crate::model::{
     Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
@@ -38,6 +40,7 @@ use crate::model::{
 use end::End;
 use gone::Gone;
 use tally::Tallies;
+use waiting::WaitingProcesses;
 
 /// A connection that comes into the table.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,7 @@ pub struct ConnectionTable {
     tallies: Tallies,
     losses: Losses,
     servers: BTreeMap<String, Server>,
+    waiting: WaitingProcesses,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
     /// Connections that the first inventory listed and the full table could not take.
@@ -79,6 +83,7 @@ impl ConnectionTable {
             tallies: Tallies::default(),
             losses: Losses::default(),
             servers: BTreeMap::new(),
+            waiting: WaitingProcesses::default(),
             began: None,
             last_inventory: None,
             untracked_at_first: HashSet::new(),
@@ -127,6 +132,12 @@ impl ConnectionTable {
             Event::UserGone { id, request } => {
                 if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
                     observer.user_gone(*id);
+                }
+            }
+            Event::Waiting { process, at, waiters } => self.waiting.take(*process, *at, waiters),
+            Event::UserSeen { id, request, place } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.callers.see_user(*request, *place, connection.requests.count);
                 }
             }
         }
@@ -228,6 +239,22 @@ impl ConnectionTable {
         })
         .map(|connection| (connection.id, connection.requests.count))
         .collect()
+    }
+
+    /// Who waits for a connection in a process; `None`: nobody has looked.
+    #[must_use]
+    pub fn waiting(&self, process: ProcessKey) -> Option<&Waiting> {
+        self.waiting.get(process)
+    }
+
+    /// Who waits for a connection, in all processes that were looked at.
+    pub fn all_waiting(&self) -> impl Iterator<Item = (ProcessKey, &Waiting)> {
+        self.waiting.iter()
+    }
+
+    /// Forgets who waits in processes that do not matter any more.
+    pub(super) fn keep_waiting(&mut self, matters: impl Fn(ProcessKey) -> bool) {
+        self.waiting.retain(matters);
     }
 
     fn opened(

@@ -69,7 +69,9 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }
-        | Event::UserGone { .. } => return Ok(()),
+        | Event::UserGone { .. }
+        | Event::Waiting { .. }
+        | Event::UserSeen { .. } => return Ok(()),
     };
     write_line(out, &line)
 }

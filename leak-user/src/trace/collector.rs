@@ -292,6 +292,8 @@ fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
         | Event::Uses { .. }
         | Event::StackResolved { .. }
         | Event::ServerSessions { .. }
-        | Event::UserGone { .. } => true,
+        | Event::UserGone { .. }
+        | Event::Waiting { .. }
+        | Event::UserSeen { .. } => true,
     }
 }

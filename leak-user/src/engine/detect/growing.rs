@@ -10,6 +10,7 @@ use crate::engine::detect::view::commonest_stack;
 use crate::engine::detect::{
     Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, Verdict, View, duration,
 };
+use crate::engine::fate::Fate;
 use crate::engine::table::{Connection, Pool, PoolKey};
 use crate::model::Timestamp;
 
@@ -141,6 +142,7 @@ fn verdict<'a>(
         stack_of,
         cause: view.cause(stack.as_ref()),
         stack,
+        fate: Fate::Unknown,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::engine::detect::{CodeKey, Evidence, Reason, Severity, StackOf};
+use crate::engine::fate::Fate;
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
 
@@ -41,4 +42,6 @@ pub struct Verdict {
     pub stack: Option<StackId>,
     /// The code to blame: the same for every stack that leads to it.
     pub cause: Option<CodeKey>,
+    /// What became of the connections, where all of them have the same fate.
+    pub fate: Fate,
 }
