@@ -33,6 +33,12 @@ pub(crate) fn culprit(
     ranked.max_by_key(|&(rank, index)| (rank, std::cmp::Reverse(index))).map(|(_, index)| index)
 }
 
+/// Whether a call belongs to the application, or to a library that it has installed.
+#[must_use]
+pub fn is_application(frame: &Frame, language: Language) -> bool {
+    rank(frame, language, &[]).is_some()
+}
+
 /// `None`: the frame is a runtime's, a driver's or a framework's.
 fn rank(frame: &Frame, language: Language, drivers: &[DriverFrames]) -> Option<Rank> {
     let function = frame.function.as_deref()?;

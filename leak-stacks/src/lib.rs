@@ -79,6 +79,7 @@ pub use self::counts::StackCounts;
 pub use self::culprit::acquire::waits_for_connection;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
+pub use self::culprit::is_application;
 pub use self::languages::go::{GoProgram, Goroutine, GoroutineState, Goroutines};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
@@ -91,7 +92,7 @@ pub use self::raw::{
     CopyLength, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, InterpreterFrame, InterpreterProfile,
     PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, RuntimeEntry, StackProfile, walker,
 };
-pub use self::resolver::{BlockedThread, Resolved, Resolver, ThreadsSeen, WantedThreads};
+pub use self::resolver::{BlockedThread, Resolved, Resolver, ThreadId, ThreadsSeen, WantedThreads};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::time::Timestamp;
 pub use self::truncation::TruncationReason;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::programs::{Program, Programs};
-pub use self::seen::{BlockedThread, ThreadsSeen, WantedThreads};
+pub use self::seen::{BlockedThread, ThreadId, ThreadsSeen, WantedThreads};
 use self::shared::SharedStack;
 use crate::binary::modules::Modules;
 use crate::binary::store::BinaryStore;
@@ -177,7 +177,8 @@ impl Resolver {
         Resolved { stack, truncation, goroutine, frames_wanted_more }
     }
 
-    /// The program that a process runs, to be looked into, when it is written in Go and can be read.
+    /// The program that a process runs, to be looked into, when it is written in Go and can be
+    /// read.
     #[must_use]
     pub fn go_program(&mut self, process: ProcessKey, now: Timestamp) -> Option<GoProgram> {
         self.first_sight(process, now).ok()?;

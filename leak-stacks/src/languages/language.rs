@@ -82,8 +82,8 @@ pub(crate) trait Runtime: Debug {
         StackProfile::default()
     }
 
-    /// The calls of a thread that is blocked now, as the kernel programs would note them at the time
-    /// of a call; `None`: the thread runs none, or they cannot be had.
+    /// The calls of a thread that is blocked now, as the kernel programs would note them at the
+    /// time of a call; `None`: the thread runs none, or they cannot be had.
     fn calls_of(&mut self, _tid: u32, _process: &Process<'_>) -> Option<ThreadCalls> {
         None
     }

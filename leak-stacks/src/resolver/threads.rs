@@ -1,7 +1,11 @@
-//! Where the threads of a process are blocked now, seen from outside: none is stopped.
+//! Where the threads of a process are blocked now, or its goroutines parked, seen from outside:
+//! none is stopped.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use crate::languages::go::{GoProgram, GoroutineState};
 use crate::languages::language::Process;
 use crate::languages::target::Target;
 use crate::process::ProcessKey;
@@ -10,22 +14,40 @@ use crate::process::stat::Stat;
 use crate::raw::{PRESERVED_REGISTERS, RawStack};
 use crate::resolver::Resolver;
 use crate::resolver::programs::Programs;
-use crate::resolver::seen::{BlockedThread, Seen, SeenThreads, ThreadsSeen, WantedThreads};
+use crate::resolver::seen::{
+    BlockedThread, Seen, SeenThreads, Standstill, ThreadId, ThreadsSeen, WantedThreads,
+};
 use crate::stack::Stack;
 use crate::time::Timestamp;
 
 /// Most threads of one process that are looked at.
-pub(crate) const MAX_THREADS: usize = 4096;
+const MAX_THREADS: usize = 4096;
+/// Most goroutines.
+const MAX_GOROUTINES: usize = 64 << 10;
 /// Most bytes of a stack that are copied.
 const MAX_COPY: u32 = 32 << 10;
 
+/// A look at a process's threads.
+struct Look<'a> {
+    process: ProcessKey,
+    image: u64,
+    wanted: &'a WantedThreads,
+    now: Timestamp,
+    may_go_on: &'a mut dyn FnMut() -> bool,
+    /// What was seen before.
+    former: SeenThreads,
+    latest: SeenThreads,
+    seen: ThreadsSeen,
+}
+
 impl Resolver {
     /// Looks at threads of a process, without stopping them, and resolves the stacks of those that
-    /// are blocked in a system call. Stacks of threads that have not run since the look before are
-    /// known. `may_go_on` is asked before each thread.
+    /// are blocked in a system call; in a program that is written in Go, of goroutines that are
+    /// parked. Stacks of those that have not run since the look before are known. `may_go_on` is
+    /// asked before each.
     ///
-    /// A blocked thread's stack does not change, so a copy of it counts only if the thread has not
-    /// run meanwhile.
+    /// The stack of a blocked thread does not change, so a copy of it counts only if the thread has
+    /// not run meanwhile.
     pub fn threads(
         &mut self,
         process: ProcessKey,
@@ -33,62 +55,91 @@ impl Resolver {
         now: Timestamp,
         mut may_go_on: impl FnMut() -> bool,
     ) -> ThreadsSeen {
-        let mut seen = ThreadsSeen::default();
         let is_it = |stat: &Stat| stat.start_ticks == process.start_ticks && !stat.has_exited;
-        let Some(stat) = Stat::read(process.pid).ok().filter(is_it) else { return seen };
-        if self.first_sight(process, now).is_err() {
-            return seen;
-        }
-        let (tids, is_cut) = match wanted {
-            WantedThreads::All => threads_of(process.pid, MAX_THREADS),
-            WantedThreads::These(tids) => (tids.clone(), false),
+        let Some(stat) = Stat::read(process.pid).ok().filter(is_it) else {
+            return ThreadsSeen::default();
         };
-        seen.is_cut = is_cut;
-        let mut former = self.take_seen(process, stat.image);
-        let mut latest = SeenThreads::default();
-        for tid in tids {
-            if !may_go_on() {
-                seen.is_cut = true;
-                break;
-            }
-            let Some(blocked) = Blocked::read(process.pid, tid) else {
-                let is_wanted = matches!(wanted, WantedThreads::These(_));
-                if is_wanted && !has_thread(process.pid, tid) {
-                    seen.ended.push(tid);
-                }
-                continue;
-            };
-            let known = former.0.remove(&tid).filter(|known| known.blocked == blocked);
-            let looked_at = known.or_else(|| {
-                let stack = self.stack_of(process, stat.image, tid, &blocked, now)?;
-                Some(Seen { blocked, stack, since: now })
-            });
-            if let Some(one) = looked_at {
-                let stack = Arc::clone(&one.stack);
-                seen.blocked.push(BlockedThread { tid, stack, since: one.since });
-                latest.0.insert(tid, one);
-            }
+        let program = self.go_program(process, now);
+        let former = self.take_seen(process, stat.image);
+        let (latest, seen) = (SeenThreads::default(), ThreadsSeen::default());
+        let (image, may_go_on) = (stat.image, &mut may_go_on);
+        let mut look = Look { process, image, wanted, now, may_go_on, former, latest, seen };
+        match &program {
+            Some(program) => self.look_at_goroutines(program, &mut look),
+            None => self.look_at_threads(&mut look),
         }
-        if *wanted != WantedThreads::All {
-            // The others were not looked at.
-            former.0.extend(latest.0);
-            latest = former;
+        let Look { former, mut latest, seen, .. } = look;
+        if !wanted.all || seen.is_cut {
+            latest.add(former);
         }
         if let Some(program) = self.processes.get_mut(&process).and_then(Programs::latest_mut) {
             program.threads = latest;
         }
         // What was read may be another process's, if this one has ended.
         let is_same = |now: &Stat| is_it(now) && now.image == stat.image;
-        match Stat::read(process.pid).ok().filter(is_same) {
-            Some(_) => seen,
-            None => ThreadsSeen::default(),
-        }
+        let has_lived = Stat::read(process.pid).is_ok_and(|stat| is_same(&stat));
+        if has_lived { seen } else { ThreadsSeen::default() }
     }
 
     fn take_seen(&mut self, process: ProcessKey, image: u64) -> SeenThreads {
         let latest = self.processes.get_mut(&process).and_then(Programs::latest_mut);
         let program = latest.filter(|program| program.is_of(image));
         program.map(|program| std::mem::take(&mut program.threads)).unwrap_or_default()
+    }
+
+    fn look_at_threads(&mut self, look: &mut Look<'_>) {
+        let pid = look.process.pid;
+        let these: Vec<u32> = look.wanted.these.iter().filter_map(system_thread).collect();
+        let gone = these.iter().filter(|&&tid| !has_thread(pid, tid));
+        look.seen.ended = gone.map(|&tid| ThreadId::System(tid)).collect();
+        let mut tids = these;
+        if look.wanted.all {
+            let (all, are_cut) = threads_of(pid, MAX_THREADS);
+            look.seen.is_cut = are_cut;
+            let known: HashSet<u32> = tids.iter().copied().collect();
+            tids.extend(all.into_iter().filter(|tid| !known.contains(tid)));
+        }
+        for tid in tids {
+            if !(look.may_go_on)() {
+                look.seen.is_cut = true;
+                break;
+            }
+            let Some(blocked) = Blocked::read(pid, tid) else { continue };
+            let Look { process, image, now, .. } = *look;
+            let stack = || self.stack_of(process, image, tid, &blocked, now);
+            let as_it_is = Standstill::Blocked(blocked.clone());
+            look.take(ThreadId::System(tid), as_it_is, now, stack);
+        }
+    }
+
+    fn look_at_goroutines(&mut self, program: &GoProgram, look: &mut Look<'_>) {
+        let Some(goroutines) = program.goroutines(MAX_GOROUTINES) else { return };
+        look.seen.is_cut = goroutines.are_cut;
+        if !goroutines.are_cut {
+            let live: HashSet<u64> = goroutines.all.iter().map(|one| one.id).collect();
+            let has_ended =
+                |id: &&ThreadId| matches!(id, ThreadId::Goroutine(id) if !live.contains(id));
+            look.seen.ended = look.wanted.these.iter().filter(has_ended).copied().collect();
+        }
+        for goroutine in &goroutines.all {
+            let id = ThreadId::Goroutine(goroutine.id);
+            let is_parked =
+                matches!(goroutine.state, GoroutineState::Waiting | GoroutineState::Syscall);
+            if !is_parked || !(look.wanted.all || look.wanted.these.contains(&id)) {
+                continue;
+            }
+            if !(look.may_go_on)() {
+                look.seen.is_cut = true;
+                break;
+            }
+            let Some(raw) = program.stack(goroutine) else { continue };
+            let mut hasher = DefaultHasher::new();
+            (raw.ip, raw.sp, &raw.bytes).hash(&mut hasher);
+            let as_it_is = Standstill::Parked(hasher.finish());
+            let now = look.now;
+            let since = goroutine.waiting_since.filter(|since| *since <= now).unwrap_or(now);
+            look.take(id, as_it_is, since, || self.resolve(&raw, now).stack);
+        }
     }
 
     /// The stack of a thread that is blocked like this, all the while.
@@ -108,6 +159,33 @@ impl Resolver {
             return None;
         }
         self.resolve(&raw, now).stack
+    }
+}
+
+impl Look<'_> {
+    /// Takes in a thread that does not run, since this moment at the latest; `stack` gives its
+    /// stack, where it is not known.
+    fn take(
+        &mut self,
+        id: ThreadId,
+        as_it_is: Standstill,
+        since: Timestamp,
+        stack: impl FnOnce() -> Option<Arc<Stack>>,
+    ) {
+        let known = self.former.still(id, &as_it_is);
+        let new = || Some(Seen { as_it_was: as_it_is, stack: stack()?, since });
+        if let Some(seen) = known.or_else(new) {
+            let (stack, since) = (Arc::clone(&seen.stack), seen.since);
+            self.seen.blocked.push(BlockedThread { id, stack, since });
+            self.latest.keep(id, seen);
+        }
+    }
+}
+
+fn system_thread(id: &ThreadId) -> Option<u32> {
+    match id {
+        ThreadId::System(tid) => Some(*tid),
+        ThreadId::Goroutine(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::tests::{NOW, Running, key};
-use crate::{GoroutineState, Quality, ReadWatchdog, Resolver};
+use crate::{GoroutineState, Quality, ReadWatchdog, Resolver, ThreadId, Timestamp, WantedThreads};
 
 /// Prints the runtime's own account of all goroutines once they are parked, and stays.
 const PROGRAM: &str = r#"
@@ -130,6 +130,17 @@ fn assert_goroutines(arguments: &[&str], cgo: &str) {
         goroutines.all.iter().filter_map(|one| program.function(one.pc)).collect();
     assert!(states.contains("runtime.gopark"), "{states:?}");
     assert!(program.goroutines(10).unwrap().are_cut);
+    let (process, all) = (key(running.pid()), WantedThreads { these: Vec::new(), all: true });
+    let seen = resolver.threads(process, &all, NOW, || true);
+    assert!(seen.blocked.len() >= 300 && !seen.is_cut);
+    let later = resolver.threads(process, &all, Timestamp(7), || true);
+    let still = later.blocked.iter().filter(|thread| thread.since == NOW).count();
+    assert!(still >= 300, "{still} of {} have not run", later.blocked.len());
+    let one = later.blocked[0].id;
+    let these = vec![one, ThreadId::Goroutine(1 << 40)];
+    let these = WantedThreads { these, all: false };
+    let two = resolver.threads(process, &these, Timestamp(9), || true);
+    assert_eq!((two.blocked.len(), two.ended), (1, vec![ThreadId::Goroutine(1 << 40)]));
     let first = &goroutines.all[0];
     drop(running);
     assert!(program.goroutines(10).is_none() && program.stack(first).is_none(), "it has ended");

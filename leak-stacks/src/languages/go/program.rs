@@ -167,6 +167,8 @@ impl GoProgram {
             sp: goroutine.sp,
             bp: goroutine.bp,
             preserved: [0; PRESERVED_REGISTERS],
+            registers_known: true,
+            entry: None,
             wanted: u32::try_from(MAX_STACK).unwrap_or(u32::MAX),
             wanted_most: true,
             goroutine_window: self.memory.bytes(window, GOROUTINE_WINDOW)?,

@@ -243,7 +243,8 @@ impl Layout {
 }
 
 impl Threads {
-    fn of(vm: &Description) -> Option<Self> {
+    /// Where they are by the description.
+    pub(crate) fn of(vm: &Description) -> Option<Self> {
         let number = |owner, name| Number::of(vm, owner, name);
         let array = || {
             Some(ThreadList::Array {
