@@ -48,6 +48,7 @@ impl Cli {
             thresholds: Thresholds { silent_after, interval, limit },
             duration: args.duration,
             driver_frames: args.driver_frames.clone(),
+            waiting: args.waiting,
             servers: args.pg_dsn.concat(),
             kubernetes: args.kubernetes.settings(),
             outputs: OutputSettings {

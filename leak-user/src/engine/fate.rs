@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::{StackId, Timestamp, Whereabouts};
-use leak_stacks::{Frame, Quality, Stack, waits_for_connection};
+use leak_stacks::{Frame, Quality, Stack, is_application, waits_for_connection};
 
 /// What became of a connection, by the call that used it last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -92,10 +92,21 @@ impl<'a> Fates<'a> {
     fn by_stack(&self, connection: &Connection, now: StackId) -> Option<Fate> {
         let now = self.stacks.get(&now)?;
         let used = self.stacks.get(connection.callers.last_used_by.as_ref()?)?;
-        let call = used.frames.get(used.culprit?..)?;
-        if !(0..now.frames.len()).any(|at| now.frames.get(at..).is_some_and(|it| is_in(call, it))) {
+        let culprit = used.culprit?;
+        let runs = |call: &[Frame]| {
+            let mut inner = (0..now.frames.len()).filter_map(|at| now.frames.get(at..));
+            inner.any(|frames| is_in(call, frames))
+        };
+        let calls = (culprit..used.frames.len()).filter_map(|at| used.frames.get(at..));
+        let own = calls.enumerate().filter(|(index, call)| {
+            *index == 0 || call.first().is_some_and(|call| is_application(call, used.language))
+        });
+        match own.filter(|(_, call)| runs(call)).map(|(index, _)| index).next() {
             // What is missing of a stack may be what is looked for.
-            return (now.quality == Quality::Complete).then_some(Fate::Lost);
+            None => return (now.quality == Quality::Complete).then_some(Fate::Lost),
+            Some(0) => {}
+            // A helper has returned, but its caller may have the connection.
+            Some(_) => return None,
         }
         let user = User::of(connection)?;
         let latest = self.latest.get_or_init(|| latest_requests(self.table));
@@ -188,10 +199,11 @@ mod tests {
         let whole = Quality::Complete;
         assert_eq!(fate(&["sleep:1", "pay:31", "work:7", "main:3"], whole), Fate::Held);
         assert_eq!(fate(&["poll:1", "mail:9", "pay:31", "work:7"], Quality::Truncated), Fate::Held);
-        // Others call it; it is another function; it is not on the stack.
-        assert_eq!(fate(&["sleep:1", "pay:31", "work:9", "main:3"], whole), Fate::Lost);
-        assert_eq!(fate(&["sleep:1", "ship:31", "work:7", "main:3"], whole), Fate::Lost);
-        assert_eq!(fate(&["sleep:1", "work:8", "main:3"], whole), Fate::Lost);
+        // Only its callers run still, or call it from elsewhere; others do; nobody does.
+        assert_eq!(fate(&["sleep:1", "work:8", "main:3"], whole), Fate::Unknown);
+        assert_eq!(fate(&["sleep:1", "pay:31", "work:9", "main:3"], whole), Fate::Unknown);
+        assert_eq!(fate(&["sleep:1", "pay:31", "loop:9", "serve:3"], whole), Fate::Lost);
+        assert_eq!(fate(&["sleep:1", "loop:7"], whole), Fate::Lost);
         assert_eq!(fate(&["sleep:1"], Quality::Truncated), Fate::Unknown);
     }
 

@@ -12,6 +12,7 @@ mod end;
 mod gone;
 mod history;
 mod inventory;
+mod looks;
 mod losses;
 mod matching;
 mod observer;
@@ -239,22 +240,6 @@ impl ConnectionTable {
         })
         .map(|connection| (connection.id, connection.requests.count))
         .collect()
-    }
-
-    /// Who waits for a connection in a process; `None`: nobody has looked.
-    #[must_use]
-    pub fn waiting(&self, process: ProcessKey) -> Option<&Waiting> {
-        self.waiting.get(process)
-    }
-
-    /// Who waits for a connection, in all processes that were looked at.
-    pub fn all_waiting(&self) -> impl Iterator<Item = (ProcessKey, &Waiting)> {
-        self.waiting.iter()
-    }
-
-    /// Forgets who waits in processes that do not matter any more.
-    pub(super) fn keep_waiting(&mut self, matters: impl Fn(ProcessKey) -> bool) {
-        self.waiting.retain(matters);
     }
 
     fn opened(

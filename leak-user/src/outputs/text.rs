@@ -3,11 +3,13 @@
 mod columns;
 mod finding;
 mod older;
+mod place;
 mod refused;
 mod servers;
 mod session;
 mod sink;
 mod style;
+mod waiting;
 
 use std::io;
 
@@ -39,6 +41,7 @@ pub fn write_interval(
     writeln!(out, "{}", paint.tone(Tone::Dim, &time))?;
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
+    waiting::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
@@ -94,6 +97,7 @@ pub fn write_report(
     writeln!(out)?;
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
+    waiting::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();

@@ -15,16 +15,19 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
+use crate::trace::look::LookedAt;
 use crate::trace::worker::{Service, Worker};
 use leak_stacks::{
     DriverFrames, MappingReader, ProcessSnapshot, RawStack, ReadWatchdog, Resolved, Resolver,
-    StackProfile, TruncationReason,
+    StackProfile, TruncationReason, WantedThreads,
 };
 
 /// Maximum number of pending requests; further ones are refused and counted.
 const QUEUE: usize = 4096;
 /// Time limit for one request. The largest binaries on slow disks take seconds.
 const LIMIT: Duration = Duration::from_secs(20);
+/// CPU time that one look at a process's threads may take; what is left is seen at the next ones.
+const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// Maximum number of hanging threads, of both kinds; no thread is replaced beyond it.
 const MAX_LEFT_BEHIND: usize = 8;
 
@@ -35,6 +38,8 @@ pub(super) enum Task {
     Sight(ProcessKey),
     /// Resolve a stack. `at` tells successive connections on the same socket apart.
     Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
+    /// Look at the threads of a process.
+    Threads(ProcessKey),
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -43,18 +48,28 @@ impl Task {
     /// The process that the request concerns.
     pub(super) fn process(self) -> ProcessKey {
         match self {
-            Self::Sight(process) | Self::Resolve { process, .. } | Self::Forget(process) => process,
+            Self::Sight(process)
+            | Self::Resolve { process, .. }
+            | Self::Threads(process)
+            | Self::Forget(process) => process,
         }
     }
+}
+
+/// What a request comes with.
+enum Input {
+    Nothing,
+    Stack(Box<RawStack>),
+    Threads(WantedThreads),
 }
 
 /// The input of the second thread, from the first.
 struct Work {
     snapshot: Option<ProcessSnapshot>,
-    stack: Option<Box<RawStack>>,
+    input: Input,
 }
 
-type Pinning = Worker<Option<Box<RawStack>>, Task>;
+type Pinning = Worker<Input, Task>;
 type Resolving = Worker<Work, Task>;
 
 /// The result of a request.
@@ -65,6 +80,8 @@ pub(super) struct Answer {
     pub(super) profile: Option<StackProfile>,
     /// The resolved stack, if the request was to resolve one.
     pub(super) stack: Option<ResolvedStack>,
+    /// What was seen of the threads, if the request was to look at them.
+    pub(super) threads: Option<LookedAt>,
 }
 
 /// The outcome of resolving a stack.
@@ -118,7 +135,7 @@ impl ResolverThread {
 
     /// Opens a new process's files before the process can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
-        self.send(Task::Sight(process), None);
+        self.send(Task::Sight(process), Input::Nothing);
     }
 
     /// Requests a stack, unless the same request is pending. Returns false if the request was
@@ -131,13 +148,19 @@ impl ResolverThread {
         stack: RawStack,
     ) -> bool {
         let task = Task::Resolve { process: stack.process, id, role, at };
-        self.send(task, Some(Box::new(stack)))
+        self.send(task, Input::Stack(Box::new(stack)))
+    }
+
+    /// Requests a look at the threads of a process, unless one is under way. Returns false if the
+    /// request was refused.
+    pub(super) fn look_at(&mut self, process: ProcessKey, threads: WantedThreads) -> bool {
+        self.send(Task::Threads(process), Input::Threads(threads))
     }
 
     /// Drops all data of a process that has exited.
     pub(super) fn forget(&mut self, process: ProcessKey) {
         // Sending fails if the thread has ended; then there are no data to drop.
-        let _ = self.pinner.requests().send((Task::Forget(process), None));
+        let _ = self.pinner.requests().send((Task::Forget(process), Input::Nothing));
     }
 
     /// Waits for the next answer.
@@ -219,17 +242,17 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let _ = self.answering.send(Answer { task, profile: None, stack });
+        let _ = self.answering.send(Answer { task, profile: None, stack, threads: None });
     }
 
     /// Sends a request unless it is pending already. Returns false if the request was refused.
-    fn send(&mut self, task: Task, stack: Option<Box<RawStack>>) -> bool {
+    fn send(&mut self, task: Task, input: Input) -> bool {
         if self.pending.contains(&task) {
             return true;
         }
         let taken = !self.has_ended
             && self.pending.len() < QUEUE
-            && self.pinner.requests().send((task, stack)).is_ok();
+            && self.pinner.requests().send((task, input)).is_ok();
         if taken {
             self.pending.insert(task);
         } else {
@@ -240,12 +263,9 @@ impl ResolverThread {
 }
 
 /// The first thread's service: opens the files of processes.
-fn pinning(
-    watch: &Arc<ReadWatchdog>,
-    work: Sender<(Task, Work)>,
-) -> Service<Task, Option<Box<RawStack>>> {
+fn pinning(watch: &Arc<ReadWatchdog>, work: Sender<(Task, Work)>) -> Service<Task, Input> {
     let (mut pinner, watch) = (MappingReader::default(), Arc::clone(watch));
-    Box::new(move |task, stack| {
+    Box::new(move |task, input| {
         let snapshot = match task {
             Task::Sight(process) if !watch.has_given_up(process) => {
                 let look = pinner.look(process, clock::now());
@@ -254,7 +274,7 @@ fn pinning(
             _ => None,
         };
         // Sending fails only at shutdown, when the second thread has ended.
-        let _ = work.send((task, Work { snapshot, stack }));
+        let _ = work.send((task, Work { snapshot, input }));
     })
 }
 
@@ -266,7 +286,7 @@ fn resolving(
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
-    Box::new(move |task, Work { snapshot, stack }| {
+    Box::new(move |task, Work { snapshot, input }| {
         let now = clock::now();
         let process = task.process();
         match task {
@@ -278,15 +298,26 @@ fn resolving(
                 }
             }
             Task::Forget(_) => return resolver.forget(process),
-            Task::Resolve { .. } => {}
+            Task::Resolve { .. } | Task::Threads(_) => {}
         }
-        let stack = stack.map(|stack| {
-            let began = Instant::now();
-            let resolved = resolver.resolve(&stack, now);
-            ResolvedStack { wanted: stack.wanted, resolved, took: began.elapsed() }
-        });
+        let (mut stack, mut threads) = (None, None);
+        match input {
+            Input::Nothing => {}
+            Input::Stack(raw) => {
+                let began = Instant::now();
+                let resolved = resolver.resolve(&raw, now);
+                let took = began.elapsed();
+                stack = Some(ResolvedStack { wanted: raw.wanted, resolved, took });
+            }
+            Input::Threads(wanted) => {
+                let began = clock::thread_cpu_time();
+                let taken = || clock::thread_cpu_time().saturating_sub(began);
+                let seen = resolver.threads(process, &wanted, now, || taken() < LONGEST_LOOK);
+                threads = Some(LookedAt { seen, at: now, took: taken() });
+            }
+        }
         // Sending fails only at shutdown, when the receiver is gone.
-        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
+        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack, threads });
     })
 }
 

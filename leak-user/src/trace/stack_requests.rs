@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leak_stacks::StackProfile;
-use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason};
+use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason, WantedThreads};
 
 use crate::clock;
 use crate::engine::Engine;
@@ -14,6 +14,7 @@ use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
+use crate::trace::look::LookedAt;
 use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
 use crate::trace::session::Session;
 
@@ -41,6 +42,8 @@ pub(super) struct Learnt {
     pub(super) too_short: Option<u32>,
     /// The stack, and whose it is.
     pub(super) facts: Vec<Fact>,
+    /// What was seen of its threads.
+    pub(super) threads: Option<LookedAt>,
 }
 
 impl StackRequests {
@@ -123,6 +126,11 @@ impl StackRequests {
         Ok(())
     }
 
+    /// Requests a look at the threads of a process; false: it was refused.
+    pub(super) fn look_at(&mut self, process: ProcessKey, threads: WantedThreads) -> bool {
+        self.resolver.look_at(process, threads)
+    }
+
     /// The resolver's next answer; `None` when its threads have died.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
@@ -131,9 +139,9 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack } = answer;
+        let Answer { task, profile, stack, threads } = answer;
         let process = task.process();
-        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
+        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new(), threads };
         let (Task::Resolve { id, role, at, .. }, Some(stack)) = (task, stack) else {
             return learnt;
         };

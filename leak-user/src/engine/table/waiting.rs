@@ -1,6 +1,7 @@
 //! Who waits for a connection.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::model::{ProcessKey, StackId, Timestamp, Waiters};
 
@@ -8,6 +9,9 @@ use crate::model::{ProcessKey, StackId, Timestamp, Waiters};
 const MAX_PROCESSES: usize = 8192;
 /// Most stacks of one process.
 const MAX_STACKS: usize = 256;
+
+/// A look that is this many intervals old says nothing of now.
+const FRESH: u32 = 3;
 
 /// The threads and goroutines of a process that wait for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Whether that is how it stands now: processes are looked at each interval as long as there is
+    /// reason to.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp, interval: Duration) -> bool {
+        now.since(self.at) <= interval * FRESH
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {

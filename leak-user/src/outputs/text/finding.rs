@@ -8,9 +8,10 @@ use crate::engine::findings::{Finding, FindingId};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
-use crate::outputs::text::session;
+use crate::outputs::text::place::place;
 use crate::outputs::text::style::{Paint, Tone, printable};
-use leak_stacks::{Frame, Quality, Stack};
+use crate::outputs::text::{session, waiting};
+use leak_stacks::{Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
 const MAX_FRAMES: usize = 40;
@@ -32,6 +33,7 @@ pub(super) fn write(
     write_headline(out, paint, snapshot, finding)?;
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
+    waiting::write_fate(out, snapshot, finding)?;
     session::write(out, snapshot, finding)?;
     write_next_step(out, snapshot, finding)?;
     let Some(stack) = snapshot.stack(finding.verdict.stack.as_ref()) else {
@@ -176,18 +178,4 @@ fn write_stack(out: &mut impl io::Write, paint: Paint, stack: &Stack) -> io::Res
     };
     let why = stack.truncation.map(|why| format!(": {}", why.describe())).unwrap_or_default();
     writeln!(out, "       ({missing}{why})")
-}
-
-/// `function at file:line`; without a function, the address in its module.
-fn place(frame: &Frame) -> String {
-    let function = match (&frame.function, &frame.module) {
-        (Some(function), _) => printable(function),
-        (None, Some(module)) => format!("{}+{:#x}", printable(module), frame.address),
-        (None, None) => format!("{:#x}", frame.address),
-    };
-    match (&frame.file, frame.line) {
-        (Some(file), Some(line)) => format!("{function} at {}:{line}", printable(file)),
-        (Some(file), None) => format!("{function} at {}", printable(file)),
-        (None, _) => function,
-    }
 }

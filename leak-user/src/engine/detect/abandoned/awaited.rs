@@ -14,8 +14,6 @@ use crate::model::{ProcessKey, Timestamp};
 
 /// Who has waited for less may be on the way.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
-/// A look that is this many intervals old says nothing of now.
-const FRESH: u32 = 3;
 
 /// Connections that are waited for in vain.
 pub(super) struct Besieged<'a> {
@@ -52,7 +50,7 @@ pub(super) fn find<'a>(view: &View<'a>, now: Timestamp) -> BTreeMap<ProcessKey, 
 /// Those who wait in a process, if they have for long enough.
 fn waiting<'a>(view: &View<'a>, process: ProcessKey, now: Timestamp) -> Option<&'a Waiting> {
     let waiting = view.table().waiting(process)?;
-    let is_fresh = now.since(waiting.at) <= view.thresholds().interval * FRESH;
+    let is_fresh = waiting.is_fresh(now, view.thresholds().interval);
     let longest = waiting.at.since(waiting.longest_since()?);
     let has_lasted = lasted(waiting) >= view.thresholds().silent_after / 2;
     (is_fresh && has_lasted && longest >= LEAST_WAIT).then_some(waiting)
@@ -136,8 +134,8 @@ impl Evidence for Awaited {
     }
 }
 
-/// "10 connections idle and silent for 60-110 s (threshold 60 s), while 27 threads wait for one, the
-/// longest for 42 s; nothing of the pool is left".
+/// "10 connections idle and silent for 60-110 s (threshold 60 s), while 27 callers wait for one,
+/// the longest for 42 s; no connection of the process is at work".
 impl fmt::Display for Awaited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiters = usize::try_from(self.waiters).unwrap_or(usize::MAX);
@@ -212,10 +210,10 @@ mod tests {
     #[test]
     fn a_pool_that_was_exhausted_before_the_trace_takes_a_longer_wait() {
         let mut world = pool();
-        wait(&mut world, 1e9, 70.0);
+        wait(&mut world, 15.0, 70.0);
         assert_eq!(abandoned(&world, 75.0)[0].severity, Severity::Suspect);
-        wait(&mut world, 1e9, 90.0);
-        assert_eq!(abandoned(&world, 90.0)[0].severity, Severity::Leak);
+        wait(&mut world, 15.0, 80.0);
+        assert_eq!(abandoned(&world, 85.0)[0].severity, Severity::Leak);
     }
 
     #[test]
@@ -251,8 +249,9 @@ mod tests {
     #[test]
     fn one_of_two_pools_may_rest() {
         let mut world = pool();
-        for number in 0..2 {
-            world.set(number, |usage| usage.wire.user = Some("other".into()));
+        for number in 0..4 {
+            let user = if number < 2 { "shop" } else { "audit" };
+            world.set(number, |usage| usage.wire.user = Some(user.into()));
         }
         wait(&mut world, 1e9, 100.0);
         let found = abandoned(&world, 100.0);

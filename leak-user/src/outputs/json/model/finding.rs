@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Time;
 use crate::engine::detect::{Numbers, Reason, Severity, StackOf};
+use crate::engine::fate::Fate;
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -48,6 +49,9 @@ pub(in crate::outputs) struct FindingModel<'a> {
     next_step: Option<String>,
     /// When it stopped being true. Null while it stands.
     retracted_at: Option<Time>,
+    /// What became of the connections: `lost` when the code that used each of them last has
+    /// returned, `held` when its call still runs.
+    fate: Fate,
 }
 
 /// The process that a finding is about.
@@ -62,7 +66,7 @@ struct FindingProcess<'a> {
 /// The call that a finding blames.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Culprit")]
-struct CulpritModel<'a> {
+pub(super) struct CulpritModel<'a> {
     /// Demangled name of the function. Null when it is unknown.
     function: Option<&'a str>,
     /// Source file. Null without debug information.
@@ -96,6 +100,7 @@ impl<'a> FindingModel<'a> {
             culprit: culprit.map(CulpritModel::new),
             next_step: verdict.next_step(culprit),
             retracted_at: finding.retracted_at.map(|at| Time(snapshot.clock.rfc3339(at))),
+            fate: verdict.fate,
         }
     }
 }
@@ -108,7 +113,7 @@ fn backends(snapshot: &Snapshot<'_>, finding: &Finding) -> Vec<u32> {
 }
 
 impl<'a> CulpritModel<'a> {
-    fn new(frame: &'a Frame) -> Self {
+    pub(super) fn new(frame: &'a Frame) -> Self {
         Self { function: frame.function.as_deref(), file: frame.file.as_deref(), line: frame.line }
     }
 }
