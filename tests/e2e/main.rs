@@ -23,6 +23,7 @@ mod stacks_go;
 mod stacks_native;
 mod stacks_runtimes;
 mod uses;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ const SUITES: &[Tests] = &[
     Tests { suite: "uses", place: Anywhere, list: uses::tests },
     Tests { suite: "server_join", place: Anywhere, list: server_join::tests },
     Tests { suite: "stacks_runtimes", place: Anywhere, list: stacks_runtimes::tests },
+    Tests { suite: "waiting", place: Anywhere, list: waiting::tests },
     Tests { suite: "containers", place: Anywhere, list: containers::tests },
     Tests { suite: "cluster", place: Anywhere, list: cluster::tests },
     Tests { suite: "stacks", place: Anywhere, list: stacks::tests },
