@@ -43,6 +43,7 @@
 //! | debug information | 256 MiB stored, 512 MiB decompressed, 8 MiB of lines for one unit | symbols only |
 //! | unwind rules | those that jump are refused | they count as missing: `no_unwind_information` |
 //! | calls of one stack | 512 | `too_many_calls` |
+//! | threads that are looked at | 4,096 of one process, 65,536 goroutines, 32 KiB of a thread's stack | the rest is not looked at; the stack is truncated |
 //! | goroutines that are listed | as many as are asked for; stacks of 256 KiB | the list is cut; the stack is cut |
 //! | Go's tables | 131,072 steps for one function, names of 1,024 bytes, 64 nested inlined calls | no name, or the walk ends |
 //! | perf maps | 32 MiB and 262,144 symbols each, 524,288 symbols over all processes | the rest has no names; those of other processes are read again |
