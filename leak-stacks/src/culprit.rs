@@ -1,5 +1,6 @@
 //! Picks the culprit of a stack, the innermost frame of the application, and tells the language.
 
+pub(crate) mod acquire;
 pub(crate) mod driver_frames;
 pub(crate) mod glob;
 mod rules;
@@ -34,6 +35,12 @@ pub(crate) fn application(
         .collect();
     let best = ranked.iter().map(|&(rank, _)| rank).max();
     ranked.into_iter().filter(|&(rank, _)| Some(rank) == best).map(|(_, index)| index).collect()
+}
+
+/// Whether a call belongs to the application, or to a library that it has installed.
+#[must_use]
+pub fn is_application(frame: &Frame, language: Language) -> bool {
+    rank(frame, language, &[]).is_some()
 }
 
 /// `None`: the frame is a runtime's, a driver's or a framework's.

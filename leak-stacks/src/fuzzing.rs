@@ -219,6 +219,8 @@ pub fn stack(data: &[u8]) {
         sp,
         bp: sp + word(8) % 512,
         preserved: [0; 5],
+        registers_known: true,
+        entry: None,
         wanted: 512,
         wanted_most: false,
         goroutine_window: vec![0; 64],

@@ -16,4 +16,5 @@ pub(crate) mod ruby;
 pub(crate) mod runtimes;
 mod rust_async;
 pub(crate) mod target;
+pub(crate) mod thread_index;
 pub(crate) mod v8;

@@ -46,6 +46,8 @@
 //! | debug information | 256 MiB stored, 512 MiB decompressed, 8 MiB of lines for one unit | symbols only |
 //! | unwind rules | those that jump are refused | they count as missing: `no_unwind_information` |
 //! | calls of one stack | 512 | `too_many_calls` |
+//! | threads that are looked at | 4,096 of one process, 65,536 goroutines, 32 KiB of a thread's stack | the rest is not looked at; the stack is truncated |
+//! | goroutines that are listed | as many as are asked for; stacks of 256 KiB | the list is cut; the stack is cut |
 //! | Go's tables | 131,072 steps for one function, names of 1,024 bytes, 64 nested inlined calls | no name, or the walk ends |
 //! | perf maps | 32 MiB and 262,144 symbols each, 524,288 symbols over all processes | the rest has no names; those of other processes are read again |
 //! | HotSpot | tables of 16,384 rows, names of 512 bytes, 64 nested inlined methods, tables of 4 MiB of places and 256 KiB of lines, 4,096 methods remembered | the call has no name, or the walk ends |
@@ -82,8 +84,11 @@ mod truncation;
 mod unwind;
 
 pub use self::counts::StackCounts;
+pub use self::culprit::acquire::waits_for_connection;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
+pub use self::culprit::is_application;
+pub use self::languages::go::{GoProgram, Goroutine, GoroutineState, Goroutines};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
 pub use self::process::snapshot::{
@@ -93,9 +98,9 @@ pub use self::process::stat::{Stat, nanoseconds_per_tick, ticks_from_boottime};
 pub use self::process::watchdog::ReadWatchdog;
 pub use self::raw::{
     CopyLength, GOROUTINE_WINDOW, GOROUTINE_WINDOW_START, InterpreterFrame, InterpreterProfile,
-    PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, StackProfile, walker,
+    PRESERVED_REGISTERS, PROFILE_PARAMETERS, RawStack, RuntimeEntry, StackProfile, walker,
 };
-pub use self::resolver::{Resolved, Resolver};
+pub use self::resolver::{BlockedThread, Resolved, Resolver, ThreadId, ThreadsSeen, WantedThreads};
 pub use self::stack::{Frame, Language, Quality, Stack, StackId};
 pub use self::texts::{TextMatch, TextUse, TextUser, WantedTexts};
 pub use self::time::Timestamp;

@@ -1,5 +1,6 @@
 //! Reads processes through `/proc`: identity, mappings, memory, and the files that they run.
 
+pub(crate) mod blocked;
 pub(crate) mod file_id;
 pub(crate) mod maps;
 pub(crate) mod memory;

@@ -35,6 +35,10 @@ pub struct RawStack {
     pub bp: u64,
     /// The other callee-saved registers: `rbx`, then `r12` to `r15`.
     pub preserved: [u64; PRESERVED_REGISTERS],
+    /// Whether `bp` and `preserved` are known; procfs does not tell them of a blocked thread.
+    pub registers_known: bool,
+    /// Where the thread has left a runtime's code, by the runtime's own word.
+    pub entry: Option<RuntimeEntry>,
     /// How many bytes were asked for. When `bytes` is shorter, the copy reached the end of the
     /// stack or memory that could not be read, and asking for more would not help.
     pub wanted: u32,
@@ -68,6 +72,17 @@ impl RawStack {
             .is_some_and(|offset| offset.saturating_add(8) > self.bytes.len() as u64);
         above && self.bytes.len() >= wanted
     }
+}
+
+/// Where a thread has left a runtime's code for native code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeEntry {
+    /// Where the runtime's code goes on.
+    pub returns_to: u64,
+    /// The stack pointer there.
+    pub sp: u64,
+    /// The frame pointer there; 0: it is not noted, since that code does not need it.
+    pub bp: u64,
 }
 
 /// A call inside a runtime: noted by the kernel programs at the time of the system call, or found

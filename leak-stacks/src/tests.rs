@@ -3,6 +3,7 @@
 mod broken;
 mod damaged;
 mod golang;
+mod goroutines;
 mod java;
 mod native;
 mod node;
@@ -78,6 +79,8 @@ pub(crate) fn copied(pid: u32, ip: u64, sp: u64, bp: u64) -> RawStack {
         sp,
         bp,
         preserved: [0; 5],
+        registers_known: true,
+        entry: None,
         wanted: WANTED as u32,
         wanted_most: false,
         goroutine_window: vec![0; 64],

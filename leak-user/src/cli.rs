@@ -372,6 +372,12 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 0, env = "PGSOCKTRACE_USES")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_USES as i64))]
     pub uses: u32,
+    /// Look in every interval for threads and goroutines that wait for a connection.
+    ///
+    /// Without it, they are looked for only where a pool may be exhausted: none of a process's
+    /// connections was used lately. No thread is stopped.
+    #[arg(long, env = "PGSOCKTRACE_WAITING", value_parser = BoolishValueParser::new())]
+    pub waiting: bool,
     /// Serve /metrics (Prometheus), /healthz, /readyz and /flamegraph.svg at this address, such as
     /// 9738.
     ///

@@ -6,6 +6,7 @@
 
 pub mod detect;
 pub mod doubt;
+pub mod fate;
 pub mod findings;
 pub mod senders;
 pub mod snapshot;
@@ -28,6 +29,7 @@ use crate::engine::table::{Connection, ConnectionTable};
 use crate::model::time::Clock;
 use crate::model::{
     ConnectionId, Destination, Fact, Health, ProcessInfo, ProcessKey, StackId, Timestamp,
+    Whereabouts,
 };
 use leak_stacks::Stack;
 
@@ -344,7 +346,11 @@ impl Known {
         for connection in self.table.connections() {
             let callers = &connection.callers;
             stacks.extend(callers.opened_by.iter().chain(&callers.last_used_by));
+            if let Some(Whereabouts::At(stack)) = &callers.user_seen {
+                stacks.insert(stack);
+            }
         }
+        stacks.extend(self.table.all_waiting().flat_map(|(_, waiting)| waiting.stacks()));
         let mut reported = HashSet::new();
         for finding in self.ledger.open().into_iter().chain(self.ledger.retracted()) {
             reported.insert(finding.verdict.process);
@@ -361,6 +367,7 @@ impl Known {
                 || reported.contains(process)
                 || table.process(*process).is_some()
         });
+        self.table.keep_waiting(|process| in_use.contains(&process));
         let processes = &self.processes;
         self.exited.retain(|process| processes.contains_key(process) || reported.contains(process));
         self.senders.keep(|process| processes.contains_key(&process));

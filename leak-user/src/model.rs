@@ -14,6 +14,7 @@ mod process;
 pub mod server;
 mod tcp_state;
 pub mod time;
+mod waiting;
 
 pub use leak_stacks::Timestamp;
 
@@ -29,3 +30,4 @@ pub use self::pod::Pod;
 pub use self::process::{ProcessInfo, ProgramId};
 pub use self::server::ServerAnswer;
 pub use self::tcp_state::TcpState;
+pub use self::waiting::{Waiters, Whereabouts};

@@ -13,6 +13,8 @@ mod feedback;
 mod health;
 mod intake;
 mod inventory;
+mod look;
+mod looks;
 mod resolver;
 pub mod resources;
 mod schedule;
@@ -47,6 +49,7 @@ use enrichment::Enrichment;
 use health::HealthMeter;
 use intake::Intake;
 use inventory::Inventories;
+use looks::Looks;
 use schedule::{DebugLog, Readiness, Schedule, Signals, Turn};
 use stack_requests::StackRequests;
 use targets::Targets;
@@ -95,6 +98,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         targets,
         intake: Intake::default(),
         stacks,
+        looks: Looks::new(settings.waiting),
         enrichment: Enrichment::new(pods.clone()),
         inventories: Inventories::new(kernel.ports.clone()),
         health: HealthMeter::start(),

@@ -24,6 +24,7 @@ mod stacks_native;
 mod stacks_runtimes;
 mod statements;
 mod uses;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ const SUITES: &[Tests] = &[
     Tests { suite: "server_join", place: Anywhere, list: server_join::tests },
     Tests { suite: "statements", place: Anywhere, list: statements::tests },
     Tests { suite: "stacks_runtimes", place: Anywhere, list: stacks_runtimes::tests },
+    Tests { suite: "waiting", place: Anywhere, list: waiting::tests },
     Tests { suite: "containers", place: Anywhere, list: containers::tests },
     Tests { suite: "cluster", place: Anywhere, list: cluster::tests },
     Tests { suite: "stacks", place: Anywhere, list: stacks::tests },

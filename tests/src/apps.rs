@@ -48,6 +48,15 @@ impl Apps {
         self.compiled_from("client-go", compile, &[format!("{APPS}/client.go")])
     }
 
+    /// The program made of a source below `tests/apps/`, in Go, with Debian's drivers.
+    pub fn with_go_drivers(&self, name: &str, source: &str) -> Result<PathBuf> {
+        let mut compile = Command::new("go");
+        // Debian ships the packages as sources in a GOPATH: no modules, no downloads.
+        compile.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", &self.directory);
+        compile.env("GOPATH", "/usr/share/gocode").arg("build");
+        self.compiled_from(name, compile, &[format!("{APPS}/{source}")])
+    }
+
     /// The program made of `tests/apps/NAME.c`; it may use libpq and threads.
     pub fn with_libpq(&self, name: &str) -> Result<PathBuf> {
         self.with_libpq_and(name, name, &["-g"])

@@ -65,6 +65,7 @@ pub mod suites;
 pub mod thread;
 pub mod trace;
 pub mod vm;
+pub mod waiting;
 
 pub use apps::Apps;
 pub use container::{Container, User};

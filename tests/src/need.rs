@@ -32,6 +32,8 @@ pub enum Need {
     IoUring,
     /// Python's psycopg2.
     Psycopg2,
+    /// Python's SQLAlchemy with psycopg2.
+    Sqlalchemy,
     /// Go, with the drivers of the corpus's Go programs.
     GoDrivers,
     /// `ip`, to bring up a network namespace's loopback.
@@ -83,6 +85,9 @@ impl Need {
             Self::Ipv6 => TcpListener::bind("[::1]:0").is_ok(),
             Self::IoUring => io_uring_works(),
             Self::Psycopg2 => succeeds("/usr/bin/python3", &["-c", "import psycopg2"]),
+            Self::Sqlalchemy => {
+                succeeds("/usr/bin/python3", &["-c", "import psycopg2, sqlalchemy"])
+            }
             Self::GoDrivers => {
                 let packages = Path::new("/usr/share/gocode/src/github.com");
                 let drivers = ["lib/pq", "jackc/pgx/v4"];
@@ -123,6 +128,7 @@ impl fmt::Display for Need {
             Self::Ipv6 => "IPv6",
             Self::IoUring => "io_uring",
             Self::Psycopg2 => "python3-psycopg2",
+            Self::Sqlalchemy => "python3-sqlalchemy and python3-psycopg2",
             Self::GoDrivers => "Go with lib/pq and pgx",
             Self::Ip => "ip",
             Self::Setpriv => "setpriv",

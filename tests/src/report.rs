@@ -121,6 +121,16 @@ pub struct Process {
     pub closed_total: u64,
     pub peak_open: u64,
     pub refused: BTreeMap<String, u64>,
+    pub waiting: Option<Vec<Waiting>>,
+}
+
+/// Threads or goroutines that wait for a connection.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Waiting {
+    pub count: u64,
+    pub longest_ms: Option<u64>,
+    pub stack: String,
+    pub culprit: Option<Culprit>,
 }
 
 /// The pod of a process.
@@ -155,6 +165,24 @@ pub struct Connection {
     pub last_used_goroutine: Option<u64>,
     pub server: Option<Session>,
     pub uses: Option<Vec<Use>>,
+    pub r#use: ConnectionUse,
+}
+
+/// Where a connection is now.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConnectionUse {
+    pub state: String,
+    pub by: Option<String>,
+    pub holder: Option<Holder>,
+}
+
+/// Whose call that used a connection is still on its stack.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Holder {
+    pub pid: u32,
+    pub tid: u32,
+    pub goroutine: Option<u64>,
+    pub stack: Option<String>,
 }
 
 /// The Kubernetes object that has a server's address.
@@ -218,6 +246,7 @@ pub struct Finding {
     pub stack: Option<String>,
     pub culprit: Option<Culprit>,
     pub retracted_at: Option<Value>,
+    pub fate: String,
     pub culprit_from: Option<String>,
     pub culprit_candidates: Vec<Culprit>,
     pub server_messages: Vec<String>,

@@ -111,9 +111,7 @@ impl Runtime {
                 node
             }
             Self::Java | Self::JavaInterpreted | Self::JavaFramePointers => {
-                let mut java = Command::new("java");
-                let jars = CLASS_PATH.map(|jar| format!("{JARS}/{jar}"));
-                java.args(["-cp", &jars.join(":")]);
+                let mut java = java();
                 match self {
                     Self::JavaFramePointers => {
                         java.args(["-XX:TieredStopAtLevel=1", "-XX:+PreserveFramePointer"]);
@@ -171,6 +169,14 @@ impl Runtime {
         let jars = || CLASS_PATH.iter().all(|jar| Path::new(JARS).join(jar).exists());
         found && (!is_java || (jars() && succeeds("jcmd", &["-h"])))
     }
+}
+
+/// Java with the order service's jars.
+pub(crate) fn java() -> Command {
+    let mut java = Command::new("java");
+    let jars = CLASS_PATH.map(|jar| format!("{JARS}/{jar}"));
+    java.args(["-cp", &jars.join(":")]);
+    java
 }
 
 /// Makes a JVM write its perf map.

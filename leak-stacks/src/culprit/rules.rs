@@ -16,6 +16,9 @@
 //! - `loop-function GLOB`: a function whose name matches runs whatever is due. Frames further out
 //!   have only started it, and are never the culprit.
 //! - `loop-file GLOB`: the same by source file.
+//! - `acquire GLOB [in GLOB]`, for a language: a function whose name matches, in a source file that
+//!   matches, hands out a pool's connections.
+//! - `waits GLOB [in GLOB]`, for a language: such a function only waits.
 //! - `interpreter GLOB`: a function whose name matches runs code that has no frame of its own.
 //!   Whether it is on a stack does not tell two stacks apart.
 //!
@@ -28,7 +31,7 @@ use std::sync::LazyLock;
 
 use globset::{GlobSet, GlobSetBuilder};
 
-use crate::culprit::glob;
+use crate::culprit::glob::{self, Glob};
 use crate::stack::Language;
 
 /// The rules of each ecosystem.
@@ -62,8 +65,28 @@ pub(crate) struct Rules {
     pub(crate) loop_functions: ByLanguage,
     pub(crate) loop_files: GlobSet,
     pub(crate) interpreters: GlobSet,
+    pub(crate) acquires: Vec<Placed>,
+    pub(crate) waits: Vec<Placed>,
     /// Lines that are no rules; a test keeps this at none.
     pub(crate) malformed: usize,
+}
+
+/// A function of a language, in a source file where that matters.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) language: Language,
+    pub(crate) function: Glob,
+    pub(crate) file: Option<Glob>,
+}
+
+impl Placed {
+    fn parse(language: Language, rule: &str) -> Option<Self> {
+        let (function, file) = match rule.split_once(" in ") {
+            Some((function, file)) => (function, Some(file.trim().parse().ok()?)),
+            None => (rule, None),
+        };
+        Some(Self { language, function: function.trim().parse().ok()?, file })
+    }
 }
 
 /// A set for each language that has one.
@@ -90,6 +113,8 @@ impl ByLanguage {
 struct Reader {
     /// By kind and, where that matters, by language.
     sets: Vec<((&'static str, Option<Language>), GlobSetBuilder)>,
+    acquires: Vec<Placed>,
+    waits: Vec<Placed>,
     malformed: usize,
 }
 
@@ -119,6 +144,8 @@ impl Reader {
                 let (name, pattern) = rest.split_once(' ')?;
                 self.add((kind, Some(language(name)?)), pattern.trim())?;
             }
+            "acquire" => self.acquires.push(Placed::parse((*section)?, rest)?),
+            "waits" => self.waits.push(Placed::parse((*section)?, rest)?),
             "function" | "loop-function" => self.add((kind, Some((*section)?)), rest)?,
             "module" | "package" | "file" | "dependency" | "loop-file" | "interpreter" => {
                 self.add((kind, None), rest)?;
@@ -144,8 +171,9 @@ impl Reader {
     }
 
     fn finish(self) -> Rules {
-        let mut rules = Rules { malformed: self.malformed, ..Rules::default() };
-        for ((kind, language), builder) in self.sets {
+        let Self { sets, acquires, waits, malformed } = self;
+        let mut rules = Rules { acquires, waits, malformed, ..Rules::default() };
+        for ((kind, language), builder) in sets {
             let Ok(set) = builder.build() else {
                 rules.malformed += 1;
                 continue;

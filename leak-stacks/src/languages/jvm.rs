@@ -27,6 +27,7 @@ mod numbers;
 mod scopes;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -45,7 +46,8 @@ use crate::bytes::base_name;
 use crate::languages::call::{Call, Named};
 use crate::languages::language::{Language, Process, Runtime, Unwound};
 use crate::languages::target::Target;
-use crate::raw::{CopyLength, InterpreterFrame, StackProfile};
+use crate::languages::thread_index::ThreadIndex;
+use crate::raw::{CopyLength, InterpreterFrame, RuntimeEntry, StackProfile};
 use crate::stack;
 use crate::unwind::registers::Registers;
 use crate::unwind::step::{Position, StackCopy, Step};
@@ -124,6 +126,14 @@ impl Runtime for Jvm {
         StackProfile { copy_length: CopyLength::Generous, ..StackProfile::default() }
     }
 
+    fn entry_of(&mut self, tid: u32, process: &Process<'_>) -> Option<RuntimeEntry> {
+        let vm = self.vm.as_mut()?;
+        let (layout, memory) = (vm.layout.threads.as_ref()?, process.memory()?);
+        let thread = vm.threads.find(tid, process.now, || threads::list(layout, memory))?;
+        let entry = threads::entry_of(thread, tid, &layout.thread, memory)?;
+        vm.cache.holds(entry.returns_to).then_some(entry)
+    }
+
     fn step(
         &mut self,
         frame: Position,
@@ -181,6 +191,7 @@ struct HotSpot {
     cache: CodeCache,
     call_stub_return: u64,
     remembered: HashMap<u64, Rc<Method>>,
+    threads: ThreadIndex,
 }
 
 impl HotSpot {
@@ -191,7 +202,8 @@ impl HotSpot {
         let cache = CodeCache::find(&layout, target)?;
         let call_stub_return = target.u64(layout.call_stub_return)?;
         let is_ready = cache.holds(call_stub_return);
-        is_ready.then(|| Self { layout, cache, call_stub_return, remembered: HashMap::new() })
+        let (remembered, threads) = (HashMap::new(), ThreadIndex::default());
+        is_ready.then_some(Self { layout, cache, call_stub_return, remembered, threads })
     }
 
     fn frames<'a>(&'a self, target: &'a dyn Target) -> Frames<'a> {

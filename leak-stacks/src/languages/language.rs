@@ -35,7 +35,7 @@ use crate::binary::symbols::Symbol;
 use crate::languages::call::{Call, Named};
 use crate::process::ProcessKey;
 use crate::process::memory::Memory;
-use crate::raw::{InterpreterFrame, RawStack, StackProfile};
+use crate::raw::{InterpreterFrame, RawStack, RuntimeEntry, StackProfile};
 use crate::stack::{self, Frame};
 use crate::time::Timestamp;
 use crate::unwind::registers::Registers;
@@ -80,6 +80,19 @@ pub(crate) trait Runtime: Debug {
     /// Noted frames reach [`Self::name_frame`] only if their tag is that of the present profile.
     fn profile(&self) -> StackProfile {
         StackProfile::default()
+    }
+
+    /// The calls of a thread that is blocked now, as the kernel programs would note them at the
+    /// time of a call; `None`: the thread runs none, or they cannot be had.
+    fn calls_of(&mut self, _tid: u32, _process: &Process<'_>) -> Option<ThreadCalls> {
+        None
+    }
+
+    /// Where a thread that is blocked now has left the runtime's code, as the runtime itself notes
+    /// it; `None`: it has not, or nothing is noted. It serves where the native rules do not lead
+    /// that far.
+    fn entry_of(&mut self, _tid: u32, _process: &Process<'_>) -> Option<RuntimeEntry> {
+        None
     }
 
     /// Goes from a frame in the runtime's code to its caller.
@@ -188,6 +201,15 @@ impl Process<'_> {
         let memory = Memory::open(self.key).ok()?;
         Some(self.memory.0.get_or_init(|| memory))
     }
+}
+
+/// The calls of a thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadCalls {
+    /// Innermost first.
+    pub(crate) frames: Vec<InterpreterFrame>,
+    /// Whether they are all that the thread has.
+    pub(crate) are_whole: bool,
 }
 
 /// What a runtime's step led to.

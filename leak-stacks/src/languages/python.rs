@@ -16,14 +16,17 @@ mod layout;
 mod lines;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::collections::HashMap;
 
 use self::code::{Fingerprint, Header};
 use self::find::Interpreter;
+use self::layout::Parameters;
 use crate::binary::symbols::Symbol;
 use crate::languages::call::{Call, Named};
-use crate::languages::language::{Code, Language, Process, Runtime};
+use crate::languages::language::{Code, Language, Process, Runtime, ThreadCalls};
+use crate::languages::thread_index::ThreadIndex;
 use crate::process::memory::Memory;
 use crate::raw::{InterpreterFrame, InterpreterProfile, StackProfile};
 use crate::stack;
@@ -39,7 +42,12 @@ impl Language for Python {
     fn find(&mut self, process: &Process<'_>) -> Option<Box<dyn Runtime>> {
         let interpreter = Interpreter::find(process)?;
         let profile = interpreter.profile(process.memory()?);
-        Some(Box::new(CPython { interpreter, profile, remembered: HashMap::new() }))
+        Some(Box::new(CPython {
+            interpreter,
+            profile,
+            remembered: HashMap::new(),
+            threads: ThreadIndex::default(),
+        }))
     }
 
     fn value(&self) -> Option<stack::Language> {
@@ -58,6 +66,7 @@ struct CPython {
     /// `None` while the interpreter starts.
     profile: Option<InterpreterProfile>,
     remembered: HashMap<InterpreterFrame, (Fingerprint, Call)>,
+    threads: ThreadIndex,
 }
 
 impl Runtime for CPython {
@@ -69,6 +78,14 @@ impl Runtime for CPython {
 
     fn profile(&self) -> StackProfile {
         StackProfile { interpreter: self.profile, ..StackProfile::default() }
+    }
+
+    fn calls_of(&mut self, tid: u32, process: &Process<'_>) -> Option<ThreadCalls> {
+        let parameters = Parameters::of(&self.profile?.parameters);
+        let (interpreter, memory, pid) = (&self.interpreter, process.memory()?, process.key.pid);
+        let state =
+            self.threads.find(tid, process.now, || threads::list(interpreter, pid, memory))?;
+        threads::calls_of(state, &interpreter.layout, &parameters, memory)
     }
 
     fn name_frame(

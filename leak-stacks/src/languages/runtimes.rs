@@ -109,6 +109,22 @@ impl Runtimes {
         Unwinder { runtimes: self, process }
     }
 
+    /// Notes what the runtimes know of a blocked thread: the calls that the kernel programs would
+    /// note, and where it has left their code.
+    pub(crate) fn note_calls(&mut self, raw: &mut RawStack, process: &Process<'_>) {
+        raw.entry = self
+            .iter_mut()
+            .find_map(|(_, runtime)| guarded(|| runtime.entry_of(raw.tid, process)).flatten());
+        let noted = self.iter_mut().find_map(|(_, runtime)| {
+            let profile = runtime.profile().interpreter?;
+            Some((profile.tag, guarded(|| runtime.calls_of(raw.tid, process)).flatten()?))
+        });
+        if let Some((tag, calls)) = noted {
+            (raw.interpreter_frames, raw.interpreter_whole) = (calls.frames, calls.are_whole);
+            raw.interpreter_tag = tag;
+        }
+    }
+
     /// Names the calls that were noted of a stack. When none of them can be named, they were no
     /// calls.
     pub(crate) fn name_noted(&mut self, raw: &RawStack, process: &Process<'_>) -> NotedCalls {

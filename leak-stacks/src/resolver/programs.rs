@@ -7,6 +7,7 @@ use crate::binary::modules::Modules;
 use crate::languages::language::{LazyMemory, Process};
 use crate::languages::runtimes::{Languages, Runtimes};
 use crate::process::ProcessKey;
+use crate::resolver::seen::SeenThreads;
 use crate::stack::Stack;
 use crate::time::Timestamp;
 use crate::unwind::step::End;
@@ -78,6 +79,7 @@ pub(crate) struct Program {
     pub(crate) runtimes: Runtimes,
     memory: LazyMemory,
     known: HashMap<KnownBy, Arc<Stack>>,
+    pub(crate) threads: SeenThreads,
 }
 
 impl Program {
@@ -88,6 +90,7 @@ impl Program {
             runtimes: Runtimes::default(),
             memory: LazyMemory::default(),
             known: HashMap::new(),
+            threads: SeenThreads::default(),
         }
     }
 
@@ -104,7 +107,7 @@ impl Program {
 
     /// Its runtimes, and what they are told of the process.
     pub(crate) fn parts(&mut self, now: Timestamp) -> (&mut Runtimes, Process<'_>) {
-        let Self { process, modules, runtimes, memory, known: _ } = self;
+        let Self { process, modules, runtimes, memory, known: _, threads: _ } = self;
         (runtimes, Process { key: *process, modules, memory, now })
     }
 

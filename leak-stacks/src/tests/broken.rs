@@ -57,6 +57,8 @@ impl Mapped {
             sp,
             bp: sp + 64,
             preserved: [0; 5],
+            registers_known: true,
+            entry: None,
             wanted: 4096,
             wanted_most: false,
             goroutine_window: vec![0; 64],

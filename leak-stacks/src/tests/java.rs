@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tests::{NOW, Running, key};
-use crate::{Language, Quality, Resolver, Stack};
+use crate::{Language, Quality, Resolver, Stack, ThreadId, WantedThreads};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/apps/stacks/java/Witness.java");
 /// Has the program's own word show what else it leaves out.
@@ -86,6 +86,20 @@ fn every_call_is_as_the_vm_tells_it(flags: &[&str], rounds: u32) {
     std::thread::sleep(Duration::from_millis(100));
     let threads = threads_of(&process);
     let mut resolver = Resolver::new(Arc::default());
+    let seen = resolver.threads(
+        key(process.pid()),
+        &WantedThreads { these: Vec::new(), all: true },
+        NOW,
+        || true,
+    );
+    for (name, calls) in &told {
+        let thread = {
+            let id = ThreadId::System(threads[name].cast_unsigned());
+            seen.blocked.iter().find(|seen| seen.id == id)
+        };
+        let stack = thread.map(|thread| &thread.stack);
+        assert_eq!(stack.map(|stack| calls_of(stack)).as_ref(), Some(calls), "{name}: {stack:#?}");
+    }
     for (name, calls) in told {
         let raw = process.stack_of(threads[&name]);
         let stack = resolver.resolve(&raw, NOW).stack.unwrap();

@@ -21,8 +21,11 @@ impl Registers {
         registers
     }
 
-    /// Knows what the kernel programs copy.
+    /// Knows what was copied with the stack.
     pub(crate) fn of(raw: &RawStack) -> Self {
+        if !raw.registers_known {
+            return Self { ip: raw.ip, sp: raw.sp, general: [None; GENERAL] };
+        }
         let mut registers = Self::new(raw.ip, raw.sp, raw.bp);
         for (register, value) in PRESERVED.into_iter().zip(raw.preserved) {
             registers.set(register, Some(value));

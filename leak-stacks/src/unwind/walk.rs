@@ -4,7 +4,7 @@ use crate::binary::elf::read_exact;
 use crate::binary::modules::{Mapping, Modules};
 use crate::guarded::guarded;
 use crate::processor::{FRAME_POINTER, INTERRUPTED, INTERRUPTED_IP, STACK_POINTER};
-use crate::raw::{InterpreterFrame, RawStack};
+use crate::raw::{InterpreterFrame, RawStack, RuntimeEntry};
 use crate::unwind::cfi::Outward;
 use crate::unwind::emulate::{CodeReader, Ended, ends_with_call};
 use crate::unwind::registers::Registers;
@@ -46,14 +46,39 @@ pub(crate) struct LeftBy {
 /// Follows a stack outward as far as it goes.
 ///
 /// Each frame is left by the first of these that knows how: a language's runtime, the binary's
-/// unwind rules, the end of its function's code, the frame pointer.
+/// unwind rules, the end of its function's code, the frame pointer. Where none knows before a
+/// runtime's code was reached, the walk goes on where the runtime says that its code was left.
 pub(crate) fn walk(raw: &RawStack, modules: &Modules, runtimes: &mut dyn RuntimeUnwinder) -> Walk {
+    let mut walk = Walk { frames: Vec::with_capacity(32), end: End::Lost };
+    let innermost = Position { address: raw.ip, next: raw.ip, innermost: true };
     let mut registers = Registers::of(raw);
-    let mut frames: Vec<WalkedFrame> = Vec::with_capacity(32);
-    let mut position = Position { address: raw.ip, next: raw.ip, innermost: true };
-    let end = loop {
+    walk.end = follow(raw, innermost, &mut registers, modules, runtimes, &mut walk.frames);
+    let Some(RuntimeEntry { returns_to, sp, bp }) = raw.entry else { return walk };
+    let was_met = walk.frames.iter().any(|frame| frame.left_by.is_some());
+    if walk.end != End::Root
+        && !was_met
+        && registers.sp() < sp
+        && let Some(address) = returns_to.checked_sub(1)
+    {
+        registers.leave(returns_to, sp, Some(bp));
+        let position = Position { address, next: returns_to, innermost: false };
+        walk.end = follow(raw, position, &mut registers, modules, runtimes, &mut walk.frames);
+    }
+    walk
+}
+
+/// Adds the frame at `position` and those further out; says how that ended.
+fn follow(
+    raw: &RawStack,
+    mut position: Position,
+    registers: &mut Registers,
+    modules: &Modules,
+    runtimes: &mut dyn RuntimeUnwinder,
+    frames: &mut Vec<WalkedFrame>,
+) -> End {
+    loop {
         if frames.len() >= MAX_DEPTH {
-            break End::Lost;
+            return End::Lost;
         }
         let sp = registers.sp();
         let stack = StackCopy::new(raw);
@@ -63,36 +88,35 @@ pub(crate) fn walk(raw: &RawStack, modules: &Modules, runtimes: &mut dyn Runtime
         let left_by = by_runtime.map(|by| LeftBy { runtime: by.runtime, frame: by.frame });
         let step = match (by_runtime, modules.find(position.address)) {
             (Some(by), _) => {
-                registers = changed;
+                *registers = changed;
                 by.step
             }
             (None, Some(mapping)) => {
                 let native = NativeFrame { mapping, modules, position, stack: &stack };
-                guarded(|| native.step(&mut registers)).unwrap_or(Step::End(End::Lost))
+                guarded(|| native.step(registers)).unwrap_or(Step::End(End::Lost))
             }
             // A wrong guess may have led here, so what was found is no frame.
-            (None, None) => break End::Unmapped,
+            (None, None) => return End::Unmapped,
         };
         frames.push(WalkedFrame { address: position.address, left_by });
         match step {
-            Step::End(end) => break end,
+            Step::End(end) => return end,
             // Stacks grow downward: a caller's frame is above, or the walk would not end. Only a
             // signal's handler may have another stack, and the walk ends there as well.
-            Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => break End::Lost,
+            Step::Caller(_) | Step::Suspended(_) if registers.sp() <= sp => return End::Lost,
             Step::Caller(caller) if left_by.is_none() && is_made_up(modules, caller) => {
                 frames.push(WalkedFrame { address: caller, left_by: None });
-                break End::Root;
+                return End::Root;
             }
             Step::Caller(caller) => match caller.checked_sub(1) {
                 Some(address) => position = Position { address, next: caller, innermost: false },
-                None => break End::MaybeRoot,
+                None => return End::MaybeRoot,
             },
             Step::Interrupted(at) | Step::Suspended(at) => {
                 position = Position { address: at, next: at, innermost: false };
             }
         }
-    };
-    Walk { frames, end }
+    }
 }
 
 /// Whether `address` is where a function begins and follows no call: not a return address, but what

@@ -71,6 +71,7 @@ impl Cli {
             suppress: args.ci.suppressions(),
             duration: args.duration,
             driver_frames: args.driver_frames.clone(),
+            waiting: args.waiting,
             servers: args.pg_dsn.concat(),
             kubernetes: args.kubernetes.settings(),
             outputs: OutputSettings {

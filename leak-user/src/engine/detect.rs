@@ -51,6 +51,7 @@ pub use verdict::{Scope, Verdict};
 pub use view::{PriorAccusations, View};
 pub(crate) use wording::{duration, plural};
 
+use crate::engine::fate::Fate;
 use crate::model::Timestamp;
 use leak_stacks::Frame;
 
@@ -112,6 +113,13 @@ impl Verdict {
     /// frame that [`Self::culprit`] names.
     #[must_use]
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
+        if self.fate == Fate::Held && self.severity > Severity::Info {
+            return Some(
+                "why does the call that holds it not go on? Give the connection back before \
+                 whatever takes long, or bound that by a timeout"
+                    .to_owned(),
+            );
+        }
         if self.is_only_last_used() && self.severity > Severity::Info {
             return Some(TAKEN_UNUSED.to_owned());
         }
@@ -132,6 +140,18 @@ pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
             view.take(found.iter().flat_map(|verdict| &verdict.connections).copied());
         }
         verdicts.extend(found);
+    }
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.scope() == Scope::Connections) {
+        let members = verdict.connections.iter().filter_map(|&id| view.table().get(id));
+        verdict.fate = view.fates().of_all(members);
+        if verdict.fate == Fate::Lost && verdict.severity == Severity::Info {
+            // So says every connection at rest in its pool.
+            verdict.fate = Fate::Unknown;
+        }
+        if verdict.fate == Fate::Held {
+            // Slow calls and long transactions hold their connections, too.
+            verdict.severity = verdict.severity.min(Severity::Suspect);
+        }
     }
     verdicts
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Culprit, CulpritFrom, Severity, Thresholds, Verdict};
 use crate::engine::findings::{Finding, Fingerprint, Ledger, Suppressed};
-use crate::engine::table::{Connection, ConnectionTable};
+use crate::engine::table::{Connection, ConnectionTable, Waiting};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
 use leak_stacks::{Frame, Stack};
@@ -91,6 +91,21 @@ impl<'a> Snapshot<'a> {
         self.table
             .connections()
             .filter(move |known| known.is_unjudged() && known.silent_for(now) >= silent_after)
+    }
+
+    /// Who waits for a connection in a process; `None`: nobody has looked lately.
+    pub(crate) fn waiting_in(&self, process: ProcessKey) -> Option<&'a Waiting> {
+        let waiting = self.table.waiting(process).filter(|_| !self.exited.contains(&process))?;
+        waiting.is_fresh(self.now, self.thresholds.interval).then_some(waiting)
+    }
+
+    /// Who waits for a connection, by process.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (ProcessKey, &'a Waiting)> {
+        let (now, interval) = (self.now, self.thresholds.interval);
+        let fresh = self.table.all_waiting();
+        fresh.filter(move |(process, waiting)| {
+            waiting.is_fresh(now, interval) && !self.exited.contains(process)
+        })
     }
 
     /// How long the run has lasted.

@@ -12,6 +12,7 @@ mod end;
 mod gone;
 mod history;
 mod inventory;
+mod looks;
 mod losses;
 mod matching;
 mod observer;
@@ -22,6 +23,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod unclosed;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
 pub use refusals::Refusals;
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
+pub use waiting::Waiting;
 
 use crate::model::{
     Caller, ConnectionId, Endpoints, Event, ProcessKey, StackRole, Timestamp, Usage, Wire,
@@ -43,6 +46,7 @@ use gone::Gone;
 use refusals::AllRefusals;
 use tally::Tallies;
 use unclosed::Unclosed;
+use waiting::WaitingProcesses;
 
 /// A connection that comes into the table.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,7 @@ pub struct ConnectionTable {
     servers: BTreeMap<String, Server>,
     refusals: AllRefusals,
     unclosed: Unclosed,
+    waiting: WaitingProcesses,
     began: Option<Timestamp>,
     last_inventory: Option<Timestamp>,
     /// Connections that the first inventory listed and the full table could not take.
@@ -88,6 +93,7 @@ impl ConnectionTable {
             servers: BTreeMap::new(),
             refusals: AllRefusals::default(),
             unclosed: Unclosed::default(),
+            waiting: WaitingProcesses::default(),
             began: None,
             last_inventory: None,
             untracked_at_first: HashSet::new(),
@@ -136,6 +142,12 @@ impl ConnectionTable {
             Event::UserGone { id, request } => {
                 if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
                     observer.user_gone(*id);
+                }
+            }
+            Event::Waiting { process, at, waiters } => self.waiting.take(*process, *at, waiters),
+            Event::UserSeen { id, request, place } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.callers.see_user(*request, *place, connection.requests.count);
                 }
             }
         }

@@ -150,6 +150,15 @@ impl World {
         self.request(id, at, stack, WireState::Idle);
     }
 
+    /// The same by a stack's id.
+    pub(crate) fn request_of(&mut self, id: u64, at: f64, stack: StackId, tid: u32) {
+        self.request_by(id, at, "", tid);
+        let request = self.counters[&id].requests;
+        let (id, role) = (ConnectionId(id), StackRole::LastUsedBy { request });
+        let event = Event::StackResolved { id, role, stack: Some(stack), goroutine: None };
+        self.apply(&event, secs(at));
+    }
+
     /// Changes the kernel's counters and tells the table.
     pub(crate) fn set(&mut self, id: u64, change: impl FnOnce(&mut Usage)) {
         let usage = self.counters.get_mut(&id).unwrap();

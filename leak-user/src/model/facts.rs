@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Caller, ConnectionId, Destination, Endpoints, Health, ListedSocket, ProcessInfo, ProcessKey,
-    ServerAnswer, StackId, StackRole, Timestamp, Usage, Use,
+    ServerAnswer, StackId, StackRole, Timestamp, Usage, Use, Waiters, Whereabouts,
 };
 
 /// What the engine can be told.
@@ -147,5 +147,23 @@ pub enum Event {
         id: ConnectionId,
         /// The request's number.
         request: u64,
+    },
+    /// The threads of a process were looked at, or its goroutines: these wait for a connection.
+    Waiting {
+        /// The process.
+        process: ProcessKey,
+        /// When.
+        at: Timestamp,
+        /// All of them that were found.
+        waiters: Vec<Waiters>,
+    },
+    /// Where the thread or goroutine that began a connection's latest request is now.
+    UserSeen {
+        /// The connection.
+        id: ConnectionId,
+        /// The request's number.
+        request: u64,
+        /// Where it is.
+        place: Whereabouts,
     },
 }

@@ -165,6 +165,10 @@ pub struct IntervalCost {
     pub holders: Option<Duration>,
     /// How long it took to resolve each stack since the interval before, beside the event loop.
     pub stacks: Vec<Duration>,
+    /// Threads and goroutines whose stacks were looked at since the interval before.
+    pub looked_at: usize,
+    /// CPU time for that, beside the event loop.
+    pub looks: Duration,
 }
 
 #[cfg(test)]

@@ -74,7 +74,9 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }
-        | Event::UserGone { .. } => return Ok(()),
+        | Event::UserGone { .. }
+        | Event::Waiting { .. }
+        | Event::UserSeen { .. } => return Ok(()),
     };
     write_line(out, &line)
 }
@@ -216,7 +218,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "{\"event\":\"interval\",\"time\":\"1970-01-01T00:00:01.000Z\",\"connections\":7,\
              \"read_us\":1500,\"taken_in_us\":null,\"listed\":null,\"list_us\":null,\"holders_us\":null,\
-             \"stacks_us\":[312]}\n"
+             \"stacks_us\":[312],\"looked_at\":0,\"looks_us\":0}\n"
         );
     }
 

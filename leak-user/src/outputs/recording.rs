@@ -45,7 +45,7 @@ use crate::model::{ConnectionId, Fact, ListedSocket, Timestamp};
 /// What the schema is called, without its version.
 const SCHEMA: &str = "pgsocktrace.recording/";
 /// The version that is written, and the latest that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Most bytes of text in one member.
 const MAX_TEXT: usize = 64 << 20;

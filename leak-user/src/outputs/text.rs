@@ -13,6 +13,7 @@ mod session;
 mod sink;
 mod style;
 mod table;
+mod waiting;
 
 use std::io;
 
@@ -46,6 +47,7 @@ pub fn write_interval(
     writeln!(out, "{}", paint.tone(Tone::Dim, &time))?;
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
+    waiting::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
@@ -101,6 +103,7 @@ pub fn write_report(
     writeln!(out)?;
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
+    waiting::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();

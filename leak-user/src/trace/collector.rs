@@ -18,6 +18,7 @@ use crate::trace::feedback;
 use crate::trace::health::HealthMeter;
 use crate::trace::intake::Intake;
 use crate::trace::inventory::{Inventories, Taking, closed_but_held};
+use crate::trace::looks::{LookCost, Looks};
 use crate::trace::resolver;
 use crate::trace::session::Session;
 use crate::trace::stack_requests::StackRequests;
@@ -36,6 +37,7 @@ pub(super) struct Collector {
     pub(super) targets: Targets,
     pub(super) intake: Intake,
     pub(super) stacks: StackRequests,
+    pub(super) looks: Looks,
     pub(super) enrichment: Enrichment,
     pub(super) inventories: Inventories,
     pub(super) health: HealthMeter,
@@ -162,7 +164,14 @@ impl Collector {
         self.take_all_events()?;
         let undestroyed = self.take_counters(counters)?;
         let stacks = self.stacks.take_times();
-        let mut cost = IntervalCost { connections, stacks, ..IntervalCost::default() };
+        let LookCost { threads, took } = self.looks.take_cost();
+        let mut cost = IntervalCost {
+            connections,
+            stacks,
+            looked_at: threads,
+            looks: took,
+            ..IntervalCost::default()
+        };
         match inventory {
             Ok(mut inventory) => {
                 self.inventories.warn_of_gaps(&inventory, self.tracer.counters().table_full);
@@ -180,7 +189,9 @@ impl Collector {
         self.enrichment.name_addresses(self.session.engine());
         self.find_senders();
         let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
-        self.stacks.fetch(wanted, &self.tracer, &mut self.session)
+        self.stacks.fetch(wanted, &self.tracer, &mut self.session)?;
+        self.looks.begin(self.session.engine(), clock::now(), &mut self.stacks);
+        Ok(())
     }
 
     /// Leaves out sockets that only processes of other names hold.
@@ -209,7 +220,11 @@ impl Collector {
         if let Some(wanted) = learnt.too_short {
             feedback::copy_more(&mut self.tracer, learnt.process, wanted);
         }
-        for fact in learnt.facts {
+        let mut facts = learnt.facts;
+        if let Some(looked) = learnt.threads {
+            facts.extend(self.looks.take(learnt.process, looked, self.session.engine()));
+        }
+        for fact in facts {
             self.session.tell(clock::now(), &fact)?;
         }
         Ok(())
@@ -324,6 +339,8 @@ fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
         | Event::Uses { .. }
         | Event::StackResolved { .. }
         | Event::ServerSessions { .. }
-        | Event::UserGone { .. } => true,
+        | Event::UserGone { .. }
+        | Event::Waiting { .. }
+        | Event::UserSeen { .. } => true,
     }
 }

@@ -11,6 +11,7 @@
 //! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
 //! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
 //! | [`known_connections`], [`threads_to_check`], [`processes_to_check`] | sock_diag, procfs | which are looked for |
+//! | [`threads_to_look_at`] | resolver | whose stacks now tell who waits for a connection, and who holds one |
 //! | [`name_addresses`] | Kubernetes | which servers' addresses are to be named |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,9 +19,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use leak_stacks::StackProfile;
 
 use crate::engine::Engine;
-use crate::model::{ConnectionId, ProcessKey, Timestamp};
+use crate::engine::fate::User;
+use crate::model::{ConnectionId, ProcessKey, Timestamp, Whereabouts};
 use crate::sources::kernel::Tracer;
 use crate::sources::kubernetes::Pods;
+use crate::trace::look::Wanted;
 use crate::trace::stack_requests::StackRequests;
 
 /// When a copy of a stack was too short, this many times as much is copied from then on.
@@ -35,6 +38,8 @@ const MAX_SEARCHED: usize = 64;
 
 /// Stacks of connections to full servers to fetch each interval.
 const MAX_HOLDERS: usize = 512;
+/// Most users of silent connections of one process that are looked for.
+const MAX_USERS: usize = 256;
 
 /// Has the kernel programs copy a process's stacks as its binaries need it.
 pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: StackProfile) {
@@ -103,6 +108,39 @@ pub(super) fn threads_to_check(
     now: Timestamp,
 ) -> impl Iterator<Item = (ConnectionId, u64, (u32, u32))> {
     engine.bound_to_threads(engine.thresholds().silent_after / 2, now)
+}
+
+/// The threads and goroutines whose stacks are wanted as they are now, by process: those that have
+/// used a connection that is on its way to being called silent, and everybody's where a pool may be
+/// exhausted, or `everywhere`.
+pub(super) fn threads_to_look_at(
+    engine: &Engine,
+    now: Timestamp,
+    everywhere: bool,
+) -> BTreeMap<ProcessKey, Wanted> {
+    let silent_for = engine.thresholds().silent_after / 2;
+    let mut wanted: BTreeMap<ProcessKey, Wanted> = BTreeMap::new();
+    for connection in engine.table().connections() {
+        let is_silent = connection.silent_for(now) >= silent_for;
+        if !is_silent && !everywhere {
+            continue;
+        }
+        let wanted = wanted.entry(connection.process).or_default();
+        let user = User::of(connection).filter(|user| {
+            let (User::Thread(pid, _) | User::Goroutine(pid, _)) = *user;
+            is_silent && pid == connection.process.pid
+        });
+        let has_ended = connection.callers.user_seen == Some(Whereabouts::Ended);
+        if let Some(user) = user.filter(|_| !has_ended && wanted.users.len() < MAX_USERS) {
+            wanted.users.push((connection.id, connection.requests.count, user));
+        }
+    }
+    let at_rest = engine.table().processes_at_rest(silent_for, now);
+    for (process, wanted) in &mut wanted {
+        wanted.waiters = everywhere || at_rest.contains(process);
+    }
+    wanted.retain(|_, wanted| wanted.waiters || !wanted.users.is_empty());
+    wanted
 }
 
 /// Processes whose exit matters: those with open findings, and those of `met` that are not

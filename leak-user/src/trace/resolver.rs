@@ -15,16 +15,19 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
+use crate::trace::look::LookedAt;
 use crate::trace::worker::{Service, Worker};
 use leak_stacks::{
     DriverFrames, MappingReader, ProcessSnapshot, RawStack, ReadWatchdog, Resolved, Resolver,
-    StackProfile, TextUse, TruncationReason, WantedTexts,
+    StackProfile, TextUse, TruncationReason, WantedTexts, WantedThreads,
 };
 
 /// Maximum number of pending requests; further ones are refused and counted.
 const QUEUE: usize = 4096;
 /// Time limit for one request. The largest binaries on slow disks take seconds.
 const LIMIT: Duration = Duration::from_secs(20);
+/// CPU time that one look at a process's threads may take; what is left is seen at the next ones.
+const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// Maximum number of hanging threads, of both kinds; no thread is replaced beyond it.
 const MAX_LEFT_BEHIND: usize = 8;
 
@@ -37,6 +40,8 @@ pub(super) enum Task {
     Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
     /// Find texts in the program of a process.
     Texts { process: ProcessKey, number: u64 },
+    /// Look at the threads of a process.
+    Threads(ProcessKey),
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -48,25 +53,27 @@ impl Task {
             Self::Sight(process)
             | Self::Resolve { process, .. }
             | Self::Texts { process, .. }
+            | Self::Threads(process)
             | Self::Forget(process) => process,
         }
     }
 }
 
-/// What a request is about, besides its process.
-enum Subject {
-    Process,
+/// What a request comes with.
+enum Input {
+    Nothing,
     Stack(Box<RawStack>),
     Texts(Box<dyn WantedTexts>),
+    Threads(WantedThreads),
 }
 
 /// The input of the second thread, from the first.
 struct Work {
     snapshot: Option<ProcessSnapshot>,
-    subject: Subject,
+    input: Input,
 }
 
-type Pinning = Worker<Subject, Task>;
+type Pinning = Worker<Input, Task>;
 type Resolving = Worker<Work, Task>;
 
 /// The result of a request.
@@ -79,6 +86,8 @@ pub(super) struct Answer {
     pub(super) stack: Option<ResolvedStack>,
     /// The code that has the texts, if the request was to find some.
     pub(super) uses: Vec<TextUse>,
+    /// What was seen of the threads, if the request was to look at them.
+    pub(super) threads: Option<LookedAt>,
 }
 
 /// The outcome of resolving a stack.
@@ -133,7 +142,7 @@ impl ResolverThread {
 
     /// Opens a new process's files before the process can exit.
     pub(super) fn first_sight(&mut self, process: ProcessKey) {
-        self.send(Task::Sight(process), Subject::Process);
+        self.send(Task::Sight(process), Input::Nothing);
     }
 
     /// Requests a stack, unless the same request is pending. Returns false if the request was
@@ -146,7 +155,7 @@ impl ResolverThread {
         stack: RawStack,
     ) -> bool {
         let task = Task::Resolve { process: stack.process, id, role, at };
-        self.send(task, Subject::Stack(Box::new(stack)))
+        self.send(task, Input::Stack(Box::new(stack)))
     }
 
     /// Has texts looked for in the program of a process. Returns false if that was refused. `number`
@@ -157,13 +166,19 @@ impl ResolverThread {
         number: u64,
         texts: Box<dyn WantedTexts>,
     ) -> bool {
-        self.send(Task::Texts { process, number }, Subject::Texts(texts))
+        self.send(Task::Texts { process, number }, Input::Texts(texts))
+    }
+
+    /// Requests a look at the threads of a process, unless one is under way. Returns false if the
+    /// request was refused.
+    pub(super) fn look_at(&mut self, process: ProcessKey, threads: WantedThreads) -> bool {
+        self.send(Task::Threads(process), Input::Threads(threads))
     }
 
     /// Drops all data of a process that has exited.
     pub(super) fn forget(&mut self, process: ProcessKey) {
         // Sending fails if the thread has ended; then there are no data to drop.
-        let _ = self.pinner.requests().send((Task::Forget(process), Subject::Process));
+        let _ = self.pinner.requests().send((Task::Forget(process), Input::Nothing));
     }
 
     /// Waits for the next answer.
@@ -261,17 +276,18 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let _ = self.answering.send(Answer { task, profile: None, stack, uses: Vec::new() });
+        let nothing = Answer { task, profile: None, stack, uses: Vec::new(), threads: None };
+        let _ = self.answering.send(nothing);
     }
 
     /// Sends a request unless it is pending already. Returns false if the request was refused.
-    fn send(&mut self, task: Task, subject: Subject) -> bool {
+    fn send(&mut self, task: Task, input: Input) -> bool {
         if self.pending.contains(&task) {
             return true;
         }
         let taken = !self.has_ended
             && self.pending.len() < QUEUE
-            && self.pinner.requests().send((task, subject)).is_ok();
+            && self.pinner.requests().send((task, input)).is_ok();
         if taken {
             self.pending.insert(task);
         } else {
@@ -282,9 +298,9 @@ impl ResolverThread {
 }
 
 /// The first thread's service: opens the files of processes.
-fn pinning(watch: &Arc<ReadWatchdog>, work: Sender<(Task, Work)>) -> Service<Task, Subject> {
+fn pinning(watch: &Arc<ReadWatchdog>, work: Sender<(Task, Work)>) -> Service<Task, Input> {
     let (mut pinner, watch) = (MappingReader::default(), Arc::clone(watch));
-    Box::new(move |task, subject| {
+    Box::new(move |task, input| {
         let snapshot = match task {
             Task::Sight(process) if !watch.has_given_up(process) => {
                 let look = pinner.look(process, clock::now());
@@ -293,7 +309,7 @@ fn pinning(watch: &Arc<ReadWatchdog>, work: Sender<(Task, Work)>) -> Service<Tas
             _ => None,
         };
         // Sending fails only at shutdown, when the second thread has ended.
-        let _ = work.send((task, Work { snapshot, subject }));
+        let _ = work.send((task, Work { snapshot, input }));
     })
 }
 
@@ -305,7 +321,7 @@ fn resolving(
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
-    Box::new(move |task, Work { snapshot, subject }| {
+    Box::new(move |task, Work { snapshot, input }| {
         let now = clock::now();
         let process = task.process();
         match task {
@@ -317,17 +333,17 @@ fn resolving(
                 }
             }
             Task::Forget(_) => return resolver.forget(process),
-            Task::Resolve { .. } | Task::Texts { .. } => {}
+            Task::Resolve { .. } | Task::Texts { .. } | Task::Threads(_) => {}
         }
-        let (mut stack, mut uses) = (None, Vec::new());
+        let (mut stack, mut uses, mut threads) = (None, Vec::new(), None);
         let began = Instant::now();
-        match subject {
-            Subject::Process => {}
-            Subject::Stack(raw) => {
+        match input {
+            Input::Nothing => {}
+            Input::Stack(raw) => {
                 let resolved = resolver.resolve(&raw, now);
                 stack = Some(ResolvedStack { wanted: raw.wanted, resolved, took: began.elapsed() });
             }
-            Subject::Texts(texts) => {
+            Input::Texts(texts) => {
                 uses = resolver.uses_of_texts(process, &*texts, now);
                 log::debug!(
                     "process {}: {} uses of statements found in {} ms",
@@ -336,9 +352,16 @@ fn resolving(
                     began.elapsed().as_millis()
                 );
             }
+            Input::Threads(wanted) => {
+                let began = clock::thread_cpu_time();
+                let taken = || clock::thread_cpu_time().saturating_sub(began);
+                let seen = resolver.threads(process, &wanted, now, || taken() < LONGEST_LOOK);
+                threads = Some(LookedAt { seen, at: now, took: taken() });
+            }
         }
         // Sending fails only at shutdown, when the receiver is gone.
-        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack, uses });
+        let profile = resolver.profile(process);
+        let _ = answering.send(Answer { task, profile, stack, uses, threads });
     })
 }
 

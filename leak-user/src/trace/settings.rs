@@ -30,6 +30,8 @@ pub struct TraceSettings {
     pub duration: Option<Duration>,
     /// Code that is never the culprit.
     pub driver_frames: Vec<DriverFrames>,
+    /// Look each interval for who waits for a connection.
+    pub waiting: bool,
     /// PostgreSQL servers that are asked for their sessions.
     pub servers: Vec<Dsn>,
     /// Who is asked for the names of pods.

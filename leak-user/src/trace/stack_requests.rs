@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leak_stacks::StackProfile;
-use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason};
+use leak_stacks::{DriverFrames, Quality, RawStack, StackCounts, TruncationReason, WantedThreads};
 
 use crate::clock;
 use crate::engine::Engine;
@@ -16,6 +16,7 @@ use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
 use crate::sources::postgres::WantedStatements;
+use crate::trace::look::LookedAt;
 use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
 use crate::trace::senders;
 use crate::trace::session::Session;
@@ -47,6 +48,8 @@ pub(super) struct Learnt {
     pub(super) too_short: Option<u32>,
     /// The stack, and whose it is.
     pub(super) facts: Vec<Fact>,
+    /// What was seen of its threads.
+    pub(super) threads: Option<LookedAt>,
 }
 
 impl StackRequests {
@@ -144,6 +147,11 @@ impl StackRequests {
         Ok(())
     }
 
+    /// Requests a look at the threads of a process; false: it was refused.
+    pub(super) fn look_at(&mut self, process: ProcessKey, threads: WantedThreads) -> bool {
+        self.resolver.look_at(process, threads)
+    }
+
     /// The resolver's next answer; `None` when its threads have died.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
@@ -152,9 +160,9 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack, uses } = answer;
+        let Answer { task, profile, stack, uses, threads } = answer;
         let process = task.process();
-        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
+        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new(), threads };
         if let Task::Texts { process, .. } = task {
             let statements = self.searches.remove(&process).unwrap_or_default();
             let code = senders::code_of(&statements, &uses);

@@ -158,6 +158,33 @@ pub(crate) struct ClassLayout {
     pub(crate) symbol_text: u64,
 }
 
+/// A thread, and where it notes that it has left Java.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    pub(crate) os_thread: Number,
+    /// In what that points to, the thread's number for the kernel.
+    pub(crate) number: Number,
+    pub(crate) anchor_sp: Number,
+    pub(crate) anchor_pc: Number,
+    pub(crate) anchor_fp: Number,
+}
+
+/// Where the list of threads is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ThreadList {
+    /// The variable with it, and where it has its length and its elements; since JDK 10.
+    Array { variable: u64, length: Number, elements: Number },
+    /// The variable with the first, and where each has the next.
+    Chain { variable: u64, next: Number },
+}
+
+/// Where the threads are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    pub(crate) list: ThreadList,
+    pub(crate) thread: Thread,
+}
+
 /// All of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -168,6 +195,8 @@ pub(crate) struct Layout {
     pub(crate) place: PlaceLayout,
     pub(crate) method: MethodLayout,
     pub(crate) class: ClassLayout,
+    /// `None`: the VM does not describe them.
+    pub(crate) threads: Option<Threads>,
     /// The variable with the address that Java code returns to when C++ has called it.
     pub(crate) call_stub_return: u64,
     /// Where an interpreter's frame has the address of its bytecode, in words.
@@ -203,11 +232,48 @@ impl Layout {
             },
             method: MethodLayout::of(vm)?,
             class: ClassLayout::of(vm)?,
+            threads: Threads::of(vm),
             call_stub_return: vm.variable("StubRoutines", "_call_stub_return_address")?,
             // The class's mirror came in with JDK 9.
             bytecode: if is_old { -7 } else { -8 },
             // JDK 8's VM counts otherwise, and is release 25.
             excess: u8::from(!is_old && release >= WITHOUT_ZERO),
+        })
+    }
+}
+
+impl Threads {
+    /// Where they are by the description.
+    pub(crate) fn of(vm: &Description) -> Option<Self> {
+        let number = |owner, name| Number::of(vm, owner, name);
+        let array = || {
+            Some(ThreadList::Array {
+                variable: vm.variable("ThreadsSMRSupport", "_java_thread_list")?,
+                length: number("ThreadsList", "_length")?,
+                elements: number("ThreadsList", "_threads")?,
+            })
+        };
+        let chain = || {
+            Some(ThreadList::Chain {
+                variable: vm.variable("Threads", "_thread_list")?,
+                next: number("JavaThread", "_next")?,
+            })
+        };
+        let anchor = vm.offset("JavaThread", "_anchor")?;
+        let in_anchor = |name| {
+            let field = vm.field("JavaFrameAnchor", name)?;
+            Some(Number(Field { place: field.place.checked_add(anchor)?, ..field }))
+        };
+        Some(Self {
+            list: array().or_else(chain)?,
+            thread: Thread {
+                os_thread: number("Thread", "_osthread")
+                    .or_else(|| number("JavaThread", "_osthread"))?,
+                number: number("OSThread", "_thread_id")?,
+                anchor_sp: in_anchor("_last_Java_sp")?,
+                anchor_pc: in_anchor("_last_Java_pc")?,
+                anchor_fp: in_anchor("_last_Java_fp")?,
+            },
         })
     }
 }

@@ -83,7 +83,13 @@ pub(crate) fn vm(target: &dyn Target) -> Option<HotSpot> {
     let layout = Layout::of(&description(), target)?;
     let cache = CodeCache::find(&layout, target)?;
     let call_stub_return = target.u64(layout.call_stub_return)?;
-    Some(HotSpot { layout, cache, call_stub_return, remembered: Default::default() })
+    Some(HotSpot {
+        layout,
+        cache,
+        call_stub_return,
+        remembered: Default::default(),
+        threads: Default::default(),
+    })
 }
 
 /// Reads any bytes as the memory of a VM, and as its compressed numbers.

@@ -15,7 +15,7 @@ const MAX_THREADS: usize = 64;
 const SLOT_COUNT: usize = 32;
 
 /// How much of a `PyThreadState` is looked at.
-const THREAD_STATE: usize = 256;
+pub(crate) const THREAD_STATE: usize = 256;
 /// In the structure that the thread register points to, for glibc (`dtv` of `tcbhead_t`) and musl
 /// (`dtv` of `struct pthread`): the table of the blocks of the thread's variables.
 const BLOCKS: u32 = 8;

@@ -175,6 +175,11 @@ impl Layout {
         })
     }
 
+    /// In what a thread's `frame` leads to, where its innermost frame is; `None`: it leads there.
+    pub(crate) fn control_frame(&self) -> Option<u32> {
+        (self.control_frame != ABSENT).then_some(self.control_frame)
+    }
+
     /// What the kernel programs need, given the slot of a thread's `PyThreadState`; `None` when the
     /// fields are too far apart for them.
     pub(crate) fn profile(&self, slots: u32, slot: u32) -> Option<InterpreterProfile> {
@@ -272,7 +277,6 @@ impl Parameters {
     }
 
     /// From a profile.
-    #[cfg(test)]
     pub(crate) fn of(raw: &[u32; PROFILE_PARAMETERS]) -> Self {
         let [slots, slot, frame, control_frame, window, window_len, rest @ ..] = *raw;
         let [code, instruction, previous, owner, foreign_owners, ..] = rest;

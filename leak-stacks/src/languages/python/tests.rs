@@ -12,7 +12,7 @@ use crate::languages::python::layout::{ABSENT, Parameters, WINDOW};
 use crate::raw::{InterpreterFrame, walker};
 use crate::tests::{NOW, Running, copied, key};
 use crate::time::Timestamp;
-use crate::{Language, Quality, RawStack, Resolver, Stack};
+use crate::{Language, Quality, RawStack, Resolver, Stack, ThreadId, WantedThreads};
 
 /// How many calls the kernel program notes.
 const MAX_FRAMES: usize = 48;
@@ -261,6 +261,19 @@ fn calls_are_those_that_the_interpreter_tells() {
             assert!(raw.interpreter_whole);
             let resolved = resolver.resolve(&raw, NOW);
             assert_checkout(&resolved.stack.unwrap(), &waiting, &python);
+            let process = key(waiting.running.pid());
+            let seen = resolver
+                .threads(process, &WantedThreads { these: Vec::new(), all: true }, NOW, || true)
+                .blocked;
+            let thread = {
+                let id = ThreadId::System(waiting.tid.cast_unsigned());
+                seen.iter().find(|seen| seen.id == id)
+            };
+            let stack = &thread.unwrap().stack;
+            assert_eq!(calls(stack), waiting.expected, "{python:?}");
+            assert_eq!(stack.language, Language::Python);
+            // Without its registers, interpreters with frame pointers cannot be left.
+            assert_ne!(stack.quality, Quality::None);
             eprintln!("{python:?}: {} calls", raw.interpreter_frames.len());
         }
     }

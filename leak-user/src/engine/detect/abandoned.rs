@@ -1,5 +1,6 @@
 //! A connection that its pool has lost.
 
+mod awaited;
 mod candidate;
 mod exhausted;
 mod server_exhausted;
@@ -50,7 +51,8 @@ const MOST_PATIENCE: u32 = 10;
 ///
 /// A pool at its cap cannot grow; [`exhausted`] has the proof that nothing of it is left. Unusual
 /// cases without proof are suspicions: see [`exhausted`] and [`siblings`]. Leaks from before the
-/// trace show where the server has no connection left: see [`server_exhausted`].
+/// trace show where the server has no connection left: see [`server_exhausted`], and where somebody
+/// waits for a connection: see [`awaited`].
 pub(super) struct Abandoned;
 
 impl Detector for Abandoned {
@@ -64,10 +66,11 @@ impl Detector for Abandoned {
 
     fn judge(&self, view: &View<'_>, now: Timestamp) -> Vec<Verdict> {
         let hoards = server_exhausted::find(view, now);
+        let awaited = awaited::find(view, now);
         let mut pools: BTreeMap<PoolKey, Vec<Candidate<'_>>> = BTreeMap::new();
         for connection in view.idle_connections(now) {
             let key = view.table().pool_of(connection).key;
-            if !hoards.contains_key(&key) {
+            if !hoards.contains_key(&key) && !awaited.contains_key(&connection.process) {
                 pools.entry(key).or_default().push(Candidate::new(view, connection));
             }
         }
@@ -93,6 +96,11 @@ impl Detector for Abandoned {
             view.verdicts(self.reason(), hoards.into_values().flatten(), |members| {
                 (self.severity(), ServerExhausted::new(view, members, now))
             });
+        for besieged in awaited.into_values().flatten() {
+            verdicts.extend(view.verdicts(self.reason(), besieged.connections, |members| {
+                (besieged.severity, besieged.evidence.of(view, members, now))
+            }));
+        }
         verdicts.extend(view.verdicts(self.reason(), lost, |members| {
             (self.severity(), Lost::new(view, members, now))
         }));

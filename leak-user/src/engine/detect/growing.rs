@@ -10,6 +10,7 @@ use crate::engine::detect::blame::Blame;
 use crate::engine::detect::{
     Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, Verdict, View, duration,
 };
+use crate::engine::fate::Fate;
 use crate::engine::table::{Connection, Pool, PoolKey};
 use crate::model::Timestamp;
 
@@ -165,6 +166,7 @@ fn verdict<'a>(
         culprit: blame.culprit,
         culprit_uses: blame.uses,
         sender: None,
+        fate: Fate::Unknown,
     }
 }
 

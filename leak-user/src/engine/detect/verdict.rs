@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::engine::detect::{CodeKey, Culprit, CulpritUses, Evidence, Reason, Severity, StackOf};
+use crate::engine::fate::Fate;
 use crate::engine::senders::Sender;
 use crate::engine::table::Identity;
 use crate::model::{ConnectionId, ProcessKey, StackId};
@@ -51,4 +52,6 @@ pub struct Verdict {
     pub culprit_uses: Option<CulpritUses>,
     /// Who sends the connections' last statement, where no stack blames anybody.
     pub sender: Option<Sender>,
+    /// What became of the connections, where all of them have the same fate.
+    pub fate: Fate,
 }

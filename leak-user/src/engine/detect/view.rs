@@ -12,6 +12,7 @@ use crate::engine::detect::{
     CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
     Verdict,
 };
+use crate::engine::fate::{Fate, Fates};
 use crate::engine::senders::{Sender, Senders};
 use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
@@ -27,6 +28,7 @@ pub struct View<'a> {
     memory: &'a Memory,
     code: CodeReader<'a>,
     senders: &'a Senders,
+    fates: Fates<'a>,
     thresholds: &'a Thresholds,
     prior: &'a PriorAccusations,
     /// Connections that belong to a thread rather than a pool.
@@ -49,8 +51,9 @@ impl<'a> View<'a> {
         prior: &'a PriorAccusations,
     ) -> Self {
         let bound = bound_to_threads(table, memory);
-        let code = CodeReader::new(stacks);
-        Self { table, memory, code, senders, thresholds, prior, bound, taken: HashSet::new() }
+        let (code, fates) = (CodeReader::new(stacks), Fates::new(table, stacks));
+        let taken = HashSet::new();
+        Self { table, memory, code, senders, fates, thresholds, prior, bound, taken }
     }
 
     /// Leaves out connections from now on, because they have been judged.
@@ -62,6 +65,11 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn table(&self) -> &'a ConnectionTable {
         self.table
+    }
+
+    /// What became of connections.
+    pub(super) fn fates(&self) -> &Fates<'a> {
+        &self.fates
     }
 
     /// From when on things count.
@@ -122,12 +130,22 @@ impl<'a> View<'a> {
     /// Not those that listen. Not those that belong to a thread either, in pools where most do:
     /// such a thread opens a connection of its own whatever is idle elsewhere.
     pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
-        self.silent_connections(now).filter(|connection| {
-            let is_free = connection.is_idle()
-                || connection.wire.state == WireState::Copy
-                || is_answered_in_part(connection);
-            is_free && !connection.wire.listens && !self.bound.contains(&connection.id)
-        })
+        self.free_connections(now).filter(|connection| !self.bound.contains(&connection.id))
+    }
+
+    /// The same with those that belong to a thread.
+    pub(super) fn free_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        self.silent_connections(now)
+            .filter(|connection| !connection.wire.listens && is_free(connection))
+    }
+
+    /// Whether a connection is being opened, or its request being answered.
+    pub(super) fn is_at_work(&self, connection: &Connection) -> bool {
+        let in_transaction = matches!(
+            connection.dialogue(),
+            WireState::InTransaction | WireState::FailedTransaction
+        );
+        !is_free(connection) && !in_transaction
     }
 
     /// The connections that listen and have sent nothing for as long as silence takes: what they
@@ -327,10 +345,18 @@ impl<'a> View<'a> {
                 culprit: shown.culprit,
                 culprit_uses: shown.uses,
                 sender,
+                fate: Fate::Unknown,
             }
         };
         alike.into_iter().map(verdict).collect()
     }
+}
+
+/// Whether nothing is asked of a connection that is not answered, as far as the server means to.
+fn is_free(connection: &Connection) -> bool {
+    connection.is_idle()
+        || connection.wire.state == WireState::Copy
+        || is_answered_in_part(connection)
 }
 
 /// Whether an answer has begun and stopped: the last bytes came from the server, which does not say

@@ -10,6 +10,7 @@ mod process;
 mod servers;
 mod stack;
 mod time;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
 use self::stack::StackModel;
 pub(in crate::outputs) use self::time::Time;
+use crate::engine::fate::Fates;
 use crate::engine::findings::Suppressed;
 use crate::engine::snapshot::{RunVerdict, Snapshot};
 use crate::model::time::rfc3339;
@@ -164,6 +166,7 @@ impl<'a> Report<'a> {
         let mut connections: Vec<_> = table.connections().collect();
         connections.sort_unstable_by_key(|connection| connection.id);
         let findings: Vec<_> = ledger.open().into_iter().chain(ledger.retracted()).collect();
+        let fates = Fates::new(table, snapshot.stacks);
         Self {
             schema: SCHEMA,
             version: &run.version,
@@ -190,7 +193,7 @@ impl<'a> Report<'a> {
             stacks: stack::referred_to(snapshot, &connections, &findings),
             connections: connections
                 .into_iter()
-                .map(|connection| ConnectionModel::new(snapshot, connection))
+                .map(|connection| ConnectionModel::new(snapshot, &fates, connection))
                 .collect(),
             findings: findings
                 .into_iter()

@@ -180,6 +180,10 @@ pub(super) struct Interval {
     /// Time for resolving each stack since the interval before, in microseconds, in the order in
     /// which they were resolved; the first 4096 of them.
     pub(super) stacks_us: Vec<u64>,
+    /// Blocked threads and parked goroutines that were looked at since the interval before.
+    pub(super) looked_at: usize,
+    /// CPU time for looking at them, in microseconds.
+    pub(super) looks_us: u64,
 }
 
 impl Closed {
@@ -218,7 +222,7 @@ impl<'a> Asked<'a> {
 
 impl Interval {
     pub(super) fn new(cost: &IntervalCost) -> Self {
-        let IntervalCost { connections, read, taken_in, listed, list, holders, stacks } = cost;
+        let IntervalCost { connections, read, taken_in, listed, list, holders, stacks, .. } = cost;
         let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
             connections: *connections,
@@ -228,6 +232,8 @@ impl Interval {
             list_us: list.as_ref().map(micros),
             holders_us: holders.as_ref().map(micros),
             stacks_us: stacks.iter().map(micros).collect(),
+            looked_at: cost.looked_at,
+            looks_us: micros(&cost.looks),
         }
     }
 }

@@ -81,6 +81,13 @@ impl Builder<'_> {
             })
         });
         self.family(&names::SUSPECTED_LEAKED, suspected);
+        let waiting: Vec<_> = figures
+            .waiting
+            .iter()
+            .map(|(set, count)| (GroupLabels::new(set, figures.balance.kubernetes), *count))
+            .collect();
+        let waiting = waiting.iter().map(|(set, count)| (set.with([]), *count as f64));
+        self.family(&names::WAITING_THREADS, waiting);
         let idle = groups.iter().map(|(set, group)| (set.with([]), histogram(&group.idle)));
         let idle = idle.map(|(labels, histogram)| {
             let mut metric = self.metric(&labels);
@@ -256,8 +263,10 @@ impl<'a> GroupLabels<'a> {
     fn with<'b, const N: usize>(&'b self, more: [(&'b str, &'b str); N]) -> Labels<'b> {
         let LabelSet { comm, destination, pod: _ } = self.set;
         let own = [("comm", comm.as_str()), ("destination", destination.as_str())];
+        // What is not of one server has none.
+        let own = own.into_iter().filter(|(name, value)| *name == "comm" || !value.is_empty());
         let pod = self.pod.iter().map(|(name, value)| (name.as_str(), *value));
-        own.into_iter().chain(pod).chain(more).collect()
+        own.chain(pod).chain(more).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The data of all metrics at the end of an interval.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::detect::Reason;
@@ -7,7 +8,8 @@ use crate::engine::findings::Count;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::{Losses, ServerStatus};
 use crate::model::Health;
-use crate::outputs::prometheus::accounts::Balance;
+use crate::outputs::prometheus::accounts::{Balance, MAX_GROUPS};
+use crate::outputs::prometheus::group::LabelSet;
 
 /// A PostgreSQL server of the server join.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Server {
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
     pub(super) balance: Balance,
+    /// Threads that wait for a connection, by process name and pod; the server is unknown.
+    pub(super) waiting: Vec<(LabelSet, u64)>,
     pub(super) findings: Vec<(Reason, Count)>,
     pub(super) health: Health,
     pub(super) losses: Losses,
@@ -42,6 +46,7 @@ impl Figures {
         };
         Self {
             balance,
+            waiting: waiting(snapshot),
             findings: snapshot.ledger.counts().collect(),
             health: snapshot.health.clone(),
             losses: snapshot.table.losses(),
@@ -52,4 +57,17 @@ impl Figures {
             version: snapshot.run.version.clone(),
         }
     }
+}
+
+fn waiting(snapshot: &Snapshot<'_>) -> Vec<(LabelSet, u64)> {
+    let mut sums: BTreeMap<LabelSet, u64> = BTreeMap::new();
+    for (process, waiting) in snapshot.waiting() {
+        let pod = snapshot.processes.get(&process).and_then(|info| info.pod.clone());
+        let comm = snapshot.comm(process).unwrap_or_default().to_owned();
+        let set = LabelSet { comm, destination: String::new(), pod };
+        if sums.len() < MAX_GROUPS || sums.contains_key(&set) {
+            *sums.entry(set).or_default() += waiting.count();
+        }
+    }
+    sums.into_iter().collect()
 }

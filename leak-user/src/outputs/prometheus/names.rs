@@ -63,6 +63,8 @@ names! {
         "Time since the last payload of the longest silent connection.";
     SUSPECTED_LEAKED = GAUGE "suspected_leaked_connections"
         "Open connections with open findings; one may count as growing and for another reason.";
+    WAITING_THREADS = GAUGE "waiting_threads"
+        "Threads and goroutines that wait for a connection, where they were looked for.";
     FINDINGS = COUNTER "findings_total"
         "Findings opened.";
     FINDINGS_RETRACTED = COUNTER "findings_retracted_total"

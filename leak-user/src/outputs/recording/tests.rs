@@ -105,7 +105,7 @@ fn other_files_are_refused() {
         assert_eq!(refused(&foreign), "it is no recording of pgsocktrace");
     }
     let header = text(&recorded()).lines().next().unwrap().to_owned();
-    let newer = header.replace("recording/1", "recording/2").replace("0.1.0", "9.9.9");
+    let newer = header.replace("recording/2", "recording/3").replace("0.1.0", "9.9.9");
     assert!(refused(&member(&newer)).contains("made by pgsocktrace 9.9.9"));
     let newest = "{\"schema\":\"pgsocktrace.recording/7\",\"everything\":\"else\"}";
     assert!(refused(&member(newest)).contains("of later days"));

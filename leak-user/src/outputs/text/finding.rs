@@ -10,7 +10,7 @@ use crate::model::Pod;
 use crate::model::{ProcessKey, StackId};
 use crate::outputs::text::place::place;
 use crate::outputs::text::style::{Paint, Tone, printable};
-use crate::outputs::text::{holders, sender, session};
+use crate::outputs::text::{holders, sender, session, waiting};
 use leak_stacks::{Quality, Stack};
 
 /// Most frames shown; the JSON report has them all.
@@ -33,6 +33,7 @@ pub(super) fn write(
     write_headline(out, paint, snapshot, finding)?;
     write_culprit(out, paint, snapshot, finding)?;
     write_evidence(out, finding)?;
+    waiting::write_fate(out, snapshot, finding)?;
     session::write(out, snapshot, finding)?;
     holders::write(out, snapshot, finding)?;
     write_next_step(out, snapshot, finding)?;

@@ -1,7 +1,7 @@
 //! The parts of a connection.
 
 use crate::engine::table::PoolKey;
-use crate::model::{Endpoints, StackId, StackRole, TcpState, Timestamp, Usage, Use};
+use crate::model::{Endpoints, StackId, StackRole, TcpState, Timestamp, Usage, Use, Whereabouts};
 
 /// Its TCP connection.
 #[derive(Clone, Debug)]
@@ -106,6 +106,9 @@ pub struct Callers {
     pub last_used_goroutine: Option<u64>,
     /// Its latest uses, the oldest first, when they were asked for.
     pub uses: Option<Vec<Use>>,
+    /// Where whoever began the latest request was when that was last looked for; `None`: it was not
+    /// yet.
+    pub user_seen: Option<Whereabouts>,
     /// Number of the request whose stack was looked for last.
     pub(in crate::engine::table) sought: u64,
 }
@@ -115,6 +118,19 @@ impl Callers {
     pub(super) fn forget_latest(&mut self) {
         self.last_used_by = None;
         self.last_used_goroutine = None;
+        self.user_seen = None;
+    }
+
+    /// Applies where whoever began a request is now; `latest` is the number of the latest one.
+    pub(in crate::engine::table) fn see_user(
+        &mut self,
+        request: u64,
+        place: Whereabouts,
+        latest: u64,
+    ) {
+        if request == latest {
+            self.user_seen = Some(place);
+        }
     }
 
     /// Applies the stack of a request; `latest` is the number of the latest one. An earlier

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::Time;
 use super::servers::SessionModel;
+use super::waiting::ConnectionUse;
+use crate::engine::fate::Fates;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
 use crate::model::{Destination, TcpState, Use, Wire, WireState};
@@ -67,6 +69,8 @@ pub(super) struct ConnectionModel<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<UseModel<'_>>")]
     uses: Option<Vec<UseModel<'a>>>,
+    /// Where it is now, and who has it.
+    r#use: ConnectionUse,
 }
 
 /// A use of a connection: from its first request until the server is idle again.
@@ -108,7 +112,11 @@ struct WireModel<'a> {
 }
 
 impl<'a> ConnectionModel<'a> {
-    pub(super) fn new(snapshot: &Snapshot<'a>, connection: &'a Connection) -> Self {
+    pub(super) fn new(
+        snapshot: &Snapshot<'a>,
+        fates: &Fates<'_>,
+        connection: &'a Connection,
+    ) -> Self {
         let silent = connection.silent_for(snapshot.now);
         let local = connection.endpoints.local;
         let uses = connection.callers.uses.as_ref();
@@ -135,6 +143,7 @@ impl<'a> ConnectionModel<'a> {
             last_used_goroutine: connection.callers.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
             uses: uses.map(|uses| uses.iter().map(|one| UseModel::new(snapshot, one)).collect()),
+            r#use: ConnectionUse::new(snapshot, fates, connection),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Time;
 use crate::engine::detect::{CulpritFrom, CulpritUses, Holder, Numbers, Reason, Severity, StackOf};
+use crate::engine::fate::Fate;
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -64,6 +65,9 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// it gives its connections back, and they were lost by code that did not use them. Null when
     /// other uses say nothing.
     culprit_uses: Option<CulpritUses>,
+    /// What became of the connections: `lost` when the code that used each of them last has
+    /// returned, `held` when its call still runs.
+    fate: Fate,
     /// The server's own words for why it refused connections, the most frequent first. Empty unless
     /// `reason` is `refused`.
     server_messages: Vec<&'a str>,
@@ -106,7 +110,7 @@ struct FindingProcess<'a> {
 /// The call that a finding blames.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Culprit")]
-struct CulpritModel<'a> {
+pub(super) struct CulpritModel<'a> {
     /// Demangled name of the function. Null when it is unknown.
     function: Option<&'a str>,
     /// Source file. Null without debug information.
@@ -142,6 +146,7 @@ impl<'a> FindingModel<'a> {
             culprit_from: snapshot.culprit_from(verdict),
             culprit_candidates: candidates(finding),
             culprit_uses: verdict.culprit_uses,
+            fate: verdict.fate,
             server_messages: no_slot_left
                 .map(|full| full.said.iter().map(String::as_str).collect())
                 .unwrap_or_default(),
@@ -191,7 +196,7 @@ fn candidates(finding: &Finding) -> Vec<CulpritModel<'_>> {
 }
 
 impl<'a> CulpritModel<'a> {
-    fn new(frame: &'a Frame) -> Self {
+    pub(super) fn new(frame: &'a Frame) -> Self {
         Self { function: frame.function.as_deref(), file: frame.file.as_deref(), line: frame.line }
     }
 }

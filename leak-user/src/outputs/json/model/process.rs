@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
+use super::waiting::WaitingModel;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::ProcessTally;
 use crate::model::time::rfc3339;
@@ -42,6 +43,9 @@ pub(super) struct ProcessModel<'a> {
     peak_open: u64,
     /// Connections that the server refused, by SQLSTATE, as in `"53300": 7` for "too many clients".
     refused: &'a BTreeMap<String, u64>,
+    /// Its threads or goroutines that wait for a connection, by stack, the most first. Null when
+    /// they were not looked at.
+    waiting: Option<Vec<WaitingModel<'a>>>,
 }
 
 /// The Kubernetes pod that a process belongs to.
@@ -76,6 +80,7 @@ impl<'a> ProcessModel<'a> {
             closed_total: tally.total.closed_total,
             peak_open: tally.total.peak_open,
             refused: &tally.refused,
+            waiting: snapshot.waiting_in(key).map(|waiting| WaitingModel::all(snapshot, waiting)),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
+use crate::model::Whereabouts;
 
 /// The calls of a thread at one moment.
 #[derive(Serialize, JsonSchema)]
@@ -38,9 +39,19 @@ pub(super) fn referred_to<'a>(
     let of_uses = connections.iter().flat_map(|connection| {
         connection.callers.uses.iter().flatten().map(|one| one.stack.as_ref())
     });
+    let of_users = connections.iter().map(|connection| match &connection.callers.user_seen {
+        Some(Whereabouts::At(stack)) => Some(stack),
+        _ => None,
+    });
+    let of_waiters = snapshot.waiting().flat_map(|(_, waiting)| waiting.stacks()).map(Some);
     let of_findings = findings.iter().map(|finding| finding.verdict.stack.as_ref());
-    let ids: BTreeSet<&StackId> =
-        of_connections.chain(of_uses).chain(of_findings).flatten().collect();
+    let ids: BTreeSet<&StackId> = of_connections
+        .chain(of_uses)
+        .chain(of_users)
+        .chain(of_waiters)
+        .chain(of_findings)
+        .flatten()
+        .collect();
     ids.into_iter()
         .filter_map(|id| {
             let stack = snapshot.stack(Some(id))?;

@@ -29,6 +29,8 @@ pub fn raw_stack(header: &StackHeader, bytes: &[u8]) -> Result<RawStack, Truncat
         sp: header.sp,
         bp: header.bp,
         preserved: header.preserved,
+        registers_known: true,
+        entry: None,
         wanted: header.wanted,
         wanted_most: header.wanted as usize >= MAX_STACK,
         goroutine_window: header.goroutine.to_vec(),
