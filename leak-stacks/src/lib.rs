@@ -43,6 +43,7 @@
 //! | debug information | 256 MiB stored, 512 MiB decompressed, 8 MiB of lines for one unit | symbols only |
 //! | unwind rules | those that jump are refused | they count as missing: `no_unwind_information` |
 //! | calls of one stack | 512 | `too_many_calls` |
+//! | goroutines that are listed | as many as are asked for; stacks of 256 KiB | the list is cut; the stack is cut |
 //! | Go's tables | 131,072 steps for one function, names of 1,024 bytes, 64 nested inlined calls | no name, or the walk ends |
 //! | perf maps | 32 MiB and 262,144 symbols each, 524,288 symbols over all processes | the rest has no names; those of other processes are read again |
 //! | HotSpot | tables of 16,384 rows, names of 512 bytes, 64 nested inlined methods, tables of 4 MiB of places and 256 KiB of lines, 4,096 methods remembered | the call has no name, or the walk ends |
@@ -77,6 +78,7 @@ mod unwind;
 pub use self::counts::StackCounts;
 pub use self::culprit::driver_frames::{DriverFrames, DriverFramesError};
 pub use self::culprit::glob::{Glob, GlobError};
+pub use self::languages::go::{GoProgram, Goroutine, GoroutineState, Goroutines};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
 pub use self::process::snapshot::{

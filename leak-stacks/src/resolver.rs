@@ -17,6 +17,8 @@ use self::shared::SharedStack;
 use crate::binary::modules::Modules;
 use crate::binary::store::BinaryStore;
 use crate::culprit::driver_frames::DriverFrames;
+use crate::guarded::guarded;
+use crate::languages::go::{self, GoProgram};
 use crate::languages::runtimes::Languages;
 use crate::process::ProcessKey;
 use crate::process::snapshot::{MappingReader, ModulesError, Observer, ProcessSnapshot};
@@ -170,6 +172,21 @@ impl Resolver {
         let frames_wanted_more = is_cut && !noted_suffice.unwrap_or(false);
         let truncation = stack.as_ref().and_then(|stack| stack.truncation);
         Resolved { stack, truncation, goroutine, frames_wanted_more }
+    }
+
+    /// The program that a process runs, to be looked into, when it is written in Go and can be read.
+    #[must_use]
+    pub fn go_program(&mut self, process: ProcessKey, now: Timestamp) -> Option<GoProgram> {
+        self.first_sight(process, now).ok()?;
+        let latest = |resolver: &Self| {
+            let modules = &resolver.processes.get(&process)?.latest()?.modules;
+            Some(modules.is_replaced(process.pid))
+        };
+        if latest(self)? {
+            self.look(process, now).ok()?;
+        }
+        let (_, process) = self.processes.get_mut(&process)?.latest_mut()?.parts(now);
+        guarded(|| go::program(&process)).flatten()
     }
 
     fn light_thread(&mut self, raw: &RawStack, now: Timestamp) -> Option<u64> {

@@ -3,6 +3,7 @@
 mod broken;
 mod damaged;
 mod golang;
+mod goroutines;
 mod java;
 mod native;
 mod node;

@@ -107,12 +107,13 @@ impl Modules {
 
     /// The executable's own binary.
     pub(crate) fn executable(&self) -> Option<&Rc<Binary>> {
+        self.executable_mapping()?.binary.as_ref()
+    }
+
+    /// A mapping of the executable's code, with its binary.
+    pub(crate) fn executable_mapping(&self) -> Option<&Mapping> {
         let path = self.executable_path.as_deref()?;
-        self.mappings
-            .iter()
-            .find(|m| m.path.as_deref() == Some(path) && m.binary.is_some())?
-            .binary
-            .as_ref()
+        self.mappings.iter().find(|m| m.path.as_deref() == Some(path) && m.binary.is_some())
     }
 
     /// Whether the process has executed another program since. A process that has exited has not.

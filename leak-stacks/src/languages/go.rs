@@ -1,18 +1,22 @@
 //! Go. Its programs are recognised by their sections or by what these hold, unwound and symbolized
 //! by their own line table, and their goroutines have numbers.
 
+mod allgs;
 mod binary;
+mod descriptor;
 mod goroutine;
 mod header;
 mod inline;
 mod locate;
 mod module;
 mod pclntab;
+mod program;
 mod scan;
 
 use std::rc::Rc;
 
 use self::binary::GoBinary;
+pub use self::program::{GoProgram, Goroutine, GoroutineState, Goroutines};
 use crate::binary::facts::{Facts, Source};
 use crate::binary::store::Binary;
 use crate::binary::symbols::{Symbol, Symbols};
@@ -48,15 +52,15 @@ struct GoCode {
 
 /// What the Go toolchain put into a binary, if it built it.
 #[derive(Debug)]
-struct BuiltByGo(Option<GoBinary>);
+struct BuiltByGo(Option<Rc<GoBinary>>);
 
 impl Facts for BuiltByGo {
     fn read(source: &Source<'_>) -> Self {
-        Self(GoBinary::read(source.elf, source.file))
+        Self(GoBinary::read(source.elf, source.file).map(Rc::new))
     }
 
     fn bytes(&self) -> u64 {
-        self.0.as_ref().map_or(0, GoBinary::bytes)
+        self.0.as_ref().map_or(0, |go| go.bytes())
     }
 }
 
@@ -96,6 +100,15 @@ impl Runtime for GoCode {
     fn is_whole_program(&self) -> bool {
         self.is_executable
     }
+}
+
+/// The program that a process runs, to be looked into; `None` when it is not written in Go, or
+/// cannot be read.
+pub(crate) fn program(process: &Process<'_>) -> Option<GoProgram> {
+    let mapping = process.modules.executable_mapping()?;
+    let built = mapping.binary.as_ref()?.facts::<BuiltByGo>()?;
+    let shift = mapping.start.wrapping_sub(mapping.address_in_file(mapping.start)?);
+    GoProgram::open(process.key, process.modules.image, Rc::clone(built.0.as_ref()?), shift)
 }
 
 /// The functions at an address, innermost first; `None` when Go's table tells nothing that the

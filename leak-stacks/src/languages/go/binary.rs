@@ -10,13 +10,13 @@ use crate::languages::go::header::Header;
 use crate::languages::go::inline::InlinedCalls;
 use crate::languages::go::locate::Place;
 use crate::languages::go::pclntab::{LineTable, Role};
-use crate::languages::go::{goroutine, locate};
+use crate::languages::go::{allgs, goroutine, locate};
 use crate::raw::GOROUTINE_WINDOW_START;
 use crate::unwind::registers::Registers;
 use crate::unwind::step::{End, StackCopy, Step};
 
 /// Goroutine numbers are counted up; one beyond this is not a number but noise.
-const MAX_GOROUTINE: u64 = 1 << 48;
+pub(crate) const MAX_GOROUTINE: u64 = 1 << 48;
 
 /// What is known of a binary that the Go toolchain built.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(crate) struct GoBinary {
     lines: Option<LineTable>,
     inlined: Option<InlinedCalls>,
     goroutine_offset: Option<usize>,
+    goroutine_list: Option<u64>,
 }
 
 impl GoBinary {
@@ -37,7 +38,9 @@ impl GoBinary {
         if elf.sections.is_empty() && lines.is_none() {
             return None;
         }
-        Some(Self { lines, inlined, goroutine_offset: goroutine::offset(elf, file) })
+        let goroutine_list = lines.as_ref().and_then(|lines| goroutine_list(lines, elf, file));
+        let goroutine_offset = goroutine::offset(elf, file);
+        Some(Self { lines, inlined, goroutine_offset, goroutine_list })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -106,6 +109,29 @@ impl GoBinary {
         u64_at(window, offset).filter(|id| (1..MAX_GOROUTINE).contains(id))
     }
 
+    /// Where a goroutine's descriptor has its number.
+    pub(crate) fn goroutine_offset(&self) -> Option<usize> {
+        self.goroutine_offset
+    }
+
+    /// Address of the runtime's list of goroutines: a slice of descriptors' addresses.
+    pub(crate) fn goroutine_list(&self) -> Option<u64> {
+        self.goroutine_list
+    }
+
+    /// Name and first address of the function that holds `address`.
+    pub(crate) fn function(&self, address: u64) -> Option<(String, u64)> {
+        let lines = self.lines.as_ref()?;
+        let function = lines.function(address)?;
+        Some((lines.name(&function)?, function.entry()))
+    }
+
+    /// Whether a function begins at `address`.
+    pub(crate) fn is_function(&self, address: u64) -> bool {
+        let function = self.lines.as_ref().and_then(|lines| lines.function(address));
+        function.is_some_and(|function| function.entry() == address)
+    }
+
     /// Whether inlined calls can be told apart.
     pub(crate) fn tells_inlined(&self) -> bool {
         self.inlined.is_some()
@@ -126,6 +152,14 @@ fn read_lines(elf: &Elf, file: &File) -> (Option<LineTable>, Option<InlinedCalls
     let inlined =
         data.and_then(|address| elf.offset_of_address(address)).map(InlinedCalls::at_offset);
     (lines, inlined)
+}
+
+/// Where the runtime's list of goroutines is, by the code that appends to it.
+fn goroutine_list(lines: &LineTable, elf: &Elf, file: &File) -> Option<u64> {
+    let (function, length) = lines.function_named(allgs::APPENDS)?;
+    let (offset, left) = elf.code_at(function.entry())?;
+    let length = usize::try_from(length.min(left).min(allgs::MAX_CODE)).ok()?;
+    allgs::list(&read_exact(file, offset, length).ok()?, function.entry())
 }
 
 fn read(file: &File, place: Place) -> Option<Vec<u8>> {
@@ -162,7 +196,8 @@ mod tests {
         let mut window = [0; GOROUTINE_WINDOW];
         window[24..32].copy_from_slice(&7u64.to_le_bytes());
         let of = |goroutine_offset, window: &[u8]| {
-            GoBinary { lines: None, inlined: None, goroutine_offset }.goroutine(window)
+            let (lines, inlined, goroutine_list) = (None, None, None);
+            GoBinary { lines, inlined, goroutine_offset, goroutine_list }.goroutine(window)
         };
         assert_eq!(of(Some(152), &window), Some(7));
         assert_eq!(of(None, &window), None);

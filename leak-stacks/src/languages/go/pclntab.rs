@@ -120,8 +120,28 @@ impl LineTable {
             }
         }
         let (entry, record) = self.entry(low)?;
-        let entry_size = if self.header.format == Format::Go116 { 8 } else { 4 };
-        Some(Function { entry, fields: record.checked_add(entry_size)? })
+        Some(Function { entry, fields: record.checked_add(self.entry_size())? })
+    }
+
+    /// The function of this name, and its length.
+    pub(crate) fn function_named(&self, name: &str) -> Option<(Function, u64)> {
+        (0..self.header.functions).find_map(|index| {
+            let (entry, record) = self.entry(index)?;
+            let function = Function { entry, fields: record.checked_add(self.entry_size())? };
+            let length = self.entry(index + 1)?.0.checked_sub(entry)?;
+            self.is_named(&function, name).then_some((function, length))
+        })
+    }
+
+    fn is_named(&self, function: &Function, name: &str) -> bool {
+        let place = || self.header.names.checked_add(self.field(function, 0)?.try_into().ok()?);
+        let text = place().and_then(|place: usize| self.data.get(place..)).unwrap_or_default();
+        text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0)
+    }
+
+    /// Length of the entry address at the beginning of a function's record.
+    fn entry_size(&self) -> usize {
+        if self.header.format == Format::Go116 { 8 } else { 4 }
     }
 
     fn field(&self, function: &Function, index: usize) -> Option<u32> {
@@ -166,10 +186,7 @@ impl LineTable {
 
     /// A function's role, if it has one.
     pub(crate) fn role(&self, function: &Function) -> Option<Role> {
-        let name = usize::try_from(self.field(function, 0)?).ok()?;
-        let text = self.data.get(self.header.names.checked_add(name)?..)?;
-        let is = |name: &str| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
-        ROLES.iter().find(|(name, _)| is(name)).map(|(_, role)| *role)
+        ROLES.iter().find(|(name, _)| self.is_named(function, name)).map(|(_, role)| *role)
     }
 
     /// Size of `runtime.inlinedCall`, and where in it the name and the caller's place are.
