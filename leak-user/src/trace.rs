@@ -12,6 +12,7 @@ mod feedback;
 mod health;
 mod intake;
 mod inventory;
+mod pools;
 mod resolver;
 pub mod resources;
 mod schedule;
@@ -43,6 +44,7 @@ use enrichment::Enrichment;
 use health::HealthMeter;
 use intake::Intake;
 use inventory::Inventories;
+use pools::Pools;
 use schedule::{DebugLog, Readiness, Schedule, Signals, Turn};
 use stack_requests::StackRequests;
 use targets::Targets;
@@ -90,6 +92,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         stacks,
         enrichment: Enrichment::new(pods.clone()),
         inventories: Inventories::new(kernel.ports.clone()),
+        pools: Pools::default(),
         health: HealthMeter::start(),
     };
     collector.begin().await?;

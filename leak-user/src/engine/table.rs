@@ -16,6 +16,7 @@ mod losses;
 mod matching;
 mod observer;
 mod pools;
+mod program_pools;
 mod servers;
 mod tally;
 #[cfg(test)]
@@ -25,10 +26,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use connection::{Callers, Connection, Requests, Tcp, Traffic};
+pub use connection::{Callers, Connection, Place, Requests, Tcp, Traffic};
 pub use losses::Losses;
 pub use observer::{Observer, Request};
 pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
+pub use program_pools::ProgramPool;
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
 
@@ -37,6 +39,7 @@ use crate::model::{
 };
 use end::End;
 use gone::Gone;
+use program_pools::ProgramPools;
 use tally::Tallies;
 
 /// A connection that comes into the table.
@@ -58,6 +61,7 @@ pub struct ConnectionTable {
     connections: BTreeMap<ConnectionId, Box<Connection>>,
     gone: Gone,
     pools: Pools,
+    program_pools: ProgramPools,
     tallies: Tallies,
     losses: Losses,
     servers: BTreeMap<String, Server>,
@@ -76,6 +80,7 @@ impl ConnectionTable {
             connections: BTreeMap::new(),
             gone: Gone::default(),
             pools: Pools::default(),
+            program_pools: ProgramPools::default(),
             tallies: Tallies::default(),
             losses: Losses::default(),
             servers: BTreeMap::new(),
@@ -123,6 +128,9 @@ impl ConnectionTable {
                         observer.earlier_request_resolved(*id, pool, stack, now, &self.pools);
                     }
                 }
+            }
+            Event::PoolsRead { process, at, pools } => {
+                self.program_pools.learn(*process, *at, pools, &mut self.connections);
             }
             Event::UserGone { id, request } => {
                 if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
@@ -188,6 +196,11 @@ impl ConnectionTable {
     /// Every pool.
     pub fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
         self.pools.all()
+    }
+
+    /// The pools that were read in programs' memory, by process.
+    pub fn program_pools(&self) -> impl Iterator<Item = ProgramPool<'_>> {
+        self.program_pools.all()
     }
 
     /// Net growth of `connection`'s pool since it fell silent.

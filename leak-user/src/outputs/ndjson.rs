@@ -69,6 +69,7 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }
+        | Event::PoolsRead { .. }
         | Event::UserGone { .. } => return Ok(()),
     };
     write_line(out, &line)

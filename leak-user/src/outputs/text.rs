@@ -3,6 +3,7 @@
 mod columns;
 mod finding;
 mod older;
+mod pools;
 mod refused;
 mod servers;
 mod session;
@@ -40,6 +41,7 @@ pub fn write_interval(
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
+    pools::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
         .iter()
@@ -95,6 +97,7 @@ pub fn write_report(
     columns::write(out, paint, snapshot)?;
     older::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
+    pools::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();
     let (grave, light): (Vec<&Finding>, Vec<&Finding>) =

@@ -17,6 +17,7 @@ use crate::trace::feedback;
 use crate::trace::health::HealthMeter;
 use crate::trace::intake::Intake;
 use crate::trace::inventory::{Inventories, Taking, closed_but_held};
+use crate::trace::pools::Pools;
 use crate::trace::resolver;
 use crate::trace::session::Session;
 use crate::trace::stack_requests::StackRequests;
@@ -37,6 +38,7 @@ pub(super) struct Collector {
     pub(super) stacks: StackRequests,
     pub(super) enrichment: Enrichment,
     pub(super) inventories: Inventories,
+    pub(super) pools: Pools,
     pub(super) health: HealthMeter,
 }
 
@@ -149,6 +151,7 @@ impl Collector {
                 self.inventories.warn_of_gaps(&inventory, self.tracer.counters().table_full);
                 cost.listed = Some(inventory.sockets.len());
                 (cost.list, cost.holders) = (Some(inventory.listing), Some(inventory.holding));
+                self.pools.set_inodes(std::mem::take(&mut inventory.by_inode));
                 inventory.sockets.extend(undestroyed);
                 self.keep_wanted(&mut inventory.sockets)?;
                 self.session.tell(clock::now(), &Fact::Event(inventory.into_event()))?;
@@ -159,6 +162,7 @@ impl Collector {
         cost.taken_in = Some(clock::thread_cpu_time().saturating_sub(read));
         self.session.interval_cost(clock::now(), &cost)?;
         self.enrichment.name_addresses(self.session.engine());
+        self.stacks.read_pools(feedback::processes_with_pools(self.session.engine()));
         let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
         self.stacks.fetch(wanted, &self.tracer, &mut self.session)
     }
@@ -183,6 +187,10 @@ impl Collector {
     ) -> Result<(), TraceError> {
         let answer = answer.ok_or(TraceError::Resolver)?;
         let learnt = self.stacks.take(answer, self.session.engine());
+        if let Some(pools) = learnt.pools {
+            let event = self.pools.event(learnt.process, pools);
+            self.session.tell(clock::now(), &Fact::Event(event))?;
+        }
         if let Some(profile) = learnt.profile {
             feedback::set_profile(&mut self.tracer, learnt.process, profile);
         }
@@ -292,6 +300,7 @@ fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
         | Event::Uses { .. }
         | Event::StackResolved { .. }
         | Event::ServerSessions { .. }
+        | Event::PoolsRead { .. }
         | Event::UserGone { .. } => true,
     }
 }

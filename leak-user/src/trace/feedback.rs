@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`set_profile`], [`copy_more`] | kernel programs | how to copy a process's stacks, as its binaries and stacks have shown |
 //! | [`stacks_to_fetch`] | flight recorder | a stack is fetched once its connection has fallen silent |
+//! | [`processes_with_pools`] | resolver | whose pools are read in their memory |
 //! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
 //! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
 //! | [`known_connections`], [`threads_to_check`], [`processes_to_check`] | sock_diag, procfs | which are looked for |
@@ -30,6 +31,9 @@ const STACK_GROWTH: u32 = 2;
 const SAMPLES_OF_GROUP: usize = 8;
 const MAX_SAMPLES: usize = 128;
 
+/// Most processes whose pools are read in an interval.
+const MAX_PROCESSES_WITH_POOLS: usize = 512;
+
 /// Has the kernel programs copy a process's stacks as its binaries need it.
 pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: StackProfile) {
     tracer.set_profile(process.pid, profile);
@@ -48,6 +52,13 @@ pub(super) fn stacks_to_fetch(engine: &Engine, now: Timestamp) -> Vec<(Connectio
     let silent = table.wanting_stack(thresholds.silent_after / 2, now);
     let samples = table.wanting_sample(now.before(thresholds.interval), SAMPLES_OF_GROUP);
     silent.chain(samples.into_iter().take(MAX_SAMPLES)).collect()
+}
+
+/// The processes whose pools are to be read: those with connections, up to a limit.
+pub(super) fn processes_with_pools(engine: &Engine) -> impl Iterator<Item = ProcessKey> {
+    let opened = engine.table().connections().map(|connection| connection.process);
+    let processes: BTreeSet<_> = opened.collect();
+    processes.into_iter().take(MAX_PROCESSES_WITH_POOLS)
 }
 
 /// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the

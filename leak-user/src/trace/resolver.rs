@@ -15,6 +15,7 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
+use crate::sources::pools::{PoolReader, ProcessPools};
 use crate::trace::worker::{Service, Worker};
 use leak_stacks::{
     DriverFrames, MappingReader, ProcessSnapshot, RawStack, ReadWatchdog, Resolved, Resolver,
@@ -35,6 +36,8 @@ pub(super) enum Task {
     Sight(ProcessKey),
     /// Resolve a stack. `at` tells successive connections on the same socket apart.
     Resolve { process: ProcessKey, id: ConnectionId, role: StackRole, at: Timestamp },
+    /// Read the pools of a process.
+    Pools(ProcessKey),
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -43,7 +46,10 @@ impl Task {
     /// The process that the request concerns.
     pub(super) fn process(self) -> ProcessKey {
         match self {
-            Self::Sight(process) | Self::Resolve { process, .. } | Self::Forget(process) => process,
+            Self::Sight(process)
+            | Self::Resolve { process, .. }
+            | Self::Pools(process)
+            | Self::Forget(process) => process,
         }
     }
 }
@@ -65,6 +71,8 @@ pub(super) struct Answer {
     pub(super) profile: Option<StackProfile>,
     /// The resolved stack, if the request was to resolve one.
     pub(super) stack: Option<ResolvedStack>,
+    /// The pools, if the request was to read them and they could be read.
+    pub(super) pools: Option<ProcessPools>,
 }
 
 /// The outcome of resolving a stack.
@@ -132,6 +140,11 @@ impl ResolverThread {
     ) -> bool {
         let task = Task::Resolve { process: stack.process, id, role, at };
         self.send(task, Some(Box::new(stack)))
+    }
+
+    /// Requests that the pools of a process be read.
+    pub(super) fn read_pools(&mut self, process: ProcessKey) {
+        self.send(Task::Pools(process), None);
     }
 
     /// Drops all data of a process that has exited.
@@ -219,7 +232,7 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let _ = self.answering.send(Answer { task, profile: None, stack });
+        let _ = self.answering.send(Answer { task, profile: None, stack, pools: None });
     }
 
     /// Sends a request unless it is pending already. Returns false if the request was refused.
@@ -266,6 +279,7 @@ fn resolving(
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
+    let mut reader = PoolReader::default();
     Box::new(move |task, Work { snapshot, stack }| {
         let now = clock::now();
         let process = task.process();
@@ -277,16 +291,21 @@ fn resolving(
                     log::debug!("{error}");
                 }
             }
-            Task::Forget(_) => return resolver.forget(process),
-            Task::Resolve { .. } => {}
+            Task::Forget(_) => {
+                reader.forget(process);
+                return resolver.forget(process);
+            }
+            Task::Resolve { .. } | Task::Pools(_) => {}
         }
+        let reads_pools = matches!(task, Task::Pools(_));
+        let pools = reads_pools.then(|| reader.read(&mut resolver, process)).flatten();
         let stack = stack.map(|stack| {
             let began = Instant::now();
             let resolved = resolver.resolve(&stack, now);
             ResolvedStack { wanted: stack.wanted, resolved, took: began.elapsed() }
         });
         // Sending fails only at shutdown, when the receiver is gone.
-        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack });
+        let _ = answering.send(Answer { task, profile: resolver.profile(process), stack, pools });
     })
 }
 

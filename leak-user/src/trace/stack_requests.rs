@@ -14,6 +14,7 @@ use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
+use crate::sources::pools::ProcessPools;
 use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
 use crate::trace::session::Session;
 
@@ -41,6 +42,8 @@ pub(super) struct Learnt {
     pub(super) too_short: Option<u32>,
     /// The stack, and whose it is.
     pub(super) facts: Vec<Fact>,
+    /// The process's pools.
+    pub(super) pools: Option<ProcessPools>,
 }
 
 impl StackRequests {
@@ -123,6 +126,11 @@ impl StackRequests {
         Ok(())
     }
 
+    /// Requests that the pools of these processes be read.
+    pub(super) fn read_pools(&mut self, processes: impl Iterator<Item = ProcessKey>) {
+        processes.for_each(|process| self.resolver.read_pools(process));
+    }
+
     /// The resolver's next answer; `None` when its threads have died.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
@@ -131,9 +139,9 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack } = answer;
+        let Answer { task, profile, stack, pools } = answer;
         let process = task.process();
-        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new() };
+        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new(), pools };
         let (Task::Resolve { id, role, at, .. }, Some(stack)) = (task, stack) else {
             return learnt;
         };

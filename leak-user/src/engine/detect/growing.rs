@@ -80,6 +80,8 @@ impl Detector for Growing {
                 let members = members.remove(&pool.key).unwrap_or_default();
                 verdict(view, &pool, members, &idle, window, now)
             })
+            // What grew is in the pool, by its own word.
+            .filter(|verdict| !verdict.connections.is_empty())
             .collect()
     }
 

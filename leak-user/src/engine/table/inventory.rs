@@ -36,6 +36,7 @@ impl ConnectionTable {
         }
         self.last_inventory = Some(began);
         self.pools.prune(now, observer);
+        self.program_pools.prune(self.connections.values().map(Box::as_ref));
     }
 
     fn adopt_listed(

@@ -5,6 +5,7 @@
 
 mod connection;
 mod finding;
+mod pools;
 mod process;
 mod servers;
 mod stack;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::connection::ConnectionModel;
 pub(in crate::outputs) use self::finding::FindingModel;
+use self::pools::PoolModel;
 use self::process::ProcessModel;
 use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
@@ -73,6 +75,8 @@ pub(in crate::outputs) struct Report<'a> {
     findings: Vec<FindingModel<'a>>,
     /// The servers that `--pg-dsn` names, by name.
     servers: Vec<ServerModel<'a>>,
+    /// The programs' own pools that could be read, by process.
+    pools: Vec<PoolModel<'a>>,
 }
 
 /// What a run comes to. There is no leak only when all three are 0.
@@ -177,6 +181,7 @@ impl<'a> Report<'a> {
                 .iter()
                 .map(|(name, server)| ServerModel::new(snapshot, name, server))
                 .collect(),
+            pools: snapshot.program_pools().map(|read| PoolModel::new(snapshot, read)).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Time;
+use super::pools::UseStateModel;
 use super::servers::SessionModel;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
@@ -67,6 +68,9 @@ pub(super) struct ConnectionModel<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<UseModel<'_>>")]
     uses: Option<Vec<UseModel<'a>>>,
+    /// Whether it is in its program's own pool.
+    #[serde(rename = "use")]
+    place: UseStateModel,
 }
 
 /// A use of a connection: from its first request until the server is idle again.
@@ -135,6 +139,7 @@ impl<'a> ConnectionModel<'a> {
             last_used_goroutine: connection.callers.last_used_goroutine,
             server: connection.server.as_ref().map(|side| SessionModel::new(snapshot, side)),
             uses: uses.map(|uses| uses.iter().map(|one| UseModel::new(snapshot, one)).collect()),
+            place: UseStateModel::new(snapshot, connection),
         }
     }
 }
