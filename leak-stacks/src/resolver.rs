@@ -26,6 +26,7 @@ use crate::languages::go::{self, GoProgram};
 use crate::languages::runtimes::Languages;
 use crate::process::ProcessKey;
 use crate::process::snapshot::{MappingReader, ModulesError, Observer, ProcessSnapshot};
+use crate::process::stat::Stat;
 use crate::process::watchdog::ReadWatchdog;
 use crate::raw::{RawStack, StackProfile};
 use crate::stack::Stack;
@@ -178,16 +179,14 @@ impl Resolver {
         Resolved { stack, truncation, goroutine, frames_wanted_more }
     }
 
-    /// The program that a process runs, to be looked into, when it is written in Go and can be
-    /// read.
+    /// The program that a process runs, to be looked into, when it is written in Go and can be read.
     #[must_use]
     pub fn go_program(&mut self, process: ProcessKey, now: Timestamp) -> Option<GoProgram> {
         self.first_sight(process, now).ok()?;
-        let latest = |resolver: &Self| {
-            let modules = &resolver.processes.get(&process)?.latest()?.modules;
-            Some(modules.is_replaced(process.pid))
-        };
-        if latest(self)? {
+        let image = Stat::read(process.pid).ok()?.image;
+        let modules = &self.processes.get(&process)?.latest()?.modules;
+        // It may also have been seen in the middle of executing what it runs.
+        if modules.image != image || modules.is_replaced(process.pid) {
             self.look(process, now).ok()?;
         }
         let (_, process) = self.processes.get_mut(&process)?.latest_mut()?.parts(now);

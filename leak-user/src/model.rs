@@ -10,6 +10,7 @@ mod facts;
 mod health;
 mod ids;
 mod pod;
+pub mod pools;
 mod process;
 pub mod server;
 mod tcp_state;

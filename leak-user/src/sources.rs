@@ -6,5 +6,6 @@
 pub mod inventory;
 pub mod kernel;
 pub mod kubernetes;
+pub mod pools;
 pub mod postgres;
 pub mod procfs;

@@ -15,6 +15,7 @@ mod intake;
 mod inventory;
 mod look;
 mod looks;
+mod pools;
 mod resolver;
 pub mod resources;
 mod schedule;
@@ -50,6 +51,7 @@ use health::HealthMeter;
 use intake::Intake;
 use inventory::Inventories;
 use looks::Looks;
+use pools::Pools;
 use schedule::{DebugLog, Readiness, Schedule, Signals, Turn};
 use stack_requests::StackRequests;
 use targets::Targets;
@@ -101,6 +103,7 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         looks: Looks::new(settings.waiting),
         enrichment: Enrichment::new(pods.clone()),
         inventories: Inventories::new(kernel.ports.clone()),
+        pools: Pools::default(),
         health: HealthMeter::start(),
     };
     collector.session.suppress(&settings.suppress);

@@ -250,12 +250,12 @@ pub struct Finding {
     pub culprit_from: Option<String>,
     pub culprit_candidates: Vec<Culprit>,
     pub server_messages: Vec<String>,
-    pub holders: Vec<Holder>,
+    pub holders: Vec<SlotHolder>,
 }
 
 /// Connections that hold slots of a full server.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Holder {
+pub struct SlotHolder {
     pub count: usize,
     pub culprit: Option<Culprit>,
 }

@@ -134,6 +134,7 @@ impl Verdict {
 #[must_use]
 pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
+    view.leave_resting(now);
     for detector in DETECTORS {
         let found = detector.judge(&view, now);
         if detector.scope() == Scope::Connections {

@@ -169,6 +169,7 @@ mod tests {
             language: Language::Python,
             frames: calls.iter().map(frame).collect(),
             culprit: Some(1),
+            callers: Vec::new(),
         })
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Culprit, CulpritFrom, Severity, Thresholds, Verdict};
 use crate::engine::findings::{Finding, Fingerprint, Ledger, Suppressed};
-use crate::engine::table::{Connection, ConnectionTable, Waiting};
+use crate::engine::table::{Connection, ConnectionTable, ProgramPool, Waiting};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
 use leak_stacks::{Frame, Stack};
@@ -88,9 +88,27 @@ impl<'a> Snapshot<'a> {
     /// The connections that [`RunVerdict::unknown_older`] counts.
     pub(crate) fn unknown_older(&self) -> impl Iterator<Item = &'a Connection> {
         let (now, silent_after) = (self.now, self.thresholds.silent_after);
+        let recently = self.thresholds.recently(now);
         self.table
             .connections()
             .filter(move |known| known.is_unjudged() && known.silent_for(now) >= silent_after)
+            .filter(move |known| known.place_now(recently).is_none())
+    }
+
+    /// The programs' own pools, as far as they were just read.
+    pub(crate) fn program_pools(&self) -> impl Iterator<Item = ProgramPool<'a>> {
+        let recently = self.thresholds.recently(self.now);
+        self.table.program_pools().filter(move |read| read.at >= recently)
+    }
+
+    /// The server that most of a pool's connections lead to.
+    pub(crate) fn remote_of(&self, read: ProgramPool<'_>) -> Option<SocketAddr> {
+        let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let known = read.pool.connections.iter().filter_map(|one| self.table.get(one.id));
+        for connection in known {
+            *counts.entry(connection.endpoints.remote).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|&(_, count)| count).map(|(remote, _)| remote)
     }
 
     /// Who waits for a connection in a process; `None`: nobody has looked lately.

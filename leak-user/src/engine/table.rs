@@ -17,6 +17,7 @@ mod losses;
 mod matching;
 mod observer;
 mod pools;
+mod program_pools;
 mod refusals;
 mod servers;
 mod tally;
@@ -29,10 +30,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use connection::{Callers, Connection, Requests, Tcp, Traffic};
+pub use connection::{Callers, Connection, Place, Requests, Tcp, Traffic};
 pub use losses::Losses;
 pub use observer::{Observer, Request};
 pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
+pub use program_pools::ProgramPool;
 pub use refusals::Refusals;
 pub use servers::{Server, ServerSide, ServerStatus, SessionGroup, Stranger};
 pub use tally::{ProcessTally, Tally};
@@ -43,6 +45,7 @@ use crate::model::{
 };
 use end::End;
 use gone::Gone;
+use program_pools::ProgramPools;
 use refusals::AllRefusals;
 use tally::Tallies;
 use unclosed::Unclosed;
@@ -67,6 +70,7 @@ pub struct ConnectionTable {
     connections: BTreeMap<ConnectionId, Box<Connection>>,
     gone: Gone,
     pools: Pools,
+    program_pools: ProgramPools,
     tallies: Tallies,
     losses: Losses,
     servers: BTreeMap<String, Server>,
@@ -88,6 +92,7 @@ impl ConnectionTable {
             connections: BTreeMap::new(),
             gone: Gone::default(),
             pools: Pools::default(),
+            program_pools: ProgramPools::default(),
             tallies: Tallies::default(),
             losses: Losses::default(),
             servers: BTreeMap::new(),
@@ -138,6 +143,9 @@ impl ConnectionTable {
                         observer.earlier_request_resolved(*id, pool, stack, now, &self.pools);
                     }
                 }
+            }
+            Event::PoolsRead { process, at, pools } => {
+                self.program_pools.learn(*process, *at, pools, &mut self.connections);
             }
             Event::UserGone { id, request } => {
                 if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
@@ -225,6 +233,11 @@ impl ConnectionTable {
     /// Every pool.
     pub fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
         self.pools.all()
+    }
+
+    /// The pools that were read in programs' memory, by process.
+    pub fn program_pools(&self) -> impl Iterator<Item = ProgramPool<'_>> {
+        self.program_pools.all()
     }
 
     /// Net growth of `connection`'s pool since it fell silent.

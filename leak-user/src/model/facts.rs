@@ -9,6 +9,7 @@ use std::sync::Arc;
 use leak_stacks::{Frame, Stack};
 use serde::{Deserialize, Serialize};
 
+use crate::model::pools::ReadPool;
 use crate::model::{
     Caller, ConnectionId, Destination, Endpoints, Health, ListedSocket, ProcessInfo, ProcessKey,
     ServerAnswer, StackId, StackRole, Timestamp, Usage, Use, Waiters, Whereabouts,
@@ -140,6 +141,15 @@ pub enum Event {
         at: Timestamp,
         /// What it answered.
         answer: Box<ServerAnswer>,
+    },
+    /// The pools of a process were read from its memory. What was read of them before is outdated.
+    PoolsRead {
+        /// The process.
+        process: ProcessKey,
+        /// When reading began.
+        at: Timestamp,
+        /// All pools that were found.
+        pools: Vec<ReadPool>,
     },
     /// The thread that began a connection's latest request has ended.
     UserGone {

@@ -74,6 +74,7 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         | Event::Inventory { .. }
         | Event::Uses { .. }
         | Event::StackResolved { .. }
+        | Event::PoolsRead { .. }
         | Event::UserGone { .. }
         | Event::Waiting { .. }
         | Event::UserSeen { .. } => return Ok(()),

@@ -6,6 +6,7 @@ mod holders;
 mod listing;
 mod older;
 mod place;
+mod pools;
 mod refused;
 mod sender;
 mod servers;
@@ -49,6 +50,7 @@ pub fn write_interval(
     older::write(out, paint, snapshot)?;
     waiting::write(out, paint, snapshot)?;
     servers::write_briefly(out, paint, snapshot)?;
+    pools::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let mut telling: Vec<&Change> = changes
         .iter()
@@ -105,6 +107,7 @@ pub fn write_report(
     older::write(out, paint, snapshot)?;
     waiting::write(out, paint, snapshot)?;
     servers::write(out, paint, snapshot)?;
+    pools::write(out, paint, snapshot)?;
     refused::write(out, paint, snapshot)?;
     let open = snapshot.ledger.open();
     let (grave, light): (Vec<&Finding>, Vec<&Finding>) =

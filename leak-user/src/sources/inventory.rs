@@ -5,7 +5,7 @@
 
 pub mod elsewhere;
 mod gaps;
-mod holders;
+pub(super) mod holders;
 mod namespaces;
 mod netlink;
 pub mod sock_diag;
@@ -48,6 +48,8 @@ pub struct Inventory {
     pub began: Timestamp,
     /// The connections.
     pub sockets: Vec<ListedSocket>,
+    /// The same by the inodes of their sockets.
+    pub by_inode: HashMap<u64, ConnectionId>,
     /// Network namespaces that could not be read.
     pub unread_namespaces: usize,
     /// Why the first of them could not be read, and what to do.
@@ -83,18 +85,20 @@ impl Inventory {
             dump_all(ports, scope.pids.as_ref(), &everyone, !known.is_empty())?;
         let dumped = clock::thread_cpu_time();
         let held = Held::find(&sockets, scope.pids.as_ref(), known, &everyone)?;
-        let sockets = sockets
+        let sockets: Vec<_> = sockets
             .into_iter()
             .filter(|(socket, _)| {
                 scope.pids.is_none()
                     || known.contains(&socket.id)
                     || held.in_scope.contains(&socket.inode)
             })
-            .map(|(socket, at)| listed(socket, at, &held))
             .collect();
+        let by_inode = sockets.iter().map(|(socket, _)| (socket.inode, socket.id)).collect();
+        let sockets = sockets.into_iter().map(|(socket, at)| listed(socket, at, &held)).collect();
         Ok(Self {
             began,
             sockets,
+            by_inode,
             unread_namespaces: unread,
             unread_reason: reason,
             unread_processes: held.unreadable,

@@ -19,6 +19,7 @@ use crate::trace::health::HealthMeter;
 use crate::trace::intake::Intake;
 use crate::trace::inventory::{Inventories, Taking, closed_but_held};
 use crate::trace::looks::{LookCost, Looks};
+use crate::trace::pools::Pools;
 use crate::trace::resolver;
 use crate::trace::session::Session;
 use crate::trace::stack_requests::StackRequests;
@@ -40,6 +41,7 @@ pub(super) struct Collector {
     pub(super) looks: Looks,
     pub(super) enrichment: Enrichment,
     pub(super) inventories: Inventories,
+    pub(super) pools: Pools,
     pub(super) health: HealthMeter,
 }
 
@@ -177,6 +179,7 @@ impl Collector {
                 self.inventories.warn_of_gaps(&inventory, self.tracer.counters().table_full);
                 cost.listed = Some(inventory.sockets.len());
                 (cost.list, cost.holders) = (Some(inventory.listing), Some(inventory.holding));
+                self.pools.set_inodes(std::mem::take(&mut inventory.by_inode));
                 inventory.sockets.extend(undestroyed);
                 self.keep_wanted(&mut inventory.sockets)?;
                 self.session.tell(clock::now(), &Fact::Event(inventory.into_event()))?;
@@ -188,6 +191,7 @@ impl Collector {
         self.session.interval_cost(clock::now(), &cost)?;
         self.enrichment.name_addresses(self.session.engine());
         self.find_senders();
+        self.stacks.read_pools(feedback::processes_with_pools(self.session.engine()));
         let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
         self.stacks.fetch(wanted, &self.tracer, &mut self.session)?;
         self.looks.begin(self.session.engine(), clock::now(), &mut self.stacks);
@@ -214,6 +218,10 @@ impl Collector {
     ) -> Result<(), TraceError> {
         let answer = answer.ok_or(TraceError::Resolver)?;
         let learnt = self.stacks.take(answer, self.session.engine());
+        if let Some(pools) = learnt.pools {
+            let event = self.pools.event(learnt.process, pools);
+            self.session.tell(clock::now(), &Fact::Event(event))?;
+        }
         if let Some(profile) = learnt.profile {
             feedback::set_profile(&mut self.tracer, learnt.process, profile);
         }
@@ -339,6 +347,7 @@ fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
         | Event::Uses { .. }
         | Event::StackResolved { .. }
         | Event::ServerSessions { .. }
+        | Event::PoolsRead { .. }
         | Event::UserGone { .. }
         | Event::Waiting { .. }
         | Event::UserSeen { .. } => true,

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`set_profile`], [`copy_more`] | kernel programs | how to copy a process's stacks, as its binaries and stacks have shown |
 //! | [`stacks_to_fetch`] | flight recorder | a stack is fetched once its connection has fallen silent |
+//! | [`processes_with_pools`] | resolver | whose pools are read in their memory |
 //! | [`statements_to_find`] | resolver | which code has a statement is looked up once nobody was seen to send it |
 //! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
 //! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
@@ -40,6 +41,9 @@ const MAX_SEARCHED: usize = 64;
 const MAX_HOLDERS: usize = 512;
 /// Most users of silent connections of one process that are looked for.
 const MAX_USERS: usize = 256;
+
+/// Most processes whose pools are read in an interval.
+const MAX_PROCESSES_WITH_POOLS: usize = 512;
 
 /// Has the kernel programs copy a process's stacks as its binaries need it.
 pub(super) fn set_profile(tracer: &mut Tracer, process: ProcessKey, profile: StackProfile) {
@@ -77,6 +81,13 @@ pub(super) fn statements_to_find(engine: &Engine) -> HashMap<ProcessKey, Vec<Str
     }
     let owned = |statements: BTreeSet<&str>| statements.into_iter().map(str::to_owned).collect();
     wanted.into_iter().map(|(process, statements)| (process, owned(statements))).collect()
+}
+
+/// The processes whose pools are to be read: those with connections, up to a limit.
+pub(super) fn processes_with_pools(engine: &Engine) -> impl Iterator<Item = ProcessKey> {
+    let opened = engine.table().connections().map(|connection| connection.process);
+    let processes: BTreeSet<_> = opened.collect();
+    processes.into_iter().take(MAX_PROCESSES_WITH_POOLS)
 }
 
 /// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the

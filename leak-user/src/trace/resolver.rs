@@ -15,6 +15,7 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
+use crate::sources::pools::{PoolReader, ProcessPools};
 use crate::trace::look::LookedAt;
 use crate::trace::worker::{Service, Worker};
 use leak_stacks::{
@@ -42,6 +43,8 @@ pub(super) enum Task {
     Texts { process: ProcessKey, number: u64 },
     /// Look at the threads of a process.
     Threads(ProcessKey),
+    /// Read the pools of a process.
+    Pools(ProcessKey),
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -54,6 +57,7 @@ impl Task {
             | Self::Resolve { process, .. }
             | Self::Texts { process, .. }
             | Self::Threads(process)
+            | Self::Pools(process)
             | Self::Forget(process) => process,
         }
     }
@@ -88,6 +92,8 @@ pub(super) struct Answer {
     pub(super) uses: Vec<TextUse>,
     /// What was seen of the threads, if the request was to look at them.
     pub(super) threads: Option<LookedAt>,
+    /// The pools, if the request was to read them and they could be read.
+    pub(super) pools: Option<ProcessPools>,
 }
 
 /// The outcome of resolving a stack.
@@ -173,6 +179,11 @@ impl ResolverThread {
     /// request was refused.
     pub(super) fn look_at(&mut self, process: ProcessKey, threads: WantedThreads) -> bool {
         self.send(Task::Threads(process), Input::Threads(threads))
+    }
+
+    /// Requests that the pools of a process be read.
+    pub(super) fn read_pools(&mut self, process: ProcessKey) {
+        self.send(Task::Pools(process), Input::Nothing);
     }
 
     /// Drops all data of a process that has exited.
@@ -276,7 +287,8 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let nothing = Answer { task, profile: None, stack, uses: Vec::new(), threads: None };
+        let nothing =
+            Answer { task, profile: None, stack, uses: Vec::new(), threads: None, pools: None };
         let _ = self.answering.send(nothing);
     }
 
@@ -321,6 +333,7 @@ fn resolving(
 ) -> Service<Task, Work> {
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
+    let mut reader = PoolReader::default();
     Box::new(move |task, Work { snapshot, input }| {
         let now = clock::now();
         let process = task.process();
@@ -332,8 +345,11 @@ fn resolving(
                     log::debug!("{error}");
                 }
             }
-            Task::Forget(_) => return resolver.forget(process),
-            Task::Resolve { .. } | Task::Texts { .. } | Task::Threads(_) => {}
+            Task::Forget(_) => {
+                reader.forget(process);
+                return resolver.forget(process);
+            }
+            Task::Resolve { .. } | Task::Texts { .. } | Task::Threads(_) | Task::Pools(_) => {}
         }
         let (mut stack, mut uses, mut threads) = (None, Vec::new(), None);
         let began = Instant::now();
@@ -359,9 +375,11 @@ fn resolving(
                 threads = Some(LookedAt { seen, at: now, took: taken() });
             }
         }
+        let reads_pools = matches!(task, Task::Pools(_));
+        let pools = reads_pools.then(|| reader.read(&mut resolver, process)).flatten();
         // Sending fails only at shutdown, when the receiver is gone.
         let profile = resolver.profile(process);
-        let _ = answering.send(Answer { task, profile, stack, uses, threads });
+        let _ = answering.send(Answer { task, profile, stack, uses, threads, pools });
     })
 }
 

@@ -15,6 +15,7 @@ use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
+use crate::sources::pools::ProcessPools;
 use crate::sources::postgres::WantedStatements;
 use crate::trace::look::LookedAt;
 use crate::trace::resolver::{Answer, ResolvedStack, ResolverThread, Task};
@@ -50,6 +51,8 @@ pub(super) struct Learnt {
     pub(super) facts: Vec<Fact>,
     /// What was seen of its threads.
     pub(super) threads: Option<LookedAt>,
+    /// The process's pools.
+    pub(super) pools: Option<ProcessPools>,
 }
 
 impl StackRequests {
@@ -152,6 +155,11 @@ impl StackRequests {
         self.resolver.look_at(process, threads)
     }
 
+    /// Requests that the pools of these processes be read.
+    pub(super) fn read_pools(&mut self, processes: impl Iterator<Item = ProcessKey>) {
+        processes.for_each(|process| self.resolver.read_pools(process));
+    }
+
     /// The resolver's next answer; `None` when its threads have died.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
@@ -160,9 +168,10 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack, uses, threads } = answer;
+        let Answer { task, profile, stack, uses, threads, pools } = answer;
         let process = task.process();
-        let mut learnt = Learnt { process, profile, too_short: None, facts: Vec::new(), threads };
+        let facts = Vec::new();
+        let mut learnt = Learnt { process, profile, too_short: None, facts, threads, pools };
         if let Task::Texts { process, .. } = task {
             let statements = self.searches.remove(&process).unwrap_or_default();
             let code = senders::code_of(&statements, &uses);

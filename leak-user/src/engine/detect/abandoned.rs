@@ -2,6 +2,7 @@
 
 mod awaited;
 mod candidate;
+mod checked_out;
 mod exhausted;
 mod server_exhausted;
 mod siblings;
@@ -19,7 +20,9 @@ use crate::engine::detect::{
 };
 use crate::engine::table::{Connection, PoolKey};
 use crate::model::{ConnectionId, Timestamp, WireState};
+
 use candidate::{Candidate, STEPS, is_whole_pool};
+use checked_out::CheckedOut;
 use exhausted::{Emptied, Resting};
 use server_exhausted::ServerExhausted;
 use siblings::{Habit, PassedOver};
@@ -52,7 +55,8 @@ const MOST_PATIENCE: u32 = 10;
 /// A pool at its cap cannot grow; [`exhausted`] has the proof that nothing of it is left. Unusual
 /// cases without proof are suspicions: see [`exhausted`] and [`siblings`]. Leaks from before the
 /// trace show where the server has no connection left: see [`server_exhausted`], and where somebody
-/// waits for a connection: see [`awaited`].
+/// waits for a connection: see [`awaited`]. Where the program's own pool could be read, what is in
+/// it is left out, and what was taken from it is at least a suspicion: see [`checked_out`].
 pub(super) struct Abandoned;
 
 impl Detector for Abandoned {
@@ -75,7 +79,7 @@ impl Detector for Abandoned {
             }
         }
         let (mut lost, mut missed) = (Vec::new(), Vec::new());
-        let (mut emptied, mut resting) = (Vec::new(), Vec::new());
+        let (mut emptied, mut resting, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         let members = if pools.is_empty() { HashMap::new() } else { view.by_pool() };
         for (key, pool) in &pools {
             if exhausted::is_proven(view, pool) {
@@ -89,7 +93,12 @@ impl Detector for Abandoned {
                 resting.extend(pool.iter().map(|candidate| candidate.connection));
             } else {
                 let members = members.get(key).map(Vec::as_slice).unwrap_or_default();
-                missed.extend(siblings::outlived(view, pool, members, now));
+                let outlived = siblings::outlived(view, pool, members, now);
+                let are_known: Vec<_> = outlived.iter().map(|(known, _)| known.id).collect();
+                let rest = pool.iter().map(|candidate| candidate.connection);
+                let rest = rest.filter(|connection| !are_known.contains(&connection.id));
+                taken.extend(rest.filter(|connection| view.is_checked_out(connection, now)));
+                missed.extend(outlived);
             }
         }
         let mut verdicts =
@@ -109,6 +118,9 @@ impl Detector for Abandoned {
         }));
         verdicts.extend(view.verdicts(self.reason(), resting, |members| {
             (Severity::Suspect, Resting::new(view, members, now))
+        }));
+        verdicts.extend(view.verdicts(self.reason(), taken, |members| {
+            (Severity::Suspect, CheckedOut::new(view, members, now))
         }));
         let habits: HashMap<ConnectionId, Habit> =
             missed.iter().map(|&(connection, habit)| (connection.id, habit)).collect();

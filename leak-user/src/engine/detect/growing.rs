@@ -91,6 +91,8 @@ impl Detector for Growing {
                 let members = members.remove(&pool.key).unwrap_or_default();
                 verdict(view, &pool, members, &Grown { idle, listening }, window, now)
             })
+            // What grew is in the pool, by its own word.
+            .filter(|verdict| !verdict.connections.is_empty())
             .collect()
     }
 

@@ -11,6 +11,7 @@ use crate::engine::detect::{
     Culprit, Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, StackOf,
     Verdict, View, plural,
 };
+use crate::engine::fate::Fate;
 use crate::engine::table::{Connection, Refusals};
 use crate::model::{ProcessKey, StackId, Timestamp, WireState};
 
@@ -124,6 +125,7 @@ fn verdict(view: &View<'_>, server: SocketAddr, refusals: &Refusals, now: Timest
         culprit: None,
         culprit_uses: None,
         sender: None,
+        fate: Fate::Unknown,
     }
 }
 

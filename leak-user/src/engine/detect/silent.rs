@@ -30,11 +30,14 @@ impl Detector for Silent {
             let silence = view.silence(members, now);
             (Severity::Suspect, CopyLeftOpen { connections: members.len(), silence })
         });
+        let others = others.into_iter().chain(view.silent_in_pools(now));
         verdicts.extend(view.verdicts(self.reason(), others, |members| {
             let count =
                 |is: fn(&Connection) -> bool| members.iter().filter(|member| is(member)).count();
+            let resting = members.iter().filter(|member| view.is_resting(member)).count();
             let evidence = NothingElse {
                 connections: members.len(),
+                resting,
                 listening: count(|member| member.wire.listens),
                 replicating: count(|member| member.wire.state == WireState::Replication),
                 silence: view.silence(members, now),
@@ -78,6 +81,8 @@ impl fmt::Display for CopyLeftOpen {
 #[derive(Debug)]
 struct NothingElse {
     connections: usize,
+    /// Connections that are in their pool, by its own word.
+    resting: usize,
     listening: usize,
     replicating: usize,
     silence: Silence,
@@ -86,6 +91,7 @@ struct NothingElse {
 impl Evidence for NothingElse {
     fn numbers(&self) -> Numbers {
         Numbers::of(self.connections)
+            .count("in_pool", self.resting)
             .count("listening", self.listening)
             .count("replicating", self.replicating)
             .silence(self.silence)
@@ -96,9 +102,10 @@ impl Evidence for NothingElse {
 impl fmt::Display for NothingElse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connections = plural(self.connections, "connection");
+        let resting = Among(self.resting, "in their pool");
         let listening = Among(self.listening, "listening for notifications");
         let replicating = Among(self.replicating, "in replication");
-        write!(f, "{connections}{listening}{replicating} {}", self.silence)
+        write!(f, "{connections}{resting}{listening}{replicating} {}", self.silence)
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Timestamp;
+
 /// From when on an idle transaction is suspect, unless less silence counts: programs seldom think
 /// for so long between two statements of one.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
@@ -27,5 +29,13 @@ impl Thresholds {
     #[must_use]
     pub fn idle_in_transaction_after(&self) -> Duration {
         self.silent_after.min(IDLE_IN_TRANSACTION)
+    }
+
+    /// What was found out since this moment still counts as found out just now. An interval may
+    /// bring nothing new, as when a busy program changes all the time; more is out of date.
+    #[must_use]
+    pub fn recently(&self, now: Timestamp) -> Timestamp {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        now.before((self.interval.saturating_mul(2)).saturating_add(PATIENCE))
     }
 }

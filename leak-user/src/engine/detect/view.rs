@@ -34,6 +34,8 @@ pub struct View<'a> {
     /// Connections that belong to a thread rather than a pool.
     bound: HashSet<ConnectionId>,
     taken: HashSet<ConnectionId>,
+    /// Connections that are in their pool, by its own word.
+    resting: HashSet<ConnectionId>,
 }
 
 /// What the connections of one verdict have in common.
@@ -52,8 +54,38 @@ impl<'a> View<'a> {
     ) -> Self {
         let bound = bound_to_threads(table, memory);
         let (code, fates) = (CodeReader::new(stacks), Fates::new(table, stacks));
-        let taken = HashSet::new();
-        Self { table, memory, code, senders, fates, thresholds, prior, bound, taken }
+        let (taken, resting) = (HashSet::new(), HashSet::new());
+        Self { table, memory, code, senders, fates, thresholds, prior, bound, taken, resting }
+    }
+
+    /// Leaves out connections that their pool has just been read to hold: nobody has lost them.
+    pub(super) fn leave_resting(&mut self, now: Timestamp) {
+        let since = self.thresholds.recently(now);
+        let is_resting = |connection: &&Connection| {
+            connection.place_now(since).is_some_and(|place| !place.checked_out)
+        };
+        let resting = self.table.connections().filter(is_resting);
+        self.resting = resting.map(|connection| connection.id).collect();
+    }
+
+    /// Whether [`Self::leave_resting`] has left `connection` out.
+    pub(super) fn is_resting(&self, connection: &Connection) -> bool {
+        self.resting.contains(&connection.id)
+    }
+
+    /// Whether its pool's own word is that somebody has taken `connection` and not given it back.
+    pub(super) fn is_checked_out(&self, connection: &Connection, now: Timestamp) -> bool {
+        let place = connection.place_now(self.thresholds.recently(now));
+        place.is_some_and(|place| place.checked_out)
+    }
+
+    /// The connections that [`Self::leave_resting`] has left out and that have been silent for
+    /// long.
+    pub(super) fn silent_in_pools(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
+        let silent_after = self.thresholds.silent_after;
+        self.table.connections().filter(move |connection| {
+            self.resting.contains(&connection.id) && connection.silent_for(now) >= silent_after
+        })
     }
 
     /// Leaves out connections from now on, because they have been judged.
@@ -78,12 +110,14 @@ impl<'a> View<'a> {
         self.thresholds
     }
 
-    /// The connections to judge: not closed by their process, nor taken on surer evidence.
+    /// The connections to judge: not closed by their process, nor in their pool, nor taken on surer
+    /// evidence.
     pub fn connections(&self) -> impl Iterator<Item = &'a Connection> {
         let judged = |connection: &&Connection| {
             !connection.tcp.state.closed_by_process()
                 && !connection.wire.cancels
                 && !self.taken.contains(&connection.id)
+                && !self.resting.contains(&connection.id)
         };
         self.table.connections().filter(judged)
     }

@@ -5,7 +5,7 @@ mod parts;
 use std::time::Duration;
 
 pub(super) use parts::Account;
-pub use parts::{Callers, Requests, Tcp, Traffic};
+pub use parts::{Callers, Place, Requests, Tcp, Traffic};
 
 use crate::engine::table::pools::PoolKey;
 use crate::engine::table::servers::ServerSide;
@@ -50,6 +50,9 @@ pub struct Connection {
     /// What its server said of it when it was last asked; `None` when it was not, or does not know
     /// it.
     pub server: Option<Box<ServerSide>>,
+    /// Where it is by the word of the program's own pool; `None` when it was not read or does not
+    /// know the connection. [`Self::place_now`] tells whether that still holds.
+    pub place: Option<Place>,
     /// The requests sent on it.
     pub requests: Requests,
     /// The code that opened and used it.
@@ -80,6 +83,7 @@ impl Connection {
             traffic: Traffic::default(),
             wire: Wire::default(),
             server: None,
+            place: None,
             requests: Requests::default(),
             callers: Callers::default(),
             account: Account::new(pool, counted_since),
@@ -140,6 +144,13 @@ impl Connection {
     #[must_use]
     pub fn server_now(&self) -> Option<&ServerSide> {
         self.server.as_deref().filter(|side| side.at >= self.silent_since())
+    }
+
+    /// Where it is by the word of the program's own pool, said of this silence and at `since` or
+    /// later.
+    #[must_use]
+    pub fn place_now(&self, since: Timestamp) -> Option<Place> {
+        self.place.filter(|place| place.at >= since && place.at >= self.silent_since())
     }
 
     /// PID of the server's backend: as it told its client, else as it lists it.

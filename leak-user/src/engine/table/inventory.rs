@@ -42,6 +42,7 @@ impl ConnectionTable {
         self.last_inventory = Some(began);
         self.pools.prune(now, observer);
         self.refusals.forget_before(now.before(REFUSED_FOR));
+        self.program_pools.prune(self.connections.values().map(Box::as_ref));
     }
 
     fn adopt_listed(

@@ -6,6 +6,7 @@
 mod connection;
 mod finding;
 mod listing;
+mod pools;
 mod process;
 mod servers;
 mod stack;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use self::connection::ConnectionModel;
 pub(in crate::outputs) use self::finding::FindingModel;
 pub(in crate::outputs) use self::listing::Listing;
+use self::pools::PoolModel;
 use self::process::ProcessModel;
 use self::servers::ServerModel;
 pub(in crate::outputs) use self::servers::ServerState;
@@ -80,6 +82,8 @@ pub(in crate::outputs) struct Report<'a> {
     servers: Vec<ServerModel<'a>>,
     /// The rules of `--suppress`, with what they hide.
     suppressed: Vec<SuppressedModel<'a>>,
+    /// The programs' own pools that could be read, by process.
+    pools: Vec<PoolModel<'a>>,
 }
 
 /// A rule of `--suppress`.
@@ -205,6 +209,7 @@ impl<'a> Report<'a> {
                 .map(|(name, server)| ServerModel::new(snapshot, name, server))
                 .collect(),
             suppressed: snapshot.suppressed.iter().map(SuppressedModel::new).collect(),
+            pools: snapshot.program_pools().map(|read| PoolModel::new(snapshot, read)).collect(),
         }
     }
 }

@@ -64,6 +64,9 @@ impl EventKind {
             | Event::Inventory { .. }
             | Event::Uses { .. }
             | Event::StackResolved { .. }
+            | Event::PoolsRead { .. }
+            | Event::Waiting { .. }
+            | Event::UserSeen { .. }
             | Event::UserGone { .. } => return None,
         })
     }

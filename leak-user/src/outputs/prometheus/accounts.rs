@@ -36,6 +36,8 @@ pub(super) struct Accounts {
     seen: HashMap<Pair, Seen>,
     /// The counts already added for processes that the table has forgotten, by name and server.
     seen_of_forgotten: BTreeMap<(String, SocketAddr), Counted>,
+    /// How long callers have waited for each pool, in nanoseconds, as far as it is already added.
+    waited: HashMap<(ProcessKey, u64), u64>,
     /// Number of pairs that are counted in `other`.
     folded: u64,
     kubernetes: bool,
@@ -84,6 +86,7 @@ impl Accounts {
                 *suspected.entry((verdict.reason, verdict.severity)).or_default() += 1;
             }
         }
+        self.take_pools(snapshot, &labels);
         self.groups.retain(|_, group| now.since(group.alive_at) <= RETENTION);
     }
 
@@ -96,6 +99,26 @@ impl Accounts {
             groups: groups.chain(other).collect(),
             folded: self.folded,
             kubernetes: self.kubernetes,
+        }
+    }
+
+    /// Adds what programs' own pools say.
+    fn take_pools(&mut self, snapshot: &Snapshot<'_>, labels: &HashMap<Pair, LabelSet>) {
+        let mut before = std::mem::take(&mut self.waited);
+        for read in snapshot.program_pools() {
+            let (pool, key) = (read.pool, (read.process, read.pool.number));
+            let known = before.remove(&key);
+            let pair = snapshot.remote_of(read).map(|remote| (read.process, remote));
+            let labels = pair.and_then(|pair| labels.get(&pair));
+            let (Some(numbers), Some(labels)) = (&pool.numbers, labels) else {
+                self.waited.extend(known.map(|known| (key, known)));
+                continue;
+            };
+            let waited = numbers.wait_nanoseconds.unwrap_or_default();
+            // Less than before: another pool has taken the place.
+            let new = waited.checked_sub(known.unwrap_or_default()).unwrap_or(waited);
+            self.group(Some(labels)).add_pool(numbers, new);
+            self.waited.insert(key, waited);
         }
     }
 

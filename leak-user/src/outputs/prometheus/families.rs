@@ -74,6 +74,22 @@ impl Builder<'_> {
             states.map(|(state, count)| (set.with([("state", *state)]), *count as f64))
         });
         self.family(&names::OPEN_CONNECTIONS, states);
+        let pools = || groups.iter().filter_map(|(set, group)| Some((set, group, group.pools?)));
+        let connections = pools().flat_map(|(set, _, pool)| {
+            let states = [("in_use", pool.in_use), ("idle", pool.idle)];
+            states.map(|(state, count)| (set.with([("state", state)]), count as f64))
+        });
+        self.family(&names::POOL_CONNECTIONS, connections);
+        let max = pools().filter_map(|(set, _, pool)| Some((set.with([]), pool.max? as f64)));
+        self.family(&names::POOL_MAX, max);
+        let waiting = pools().map(|(set, _, pool)| (set.with([]), pool.waiting as f64));
+        self.family(&names::POOL_WAITING, waiting);
+        let waited =
+            groups.iter().filter(|(_, group)| group.pools.is_some() || group.pool_wait > 0);
+        let waited = waited.map(|(set, group)| {
+            (set.with([]), Duration::from_nanos(group.pool_wait).as_secs_f64())
+        });
+        self.family(&names::POOL_WAIT, waited);
         let suspected = groups.iter().flat_map(|(set, group)| {
             group.suspected.iter().map(|((reason, severity), count)| {
                 let labels = [("reason", reason.name()), ("severity", severity.name())];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engine::detect::{Reason, Severity};
 use crate::engine::table::Connection;
 use crate::model::Pod;
+use crate::model::pools::PoolNumbers;
 use crate::model::{TcpState, Timestamp, WireState};
 use crate::outputs::prometheus::names::IDLE_BUCKETS;
 
@@ -34,8 +35,42 @@ pub(super) struct Group {
     /// Number of connections with findings. Reasons stay, too, with 0.
     pub(super) suspected: BTreeMap<(Reason, Severity), u64>,
     pub(super) idle: Idle,
+    /// What the programs' own pools say, where they could be read.
+    pub(super) pools: Option<PoolFigures>,
+    /// How long callers have waited for those, in nanoseconds.
+    pub(super) pool_wait: u64,
     /// When a process of the group was last seen alive.
     pub(super) alive_at: Timestamp,
+}
+
+/// The sum of programs' own pools.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PoolFigures {
+    pub(super) in_use: u64,
+    pub(super) idle: u64,
+    /// `None` when one of them has no limit.
+    pub(super) max: Option<u64>,
+    pub(super) waiting: u64,
+}
+
+impl PoolFigures {
+    fn of(numbers: &PoolNumbers) -> Self {
+        Self {
+            in_use: numbers.in_use(),
+            idle: numbers.idle,
+            max: numbers.max_open,
+            waiting: numbers.waiting.unwrap_or_default(),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            in_use: self.in_use + other.in_use,
+            idle: self.idle + other.idle,
+            max: self.max.zip(other.max).map(|(one, other)| one + other),
+            waiting: self.waiting + other.waiting,
+        }
+    }
 }
 
 /// A histogram of the connections' idle times, observed once per interval.
@@ -63,8 +98,16 @@ impl Group {
     pub(super) fn clear_gauges(&mut self) {
         self.states.values_mut().for_each(|count| *count = 0);
         self.suspected.values_mut().for_each(|count| *count = 0);
+        self.pools = None;
         self.silent = 0;
         self.oldest = Duration::ZERO;
+    }
+
+    /// Adds a pool, with the time that callers have waited for it since it was last added.
+    pub(super) fn add_pool(&mut self, numbers: &PoolNumbers, new_wait: u64) {
+        let figures = PoolFigures::of(numbers);
+        self.pools = Some(self.pools.map_or(figures, |known| known.plus(figures)));
+        self.pool_wait = self.pool_wait.saturating_add(new_wait);
     }
 
     /// Adds an open connection to the gauges.

@@ -63,6 +63,14 @@ names! {
         "Time since the last payload of the longest silent connection.";
     SUSPECTED_LEAKED = GAUGE "suspected_leaked_connections"
         "Open connections with open findings; one may count as growing and for another reason.";
+    POOL_CONNECTIONS = GAUGE "pool_connections"
+        "Connections of the program's own pool, by its own word: in use or idle.";
+    POOL_MAX = GAUGE "pool_max"
+        "Maximum number of connections of the program's own pool.";
+    POOL_WAITING = GAUGE "pool_waiting"
+        "Callers who wait for a connection of the program's own pool.";
+    POOL_WAIT = COUNTER "pool_wait_seconds_total"
+        "Time that callers have waited for a connection of the program's own pool.";
     WAITING_THREADS = GAUGE "waiting_threads"
         "Threads and goroutines that wait for a connection, where they were looked for.";
     FINDINGS = COUNTER "findings_total"

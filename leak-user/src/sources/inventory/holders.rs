@@ -106,6 +106,13 @@ fn collect(
     Ok(descriptors)
 }
 
+/// Inode of the socket that a process has under this descriptor. `table` is its `/proc/PID/fd`.
+pub(in crate::sources) fn socket_of(table: impl AsFd, descriptor: u64) -> Option<u64> {
+    let mut buffer = [MaybeUninit::uninit(); LINK_LENGTH];
+    let (link, _) = readlinkat_raw(table, descriptor.to_string(), &mut buffer).ok()?;
+    socket_inode(link)
+}
+
 /// The inode, if the descriptor is a socket.
 fn socket_inode(link: &[u8]) -> Option<u64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;

@@ -161,6 +161,15 @@ impl Callers {
     }
 }
 
+/// Where a connection is by its pool's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Somebody has taken it and not given it back.
+    pub checked_out: bool,
+}
+
 /// How the table accounts for it.
 #[derive(Clone, Debug)]
 pub(in crate::engine::table) struct Account {

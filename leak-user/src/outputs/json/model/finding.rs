@@ -78,7 +78,7 @@ pub(in crate::outputs) struct FindingModel<'a> {
 
 /// Connections of a process that the same code uses, to a server that has no slot left.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Holder")]
+#[schemars(rename = "SlotHolder")]
 struct HolderModel<'a> {
     /// The process that opened them.
     process: FindingProcess<'a>,

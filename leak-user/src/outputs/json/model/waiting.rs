@@ -57,6 +57,8 @@ pub(super) struct ConnectionUse {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum UseState {
+    /// In its pool: nobody uses it.
+    InPool,
     /// The program's code has it.
     CheckedOut,
     /// Nobody knows.
@@ -67,6 +69,8 @@ enum UseState {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum UseSource {
+    /// The pool's own books.
+    Pool,
     /// The stack of whoever used it last.
     Stack,
 }
@@ -97,9 +101,12 @@ impl ConnectionUse {
             Some(Holder { pid, tid, goroutine, stack })
         };
         let holder = holder();
-        let (state, by) = match &holder {
-            Some(_) => (UseState::CheckedOut, Some(UseSource::Stack)),
-            None => (UseState::Unknown, None),
+        let place = connection.place_now(snapshot.thresholds.recently(snapshot.now));
+        let (state, by) = match (place, &holder) {
+            (Some(place), _) if place.checked_out => (UseState::CheckedOut, Some(UseSource::Pool)),
+            (Some(_), _) => (UseState::InPool, Some(UseSource::Pool)),
+            (None, Some(_)) => (UseState::CheckedOut, Some(UseSource::Stack)),
+            (None, None) => (UseState::Unknown, None),
         };
         Self { state, by, holder }
     }

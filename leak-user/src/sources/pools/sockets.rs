@@ -1,0 +1,30 @@
+//! From a process's descriptors to the inodes of their sockets.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::model::ProcessKey;
+use crate::sources::inventory::holders::socket_of;
+use crate::sources::procfs;
+
+/// The descriptors of a process, which stay its own when its PID is used again.
+pub(super) struct Descriptors(OwnedFd);
+
+impl Descriptors {
+    pub(super) fn of(process: ProcessKey) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}/fd", process.pid);
+        let directory = openat(CWD, path, flags, Mode::empty()).ok()?;
+        // Checked after opening: what is open cannot change hands any more.
+        procfs::is_running(process).then_some(Self(directory))
+    }
+
+    /// Inodes of the sockets among `descriptors`, with what is known of each.
+    pub(super) fn sockets(&self, descriptors: Vec<(u64, bool)>) -> Vec<(u64, bool)> {
+        let socket = |(descriptor, checked_out): (u64, bool)| {
+            Some((socket_of(&self.0, descriptor)?, checked_out))
+        };
+        descriptors.into_iter().filter_map(socket).collect()
+    }
+}
