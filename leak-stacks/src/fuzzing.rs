@@ -11,6 +11,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use crate::binary::modules::{Mapping, Modules};
+use crate::binary::references::References;
 use crate::binary::store::BinaryStore;
 use crate::binary::symbols::Symbols;
 use crate::culprit::application;
@@ -24,6 +25,7 @@ use crate::process::file_id::FileId;
 use crate::process::maps::MapsEntry;
 use crate::process::stat::Stat;
 use crate::raw::RawStack;
+use crate::sources::fuzz as any_source;
 use crate::stack::{Frame, Language};
 use crate::time::Timestamp;
 use crate::unwind::walk::walk;
@@ -42,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("php", php),
     ("python", python),
     ("ruby", ruby),
+    ("sources", sources),
     ("stack", stack),
     ("v8", v8),
 ];
@@ -164,6 +167,9 @@ pub fn elf(data: &[u8]) {
     let addresses: Vec<_> = binary.elf().map_or_else(Vec::new, |elf| {
         elf.sections.iter().map(|section| section.address).take(16).collect()
     });
+    if let Some(references) = binary.facts::<References>() {
+        assert!(references.iter().count() <= data.len());
+    }
     let Some(symbols) = binary.facts::<Symbols>() else { return };
     with_runtimes(&Modules::made_up(Vec::new()), |runtimes, process| {
         for &address in &addresses {
@@ -175,6 +181,11 @@ pub fn elf(data: &[u8]) {
             symbols.at(address.wrapping_add(step));
         }
     }
+}
+
+/// Source text of each language.
+fn sources(data: &[u8]) {
+    any_source(data);
 }
 
 /// Lets other crates' parsers panic, as the resolver does, but not ours: the fuzzer would take any

@@ -20,3 +20,15 @@ mod search;
 
 pub(crate) use self::language::SourceLanguage;
 pub(crate) use self::search::uses_in_sources;
+
+/// Reads any bytes as source text.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for language in SourceLanguage::ALL {
+        let literals = language.literals(&text);
+        for line in literals.iter().map(|literal| literal.line).take(2) {
+            language.function_of_line(&text, line);
+        }
+    }
+}

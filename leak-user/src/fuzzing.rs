@@ -11,6 +11,7 @@ use crate::sources::inventory::sock_diag;
 use crate::sources::kernel::btf::Btf;
 use crate::sources::kernel::decode;
 use crate::sources::kernel::decode::postgres::startup;
+use crate::sources::postgres;
 use crate::sources::procfs;
 use crate::sources::procfs::container;
 
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("procfs", procfs),
     ("sock_diag", sock_diag),
     ("startup", startup),
+    ("statements", statements),
 ];
 
 /// Runs the target of this name.
@@ -72,6 +74,11 @@ fn sock_diag(data: &[u8]) {
 /// A client's first message to the server.
 fn startup(data: &[u8]) {
     let _ = startup::parse(data);
+}
+
+/// Statements, and the texts of programs.
+fn statements(data: &[u8]) {
+    postgres::fuzz(data);
 }
 
 #[cfg(test)]

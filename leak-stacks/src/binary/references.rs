@@ -222,7 +222,8 @@ fn begins_a_text(bytes: &[u8]) -> bool {
     let indent = bytes.iter().take_while(is_space).count().min(MAX_INDENT);
     let first = bytes.get(indent..indent + FIRST);
     first.is_some_and(|first| {
-        first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
+        first.first().is_some_and(u8::is_ascii_graphic)
+            && first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
     })
 }
 

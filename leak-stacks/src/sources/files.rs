@@ -99,7 +99,7 @@ fn directory(pid: u32, arguments: &[String], endings: &[&str]) -> Option<PathBuf
             let path = directory.join(name);
             path.to_str().is_some_and(|path| locate_in_root(pid, path).is_some())
         };
-        MARKERS.iter().any(|name| has(&name))
+        MARKERS.iter().any(has)
     };
     let project = start.ancestors().take(1 + MAX_CLIMB).find(is_project).map(Path::to_owned);
     let found = project.unwrap_or(start);

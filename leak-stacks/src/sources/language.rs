@@ -15,6 +15,10 @@ pub(crate) enum SourceLanguage {
 }
 
 impl SourceLanguage {
+    /// All of them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) const ALL: [Self; 4] = [Self::Python, Self::Ruby, Self::JavaScript, Self::Php];
+
     /// That of programs that run on this runtime.
     pub(crate) fn of(language: Language) -> Option<Self> {
         match language {

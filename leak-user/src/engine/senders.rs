@@ -82,7 +82,12 @@ impl Senders {
     }
 
     /// Learns where a process's program has a statement: `None` when the answer says nothing.
-    pub(super) fn found(&mut self, process: ProcessKey, statement: &str, code: &[Frame]) {
+    pub(in crate::engine) fn found(
+        &mut self,
+        process: ProcessKey,
+        statement: &str,
+        code: &[Frame],
+    ) {
         let found = self.looked_up.entry(process).or_default();
         let is_full = found.len() >= MAX_OF_PROGRAM || self.count >= MAX_STATEMENTS;
         if is_full && !found.contains_key(statement) {
@@ -143,7 +148,7 @@ impl Senders {
     /// The statement of a connection whose code nobody knows, if it was not looked up yet.
     #[must_use]
     pub fn unknown<'a>(&self, connection: &'a Connection) -> Option<&'a str> {
-        if connection.callers.last_used_by.is_some() {
+        if !connection.is_user_unknown() {
             return None;
         }
         let statement = connection.server_now()?.session.query.as_deref()?;
@@ -184,7 +189,7 @@ fn statement_of_latest_request(connection: &Connection) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::{APP, World, secs, server_lists, session};
+    use crate::engine::testing::{APP, World, server_lists, session};
     use crate::model::server::{Session, SessionState};
     use crate::model::{ConnectionId, StackId, WireState};
     use leak_stacks::Quality;
@@ -291,8 +296,9 @@ mod tests {
     #[test]
     fn statements_are_looked_up_once() {
         let mut world = World::new();
-        world.inventory(15.0, vec![crate::engine::testing::listed(1, 5.0)]);
-        world.hear(30.0, server_lists(vec![session(1, 28.0, SessionState::Idle)]));
+        world.open(1, 10.0);
+        world.request(1, 15.0, "", WireState::Unknown);
+        world.hear(30.0, server_lists(vec![session(1, 20.0, SessionState::Idle)]));
         let connection = world.table.get(ConnectionId(1)).unwrap();
         let mut senders = Senders::default();
         assert_eq!(senders.unknown(connection), Some("SELECT ?"));
@@ -300,6 +306,9 @@ mod tests {
         assert_eq!((senders.unknown(connection), senders.of(connection)), (None, None));
         senders.keep(|process| process != APP);
         assert_eq!(senders.unknown(connection), Some("SELECT ?"));
-        assert!(connection.silent_for(secs(40.0)) > Duration::ZERO);
+        world.request(1, 31.0, "pay", WireState::Unknown);
+        world.hear(40.0, server_lists(vec![session(1, 30.0, SessionState::Idle)]));
+        let connection = world.table.get(ConnectionId(1)).unwrap();
+        assert_eq!(senders.unknown(connection), None, "its stack is known");
     }
 }

@@ -19,3 +19,12 @@ mod tls;
 pub use dsn::{Dsn, DsnError};
 pub use poller::{PollAnswer, SessionPoller};
 pub use statements::WantedStatements;
+
+/// Reads any bytes as a statement and as a text that may be one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let statement = masking::mask(&text);
+    comments::pairs(&text);
+    leak_stacks::WantedTexts::beginning(&WantedStatements::new([statement.as_str()]), &text);
+}

@@ -229,11 +229,15 @@ impl fmt::Display for OpenTransactions {
 mod tests {
     use std::time::Duration;
 
-    use crate::engine::detect::testing::{THRESHOLDS, find, judge, judge_with, named_stacks};
+    use crate::engine::detect::testing::{
+        THRESHOLDS, find, judge, judge_knowing, judge_with, named_stacks,
+    };
     use crate::engine::detect::{Reason, Severity, StackOf};
-    use crate::engine::testing::{World, secs, server_lists, session};
+    use crate::engine::senders::Senders;
+    use crate::engine::testing::{APP, World, listed, secs, server_lists, session};
     use crate::model::server::{Session, SessionState};
     use crate::model::{StackId, WireState};
+    use leak_stacks::Frame;
 
     #[test]
     fn takes_the_servers_word_where_the_wire_is_encrypted() {
@@ -262,6 +266,40 @@ mod tests {
         world.request(1, 95.0, "pay", WireState::Unknown);
         world.request(2, 95.0, "pay", WireState::Unknown);
         assert!(find(&judge(&world, 200.0), Reason::IdleInTransaction).is_empty());
+    }
+
+    #[test]
+    fn older_ones_are_of_the_code_that_sends_their_statement() {
+        let mut world = World::new();
+        world.inventory(15.0, (1..=5).map(|id| listed(id, 5.0)).collect());
+        let statements = ["UPDATE a", "UPDATE a", "UPDATE b", "UPDATE c", "UPDATE d"];
+        let word = (1..=5).zip(statements).map(|(id, statement)| Session {
+            query: Some(statement.into()),
+            ..session(id, 89.0, SessionState::IdleInTransaction)
+        });
+        world.hear(90.0, server_lists(word.collect()));
+        let code = |function: &str| Frame {
+            function: Some(function.into()),
+            module: None,
+            file: Some("store.go".into()),
+            line: Some(7),
+            address: 1,
+        };
+        let mut senders = Senders::default();
+        senders.found(APP, "UPDATE a", &[code("pay")]);
+        senders.found(APP, "UPDATE b", &[code("pay")]);
+        senders.found(APP, "UPDATE c", &[code("pay"), code("refund")]);
+        senders.found(APP, "UPDATE d", &[]);
+        let verdicts = judge_knowing(&world, &senders, 100.0);
+        let found = find(&verdicts, Reason::IdleInTransaction).into_iter().map(|verdict| {
+            let functions = verdict.sender.as_ref().map(|sender| {
+                sender.code.iter().filter_map(|frame| frame.function.as_deref()).collect()
+            });
+            (verdict.connections.len(), functions.unwrap_or_else(Vec::new))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort();
+        assert_eq!(found, [(1, vec![]), (1, vec!["pay", "refund"]), (3, vec!["pay"])]);
     }
 
     #[test]

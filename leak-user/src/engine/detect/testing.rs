@@ -70,6 +70,13 @@ pub(super) fn named_stacks(names: &[&str]) -> Stacks {
     names.iter().map(stack).collect()
 }
 
+/// The same with what is known of who sends which statement, and nothing else.
+pub(super) fn judge_knowing(world: &World, senders: &Senders, at: f64) -> Vec<Verdict> {
+    let (stacks, prior) = (Stacks::new(), PriorAccusations::new());
+    let view = View::new(&world.table, &world.memory, &stacks, senders, &THRESHOLDS, &prior);
+    evaluate(view, secs(at))
+}
+
 /// The verdicts with `reason`.
 pub(super) fn find(verdicts: &[Verdict], reason: Reason) -> Vec<&Verdict> {
     verdicts.iter().filter(|verdict| verdict.reason == reason).collect()

@@ -106,6 +106,17 @@ impl Connection {
             && self.dialogue() == WireState::Unknown
     }
 
+    /// Whether no stack will tell which code sent the latest request: that was before the trace, or
+    /// its stack was looked for in vain.
+    #[must_use]
+    pub fn is_user_unknown(&self) -> bool {
+        let is_sought = match self.requests.count {
+            0 => self.opened_before_trace(),
+            latest => self.callers.sought == latest,
+        };
+        is_sought && self.callers.last_used_by.is_none()
+    }
+
     /// When it was opened, by the server's word where it is older than the trace.
     #[must_use]
     pub fn began(&self) -> Option<Timestamp> {
