@@ -13,7 +13,7 @@
 //! | goroutines that are looked at | 100,000 |
 //! | pools of one process | 64 |
 //! | connections of one pool | 10,000 |
-//! | time for one process | 100 ms |
+//! | time for the pools of one process | 100 ms |
 
 mod database_sql;
 mod go_map;
@@ -44,7 +44,7 @@ const MAX_GOROUTINES: usize = 100_000;
 const MAX_PROCESSES: usize = 1024;
 /// Most pools of one process.
 const MAX_POOLS: usize = 64;
-/// How long one process is looked at.
+/// How long the pools of one process are read.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
 
 /// The kinds of pools that are known.
@@ -84,13 +84,14 @@ type Whereabouts = (u64, &'static dyn Kind);
 impl PoolReader {
     /// Reads the pools of a process; `None` when its memory cannot be read, or is not understood.
     pub fn read(&mut self, resolver: &mut Resolver, process: ProcessKey) -> Option<ProcessPools> {
-        let (began, until) = (clock::now(), Instant::now() + TIME_LIMIT);
+        let began = clock::now();
         let known = self.known.remove(&process).unwrap_or_default();
         let program = resolver.go_program(process, began)?;
         let goroutines = program.goroutines(MAX_GOROUTINES)?;
         let open = Descriptors::of(process)?;
         let values = GoValues::new(&program);
         let places = places(&program, &values, &goroutines.all, &known);
+        let until = Instant::now() + TIME_LIMIT;
         let mut pools = Vec::new();
         for &(address, kind) in &places {
             if Instant::now() >= until {

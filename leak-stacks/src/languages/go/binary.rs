@@ -126,6 +126,11 @@ impl GoBinary {
         Some((lines.name(&function)?, function.entry()))
     }
 
+    /// Whether a function holds `address`.
+    pub(crate) fn has_code_at(&self, address: u64) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.function(address).is_some())
+    }
+
     /// Whether a function begins at `address`.
     pub(crate) fn is_function(&self, address: u64) -> bool {
         let function = self.lines.as_ref().and_then(|lines| lines.function(address));

@@ -224,7 +224,9 @@ impl GoProgram {
         let is_whole = stack < stack_end
             && word(descriptor::ITSELF)? == address
             && (state == GoroutineState::Running
-                || (sp > stack && is_on_stack(sp) && self.function(pc).is_some()));
+                || (sp > stack
+                    && is_on_stack(sp)
+                    && self.go.has_code_at(pc.wrapping_sub(self.shift))));
         let waiting_since = word(id_offset + descriptor::SINCE)?;
         let frame_pointers = descriptor::FRAME_POINTERS.iter().filter_map(|&offset| word(offset));
         is_whole.then(|| Goroutine {

@@ -196,6 +196,16 @@ fn a_pool_that_changes_is_read_right_or_not_at_all() {
 }
 
 #[test]
+fn ten_thousand_goroutines_hide_no_pool() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut witness = Witness::start(directory.path(), &["-ldflags", "-s -w"]);
+    for command in ["take 3", "park 10000"] {
+        let state = witness.tell(command);
+        witness.assert_is(&state, 0);
+    }
+}
+
+#[test]
 fn another_program_has_no_pools() {
     let process = identify(std::process::id()).unwrap();
     let mut resolver = Resolver::new(Arc::default());
