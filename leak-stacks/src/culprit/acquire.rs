@@ -70,6 +70,7 @@ mod tests {
             language,
             frames,
             culprit,
+            callers: Vec::new(),
         })
     }
 
