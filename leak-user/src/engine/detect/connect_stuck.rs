@@ -102,7 +102,7 @@ impl Evidence for Stuck {
     fn numbers(&self) -> Numbers {
         Numbers::of(self.connections())
             .count("without_handshake", self.dialing)
-            .count("without_encryption_answer", self.asking)
+            .some("without_encryption_answer", self.asking)
             .count("without_tls", self.encrypting)
             .count("without_startup_answer", self.starting)
             .count("without_startup", self.mute)

@@ -45,6 +45,11 @@ impl Numbers {
         self
     }
 
+    /// Adds a count of what is told only when there is some.
+    pub(super) fn some(self, name: &'static str, count: usize) -> Self {
+        if count > 0 { self.count(name, count) } else { self }
+    }
+
     /// Adds a duration.
     pub(super) fn time(self, name: &'static str, time: Duration) -> Self {
         self.count(name, time.as_millis())

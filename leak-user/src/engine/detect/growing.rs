@@ -196,7 +196,7 @@ impl Evidence for Growth {
             .count("open_now", self.to)
             .time("window_ms", self.window)
             .count("fell_silent", self.idle)
-            .count("listening", self.listening);
+            .some("listening", self.listening);
         if let Some(Forecast { limit, time_left }) = self.limit {
             numbers = numbers.count("limit", limit).time("limit_reached_in_ms", time_left);
         }

@@ -206,7 +206,7 @@ impl Evidence for OpenTransactions {
         Numbers::of(self.connections)
             .count("failed", self.failed)
             .count("told_by_server", self.told_by_server)
-            .count("younger", self.younger)
+            .some("younger", self.younger)
             .silence(self.silence)
     }
 }

@@ -107,14 +107,7 @@ pub(super) fn write_culprit(
                  {kept} kept"
             )
         }
-        Some(CulpritUses { returned, kept }) => {
-            writeln!(
-                out,
-                "  of the uses by this code that were seen, {returned} gave their \
-                 connection back and {kept} kept it"
-            )
-        }
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
