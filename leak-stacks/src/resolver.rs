@@ -179,7 +179,7 @@ impl Resolver {
         Resolved { stack, truncation, goroutine, frames_wanted_more }
     }
 
-    /// The program that a process runs, to be looked into, when it is written in Go and can be read.
+    /// The program that a process runs, to be looked into, if it is written in Go and can be read.
     #[must_use]
     pub fn go_program(&mut self, process: ProcessKey, now: Timestamp) -> Option<GoProgram> {
         self.first_sight(process, now).ok()?;

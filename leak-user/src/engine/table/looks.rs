@@ -7,8 +7,8 @@ use crate::engine::table::{ConnectionTable, Waiting};
 use crate::model::{ProcessKey, Timestamp};
 
 impl ConnectionTable {
-    /// Processes of which no connection was used for `silent_for`, but for those that are at work: a
-    /// pool may be exhausted there.
+    /// Processes of which no connection was used for `silent_for`, but for those that are at work:
+    /// a pool may be exhausted there.
     #[must_use]
     pub fn processes_at_rest(&self, silent_for: Duration, now: Timestamp) -> HashSet<ProcessKey> {
         let (mut resting, mut working) = (HashSet::new(), HashSet::new());
