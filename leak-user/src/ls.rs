@@ -15,7 +15,7 @@ use crate::model::time::Clock;
 use crate::model::{Event, Fact, ProcessKey};
 use crate::outputs::text::Paint;
 use crate::outputs::{Format, OutputError, json, text};
-use crate::sources::inventory::elsewhere;
+use crate::sources::elsewhere;
 use crate::sources::inventory::{Inventory, InventoryError, Scope};
 use crate::sources::postgres::{Dsn, SessionPoller};
 use crate::sources::procfs;

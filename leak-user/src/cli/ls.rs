@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{DsnParser, Output};
+use super::dsn::DsnParser;
+use super::values::Output;
 use crate::ls::LsSettings;
 use crate::outputs::text::Paint;
 use crate::sources::postgres::Dsn;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::TraceArgs;
+use super::trace::TraceArgs;
 use crate::trace::CommandLine;
 
 /// What of the options for tracing has no meaning for a command.

@@ -89,7 +89,7 @@ fn the_shortest_durations_are_taken() {
     let trace = parse(&["--interval", "100ms", "--silent-after", "365d", "--duration", "1ms"]);
     let trace = trace.unwrap().trace;
     assert_eq!(trace.interval, Duration::from_millis(100));
-    assert_eq!(trace.silent_after, LONGEST);
+    assert_eq!(trace.silent_after, crate::engine::LONGEST_PERIOD);
     assert_eq!(trace.duration, Some(Duration::from_millis(1)));
 }
 

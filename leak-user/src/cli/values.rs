@@ -127,3 +127,11 @@ pub(super) fn quietness(text: &str) -> Result<u8, String> {
         _ => Err("it must be 0, 1 or 2".into()),
     }
 }
+
+/// A size in MiB.
+pub(super) fn power_of_two(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(mib) if mib.is_power_of_two() && mib <= 1024 => Ok(mib),
+        _ => Err("it must be 1, 2, 4, 8 … or 1024".into()),
+    }
+}

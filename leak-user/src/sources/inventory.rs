@@ -3,13 +3,12 @@
 //! It joins the kernel's list of sockets in each network namespace with the processes that hold
 //! them.
 
-pub mod elsewhere;
 mod gaps;
 pub(super) mod holders;
 mod namespaces;
 mod netlink;
 pub mod sock_diag;
-mod unix_diag;
+pub(super) mod unix_diag;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

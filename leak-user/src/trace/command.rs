@@ -3,6 +3,7 @@
 //! Its process exists before the hooks are attached, and waits: what it executes begins only once
 //! it is traced.
 
+mod line;
 mod process;
 mod signals;
 mod user;
@@ -13,18 +14,10 @@ use std::process::ExitStatus;
 
 use tokio::sync::oneshot;
 
+pub use line::CommandLine;
 use process::Process;
 use signals::Signals;
 use user::User;
-
-/// What to execute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandLine {
-    /// The program; it is searched for in `PATH`.
-    pub program: OsString,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
 
 /// Why a command does not run.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::engine::detect::NoSlotLeft;
+use crate::engine::detect::no_slot_left::NoSlotLeft;
 use crate::engine::detect::wording::{duration, parts};
 
 /// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that

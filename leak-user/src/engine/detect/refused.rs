@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::engine::detect::no_slot_left::{Holder, NoSlotLeft};
 use crate::engine::detect::view::{commonest_stack, shown_stack};
 use crate::engine::detect::{
-    Culprit, Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, StackOf,
-    Verdict, View, plural,
+    Detector, Evidence, Numbers, Reason, RetractionWords, Scope, Severity, StackOf, Verdict, View,
+    plural,
 };
 use crate::engine::fate::Fate;
 use crate::engine::table::{Connection, Refusals};
-use crate::model::{ProcessKey, StackId, Timestamp, WireState};
+use crate::model::{ProcessKey, Timestamp, WireState};
 
 /// Most groups of connections that are told apart.
 const MAX_HOLDERS: usize = 64;
@@ -50,42 +50,6 @@ impl Detector for Refused {
     fn retraction(&self) -> RetractionWords {
         RetractionWords { over: "refused no more", ..RetractionWords::default() }
     }
-}
-
-/// Connections of one process that the same code uses.
-#[derive(Clone, Debug)]
-pub struct Holder {
-    /// The process that opened them.
-    pub process: ProcessKey,
-    /// Which stack `stack` is.
-    pub stack_of: StackOf,
-    /// The stack that most of them show.
-    pub stack: Option<StackId>,
-    /// The frame of `stack` that stands for the code.
-    pub culprit: Option<Culprit>,
-    /// How many there are.
-    pub count: usize,
-    /// How many of them have been silent for long.
-    pub silent: usize,
-    /// How many wait for an answer.
-    pub busy: usize,
-    /// How many are idle in a transaction.
-    pub in_transaction: usize,
-}
-
-/// Refused connections, and those that take the slots.
-#[derive(Clone, Debug)]
-pub struct NoSlotLeft {
-    /// How many connections were refused.
-    pub refused: u64,
-    /// How many processes wanted them.
-    pub processes: usize,
-    /// How long ago the latest was refused.
-    latest: Duration,
-    /// The server's words, the most frequent first.
-    pub said: Vec<String>,
-    /// Who holds slots, the most first.
-    pub holders: Vec<Holder>,
 }
 
 fn verdict(view: &View<'_>, server: SocketAddr, refusals: &Refusals, now: Timestamp) -> Verdict {

@@ -20,13 +20,13 @@ const LINK_LENGTH: usize = 32;
 /// Socket inodes are unique on the whole host, not per network namespace: sockfs is mounted once.
 /// The number has 32 bits and wraps after as many sockets, pipes and the like.
 #[derive(Debug, Default)]
-pub(super) struct Holders {
+pub(in crate::sources) struct Holders {
     /// The processes that hold each inode. An inode that no process holds is missing.
-    pub(super) by_inode: HashMap<u64, Vec<ProcessKey>>,
+    pub(in crate::sources) by_inode: HashMap<u64, Vec<ProcessKey>>,
     /// Processes whose file descriptors could not be read.
-    pub(super) unreadable: usize,
+    pub(in crate::sources) unreadable: usize,
     /// The first of them, and why.
-    pub(super) first_unreadable: Option<(u32, io::Error)>,
+    pub(in crate::sources) first_unreadable: Option<(u32, io::Error)>,
 }
 
 /// Finds which of `pids` hold the sockets with these inodes.
@@ -34,7 +34,10 @@ pub(super) struct Holders {
 /// This costs one readlink(2) for each descriptor of each process. Processes that exit meanwhile
 /// are skipped. The open directory pins a process, so a reused PID cannot mix up two processes.
 #[must_use]
-pub(super) fn holders(inodes: &HashSet<u64>, pids: impl IntoIterator<Item = u32>) -> Holders {
+pub(in crate::sources) fn holders(
+    inodes: &HashSet<u64>,
+    pids: impl IntoIterator<Item = u32>,
+) -> Holders {
     let mut found = Holders::default();
     if inodes.is_empty() {
         return found;

@@ -16,11 +16,11 @@ const PREFIX: &str = ".s.PGSQL.";
 
 /// The client's end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct UnixClient {
+pub(in crate::sources) struct UnixClient {
     /// Its inode.
-    pub(super) inode: u64,
+    pub(in crate::sources) inode: u64,
     /// The server's socket.
-    pub(super) path: PathBuf,
+    pub(in crate::sources) path: PathBuf,
 }
 
 /// Lists the clients' ends. The kernel names the socket only at the server's.
@@ -28,7 +28,7 @@ pub(super) struct UnixClient {
 /// # Errors
 ///
 /// When the kernel cannot be asked, refuses, or its answer is malformed.
-pub(super) fn clients() -> Result<Vec<UnixClient>, DiagError> {
+pub(in crate::sources) fn clients() -> Result<Vec<UnixClient>, DiagError> {
     let request = SockDiagMessage::UnixRequest(UnixRequest {
         state_flags: StateFlags::ESTABLISHED,
         inode: 0,

@@ -9,7 +9,7 @@ use std::thread;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::oneshot;
 
-use super::CommandLine;
+use super::line::CommandLine;
 use super::user::User;
 
 /// Where service managers hear of the tracer: not of what it runs.
