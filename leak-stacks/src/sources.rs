@@ -1,9 +1,9 @@
 //! Texts in the sources of programs that an interpreter runs.
 //!
-//! Sources are searched for string literals, each whole and by itself: what a program puts together
-//! is not found. Which function a literal is in is told by a rule that fits how people write, and by
-//! none where that is in doubt. A literal that is given a name outside of functions is looked for by
-//! that name.
+//! Sources are searched for string literals, each whole and by itself: what a program puts
+//! together is not found. Which function a literal is in is told by a rule that fits how people
+//! write, and by none where that is in doubt. A literal that is given a name outside of functions
+//! is looked for by that name.
 
 mod braces;
 mod constants;

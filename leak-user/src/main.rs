@@ -175,8 +175,8 @@ fn fails_on_leak(cli: &Cli) -> bool {
     }
 }
 
-/// The exit status of a trace. Whoever names a server wants its word. Whoever asks to fail on a leak
-/// must not take "nothing could be found" for "there is no leak".
+/// The exit status of a trace. Whoever names a server wants its word. Whoever asks to fail on a
+/// leak must not take "nothing could be found" for "there is no leak".
 fn verdict(cli: &Cli, ended: &Ended) -> ExitCode {
     let ci = match &cli.command {
         Some(Command::Replay(args)) => &args.ci,

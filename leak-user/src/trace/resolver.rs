@@ -164,8 +164,8 @@ impl ResolverThread {
         self.send(task, Input::Stack(Box::new(stack)))
     }
 
-    /// Has texts looked for in the program of a process. Returns false if that was refused. `number`
-    /// tells one request from the next.
+    /// Has texts looked for in the program of a process. Returns false if that was refused.
+    /// `number` tells one request from the next.
     pub(super) fn find_texts(
         &mut self,
         process: ProcessKey,

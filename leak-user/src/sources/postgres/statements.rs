@@ -1,9 +1,9 @@
 //! Statements as servers show them, to be found again among the texts of programs.
 //!
 //! A server shows a statement with its values where the driver has put them in, or with `$1` where
-//! the values were sent apart. The program's text has `$1`, `?`, `:name`, `@name`, `%s` or `%(name)s`
-//! in their place. So both are brought into the same shape: literals, parameters and placeholders
-//! become `?`, comments and superfluous white space go.
+//! the values were sent apart. The program's text has `$1`, `?`, `:name`, `@name`, `%s` or
+//! `%(name)s` in their place. So both are brought into the same shape: literals, parameters and
+//! placeholders become `?`, comments and superfluous white space go.
 
 use std::ops::RangeInclusive;
 

@@ -61,9 +61,9 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// them may be to blame, and `culprit` is null. Empty otherwise.
     culprit_candidates: Vec<CulpritModel<'a>>,
     /// How uses that ended in the culprit's code went on, as far as they were sampled. Where there
-    /// is no `culprit` although `stack` leads to the application, how those of the last user went on:
-    /// it gives its connections back, and they were lost by code that did not use them. Null when
-    /// other uses say nothing.
+    /// is no `culprit` although `stack` leads to the application, how those of the last user went
+    /// on: it gives its connections back, and they were lost by code that did not use them. Null
+    /// when other uses say nothing.
     culprit_uses: Option<CulpritUses>,
     /// What became of the connections: `lost` when the code that used each of them last has
     /// returned, `held` when its call still runs.
