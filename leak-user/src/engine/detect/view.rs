@@ -14,9 +14,12 @@ use crate::engine::detect::{
 };
 use crate::engine::fate::{Fate, Fates};
 use crate::engine::senders::{Sender, Senders};
-use crate::engine::table::{Connection, ConnectionTable, Pool, PoolKey};
+use crate::engine::table::{Connection, ConnectionTable, Place, Pool, PoolKey};
 use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
 use leak_stacks::Language;
+
+/// So many pools a program may have for its servers and roles; a pool for each request makes more.
+const FEW_POOLS: usize = 4;
 
 /// Accusations of severity leak, each with the moment since when the connection was silent.
 pub type PriorAccusations = HashMap<(Reason, ConnectionId), Timestamp>;
@@ -58,11 +61,15 @@ impl<'a> View<'a> {
         Self { table, memory, code, senders, fates, thresholds, prior, bound, taken, resting }
     }
 
-    /// Leaves out connections that their pool has just been read to hold: nobody has lost them.
+    /// Leaves out connections that their pool has just been read to hold: nobody has lost them. In
+    /// one of many pools that proves nothing: the pool itself may be lost. Nor does it excuse an
+    /// open transaction, as of code that begins one behind the pool's back.
     pub(super) fn leave_resting(&mut self, now: Timestamp) {
         let since = self.thresholds.recently(now);
         let is_resting = |connection: &&Connection| {
-            connection.place_now(since).is_some_and(|place| !place.checked_out)
+            let place = connection.place_now(since);
+            let is_inside = |place: Place| !place.checked_out && place.pools <= FEW_POOLS;
+            place.is_some_and(is_inside) && !is_in_transaction(connection)
         };
         let resting = self.table.connections().filter(is_resting);
         self.resting = resting.map(|connection| connection.id).collect();
@@ -175,11 +182,7 @@ impl<'a> View<'a> {
 
     /// Whether a connection is being opened, or its request being answered.
     pub(super) fn is_at_work(&self, connection: &Connection) -> bool {
-        let in_transaction = matches!(
-            connection.dialogue(),
-            WireState::InTransaction | WireState::FailedTransaction
-        );
-        !is_free(connection) && !in_transaction
+        !is_free(connection) && !is_in_transaction(connection)
     }
 
     /// The connections that listen and have sent nothing for as long as silence takes: what they
@@ -384,6 +387,10 @@ impl<'a> View<'a> {
         };
         alike.into_iter().map(verdict).collect()
     }
+}
+
+fn is_in_transaction(connection: &Connection) -> bool {
+    matches!(connection.dialogue(), WireState::InTransaction | WireState::FailedTransaction)
 }
 
 /// Whether nothing is asked of a connection that is not answered, as far as the server means to.

@@ -42,7 +42,7 @@ impl ProgramPools {
         let places: HashMap<ConnectionId, Place> = pools
             .iter()
             .flat_map(|pool| &pool.connections)
-            .map(|one| (one.id, Place { at, checked_out: one.checked_out }))
+            .map(|one| (one.id, Place { at, checked_out: one.checked_out, pools: pools.len() }))
             .collect();
         let its = connections.values_mut().filter(|connection| connection.process == process);
         for connection in its {

@@ -94,24 +94,45 @@ mod tests {
         assert_eq!(verdict.connections, [ConnectionId(4)]);
     }
 
-    #[test]
-    fn what_is_in_the_pool_is_never_accused() {
+    /// The staircase of a leak, by connections 1 to 12 in this state, of which pools say that they
+    /// are in them: all in one, or each in one of its own.
+    fn in_pools(state: WireState, apart: bool) -> World {
         let mut world = World::new();
-        // The staircase of a leak, and its transactions are left open.
         for id in 1..=12 {
             world.open(id, 10.0 * id as f64);
-            world.request(id, 10.0 * id as f64 + 0.1, "leak", WireState::InTransaction);
+            world.request(id, 10.0 * id as f64 + 0.1, "leak", state);
         }
         let accused = judge(&world, 200.0);
         assert!(accused.iter().any(|verdict| verdict.severity == Severity::Leak), "{accused:?}");
-        let connections =
-            (1..=12).map(|id| PooledConnection { id: ConnectionId(id), checked_out: false });
-        let kind = "database/sql".into();
-        let connections = connections.collect();
-        let pools = vec![ReadPool { kind, number: 1, numbers: None, connections }];
+        let pooled = |id| PooledConnection { id: ConnectionId(id), checked_out: false };
+        let all: Vec<_> = (1..=12).map(pooled).collect();
+        let pool = |(number, connections): (u64, &[PooledConnection])| ReadPool {
+            kind: "database/sql".into(),
+            number,
+            numbers: None,
+            connections: connections.to_vec(),
+        };
+        let pools = (1..).zip(all.chunks(if apart { 1 } else { 12 })).map(pool).collect();
         world.apply(&Event::PoolsRead { process: APP, at: secs(199.0), pools }, secs(199.1));
-        let verdicts = judge(&world, 200.0);
-        let is_light = |severity| severity == Severity::Info;
-        assert!(verdicts.iter().all(|verdict| is_light(verdict.severity)), "{verdicts:?}");
+        world
+    }
+
+    fn gravest(world: &World) -> Severity {
+        judge(world, 200.0).iter().map(|verdict| verdict.severity).max().unwrap()
+    }
+
+    #[test]
+    fn what_is_in_the_pool_is_not_lost() {
+        assert_eq!(gravest(&in_pools(WireState::Idle, false)), Severity::Info);
+    }
+
+    #[test]
+    fn a_pool_for_each_connection_is_lost_itself() {
+        assert_eq!(gravest(&in_pools(WireState::Idle, true)), Severity::Leak);
+    }
+
+    #[test]
+    fn a_transaction_that_is_left_open_in_the_pool_is_accused() {
+        assert_eq!(gravest(&in_pools(WireState::InTransaction, false)), Severity::Leak);
     }
 }

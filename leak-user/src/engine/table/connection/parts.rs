@@ -168,6 +168,8 @@ pub struct Place {
     pub at: Timestamp,
     /// Somebody has taken it and not given it back.
     pub checked_out: bool,
+    /// How many pools its process has.
+    pub pools: usize,
 }
 
 /// How the table accounts for it.
