@@ -79,7 +79,7 @@ impl Assembly {
             self.outer.extend(frames);
         } else {
             self.frames.extend(frames);
-            self.identity.add_code(code.module, code.in_file, symbols.first(), code.address);
+            self.identity.add_code(code.module, code.in_file, symbols, code.address);
         }
     }
 
@@ -175,6 +175,22 @@ mod tests {
         let frames = assembly.finish().frames;
         let names: Vec<_> = frames.iter().filter_map(|f| f.function.as_deref()).collect();
         assert_eq!(names, ["main.(*pool).take", "main.main"]);
+    }
+
+    #[test]
+    fn other_names_at_the_same_place_are_another_stack() {
+        let stack = |names: &[&str]| {
+            let symbol =
+                |name: &&str| Symbol { function: Some((*name).to_owned()), ..Symbol::default() };
+            let symbols: Vec<_> = names.iter().map(symbol).collect();
+            let mut assembly = Assembly::new(Vec::new());
+            assembly.add_code(code("/app", 1), &symbols);
+            assembly.finish().identity
+        };
+        assert_eq!(stack(&["pay", "serve"]), stack(&["pay", "serve"]));
+        for other in [&["refund", "serve"][..], &["pay", "main"], &["pay"], &[]] {
+            assert_ne!(stack(&["pay", "serve"]), stack(other), "{other:?}");
+        }
     }
 
     #[test]

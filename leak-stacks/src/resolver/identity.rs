@@ -20,17 +20,21 @@ impl Identity {
         self.0
     }
 
-    /// Adds what is the same for the same code in every process: its place in the file, or the name
-    /// of code compiled at run time. Such code without a name says nothing, as it is elsewhere as
-    /// soon as it is compiled again; nor do interpreters say more, which come and go with what they
-    /// run. One leak must not be reported as many.
+    /// Adds what is the same for the same code in every process: its place in the file and what is
+    /// called there, or the name of code compiled at run time. Such code without a name says
+    /// nothing, as it is elsewhere as soon as it is compiled again; nor do interpreters say more,
+    /// which come and go with what they run. One leak must not be reported as many.
+    ///
+    /// Names count beside places: files of one name are made by anybody, and who gave them a debug
+    /// file of his own must not put his names into others' stacks.
     pub(crate) fn add_code(
         &mut self,
         module: Option<&str>,
         in_file: Option<u64>,
-        symbol: Option<&Symbol>,
+        symbols: &[Symbol],
         address: u64,
     ) {
+        let symbol = symbols.first();
         let function = symbol.and_then(|s| s.function.as_deref());
         if function.is_some_and(is_interpreter) {
             return;
@@ -39,6 +43,11 @@ impl Identity {
             (Some(module), Some(in_file), _) => {
                 self.add(base_name(module).as_bytes());
                 self.add(&in_file.to_le_bytes());
+                for Symbol { function, file, line } in symbols {
+                    self.add(function.as_deref().unwrap_or_default().as_bytes());
+                    self.add(file.as_deref().unwrap_or_default().as_bytes());
+                    self.add(&line.unwrap_or(0).to_le_bytes());
+                }
             }
             (_, _, Some(name)) => {
                 self.add(name.as_bytes());
