@@ -1,6 +1,8 @@
 //! Learns when a tracer is attached, and when it is stopping, by systemd's notification protocol.
 
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,9 +27,12 @@ pub struct Readiness {
 impl Readiness {
     /// Makes the tracer that `command` starts notify this socket.
     pub fn of(command: &mut Command) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
+        // For tracers of other users, too.
+        let everybody = |mode| fs::Permissions::from_mode(mode);
+        let directory = tempfile::Builder::new().permissions(everybody(0o755)).tempdir()?;
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path)?;
+        fs::set_permissions(&path, everybody(0o777))?;
         socket.set_read_timeout(Some(POLL))?;
         command.env(VARIABLE, path);
         Ok(Self { socket, _directory: directory })
