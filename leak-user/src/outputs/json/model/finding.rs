@@ -45,8 +45,8 @@ pub(in crate::outputs) struct FindingModel<'a> {
     /// Id of the stack that all or most of the connections have in common, among `stacks`. Null
     /// when they have none, or it is unknown.
     stack: Option<&'a StackId>,
-    /// The call of `stack` that is to blame: of the application, not of libc, a runtime or a
-    /// driver. Null when nobody is named.
+    /// The call that is to blame: of the application, not of libc, a runtime or a driver. Where no
+    /// call of `stack` is, the code that sends the last statement. Null when nobody is named.
     culprit: Option<CulpritModel<'a>>,
     /// Where to look, and for what. Null when there is nothing to be done.
     next_step: Option<String>,
