@@ -8,7 +8,7 @@ mod scenario;
 mod watch;
 
 use std::{
-    num::{NonZeroUsize, ParseIntError},
+    num::{NonZeroU64, NonZeroUsize, ParseIntError},
     path::Path,
     sync::Mutex,
     thread,
@@ -38,6 +38,9 @@ pub(crate) struct Choice {
     /// The seed of pool sizes, pauses and loads.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Run only one in N scenarios, evenly spread; the seed picks which.
+    #[arg(long, value_name = "N", default_value = "1")]
+    one_in: NonZeroU64,
     /// How many seconds a healthy program is watched.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     watch: Duration,
@@ -69,6 +72,14 @@ impl Choice {
     fn is_whole(&self) -> bool {
         self.filters.is_empty()
     }
+
+    /// The part of the scenarios that is run, for people; nothing where that is all.
+    fn share(&self) -> String {
+        match self.one_in.get() {
+            1 => String::new(),
+            n => format!(" Of all scenarios one in {n} was run, picked by the seed."),
+        }
+    }
 }
 
 /// What became of a scenario.
@@ -87,6 +98,7 @@ pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
         manifest.scenarios(choice.seed)?.into_iter().filter(|one| choice.takes(one)).collect();
     // Mixed, so that heavy languages do not come all at once.
     scenarios.sort_by_key(|scenario| scenario.pick("turn", 0..u64::MAX));
+    scenarios.truncate(scenarios.len().div_ceil(usize::try_from(choice.one_in.get())?));
     ensure!(!scenarios.is_empty(), "No scenario has such a title.");
     let tracer = workspace::binary(root);
     let builder = Builder::new(root);

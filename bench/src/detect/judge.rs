@@ -11,6 +11,8 @@ use super::manifest::Scenario;
 pub(super) struct Observation {
     /// When connections leaked, in milliseconds since 1970, and their local ports (0: not known).
     pub(super) leaks: Vec<(i64, u16)>,
+    /// When the tracer was ready, in milliseconds since 1970.
+    pub(super) attached: i64,
     /// The tracer's lines, and when they came.
     pub(super) lines: Vec<(i64, Value)>,
     /// When the run ended.
@@ -22,8 +24,12 @@ pub(super) struct Observation {
 pub(super) struct Outcome {
     /// Connections that leaked.
     pub(super) leaked: usize,
-    /// Time from the third leak to the first finding about a leaked connection, in milliseconds.
+    /// Time from the third leak, or from the tracer's arrival if that was later, to the first finding
+    /// about a leaked connection, in milliseconds.
     pub(super) detected_after: Option<i64>,
+    /// Whether a suspicion names a leaked connection, or the report says that it cannot know about
+    /// connections older than the trace.
+    pub(super) said_so: bool,
     /// The reasons of the findings about leaked connections.
     pub(super) reasons: BTreeSet<String>,
     /// Of the leaked connections that had the time to be found, how many were.
@@ -67,14 +73,18 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
     let all_known = !leaked.contains(&0) && !leaked.is_empty();
     let is_leaked = |id: u64| !all_known || ports.get(&id).is_none_or(|port| leaked.contains(port));
     let mut outcome = Outcome { leaked: seen.leaks.len(), ..Outcome::default() };
-    let third = seen.leaks.get(2).map(|&(at, _)| at);
+    let third = seen.leaks.get(2).map(|&(at, _)| at.max(seen.attached));
     let mut accused = BTreeMap::new();
     for (at, line) in &seen.lines {
-        if line["event"] != "finding" || !is_grave(scenario, line) {
+        if line["event"] != "finding" {
             continue;
         }
         let members = members(line);
         let guilty = scenario.leaks() && members.iter().any(|&id| is_leaked(id));
+        outcome.said_so |= guilty && line["severity"] == "suspect";
+        if !is_grave(scenario, line) {
+            continue;
+        }
         let innocents: Vec<u64> =
             members.iter().copied().filter(|&id| !scenario.leaks() || !is_leaked(id)).collect();
         if guilty {
@@ -91,6 +101,7 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
 
     let report = seen.lines.iter().rev().find(|(_, line)| line["event"] == "report");
     let Some((_, report)) = report else { return outcome };
+    outcome.said_so |= report["verdict"]["unknown_older"].as_u64().is_some_and(|count| count > 0);
     let none = Vec::new();
     let standing: Vec<&Value> = report["findings"]
         .as_array()
@@ -110,7 +121,7 @@ pub(super) fn judge(scenario: &Scenario, seen: &Observation, patience: i64) -> O
         let due: BTreeSet<u16> = seen
             .leaks
             .iter()
-            .filter(|&&(at, _)| at + patience < seen.ended)
+            .filter(|&&(at, _)| at.max(seen.attached) + patience < seen.ended)
             .map(|&(_, port)| port)
             .collect();
         outcome.named = Some((due.intersection(&named).count(), due.len()));
@@ -201,7 +212,32 @@ mod tests {
         lines.push((9000, finding.clone()));
         lines.push((20_000, json!({"event": "report", "findings": [finding], "connections": []})));
         let leaks = vec![(1000, 1001), (2000, 1002), (3000, 1003)];
-        judge(&scenario(title), &Observation { leaks, lines, ended: 20_000 }, 7000)
+        let seen = Observation { leaks, lines, attached: 500, ended: 20_000 };
+        judge(&scenario(title), &seen, 7000)
+    }
+
+    #[test]
+    fn times_count_from_a_late_arrival() {
+        let mut lines = established();
+        lines.push((9000, finding("leak", &[1], None)));
+        let leaks = vec![(1000, 1001), (2000, 1002), (3000, 1003)];
+        let seen = Observation { leaks, lines, attached: 8000, ended: 20_000 };
+        assert_eq!(judge(&scenario("go-pq/rows/late"), &seen, 7000).detected_after, Some(1000));
+    }
+
+    #[test]
+    fn what_is_missed_may_be_said() {
+        let said = |report: Value, severity: &str| {
+            let mut lines = established();
+            lines.push((9000, finding(severity, &[1], None)));
+            lines.push((20_000, report));
+            let leaks = vec![(1000, 1001), (2000, 1002), (3000, 1003)];
+            let seen = Observation { leaks, lines, attached: 4000, ended: 20_000 };
+            judge(&scenario("go-pq/rows/over"), &seen, 7000).said_so
+        };
+        let report = |older: u64| json!({"event": "report", "findings": [], "connections": [], "verdict": {"unknown_older": older}});
+        assert!(said(report(3), "info") && said(report(0), "suspect"));
+        assert!(!said(report(0), "info"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! libpq's `PG…` variables, `CORPUS_POOL` (the pool's cap), `CORPUS_EVERY` (milliseconds between
 //! two leaks), `CORPUS_LOAD` (between two ordinary requests), `CORPUS_HOLE` (the port of a server
 //! that never answers), `CORPUS_CERTIFICATE` (the server's). It serves, says `ready`, waits for a
-//! line on stdin and begins with the pattern. Whenever it has lost a connection it says `leak
+//! line on stdin and begins with the pattern; at a second line it leaks no more, but goes on
+//! serving. Whenever it has lost a connection it says `leak
 //! MILLISECONDS PORT`: the time since 1970 and the connection's local port, 0 where it cannot know.
 //! The function that loses connections has the name that the pattern states, and makes the last
 //! request itself.
@@ -109,7 +110,51 @@ pub(super) struct Scenario {
     pub(super) name: String,
     pub(super) pattern: Pattern,
     pub(super) tls: bool,
+    pub(super) arrival: Arrival,
     seed: u64,
+}
+
+/// When the tracer comes, and what it is told.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Before the pattern begins.
+    Early,
+    /// In the middle of the pattern: at least three connections have leaked, more will.
+    Late,
+    /// After the last leak.
+    Over,
+    /// After the last leak, and the server is asked, too.
+    Asked,
+}
+
+impl Arrival {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Early, Self::Late, Self::Over, Self::Asked];
+
+    /// What it adds to a scenario's title.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Early => "",
+            Self::Late => "/late",
+            Self::Over => "/over",
+            Self::Asked => "/asked",
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn about(self) -> &'static str {
+        match self {
+            Self::Early => "before the leak",
+            Self::Late => "while it leaks",
+            Self::Over => "after the last leak",
+            Self::Asked => "after the last leak, with `--pg-dsn`",
+        }
+    }
+
+    /// Whether the leak has ended by then.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Over | Self::Asked)
+    }
 }
 
 impl Manifest {
@@ -120,7 +165,7 @@ impl Manifest {
         serde_json::from_slice(&text).with_context(|| format!("{} is broken", file.display()))
     }
 
-    /// Every program with each of its patterns, without TLS and with it.
+    /// Every program with each of its patterns, without TLS and with it, for each arrival.
     pub(super) fn scenarios(&self, seed: u64) -> Result<Vec<Scenario>> {
         let mut all = Vec::new();
         for program in &self.programs {
@@ -128,14 +173,17 @@ impl Manifest {
                 let pattern = self.patterns.get(name);
                 let pattern = pattern
                     .with_context(|| format!("{}: there is no pattern {name}", program.name))?;
-                for tls in [false, true] {
+                for (tls, arrival) in
+                    [false, true].into_iter().flat_map(|tls| Arrival::ALL.map(|way| (tls, way)))
+                {
                     let mut hasher = DefaultHasher::new();
-                    (&program.name, name, tls, seed).hash(&mut hasher);
+                    (&program.name, name, tls, arrival, seed).hash(&mut hasher);
                     all.push(Scenario {
                         program: program.clone(),
                         name: name.clone(),
                         pattern: pattern.clone(),
                         tls,
+                        arrival,
                         seed: hasher.finish(),
                     });
                 }
@@ -147,10 +195,10 @@ impl Manifest {
 }
 
 impl Scenario {
-    /// "go-pq/rows" or "go-pq/rows/tls".
+    /// "go-pq/rows" or "go-pq/rows/tls/late".
     pub(super) fn title(&self) -> String {
         let tls = if self.tls { "/tls" } else { "" };
-        format!("{}/{}{tls}", self.program.name, self.name)
+        format!("{}/{}{tls}{}", self.program.name, self.name, self.arrival.suffix())
     }
 
     /// Whether it leaks.

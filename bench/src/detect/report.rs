@@ -25,7 +25,7 @@ struct Sum {
     accused_beside: usize,
     right: usize,
     wrong: usize,
-    nobody: usize,
+    said_so: usize,
     named: usize,
     due: usize,
     times: Vec<i64>,
@@ -41,13 +41,16 @@ impl Sum {
         }
         self.leaks += 1;
         self.accused_beside += accused;
-        let Some(after) = outcome.detected_after else { return };
+        let Some(after) = outcome.detected_after else {
+            self.said_so += usize::from(outcome.said_so);
+            return;
+        };
         self.found += 1;
         self.times.push(after);
         match outcome.culprit {
             Culprit::Right => self.right += 1,
             Culprit::Wrong(_) => self.wrong += 1,
-            Culprit::Nobody => self.nobody += 1,
+            Culprit::Nobody => {}
         }
         if let Some((named, due)) = outcome.named {
             self.named += named;
@@ -65,9 +68,10 @@ impl Sum {
         self.times.sort_unstable();
         let median = self.times.get(self.times.len() / 2).copied();
         format!(
-            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.leaks,
             percent(self.found, self.leaks),
+            percent(self.said_so, self.leaks - self.found),
             self.healthy,
             self.accused + self.accused_beside,
             self.precision(),
@@ -81,9 +85,9 @@ impl Sum {
 }
 
 /// The head of a table.
-const HEAD: &str = "leaking runs | recall | healthy runs | runs with a false accusation | precision | \
+const HEAD: &str = "leaking runs | recall | of the missed, said so | healthy runs | runs with a false accusation | precision | \
                     median time | longest | culprit right | culprit wrong | connections named |\n\
-                    |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+                    |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
 
 /// One line about one run.
 pub(super) fn line(scenario: &Scenario, verdict: &Verdict) -> String {
@@ -119,7 +123,8 @@ fn details(outcome: &Outcome) -> String {
             text.push_str(&format!("; {named} of {due} connections named"));
         }
     } else if outcome.leaked > 0 {
-        text = format!(": {} leaked", outcome.leaked);
+        let said = if outcome.said_so { ", and said so" } else { "" };
+        text = format!(": {} leaked{said}", outcome.leaked);
     }
     for accusation in &outcome.false_accusations {
         text.push_str(&format!("\n           falsely: {accusation}"));
@@ -174,7 +179,8 @@ fn is_right(scenario: &Scenario, verdict: &Verdict) -> bool {
 
 fn document(choice: &Choice, results: &[(Scenario, Verdict)]) -> String {
     let mut all = Sum::default();
-    let mut tables: [(&str, BTreeMap<String, Sum>); 3] = [
+    let mut tables: [(&str, BTreeMap<String, Sum>); 4] = [
+        ("arrival of the tracer", BTreeMap::new()),
         ("encryption", BTreeMap::new()),
         ("program", BTreeMap::new()),
         ("pattern", BTreeMap::new()),
@@ -195,9 +201,10 @@ fn document(choice: &Choice, results: &[(Scenario, Verdict)]) -> String {
             }
         };
         all.add(scenario, outcome);
+        let arrival = scenario.arrival.about();
         let tls = if scenario.tls { "with TLS" } else { "without TLS" };
         let program = format!("{:?}: {}", scenario.program.language, scenario.program.driver);
-        for ((_, table), name) in tables.iter_mut().zip([tls, &program, &scenario.name]) {
+        for ((_, table), name) in tables.iter_mut().zip([arrival, tls, &program, &scenario.name]) {
             table.entry(name.to_owned()).or_default().add(scenario, outcome);
         }
         patterns.insert(&scenario.name, &scenario.pattern.about);
@@ -239,15 +246,18 @@ fn preface(choice: &Choice, runs: usize) -> String {
         "# Detection\n\n\
          Written by `cargo xtask bench detect`, which anyone can repeat: {runs} runs of the programs in \
          tests/apps/corpus, each under a tracer with `--silent-after {}s --interval {}s`, {} at a time. Pool sizes, \
-         pauses and load come from seed {}. Healthy programs are watched for {} s.\n\n\
+         pauses and load come from seed {}.{} Healthy programs are watched for {} s.\n\n\
          A leak is found when a finding of severity `leak` (a hanging connect: `suspect`) names a connection that the \
-         program itself says it has lost. Times count from the third lost connection. A finding that names any \
-         other connection is a false accusation, even if it is retracted later. \"Connections named\" are those of the \
+         program itself says it has lost. Times count from the third lost connection or the tracer's arrival, whichever is \
+         later. A finding that names any \
+         other connection is a false accusation, even if it is retracted later. A miss is \"said\" where a finding of \
+         severity `suspect` names a lost connection, or the report ends with connections of which it cannot tell. \"Connections named\" are those of the \
          lost ones, older than {} s at the end, that a standing finding names.\n\n",
         SILENT_AFTER.as_secs(),
         INTERVAL.as_secs(),
         choice.parallel,
         choice.seed,
+        choice.share(),
         choice.watch.as_secs(),
         (SILENT_AFTER + 2 * INTERVAL).as_secs(),
     )

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     judge::Observation,
-    manifest::{CORPUS, Scenario},
+    manifest::{Arrival, CORPUS, Scenario},
     programs::Builder,
     watch::{Run, Said},
 };
@@ -26,6 +26,15 @@ pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// What the tracer is told: how often it evaluates.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long until three connections must have leaked.
+pub(super) const THIRD: Duration = Duration::from_secs(90);
+
+/// How long more than three leaks are waited for before a late tracer comes.
+const LEAD: Duration = Duration::from_secs(15);
+
+/// How long the last leak may take after a program was told that it has lost enough.
+const LAST_LEAK: Duration = Duration::from_secs(4);
 
 /// How long a program or the tracer may take to be ready, on a machine that is busy.
 const READY: Duration = Duration::from_secs(180);
@@ -74,6 +83,15 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     listen(stdout, sender.clone(), logs.join("said"), Said::Program)?;
     let mut run = Run::new(stage, scenario, said);
     run.until(READY, |run| run.program_ready).context("The program does not get ready.")?;
+    if scenario.arrival != Arrival::Early {
+        writeln!(stdin, "go").context("The program does not listen.")?;
+        let some = usize::try_from(scenario.pick("leaks", 4..12))?;
+        lead_in(&mut run, scenario, some)?;
+    }
+    if scenario.arrival.is_over() {
+        writeln!(stdin, "enough").context("The program does not listen.")?;
+        run.pass(LAST_LEAK)?;
+    }
 
     let mut command = trace(stage, scenario, program.0.pid());
     let readiness = Readiness::of(&mut command)?;
@@ -87,7 +105,10 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
         tracer.ensure_running()
     })?;
 
-    writeln!(stdin, "go").context("The program does not listen.")?;
+    run.attached(now());
+    if scenario.arrival == Arrival::Early {
+        writeln!(stdin, "go").context("The program does not listen.")?;
+    }
     run.watch()?;
     program.0.ensure_running()?;
     run.seen.ended = now();
@@ -96,6 +117,17 @@ pub(super) fn run(stage: &Stage<'_>, scenario: &Scenario, command: Command) -> R
     let status = tracer.wait(READY)?;
     ensure!(status.success(), "pgsocktrace failed: {status}.");
     Ok(run.seen)
+}
+
+/// Lets a pattern go on without a tracer, until some connections have leaked.
+fn lead_in(run: &mut Run<'_>, scenario: &Scenario, some: usize) -> Result<()> {
+    if !scenario.leaks() {
+        return run.pass(Duration::from_millis(scenario.pick("lead", 3000..9000)));
+    }
+    run.until(THIRD, |run| run.seen.leaks.len() >= 3).context("The program does not leak.")?;
+    // Where leaks are rare, or the pool is small, fewer have to do.
+    let end = Instant::now() + LEAD;
+    run.until(2 * LEAD, |run| run.seen.leaks.len() >= some || Instant::now() > end)
 }
 
 /// Adds what the program is told. Pools, pauses and load differ from scenario to scenario, so that
@@ -154,9 +186,12 @@ fn trace(stage: &Stage<'_>, scenario: &Scenario, pid: u32) -> Command {
             &hole(stage, scenario).to_string(),
         ])
         .args(["--silent-after", &format!("{}s", SILENT_AFTER.as_secs())])
-        .args(["--interval", &format!("{}s", INTERVAL.as_secs())])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .args(["--interval", &format!("{}s", INTERVAL.as_secs())]);
+    if scenario.arrival == Arrival::Asked {
+        let port = stage.postgres.port();
+        command.args(["--pg-dsn", &format!("postgres://postgres@127.0.0.1:{port}/postgres")]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
 

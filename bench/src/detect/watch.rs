@@ -11,12 +11,9 @@ use serde_json::Value;
 use super::{
     judge::{Observation, is_grave},
     manifest::{Deed, Scenario},
-    scenario::{INTERVAL, SILENT_AFTER, Stage, application},
+    scenario::{INTERVAL, SILENT_AFTER, Stage, THIRD, application},
 };
 use support::{command::output, process::ensure_not_stopped};
-
-/// How long until three connections must have leaked.
-const THIRD: Duration = Duration::from_secs(90);
 
 /// How long after the third leak, beyond the aim, a detection is still waited for.
 const SLACK: Duration = Duration::from_secs(25);
@@ -43,6 +40,7 @@ pub(super) struct Run<'a> {
     pub(super) reported: bool,
     found: Option<Instant>,
     third: Option<Instant>,
+    attached: Option<Instant>,
     /// What the server is still to close, and when.
     to_close: Vec<(Instant, String)>,
 }
@@ -63,6 +61,7 @@ impl<'a> Run<'a> {
             reported: false,
             found: None,
             third: None,
+            attached: None,
             to_close: Vec::new(),
         }
     }
@@ -75,6 +74,21 @@ impl<'a> Run<'a> {
             self.hear(Duration::from_millis(100))?;
         }
         Ok(())
+    }
+
+    /// Listens for a while.
+    pub(super) fn pass(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.hear(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+
+    /// The tracer is ready.
+    pub(super) fn attached(&mut self, at: i64) {
+        self.seen.attached = at;
+        self.attached = Some(Instant::now());
     }
 
     /// Listens for as long as the pattern has to be watched.
@@ -100,7 +114,8 @@ impl<'a> Run<'a> {
                 }
                 continue;
             }
-            match (self.third, self.found) {
+            // Nothing can be found before both are there.
+            match (self.third.max(self.attached.filter(|_| self.third.is_some())), self.found) {
                 (None, _) => ensure!(start.elapsed() < THIRD, "The program does not leak."),
                 (Some(third), Some(found)) if third.max(found).elapsed() > AFTERMATH => {
                     return Ok(());

@@ -1,6 +1,6 @@
 /* A shop's back office by libpq, with a pool of its own and threads that serve from it.
  *
- * Argument: the pattern. It begins at a line on stdin. */
+ * Argument: the pattern. It begins at a line on stdin and ends at another. */
 #include <arpa/inet.h>
 #include <libpq-fe.h>
 #include <netinet/in.h>
@@ -19,6 +19,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static PGconn *spare[256]; /* last given, first taken */
 static int spares, open_connections;
+static volatile int enough; /* whether the pattern is to end */
 static int lifetime; /* seconds, 0: for ever */
 static int keep = 5; /* spare connections that are kept */
 
@@ -419,7 +420,7 @@ static void *serve(void *unused)
 static void *follow(void *pattern)
 {
     void (*act)(void) = ((struct pattern *)pattern)->act;
-    while (act != NULL) {
+    while (!enough) {
         act();
         pause_ms(setting("CORPUS_EVERY"));
     }
@@ -448,6 +449,6 @@ int main(int count, char **arguments)
     pthread_t thread;
     pthread_create(&thread, NULL, follow, pattern);
     while (fgets(line, sizeof line, stdin) != NULL)
-        ;
+        enough = 1;
     return 0;
 }

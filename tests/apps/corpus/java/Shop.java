@@ -16,7 +16,7 @@ import java.util.Random;
 import java.util.concurrent.CountDownLatch;
 import org.postgresql.PGConnection;
 
-/** A shop's back office by JDBC and HikariCP. Argument: the pattern; it begins at a line on stdin. */
+/** A shop's back office by JDBC and HikariCP. Argument: the pattern; it begins at a line on stdin, a leak ends at another. */
 public final class Shop {
     /** Something that a handler does. */
     interface Work {
@@ -24,6 +24,8 @@ public final class Shop {
     }
 
     static final int EVERY = setting("CORPUS_EVERY");
+    /** Whether the program has been told to lose no more connections. */
+    static volatile boolean enough;
     static final Random RANDOM = new Random();
     static final List<Object> LOST = new ArrayList<>();
     static HikariDataSource pool;
@@ -362,9 +364,13 @@ public final class Shop {
         System.out.println("ready");
         BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
         commands.readLine();
-        inBackground(leak == null ? behave : () -> every(EVERY, leak));
+        inBackground(leak == null ? behave : () -> every(EVERY, () -> {
+            if (!enough) {
+                leak.run();
+            }
+        }));
         while (commands.readLine() != null) {
-            sleep(1);
+            enough = true;
         }
         System.exit(0);
     }

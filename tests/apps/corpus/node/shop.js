@@ -259,6 +259,11 @@ if (pattern !== 'idle') {
   forEver(setting('CORPUS_LOAD'), serve);
 }
 const input = readline.createInterface({ input: process.stdin });
-input.once('line', () => (leak ? forEver(every, leak) : behaviours[pattern]().catch(console.error)));
+let enough = false;
+input.once('line', () => {
+  input.once('line', () => (enough = true));
+  if (leak) forEver(every, async () => enough || leak());
+  else behaviours[pattern]().catch(console.error);
+});
 input.on('close', () => process.exit(0));
 console.log('ready');

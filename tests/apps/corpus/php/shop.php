@@ -1,6 +1,6 @@
 <?php
 // A shop's back office by PHP: a master with forked workers, each of which serves by PDO or by the module pgsql.
-// Argument: the pattern; it begins at a line on stdin.
+// Argument: the pattern; it begins at a line on stdin, a leak ends at another.
 
 function setting(string $name): int
 {
@@ -260,15 +260,15 @@ if (!isset($patterns[$pattern])) {
 }
 stream_set_blocking(STDIN, false);
 fwrite(STDOUT, "ready\n");
-$begun = false;
+$told = 0; // one line begins with the pattern, another ends it
 $next = 0.0;
 while (!feof(STDIN)) {
-    $begun = fgets(STDIN) !== false || $begun;
+    $told += fgets(STDIN) !== false ? 1 : 0;
     try {
         if ($pattern !== 'idle' && $pattern !== 'prefork') {
             serve();
         }
-        if ($begun && microtime(true) >= $next) {
+        if ($told === 1 && microtime(true) >= $next) {
             $patterns[$pattern]();
             $next = microtime(true) + setting('CORPUS_EVERY') / 1000 * (0.67 + 0.66 * mt_rand() / mt_getrandmax());
         }

@@ -57,6 +57,7 @@ class Shop:
     def __init__(self, pool):
         self.pool = pool
         self.calls = 0
+        self.enough = False
 
     async def serve(self):
         """One ordinary request or the other."""
@@ -171,6 +172,15 @@ class Shop:
 
         in_background(work())
 
+    def until_enough(self, leak):
+        """What leaks until the program is told that it has lost enough."""
+
+        async def once():
+            if not self.enough:
+                await leak()
+
+        return once
+
     async def burst(self, size):
         """Uses connections at the same time and gives them all back."""
         held = []
@@ -225,7 +235,7 @@ class Shop:
 
 
 async def main():
-    """Serves; at a line on stdin begins with the pattern that the command line names."""
+    """Serves; at a line on stdin begins with the pattern that the command line names, at another ends a leak."""
     pattern, pace = sys.argv[1], setting("CORPUS_EVERY")
     life = 4 if pattern == "rotation" else 300
     pool = await asyncpg.create_pool(
@@ -264,8 +274,9 @@ async def main():
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, sys.stdin.readline)
-    in_background(every(pace, leaks[pattern]) if pattern in leaks else behaviours[pattern])
-    await loop.run_in_executor(None, sys.stdin.read)
+    in_background(every(pace, shop.until_enough(leaks[pattern])) if pattern in leaks else behaviours[pattern])
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        shop.enough = True
     os._exit(0)
 
 

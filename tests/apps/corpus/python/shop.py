@@ -9,6 +9,9 @@ import time
 import traceback
 
 
+ENOUGH = threading.Event()
+
+
 def setting(name):
     """A whole number from the environment."""
     return int(os.environ[name])
@@ -39,6 +42,11 @@ def every(milliseconds, do):
         jitter(milliseconds)
 
 
+def until_enough(do):
+    """What does something until the program is told that it has lost enough."""
+    return lambda: None if ENOUGH.is_set() else do()
+
+
 def in_background(do):
     """Starts a thread that ends with the program."""
     threading.Thread(target=do, daemon=True).start()
@@ -51,7 +59,7 @@ def wait_for_ever():
 
 
 def run(leaks, behaviours, serve):
-    """Serves; at a line on stdin begins with the pattern that the command line names."""
+    """Serves; at a line on stdin begins with the pattern that the command line names, at another ends a leak."""
     pattern = sys.argv[1]
     if pattern not in leaks and pattern not in behaviours:
         sys.exit(f"unknown pattern {pattern}")
@@ -61,8 +69,9 @@ def run(leaks, behaviours, serve):
     print("ready", flush=True)
     sys.stdin.readline()
     if pattern in leaks:
-        in_background(lambda: every(setting("CORPUS_EVERY"), leaks[pattern]))
+        in_background(lambda: every(setting("CORPUS_EVERY"), until_enough(leaks[pattern])))
     else:
         in_background(behaviours[pattern])
-    sys.stdin.read()
+    for _ in sys.stdin:
+        ENOUGH.set()
     os._exit(0)

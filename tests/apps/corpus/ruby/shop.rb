@@ -1,4 +1,4 @@
-# A shop's back office by the gems pg and connection_pool. Argument: the pattern; it begins at a line on stdin.
+# A shop's back office by the gems pg and connection_pool. Argument: the pattern; it begins at a line on stdin, a leak ends at another.
 
 require 'connection_pool'
 require 'pg'
@@ -267,6 +267,7 @@ Thread.report_on_exception = true
 2.times { Thread.new { every(setting('CORPUS_LOAD')) { serve } } } unless %w[idle prefork].include?(pattern)
 puts 'ready'
 $stdin.gets
-Thread.new { leak ? every(EVERY) { send(leak) } : behave.call }
-$stdin.read
+enough = false
+Thread.new { leak ? every(EVERY) { send(leak) unless enough } : behave.call }
+enough = true while $stdin.gets
 exit!(0)

@@ -9,10 +9,14 @@ import (
 	"math/rand"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v4/pgxpool"
 )
+
+// enough is not 0 when the program has been told to lose no more connections.
+var enough int32
 
 // setting reads a whole number from the environment.
 func setting(name string) int {
@@ -95,10 +99,16 @@ func main() {
 	commands := bufio.NewScanner(os.Stdin)
 	commands.Scan()
 	if leaks {
-		go every(setting("CORPUS_EVERY"), leak)
+		go every(setting("CORPUS_EVERY"), func() error {
+			if atomic.LoadInt32(&enough) != 0 {
+				return nil
+			}
+			return leak()
+		})
 	} else {
 		go behave()
 	}
 	for commands.Scan() {
+		atomic.StoreInt32(&enough, 1)
 	}
 }

@@ -9,11 +9,15 @@ import (
 	"math/rand"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/jackc/pgx/v4/stdlib"
 	_ "github.com/lib/pq"
 )
+
+// enough is not 0 when the program has been told to lose no more connections.
+var enough int32
 
 // setting reads a whole number from the environment.
 func setting(name string) int {
@@ -77,10 +81,16 @@ func main() {
 	commands := bufio.NewScanner(os.Stdin)
 	commands.Scan()
 	if leaks {
-		go every(setting("CORPUS_EVERY"), leak)
+		go every(setting("CORPUS_EVERY"), func() error {
+			if atomic.LoadInt32(&enough) != 0 {
+				return nil
+			}
+			return leak()
+		})
 	} else {
 		go behave()
 	}
 	for commands.Scan() {
+		atomic.StoreInt32(&enough, 1)
 	}
 }

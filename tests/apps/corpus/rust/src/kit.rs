@@ -4,7 +4,7 @@ use std::{
     env,
     error::Error,
     future::Future,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -49,6 +49,26 @@ pub(crate) async fn pause(milliseconds: u64) {
 pub(crate) fn leaked(port: i32) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     println!("leak {} {port}", since.as_millis());
+}
+
+/// Whether the program has been told to lose no more connections.
+pub(crate) static ENOUGH: AtomicBool = AtomicBool::new(false);
+
+/// Follows a pattern, with pauses, until that has been enough.
+pub(crate) fn follow<F, W>(milliseconds: u64, work: W)
+where
+    F: Future<Output = Done> + Send + 'static,
+    W: Fn() -> F + Send + 'static,
+{
+    every(milliseconds, move || {
+        let work = (!ENOUGH.load(Ordering::Relaxed)).then(&work);
+        async move {
+            match work {
+                Some(work) => work.await,
+                None => Ok(()),
+            }
+        }
+    });
 }
 
 /// Does something for ever, with pauses.

@@ -1,13 +1,13 @@
 //! A shop's back office in Rust: by deadpool and tokio-postgres, or by sqlx, as `CORPUS_DRIVER`
 //! says.
 //!
-//! Argument: the pattern; it begins at a line on stdin.
+//! Argument: the pattern; it begins at a line on stdin, a leak ends at another.
 
 mod kit;
 mod pooled;
 mod sqlx_shop;
 
-use std::process::exit;
+use std::{process::exit, sync::atomic::Ordering};
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -25,6 +25,8 @@ async fn main() -> kit::Done {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     lines.next_line().await?;
     begin();
-    while lines.next_line().await?.is_some() {}
+    while lines.next_line().await?.is_some() {
+        kit::ENOUGH.store(true, Ordering::Relaxed);
+    }
     exit(0)
 }

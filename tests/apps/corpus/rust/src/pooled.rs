@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::kit::{
-    Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider,
+    Begin, Done, encrypted, every, follow, leaked, pause, random, setting, wait_for_provider,
 };
 
 const PORT: &str = "select inet_client_port(), count(*) from orders";
@@ -58,7 +58,7 @@ pub(crate) fn prepare(pattern: &str) -> Result<Begin, Box<dyn std::error::Error 
         "cancelled" => |shop| Box::pin(shop.cancelled()),
         _ => return Err("unknown pattern".into()),
     };
-    Ok(Box::new(move || every(pace, move || handler(shop.clone()))))
+    Ok(Box::new(move || follow(pace, move || handler(shop.clone()))))
 }
 
 fn config(port: u64) -> Result<Config, Box<dyn std::error::Error + Send + Sync>> {

@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use crate::kit::{
-    Begin, Done, encrypted, every, leaked, pause, random, setting, wait_for_provider,
+    Begin, Done, encrypted, every, follow, leaked, pause, random, setting, wait_for_provider,
 };
 
 const PORT: &str = "select inet_client_port(), count(*) from orders";
@@ -61,7 +61,7 @@ pub(crate) async fn prepare(
         "listen" => |shop| Box::pin(shop.listen()),
         _ => return Err("unknown pattern".into()),
     };
-    Ok(Box::new(move || every(pace, move || handler(shop.clone()))))
+    Ok(Box::new(move || follow(pace, move || handler(shop.clone()))))
 }
 
 fn address(port: u64) -> Result<PgConnectOptions, Box<dyn std::error::Error + Send + Sync>> {
