@@ -23,6 +23,7 @@ mod culprit;
 mod detector;
 mod evidence;
 mod growing;
+mod held;
 mod idle_in_transaction;
 mod memory;
 mod no_slot_left;
@@ -38,6 +39,7 @@ mod thresholds;
 mod unclosed_at_exit;
 mod unread_result;
 mod verdict;
+mod verdicts;
 mod view;
 mod wording;
 
@@ -137,6 +139,7 @@ impl Verdict {
 pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     view.leave_resting(now);
+    view.note_pile_ups(now);
     for detector in DETECTORS {
         let found = detector.judge(&view, now);
         if detector.scope() == Scope::Connections {
@@ -151,8 +154,8 @@ pub fn evaluate(mut view: View<'_>, now: Timestamp) -> Vec<Verdict> {
             // So says every connection at rest in its pool.
             verdict.fate = Fate::Unknown;
         }
-        if verdict.fate == Fate::Held {
-            // Slow calls and long transactions hold their connections, too.
+        let excused = |&id| view.table().get(id).is_none_or(|one| view.may_be_only_slow(one));
+        if verdict.fate == Fate::Held && verdict.connections.iter().all(excused) {
             verdict.severity = verdict.severity.min(Severity::Suspect);
         }
     }

@@ -387,7 +387,7 @@ impl ConnectionTable {
             }
             let opened_at = connection.opened_at.filter(|_| end == End::Closed);
             let age = opened_at.map(|opened_at| at.since(opened_at));
-            observer.ended(id, pool, age, &self.pools);
+            observer.ended(&connection, pool, age, &self.pools);
             let remote = connection.endpoints.remote;
             self.tallies.remove(connection.process, remote, end, now);
             self.gone.insert(id, at);

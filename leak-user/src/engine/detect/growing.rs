@@ -128,6 +128,7 @@ fn verdict<'a>(
     let growth = pool.growth_since(from);
     let Grown { idle, listening } = grown;
     let mut lost = on_a_staircase(view, idle, now);
+    lost.retain(|one| !view.may_be_only_slow(one));
     lost.extend(listening);
     let is_good_part =
         i64::try_from(lost.len()).is_ok_and(|lost| lost.saturating_mul(LEAK_SHARE) >= growth);

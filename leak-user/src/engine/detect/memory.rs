@@ -121,6 +121,12 @@ impl Memory {
         self.of(pool).flat_map(PoolMemory::retired)
     }
 
+    /// The latest use by each stack after which a connection was not kept: it was used again after
+    /// a pause, or closed.
+    pub(super) fn let_go(&self, pool: &Pool<'_>) -> impl Iterator<Item = (&StackId, Timestamp)> {
+        self.of(pool).flat_map(PoolMemory::let_go)
+    }
+
     /// The stacks that it refers to.
     pub fn stacks(&self) -> impl Iterator<Item = &StackId> {
         self.pools.values().flat_map(BTreeMap::values).flat_map(PoolMemory::stacks)
@@ -159,6 +165,9 @@ impl Observer for Memory {
         if outlasted_growth {
             pool.note_pause(after, pause);
         }
+        if let Some(stack) = after.filter(|_| pause > burst) {
+            pool.note_let_go(*stack, silent_since);
+        }
         if let Some(stack) = after.cloned() {
             pool.note_reuse(ReusedAfter { id, at: silent_since, stack, pause, left });
         }
@@ -194,11 +203,21 @@ impl Observer for Memory {
         self.users_gone.insert(id);
     }
 
-    fn ended(&mut self, id: ConnectionId, pool: &PoolKey, age: Option<Duration>, pools: &Pools) {
-        self.rhythms.remove(&id);
-        self.users_gone.remove(&id);
-        if let (Some(age), Some(pool)) = (age, self.pool(pool, pools)) {
+    fn ended(
+        &mut self,
+        connection: &Connection,
+        pool: &PoolKey,
+        age: Option<Duration>,
+        pools: &Pools,
+    ) {
+        self.rhythms.remove(&connection.id);
+        self.users_gone.remove(&connection.id);
+        let Some(pool) = self.pool(pool, pools) else { return };
+        if let Some(age) = age {
             pool.note_end(age);
+        }
+        if let Some(stack) = connection.callers.last_used_by {
+            pool.note_let_go(stack, connection.silent_since());
         }
     }
 }

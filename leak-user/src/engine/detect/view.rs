@@ -1,21 +1,18 @@
 //! What detectors see.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::detect::blame::Blame;
 use crate::engine::detect::code::{Call, CodePath, CodeReader};
 use crate::engine::detect::memory::{ReusedAfter, Rhythm, burst_of};
 use crate::engine::detect::{
-    CodeKey, Culprit, Evidence, Memory, Reason, Severity, Silence, StackOf, Stacks, Thresholds,
-    Verdict,
+    CodeKey, Culprit, Memory, Reason, Silence, StackOf, Stacks, Thresholds,
 };
 use crate::engine::fate::{Fate, Fates};
 use crate::engine::senders::{Sender, Senders};
 use crate::engine::table::{Connection, ConnectionTable, Place, Pool, PoolKey};
-use crate::model::{ConnectionId, ProcessKey, StackId, TcpState, Timestamp, WireState};
+use crate::model::{ConnectionId, StackId, TcpState, Timestamp, WireState};
 use leak_stacks::Language;
 
 /// So many pools a program may have for its servers and roles; a pool for each request makes more.
@@ -39,10 +36,9 @@ pub struct View<'a> {
     taken: HashSet<ConnectionId>,
     /// Connections that are in their pool, by its own word.
     resting: HashSet<ConnectionId>,
+    /// Connections held by calls of which more and more come and none goes on.
+    piled_up: HashSet<ConnectionId>,
 }
-
-/// What the connections of one verdict have in common.
-type Common = (ProcessKey, SocketAddr, StackOf, Option<CodeKey>);
 
 impl<'a> View<'a> {
     /// A view of everything in the table.
@@ -57,8 +53,20 @@ impl<'a> View<'a> {
     ) -> Self {
         let bound = bound_to_threads(table, memory);
         let (code, fates) = (CodeReader::new(stacks), Fates::new(table, stacks));
-        let (taken, resting) = (HashSet::new(), HashSet::new());
-        Self { table, memory, code, senders, fates, thresholds, prior, bound, taken, resting }
+        let (taken, resting, piled_up) = (HashSet::new(), HashSet::new(), HashSet::new());
+        Self {
+            table,
+            memory,
+            code,
+            senders,
+            fates,
+            thresholds,
+            prior,
+            bound,
+            taken,
+            resting,
+            piled_up,
+        }
     }
 
     /// Leaves out connections that their pool has just been read to hold: nobody has lost them. In
@@ -169,9 +177,11 @@ impl<'a> View<'a> {
     /// The connections that have been silent for long and that a healthy pool would use next.
     ///
     /// Not those that listen. Not those that belong to a thread either, in pools where most do:
-    /// such a thread opens a connection of its own whatever is idle elsewhere.
+    /// such a thread opens a connection of its own whatever is idle elsewhere; unless there are
+    /// more and more of them.
     pub(super) fn idle_connections(&self, now: Timestamp) -> impl Iterator<Item = &'a Connection> {
-        self.free_connections(now).filter(|connection| !self.bound.contains(&connection.id))
+        let is_bound = |id| self.bound.contains(id) && !self.piled_up.contains(id);
+        self.free_connections(now).filter(move |connection| !is_bound(&connection.id))
     }
 
     /// The same with those that belong to a thread.
@@ -248,6 +258,28 @@ impl<'a> View<'a> {
         self.memory.longest_wait(pool)
     }
 
+    /// Connections held by calls that pile up: see [`super::held`].
+    pub(super) fn set_piled_up(&mut self, connections: HashSet<ConnectionId>) {
+        self.piled_up = connections;
+    }
+
+    /// Whether the call that used `connection` last still runs and may go on yet, as slow calls and
+    /// long transactions do.
+    pub(super) fn may_be_only_slow(&self, connection: &Connection) -> bool {
+        self.fates.of(connection) == Fate::Held && !self.piled_up.contains(&connection.id)
+    }
+
+    /// Whether a use by this path, not before `since`, let its connection go.
+    pub(super) fn has_let_go(&self, pool: &Pool<'_>, path: &CodePath, since: Timestamp) -> bool {
+        let mut uses = self.memory.let_go(pool);
+        uses.any(|(stack, at)| at >= since && self.code.path(stack).as_ref() == Some(path))
+    }
+
+    /// The code that sends the last statement of `connection`, where that is known.
+    pub(super) fn sender_of(&self, connection: &Connection) -> Option<Sender> {
+        self.senders.of(connection)
+    }
+
     /// How regularly `connection` is used.
     pub(super) fn rhythm(&self, connection: &Connection) -> Rhythm {
         self.memory.rhythm(connection)
@@ -301,14 +333,6 @@ impl<'a> View<'a> {
         Some(Culprit { frame, from: stack_of.into() })
     }
 
-    /// Who sends the last statement of `members`, where their stack blames nobody.
-    fn sender(&self, members: &[&Connection], stack: Option<&StackId>) -> Option<Sender> {
-        if self.cause(stack).is_some() {
-            return None;
-        }
-        members.iter().find_map(|connection| self.senders.of(connection))
-    }
-
     /// Net growth of `connection`'s pool since it fell silent, without what the pool opened in the
     /// first moments after.
     #[must_use]
@@ -329,63 +353,6 @@ impl<'a> View<'a> {
         const LEAST: Duration = Duration::from_secs(3);
         const MOST: Duration = Duration::from_secs(30);
         (self.thresholds.silent_after / 4).clamp(LEAST, MOST)
-    }
-
-    /// Makes one verdict of all `accused` with the same process, server and code to blame; `say`
-    /// gives its severity and evidence.
-    pub(super) fn verdicts<E: Evidence + 'static>(
-        &self,
-        reason: Reason,
-        accused: impl IntoIterator<Item = &'a Connection>,
-        say: impl Fn(&[&'a Connection]) -> (Severity, E),
-    ) -> Vec<Verdict> {
-        let accused: Vec<&Connection> = accused.into_iter().collect();
-        let blames = self.blame(reason, &accused);
-        self.verdicts_by(reason, accused.into_iter().zip(blames), say)
-    }
-
-    /// The same, where it is known whom each connection blames.
-    pub(super) fn verdicts_by<E: Evidence + 'static>(
-        &self,
-        reason: Reason,
-        accused: impl IntoIterator<Item = (&'a Connection, Blame)>,
-        say: impl Fn(&[&'a Connection]) -> (Severity, E),
-    ) -> Vec<Verdict> {
-        let mut alike: BTreeMap<Common, Vec<(&Connection, Blame)>> = BTreeMap::new();
-        for (connection, blame) in accused {
-            let is_unseen = self.cause(blame.stack.as_ref()).is_none();
-            let sender = if is_unseen { self.senders.of(connection) } else { None };
-            // Where nobody is named, stacks tell nothing apart.
-            let named = blame.cause.is_some();
-            let stack_of = if named { blame.stack_of } else { StackOf::LastUsedBy };
-            let cause = blame.cause.clone().or_else(|| Some(CodeKey::of_sender(sender.as_ref()?)));
-            let common = (connection.process, connection.endpoints.remote, stack_of, cause);
-            alike.entry(common).or_default().push((connection, blame));
-        }
-        let verdict = |((process, remote, _, cause), mut blaming): (Common, Vec<_>)| {
-            blaming.sort_unstable_by_key(|(connection, _): &(&Connection, Blame)| connection.id);
-            let (members, blames): (Vec<_>, Vec<_>) = blaming.into_iter().unzip();
-            let (severity, evidence) = say(&members);
-            let shown = Blame::commonest(blames.iter());
-            let sender = self.sender(&members, shown.stack.as_ref());
-            Verdict {
-                reason,
-                severity,
-                process,
-                remote,
-                pool: None,
-                connections: members.iter().map(|connection| connection.id).collect(),
-                evidence: Arc::new(evidence),
-                stack_of: shown.stack_of,
-                stack: shown.stack,
-                cause,
-                culprit: shown.culprit,
-                culprit_uses: shown.uses,
-                sender,
-                fate: Fate::Unknown,
-            }
-        };
-        alike.into_iter().map(verdict).collect()
     }
 }
 

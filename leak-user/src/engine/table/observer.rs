@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::table::{PoolKey, PoolObserver, Pools};
+use crate::engine::table::{Connection, PoolKey, PoolObserver, Pools};
 use crate::model::{ConnectionId, StackId, Timestamp, WireState};
 
 /// A request that has begun on a connection.
@@ -53,7 +53,7 @@ pub trait Observer: PoolObserver {
     /// never established.
     fn ended(
         &mut self,
-        _id: ConnectionId,
+        _connection: &Connection,
         _pool: &PoolKey,
         _age: Option<Duration>,
         _pools: &Pools,

@@ -14,6 +14,9 @@ const MAX_REUSES: usize = 256;
 /// Most stacks with pauses of their own; beyond this limit pauses count as after an unknown stack.
 const MAX_PAUSES: usize = 256;
 
+/// Most stacks after whose uses connections were not kept; the longest ago are forgotten first.
+const MAX_LET_GO: usize = 256;
+
 /// Most ends that are remembered.
 const MAX_RETIRED: usize = 16;
 
@@ -46,6 +49,8 @@ pub(super) struct PoolMemory {
     longest_wait: Duration,
     /// How old connections were when they ended, the latest last.
     retired: VecDeque<Duration>,
+    /// The latest use by each stack after which a connection was not kept.
+    let_go: BTreeMap<StackId, Timestamp>,
 }
 
 impl PoolMemory {
@@ -65,9 +70,13 @@ impl PoolMemory {
         self.retired.iter().copied()
     }
 
+    pub(super) fn let_go(&self) -> impl Iterator<Item = (&StackId, Timestamp)> {
+        self.let_go.iter().map(|(stack, &at)| (stack, at))
+    }
+
     pub(super) fn stacks(&self) -> impl Iterator<Item = &StackId> {
         let reused = self.reused_after.iter().map(|one| &one.stack);
-        reused.chain(self.pauses.keys().flatten())
+        reused.chain(self.pauses.keys().flatten()).chain(self.let_go.keys())
     }
 
     pub(super) fn note_thread(&mut self, tid: u32, at: Timestamp) {
@@ -103,6 +112,15 @@ impl PoolMemory {
             self.retired.pop_front();
         }
         self.retired.push_back(age);
+    }
+
+    pub(super) fn note_let_go(&mut self, stack: StackId, at: Timestamp) {
+        if self.let_go.len() >= MAX_LET_GO && !self.let_go.contains_key(&stack) {
+            let oldest = self.let_go.iter().min_by_key(|&(_, &at)| at).map(|(&stack, _)| stack);
+            oldest.and_then(|stack| self.let_go.remove(&stack));
+        }
+        let latest = self.let_go.entry(stack).or_default();
+        *latest = at.max(*latest);
     }
 
     pub(super) fn note_reuse(&mut self, one: ReusedAfter) {

@@ -18,7 +18,7 @@ func (s *store) behaviours() map[string]func() {
 	return map[string]func(){
 		"steady":      func() {},
 		"idle":        func() { s.db.SetMaxIdleConns(20); log.Print(s.burst(9)) },
-		"warm_up":     func() { s.db.SetMaxIdleConns(50); log.Print(s.burst(50)) },
+		"warm_up":     func() { s.db.SetMaxIdleConns(50); s.db.SetMaxOpenConns(60); log.Print(s.burst(50)) },
 		"bursty":      func() { s.db.SetMaxIdleConns(30); every(2*ms, func() error { return s.burst(1 + rand.Intn(25)) }) },
 		"rotation":    s.rotate,
 		"per_request": func() { every(ms/3, s.perRequest) },
