@@ -24,8 +24,8 @@ pub(super) struct Observation {
 pub(super) struct Outcome {
     /// Connections that leaked.
     pub(super) leaked: usize,
-    /// Time from the third leak, or from the tracer's arrival if that was later, to the first finding
-    /// about a leaked connection, in milliseconds.
+    /// Time from the third leak, or from the tracer's arrival if that was later, to the first
+    /// finding about a leaked connection, in milliseconds.
     pub(super) detected_after: Option<i64>,
     /// Whether a suspicion names a leaked connection, or the report says that it cannot know about
     /// connections older than the trace.
