@@ -107,6 +107,7 @@ impl Engine {
             Fact::Sender { process, statement, code } => {
                 known.senders.found(*process, statement, code);
             }
+            Fact::Learnt(learnt) => known.senders.remember(learnt),
             Fact::Judge(health) | Fact::End(health) => {
                 known.health.clone_from(health);
                 return known.judge(now);
@@ -386,6 +387,7 @@ impl Known {
             run: &self.beginning.run,
             health: &self.health,
             suppressed: &self.suppressed,
+            senders: &self.senders,
             now,
             ended,
             clock: self.beginning.clock,

@@ -10,6 +10,7 @@
 pub mod ci;
 pub mod flamegraph;
 pub mod json;
+mod learnt;
 pub mod ndjson;
 mod printer;
 pub mod prometheus;
@@ -20,7 +21,9 @@ mod sinks;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+mod whole_file;
 
+pub use learnt::{LearntError, read_learnt};
 pub use settings::{FlamegraphSettings, Format, MetricsSettings, OutputSettings, PrintTo, Printed};
 pub use sink::{OutputError, Sink};
 pub use sinks::{Printing, Sinks};

@@ -39,8 +39,9 @@ use sd_notify::NotifyState;
 use crate::clock;
 use crate::engine::Beginning;
 use crate::engine::snapshot::RunInfo;
+use crate::model::Fact;
 use crate::model::time::Clock;
-use crate::outputs::{Printing, Sinks};
+use crate::outputs::{OutputError, Printing, Sinks, read_learnt};
 use crate::sources::kernel::{Tracer, TracerSettings, check_pid_namespace};
 use crate::sources::kubernetes::Pods;
 use crate::sources::postgres;
@@ -75,6 +76,8 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     resources::raise_file_limit();
     check_pid_namespace()?;
     let mut targets = Targets::find(settings)?;
+    let known = settings.outputs.learn.as_deref().map(read_learnt).transpose();
+    let known = known.map_err(OutputError::other)?.unwrap_or_default();
     let sinks = Sinks::open(&settings.outputs, Printing::Apart)?;
     let kernel = TracerSettings { pids: targets.pids(), ..settings.kernel.clone() };
     let mut tracer = Tracer::start(&kernel)?;
@@ -107,6 +110,9 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
         health: HealthMeter::start(),
     };
     collector.session.suppress(&settings.suppress);
+    for learnt in known {
+        collector.session.tell(clock::now(), &Fact::Learnt(learnt))?;
+    }
     collector.begin(held.is_none()).await?;
     collector.settle_stacks(FIRST_PATIENCE).await?;
     if held.is_none() {

@@ -187,7 +187,8 @@ fn in_a_transaction_before_tracing(suite: &Suite) -> Result<()> {
     assert!(finding.is_leak(), "{finding:#?}");
     assert_eq!(finding.count, 1, "the idle connection does not count: {finding:#?}");
     let verdict = trace.stop()?.verdict;
-    assert_eq!((verdict.leaks, verdict.unknown_older), (1, 0), "{verdict:?}");
+    // The other one is idle, which says nothing about whether its pool still has it.
+    assert_eq!((verdict.leaks, verdict.unknown_older), (1, 1), "{verdict:?}");
     Ok(())
 }
 

@@ -34,7 +34,61 @@ sys.stdin.read()
 
 pub(crate) fn tests() -> Vec<Test> {
     let found = test("leaks_before_the_trace", leaks_before_the_trace);
-    vec![found.needs(Need::GoDrivers).needs(Need::Libpq).needs(Need::Psycopg2)]
+    let learnt = test("what_an_earlier_trace_has_learnt", what_an_earlier_trace_has_learnt);
+    vec![
+        found.needs(Need::GoDrivers).needs(Need::Libpq).needs(Need::Psycopg2),
+        learnt.needs(Need::Psycopg2),
+    ]
+}
+
+/// A statement that stands nowhere in the program: it is put together when it is sent. A line on
+/// stdin leaves a transaction of it open.
+const BUILDER: &str = r#"
+import sys
+import psycopg2
+
+HELD = []
+
+def quarterly_report(connection):
+    columns = ", ".join(f"{number}" for number in range(3))
+    connection.cursor().execute("select " + columns + " from " + "pg_" + "class limit 1")
+
+print("ready", flush=True)
+for line in sys.stdin:
+    HELD.append(psycopg2.connect(""))
+    quarterly_report(HELD[-1])
+    print("left", flush=True)
+"#;
+
+/// A trace sees who sends a statement; a later one, to which the session is older, knows it.
+fn what_an_earlier_trace_has_learnt(suite: &Suite) -> Result<()> {
+    let directory = suite.directory()?;
+    let script = directory.join("reports.py");
+    fs::write(&script, BUILDER)?;
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg(&script).env("PGHOST", "127.0.0.1").env("PGPORT", suite.port().to_string());
+    let mut python = Running::start(python.env("PGUSER", USER).env("PGDATABASE", "postgres"))?;
+    let ask = format!("host=127.0.0.1 port={} user={USER}", suite.port());
+    let file = directory.join("learnt").display().to_string();
+    let trace = |python: &Running| {
+        let trace = suite.trace().pid(python.pid());
+        trace.option("--pg-dsn", &ask).option("--learn", &file).start()
+    };
+    let named = |from: &'static str| {
+        move |finding: &Finding| {
+            finding.is_leak()
+                && finding.function() == Some("quarterly_report")
+                && finding.culprit_from.as_deref() == Some(from)
+        }
+    };
+    let first = trace(&python)?;
+    python.say("leave a transaction open")?;
+    first.finding(named("last_use"))?;
+    first.stop()?;
+    let second = trace(&python)?;
+    second.finding(named("statement"))?;
+    second.stop()?;
+    Ok(())
 }
 
 /// Everything happened before the trace: the functions are named by what their sessions say, and

@@ -129,6 +129,12 @@ pub struct TraceArgs {
     /// overwritten.
     #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_RECORD")]
     pub record: Option<PathBuf>,
+    /// Keep what is learnt about who sends which statement in this file, and know what earlier runs
+    /// have learnt: for sessions that are older than the trace.
+    ///
+    /// With --pg-dsn, whose servers tell the statements.
+    #[arg(long, value_name = "FILE", env = "PGSOCKTRACE_LEARN", requires = "pg_dsn")]
+    pub learn: Option<PathBuf>,
     /// Exit with status 3 when a finding of severity `leak` is open at the end.
     #[arg(long, env = "PGSOCKTRACE_FAIL_ON_LEAK", value_parser = BoolishValueParser::new())]
     pub fail_on_leak: bool,

@@ -68,8 +68,8 @@ const DETECTORS: [&dyn Detector; 10] = [
     &close_wait::CloseWait,
     &idle_in_transaction::IdleInTransaction,
     &unread_result::UnreadResult,
-    &abandoned::Abandoned,
     &connect_stuck::ConnectStuck,
+    &abandoned::Abandoned,
     &awaiting_response::AwaitingResponse,
     &silent::Silent,
 ];

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::table::Connection;
-use crate::model::{ProcessInfo, ProcessKey, ProgramId};
+use crate::model::{Learnt, ProcessInfo, ProcessKey, ProgramId};
 use leak_stacks::{Frame, Language, Stack};
 
 /// Most statements of a program that are remembered, and of all programs.
@@ -44,14 +44,19 @@ impl Sender {
         }
     }
 
-    fn add(&mut self, frame: &Frame) {
+    /// Adds a place, and says whether that changes anything.
+    fn add(&mut self, frame: &Frame) -> bool {
         let same = self.code.iter_mut().find(|known| is_same_function(known, frame));
         if let Some(known) = same {
             // Of several places nobody knows which.
-            known.line = known.line.filter(|line| Some(*line) == frame.line);
-        } else if self.code.len() < MAX_SENDERS {
+            let line = known.line.filter(|line| Some(*line) == frame.line);
+            return std::mem::replace(&mut known.line, line) != line;
+        }
+        let has_room = self.code.len() < MAX_SENDERS;
+        if has_room {
             self.code.push(frame.clone());
         }
+        has_room
     }
 }
 
@@ -71,6 +76,8 @@ pub struct Senders {
     /// What was looked up in a process's program; `None`: it is not there, or anybody may send it.
     looked_up: HashMap<ProcessKey, BTreeMap<Arc<str>, Option<Sender>>>,
     count: usize,
+    /// How often what was seen has changed.
+    revision: u64,
 }
 
 impl Senders {
@@ -94,7 +101,9 @@ impl Senders {
             return;
         }
         let mut sender = Sender { code: Vec::new(), is_seen: false };
-        code.iter().for_each(|frame| sender.add(frame));
+        for frame in code {
+            sender.add(frame);
+        }
         let sender = (!sender.code.is_empty()).then_some(sender);
         if found.insert(statement.into(), sender).is_none() {
             self.count += 1;
@@ -112,14 +121,44 @@ impl Senders {
             // The binary is an interpreter, which runs any program.
             _ => program.command,
         };
+        self.saw(program, statement, std::slice::from_ref(frame));
+    }
+
+    /// Takes over what an earlier run has seen.
+    pub(crate) fn remember(&mut self, learnt: &Learnt) {
+        self.saw(learnt.program, &learnt.statement, &learnt.code);
+    }
+
+    fn saw(&mut self, program: u64, statement: &str, code: &[Frame]) {
         let statements = self.seen.entry(program).or_default();
-        if let Some(sender) = statements.get_mut(statement) {
-            sender.add(frame);
-        } else if statements.len() < MAX_OF_PROGRAM && self.count < MAX_STATEMENTS {
-            let sender = Sender { code: vec![frame.clone()], is_seen: true };
+        if !statements.contains_key(statement) {
+            if statements.len() >= MAX_OF_PROGRAM || self.count >= MAX_STATEMENTS {
+                return;
+            }
+            let sender = Sender { code: Vec::new(), is_seen: true };
             statements.insert(statement.into(), sender);
             self.count += 1;
         }
+        let sender = statements.get_mut(statement);
+        let changes = sender.map(|sender| code.iter().filter(|frame| sender.add(frame)).count());
+        self.revision += u64::from(changes.unwrap_or_default() > 0);
+    }
+
+    /// What was seen, in this run and those before.
+    pub fn seen_so_far(&self) -> impl Iterator<Item = Learnt> {
+        self.seen.iter().flat_map(|(&program, statements)| {
+            statements.iter().map(move |(statement, sender)| Learnt {
+                program,
+                statement: statement.to_string(),
+                code: sender.code.clone(),
+            })
+        })
+    }
+
+    /// A number that grows when [`Self::seen_so_far`] changes.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Who sends the statement that a connection's server shows, when that is known.

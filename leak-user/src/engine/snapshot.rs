@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::detect::{Culprit, CulpritFrom, Severity, Thresholds, Verdict};
 use crate::engine::findings::{Finding, Fingerprint, Ledger, Suppressed};
+use crate::engine::senders::Senders;
 use crate::engine::table::{Connection, ConnectionTable, ProgramPool, Waiting};
 use crate::model::time::Clock;
 use crate::model::{Destination, Health, ProcessInfo, ProcessKey, StackId, Timestamp};
@@ -54,6 +55,8 @@ pub struct Snapshot<'a> {
     pub health: &'a Health,
     /// What is not told, and how much of it there is.
     pub suppressed: &'a [Suppressed],
+    /// Who sends which statement.
+    pub senders: &'a Senders,
     /// The moment.
     pub now: Timestamp,
     /// Whether tracing ended at this moment.
@@ -69,8 +72,8 @@ pub struct RunVerdict {
     pub leaks: usize,
     /// Open findings of severity `suspect`.
     pub suspects: usize,
-    /// Silent connections that are older than the trace and of which nothing is known: they may be
-    /// leaked or at rest in a pool.
+    /// Silent connections that are older than the trace, were not used since, and are in no
+    /// transaction that anybody knows of: they may be leaked or at rest in a pool.
     pub unknown_older: usize,
 }
 

@@ -43,10 +43,23 @@ pub enum Fact {
         /// The code that has it; empty when none has, or when others may send it, too.
         code: Vec<Frame>,
     },
+    /// An earlier run has seen who sends a statement.
+    Learnt(Learnt),
     /// An interval is over: judge, and return what has changed.
     Judge(Health),
     /// The run is over: judge for the last time.
     End(Health),
+}
+
+/// Code that was seen to send a statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The program: one of the numbers of a [`ProgramId`](crate::model::ProgramId).
+    pub program: u64,
+    /// The statement, without its literals.
+    pub statement: String,
+    /// One place of each function that sends it; there is at least one.
+    pub code: Vec<Frame>,
 }
 
 /// Something that happened, or was found to be so, to one connection or to the whole table.

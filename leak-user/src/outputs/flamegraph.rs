@@ -1,7 +1,6 @@
 //! A picture of the open connections: the wider a function, the more of them it has opened, or used
 //! last.
 
-mod file;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +10,6 @@ use std::sync::Arc;
 use inferno::flamegraph::color::{BasicPalette, Color, PaletteMap};
 use inferno::flamegraph::{Options, Palette, from_lines};
 
-pub use file::{File, FileError};
 pub use sink::Flamegraph;
 
 use crate::engine::snapshot::Snapshot;

@@ -18,6 +18,8 @@ pub struct OutputSettings {
     pub printed: Printed,
     /// A recording to write.
     pub record: Option<PathBuf>,
+    /// A file that keeps what was learnt about who sends which statement.
+    pub learn: Option<PathBuf>,
     /// Metrics to serve.
     pub metrics: Option<MetricsSettings>,
     /// A flame graph to draw at the end.

@@ -11,6 +11,7 @@ use crate::model::{Fact, IntervalCost, Timestamp};
 use crate::outputs::ci::{Annotations, CiSettings, Junit};
 use crate::outputs::flamegraph::Flamegraph;
 use crate::outputs::json::Json;
+use crate::outputs::learnt::LearntFile;
 use crate::outputs::ndjson::Ndjson;
 use crate::outputs::printer::{PrintProgress, Printer};
 use crate::outputs::prometheus::Exporter;
@@ -44,7 +45,7 @@ impl Sinks {
     ///
     /// When one cannot be written or served where it was asked for.
     pub fn open(settings: &OutputSettings, printing: Printing) -> Result<Self, OutputError> {
-        let OutputSettings { format, printed, record, metrics, flamegraph, ci } = settings;
+        let OutputSettings { format, printed, record, learn, metrics, flamegraph, ci } = settings;
         let mut sinks = Self::default();
         match &printed.to {
             PrintTo::Stdout => sinks.print(*format, io::stdout(), printed, printing)?,
@@ -62,6 +63,7 @@ impl Sinks {
         sinks
             .add(annotations.then(|| Annotations::new(io::stderr(), baseline.clone(), checkout())));
         sinks.add(flamegraph.as_ref().map(Flamegraph::prepare).transpose()?);
+        sinks.add(learn.as_deref().map(LearntFile::prepare).transpose()?);
         sinks.add(metrics.as_ref().map(Exporter::start).transpose()?);
         sinks.add(record.as_deref().map(RecordingSink::new));
         Ok(sinks)

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::engine::detect::Thresholds;
 use crate::engine::detect::testing::judge_again;
 use crate::engine::findings::{Change, Ledger};
+use crate::engine::senders::Senders;
 use crate::engine::snapshot::{RunInfo, Snapshot};
 use crate::engine::testing::{APP, World, secs};
 use crate::model::time::Clock;
@@ -25,6 +26,7 @@ pub(crate) struct Run {
     info: RunInfo,
     pub(crate) health: Health,
     pub(crate) suppressed: Vec<crate::engine::findings::Suppressed>,
+    pub(crate) senders: Senders,
     pub(crate) exited: HashSet<crate::model::ProcessKey>,
     pub(crate) destinations: HashMap<std::net::IpAddr, crate::model::Destination>,
 }
@@ -74,6 +76,7 @@ impl Run {
                 started_at: SystemTime::UNIX_EPOCH,
             },
             suppressed: Vec::new(),
+            senders: Senders::default(),
             health: Health {
                 received: 40,
                 lost: 0,
@@ -106,6 +109,7 @@ impl Run {
             run: &self.info,
             health: &self.health,
             suppressed: &self.suppressed,
+            senders: &self.senders,
             now: secs(at),
             ended: true,
             clock: Clock::new(Timestamp(0), SystemTime::UNIX_EPOCH),

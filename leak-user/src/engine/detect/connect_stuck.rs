@@ -31,6 +31,7 @@ impl Detector for ConnectStuck {
             connection.tcp.state == TcpState::SynSent
                 || connection.wire.state == WireState::Startup
                 || is_shaking_hands(connection)
+                || has_never_heard(connection)
         };
         let accused =
             view.connections().filter(stuck).filter(|one| one.silent_for(now) >= patience);
@@ -54,6 +55,16 @@ fn is_shaking_hands(connection: &Connection) -> bool {
     connection.wire.tls
         && connection.tcp.state == TcpState::Established
         && connection.traffic.bytes_received == AGREED
+        && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
+}
+
+/// Whether nobody saw it begin, and its server has never sent a byte: a session begins with an
+/// answer.
+fn has_never_heard(connection: &Connection) -> bool {
+    connection.wire.state == WireState::Unknown
+        && connection.opened_at.is_none()
+        && connection.tcp.state == TcpState::Established
+        && connection.traffic.bytes_received == 0
         && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
 }
 
@@ -86,6 +97,9 @@ impl Stuck {
                 (TcpState::SynSent, _) => &mut stuck.dialing,
                 _ if is_shaking_hands(member) => &mut stuck.encrypting,
                 _ if is_asking_for_encryption(member) => &mut stuck.asking,
+                _ if has_never_heard(member) && member.traffic.bytes_sent > 0 => {
+                    &mut stuck.starting
+                }
                 (_, 0) => &mut stuck.mute,
                 _ => &mut stuck.starting,
             }) += 1;
@@ -135,7 +149,8 @@ impl fmt::Display for Stuck {
 mod tests {
     use super::*;
     use crate::engine::detect::testing::judge;
-    use crate::engine::testing::{World, secs};
+    use crate::engine::testing::{World, listed, secs};
+    use crate::model::{ConnectionId, ListedSocket};
 
     #[test]
     fn finds_both_ways_to_be_stuck() {
@@ -175,6 +190,21 @@ mod tests {
             stuck.map(|one| (one.connections.len(), one.evidence.to_string())).collect();
         let why = "1 connection stuck for 38 s: the server agreed to TLS and did not go on";
         assert_eq!(told, [(1, why.to_owned())]);
+    }
+
+    #[test]
+    fn whom_the_server_has_never_answered_is_stuck_however_old_it_is() {
+        let mut world = World::new();
+        let heard = listed(1, 10.0);
+        let unheard = ListedSocket { bytes_received: 0, ..listed(2, 10.0) };
+        world.inventory(20.0, vec![heard, unheard]);
+        let verdicts = judge(&world, 60.0);
+        let stuck: Vec<_> =
+            verdicts.iter().filter(|one| one.reason == Reason::ConnectStuck).collect();
+        assert_eq!(stuck.len(), 1, "{verdicts:?}");
+        assert_eq!(stuck[0].connections, [ConnectionId(2)]);
+        let evidence = stuck[0].evidence.to_string();
+        assert!(evidence.ends_with("no answer to the startup message"), "{evidence}");
     }
 
     #[test]

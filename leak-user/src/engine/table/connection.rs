@@ -97,13 +97,13 @@ impl Connection {
         self.opened_at.is_none() && self.account.counted_since.is_none()
     }
 
-    /// Whether nothing is known that could be judged: it is older than the trace, has sent no
-    /// request since, and no server has said what it does.
+    /// Whether too little is known to be judged: it is older than the trace, has sent no request
+    /// since, and no server has said that it does anything. An idle one may be lost or at rest.
     #[must_use]
     pub fn is_unjudged(&self) -> bool {
         self.opened_before_trace()
             && self.requests.count == 0
-            && self.dialogue() == WireState::Unknown
+            && matches!(self.dialogue(), WireState::Unknown | WireState::Idle)
     }
 
     /// Whether no stack will tell which code sent the latest request: that was before the trace, or

@@ -2,12 +2,13 @@
 
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::flamegraph::{By, File, Flames};
+use crate::outputs::flamegraph::{By, Flames};
+use crate::outputs::whole_file::WholeFile;
 use crate::outputs::{FlamegraphSettings, OutputError, Sink};
 
 /// Draws the connections that are open at the end into a file.
 pub struct Flamegraph {
-    file: File,
+    file: WholeFile,
     by: By,
 }
 
@@ -18,7 +19,8 @@ impl Flamegraph {
     ///
     /// When it cannot.
     pub fn prepare(settings: &FlamegraphSettings) -> Result<Self, OutputError> {
-        let file = File::prepare(&settings.file).map_err(OutputError::other)?;
+        let file =
+            WholeFile::prepare("the flame graph", &settings.file).map_err(OutputError::other)?;
         Ok(Self { file, by: settings.by })
     }
 }

@@ -113,8 +113,8 @@ struct VerdictModel {
     leaks: usize,
     /// Open findings of severity `suspect`.
     suspects: usize,
-    /// Silent connections that are older than the trace and of which nothing is known: they may be
-    /// leaked or at rest in a pool.
+    /// Silent connections that are older than the trace, were not used since, and are in no
+    /// transaction that anybody knows of: they may be leaked or at rest in a pool.
     unknown_older: usize,
 }
 

@@ -1,18 +1,25 @@
-//! Writing the picture to a file.
+//! A file that is replaced whole.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Why the picture cannot be written where it was asked for.
+/// Why it cannot be written where it was asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(super) enum FileError {
     /// Something else has the name.
-    #[error("{0} is not a regular file, and is not replaced by a flame graph")]
-    NotAFile(PathBuf),
+    #[error("{path} is not a regular file, and is not replaced by {what}")]
+    NotAFile {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What was to be written.
+        what: &'static str,
+    },
     /// The system refuses.
-    #[error("the flame graph cannot be written to {path}: {source}")]
+    #[error("{what} cannot be written to {path}: {source}")]
     Unwritable {
+        /// What was to be written.
+        what: &'static str,
         /// The path that was asked for.
         path: PathBuf,
         /// What the system said.
@@ -21,31 +28,34 @@ pub enum FileError {
 }
 
 /// A file that will be there whole, or not at all.
-#[derive(Debug)]
-pub struct File {
+#[derive(Clone, Debug)]
+pub(super) struct WholeFile {
+    /// What it is, for people.
+    what: &'static str,
     path: PathBuf,
     /// Beside it, and of a name of its own.
     draft: PathBuf,
 }
 
-impl File {
+impl WholeFile {
     /// Makes sure that `path` can be written: better now than after an hour of tracing.
     ///
     /// # Errors
     ///
     /// When it cannot.
-    pub fn prepare(path: &Path) -> Result<Self, FileError> {
-        let unwritable = |source| FileError::Unwritable { path: path.to_owned(), source };
+    pub(super) fn prepare(what: &'static str, path: &Path) -> Result<Self, FileError> {
+        let unwritable = |source| FileError::Unwritable { what, path: path.to_owned(), source };
+        let not_a_file = || FileError::NotAFile { path: path.to_owned(), what };
         // A link stays one: what it leads to is replaced.
         let target = match fs::canonicalize(path) {
-            Ok(target) if !target.is_file() => return Err(FileError::NotAFile(path.to_owned())),
+            Ok(target) if !target.is_file() => return Err(not_a_file()),
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
             Err(error) => return Err(unwritable(error)),
         };
-        let name = target.file_name().ok_or_else(|| FileError::NotAFile(path.to_owned()))?;
+        let name = target.file_name().ok_or_else(not_a_file)?;
         let draft = format!(".{}.{}", name.to_string_lossy(), std::process::id());
-        let file = Self { draft: target.with_file_name(draft), path: target };
+        let file = Self { what, draft: target.with_file_name(draft), path: target };
         file.write_draft(b"").map_err(unwritable)?;
         fs::remove_file(&file.draft).map_err(unwritable)?;
         Ok(file)
@@ -56,18 +66,18 @@ impl File {
     /// # Errors
     ///
     /// When it cannot be written; what was there stays then.
-    pub fn write(&self, svg: &[u8]) -> Result<(), FileError> {
-        let written = self.write_draft(svg).and_then(|()| fs::rename(&self.draft, &self.path));
+    pub(super) fn write(&self, content: &[u8]) -> Result<(), FileError> {
+        let written = self.write_draft(content).and_then(|()| fs::rename(&self.draft, &self.path));
         written.map_err(|source| {
             // There may be none.
             let _ = fs::remove_file(&self.draft);
-            FileError::Unwritable { path: self.path.clone(), source }
+            FileError::Unwritable { what: self.what, path: self.path.clone(), source }
         })
     }
 
-    fn write_draft(&self, svg: &[u8]) -> io::Result<()> {
+    fn write_draft(&self, content: &[u8]) -> io::Result<()> {
         let mut draft = OpenOptions::new().write(true).create_new(true).open(&self.draft)?;
-        draft.write_all(svg)?;
+        draft.write_all(content)?;
         draft.sync_all()
     }
 }
@@ -82,7 +92,7 @@ mod tests {
         let (path, link) = (directory.path().join("a.svg"), directory.path().join("link"));
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let file = File::prepare(&link).unwrap();
+        let file = WholeFile::prepare("the flame graph", &link).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         file.write(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -93,7 +103,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_refused_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let said = |path: &Path| File::prepare(path).unwrap_err().to_string();
+        let said = |path: &Path| WholeFile::prepare("it", path).unwrap_err().to_string();
         assert!(said(directory.path()).contains("not a regular file"));
         assert!(said(Path::new("/dev/null")).contains("not a regular file"));
         assert!(said(&directory.path().join("no/such.svg")).contains("No such file"));
