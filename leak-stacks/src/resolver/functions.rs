@@ -1,5 +1,7 @@
 //! The code of functions that are known by their names.
 
+use std::fs::File;
+use std::io::Read;
 use std::rc::Rc;
 
 use crate::binary::elf::read_exact;
@@ -8,6 +10,8 @@ use crate::binary::store::Binary;
 use crate::binary::symbol_table::extents_of;
 use crate::bytes::base_name;
 use crate::process::ProcessKey;
+use crate::process::maps::MapsEntry;
+use crate::process::snapshot::MAX_MAPS;
 use crate::resolver::Resolver;
 use crate::resolver::programs::{Program, Programs};
 use crate::time::Timestamp;
@@ -29,11 +33,23 @@ impl Resolver {
         now: Timestamp,
     ) -> Vec<[Vec<u8>; N]> {
         let found = self.functions_seen(process, library, names, now);
-        // A library may have been loaded since the process was looked at.
-        if found.is_empty() && self.look(process, now).is_ok() {
+        if found.is_empty() && self.is_outdated(process, library) && self.look(process, now).is_ok()
+        {
             return self.functions_seen(process, library, names, now);
         }
         found
+    }
+
+    /// Whether the process has executed another program since it was looked at, or loaded such a
+    /// library.
+    fn is_outdated(&self, process: ProcessKey, library: &str) -> bool {
+        let program = self.processes.get(&process).and_then(Programs::latest);
+        program.is_some_and(|program| {
+            let was_loaded =
+                program.modules.iter().any(|one| is_named(one.path.as_deref(), library));
+            program.modules.is_replaced(process.pid)
+                || (!was_loaded && has_loaded(process.pid, library))
+        })
     }
 
     fn functions_seen<const N: usize>(
@@ -58,11 +74,26 @@ impl Resolver {
     }
 }
 
+fn is_named(path: Option<&str>, library: &str) -> bool {
+    path.is_some_and(|path| base_name(path).starts_with(library))
+}
+
+/// Whether a process has such a library now.
+fn has_loaded(pid: u32, library: &str) -> bool {
+    let mut text = Vec::new();
+    let maps = File::open(format!("/proc/{pid}/maps"));
+    if maps.and_then(|maps| maps.take(MAX_MAPS).read_to_end(&mut text)).is_err() {
+        return false;
+    }
+    let text = String::from_utf8_lossy(&text);
+    let mut entries = text.lines().filter_map(MapsEntry::parse);
+    entries.any(|entry| is_named(entry.path, library))
+}
+
 fn files(program: &Program, library: &str) -> Vec<Rc<Binary>> {
     let mut found: Vec<Rc<Binary>> = Vec::new();
     for mapping in program.modules.iter() {
-        let named =
-            mapping.path.as_deref().is_some_and(|path| base_name(path).starts_with(library));
+        let named = is_named(mapping.path.as_deref(), library);
         let Some(binary) = mapping.binary.as_ref().filter(|_| named) else { continue };
         if found.len() < MAX_FILES && !found.iter().any(|known| Rc::ptr_eq(known, binary)) {
             found.push(Rc::clone(binary));
