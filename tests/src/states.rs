@@ -1,5 +1,5 @@
-//! The programs of `tests/apps/states/`: three sessions, of which one is in a transaction and one in
-//! a failed transaction, and the word of the driver or, for Go, of the server on that.
+//! The programs of `tests/apps/states/`: three sessions, of which one is in a transaction and one
+//! in a failed transaction, and the word of the driver or, for Go, of the server on that.
 
 use std::collections::BTreeMap;
 use std::path::Path;

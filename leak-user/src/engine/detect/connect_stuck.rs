@@ -58,8 +58,8 @@ fn is_shaking_hands(connection: &Connection) -> bool {
         && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
 }
 
-/// Whether the server owes an answer to the first encrypted bytes: the end of the handshake, and the
-/// startup message with it.
+/// Whether the server owes an answer to the first encrypted bytes: the end of the handshake, and
+/// the startup message with it.
 ///
 /// A client that asks for encryption sends at least three times until the server has taken its
 /// startup message: what asks for encryption, what begins the handshake, and what ends it.

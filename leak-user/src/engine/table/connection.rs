@@ -150,8 +150,8 @@ impl Connection {
         self.told().map_or(WireState::Unknown, |(state, _)| state)
     }
 
-    /// Where the dialogue stands, and who tells: the wire where it can be read, else what the server
-    /// or else the driver said of this silence.
+    /// Where the dialogue stands, and who tells: the wire where it can be read, else what the
+    /// server or else the driver said of this silence.
     #[must_use]
     pub fn told(&self) -> Option<(WireState, StateSource)> {
         let by_server = || Some((self.server_now()?.dialogue(), StateSource::Server));

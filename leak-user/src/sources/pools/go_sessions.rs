@@ -11,8 +11,8 @@
 use crate::model::WireState;
 use crate::sources::pools::go_values::GoValues;
 
-/// Where a table of methods has its second one. The first one of a driver's connection is missing in
-/// programs that do not begin transactions; each closes its connections.
+/// Where a table of methods has its second one. The first one of a driver's connection is missing
+/// in programs that do not begin transactions; each closes its connections.
 const SECOND_METHOD: u64 = 32;
 /// How the second methods of the drivers' connections end.
 const LIB_PQ: &str = "github.com/lib/pq.(*conn).Close";
