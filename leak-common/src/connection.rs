@@ -115,6 +115,8 @@ pub mod flag {
     pub const CLOSED_AT_EXIT: u32 = 64;
     /// More than one thread has begun requests in the transaction under way.
     pub const TRANSACTION_MOVED: u32 = 128;
+    /// The server has agreed to encryption when it was asked.
+    pub const ENCRYPTION_AGREED: u32 = 256;
 }
 
 /// What the parser of the dialogue remembers between calls. Only the kernel programs know what is

@@ -17,6 +17,7 @@
 //! | `resolver` | ties them together |
 //!
 //! [`Resolver::uses_of_texts`] goes the other way: from a text to the code that has it.
+//! [`Resolver::functions`] has the code of functions by their names.
 //!
 //! A file imports from its own room's floor or lower ones, and no files import each other in a
 //! circle; the tests of the crate `structure` hold that. To add a language, see the trait
@@ -54,6 +55,7 @@
 //! | PHP | names of 512 bytes, paths of 4,096, 8 MiB of variables searched for its globals, 4,096 calls remembered of a process | the call has no name |
 //! | CPython | names of 512 characters, paths of 1,024, line tables of 256 KiB | the call has no name |
 //! | texts | 4,194,304 instructions and 256 MiB of code looked at for them, 1,048,576 references kept for each binary, 8 KiB of a text, 1,024 uses told at once | the rest is not found |
+//! | functions | 16 files of a process, 512 bytes of each | the rest is not there |
 //! | sources | 512 directories, 1,024 files of up to 512 KiB, 16 MiB of all | the rest is not searched |
 //! | one request to the resolver | 20 s | the file is left alone for good: `unresponsive_file` |
 //! | threads that hang in a read | 8 | no more stacks are resolved, and a warning says so |
@@ -91,6 +93,7 @@ pub use self::culprit::is_application;
 pub use self::languages::go::{GoProgram, Goroutine, GoroutineState, Goroutines};
 pub use self::languages::runtimes::advice;
 pub use self::process::ProcessKey;
+pub use self::process::memory::Memory as ProcessMemory;
 pub use self::process::snapshot::{
     MappingReader, ModulesError, Observer, ProcessSnapshot, SnapshotData,
 };

@@ -1,6 +1,7 @@
 //! The door: raw stacks in, symbolized and shared stacks out.
 
 mod assembly;
+mod functions;
 mod identity;
 mod naming;
 mod programs;

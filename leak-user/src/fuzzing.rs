@@ -7,6 +7,7 @@
 use bytemuck::Pod;
 use leak_common::connection::{Connection, FirstBytes};
 
+use crate::sources::drivers;
 use crate::sources::inventory::sock_diag;
 use crate::sources::kernel::btf::Btf;
 use crate::sources::kernel::decode;
@@ -21,6 +22,7 @@ pub use leak_stacks::fuzzing::Target;
 pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
     ("decode", decode),
+    ("drivers", drivers),
     ("procfs", procfs),
     ("sock_diag", sock_diag),
     ("startup", startup),
@@ -52,6 +54,11 @@ fn decode(data: &[u8]) {
         let rest = data.get(size_of::<Connection>()..).unwrap_or_default();
         let _ = decode::slot(&connection, plain::<FirstBytes>(rest).as_ref());
     }
+}
+
+/// The code of a driver's library, and what the driver has in a program's memory.
+fn drivers(data: &[u8]) {
+    drivers::fuzz(data);
 }
 
 fn plain<T: Pod>(data: &[u8]) -> Option<T> {

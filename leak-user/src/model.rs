@@ -21,7 +21,7 @@ pub use leak_stacks::Timestamp;
 
 pub use self::connection::{Caller, Endpoints, ListedSocket, StackRole, Usage, Use};
 pub use self::destination::{Destination, DestinationKind};
-pub use self::dialogue::{Wire, WireState};
+pub use self::dialogue::{StateSource, Wire, WireState};
 pub use self::facts::{Event, Fact, Learnt};
 pub use self::health::{
     Cost, EventKind, Health, IntervalCost, OwnProcess, ProgramHealth, Sample, StackCopies,

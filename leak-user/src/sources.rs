@@ -3,6 +3,7 @@
 //! A source turns untrusted input into types of the [model](crate::model). It never imports the
 //! engine, the outputs or the trace.
 
+pub mod drivers;
 pub mod elsewhere;
 pub mod inventory;
 pub mod kernel;

@@ -8,6 +8,7 @@ mod configurations;
 mod connections;
 mod containers;
 mod corpus;
+mod drivers;
 mod healthy;
 mod history;
 mod hooks;
@@ -49,6 +50,7 @@ const SUITES: &[Tests] = &[
     Tests { suite: "recording", place: Anywhere, list: recording::tests },
     Tests { suite: "uses", place: Anywhere, list: uses::tests },
     Tests { suite: "server_join", place: Anywhere, list: server_join::tests },
+    Tests { suite: "drivers", place: Anywhere, list: drivers::tests },
     Tests { suite: "statements", place: Anywhere, list: statements::tests },
     Tests { suite: "stacks_runtimes", place: Anywhere, list: stacks_runtimes::tests },
     Tests { suite: "waiting", place: Anywhere, list: waiting::tests },

@@ -60,6 +60,7 @@ pub mod report;
 pub mod runtimes;
 pub mod server;
 pub mod shop;
+pub mod states;
 pub mod suite;
 pub mod suites;
 pub mod thread;

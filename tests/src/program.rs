@@ -23,6 +23,11 @@ impl Reply {
         self.word(key)?.parse().with_context(|| format!("{key} in \"{}\"", self.0))
     }
 
+    /// All keys and values.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.split_whitespace().filter_map(|word| word.split_once('='))
+    }
+
     /// The value of `key`.
     pub fn word(&self, key: &str) -> Result<&str> {
         self.0

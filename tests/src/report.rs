@@ -213,6 +213,7 @@ pub struct Wire {
     pub database: Option<String>,
     pub application_name: Option<String>,
     pub backend_pid: Option<u64>,
+    pub source: Option<String>,
 }
 
 /// A stack, innermost frame first.

@@ -68,7 +68,10 @@ pub(super) fn first_sent(index: u32, connection: &mut Connection, payload: &Payl
 pub(super) fn encryption_answer(connection: &mut Connection, payload: &Payload) {
     connection.phase = if payload.is_visible() {
         match payload.head().bytes[0] {
-            b'S' | b'G' => phase::ENCRYPTED,
+            b'S' | b'G' => {
+                connection.flags |= flag::ENCRYPTION_AGREED;
+                phase::ENCRYPTED
+            }
             _ => phase::NEW,
         }
     } else {

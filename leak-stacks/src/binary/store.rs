@@ -184,20 +184,26 @@ impl Binary {
     }
 
     fn own_facts<T: Facts>(&self) -> Option<Rc<T>> {
-        let (elf, debug) = self.headers()?;
+        self.headers()?;
         if let Contents::Read(read) = &*self.contents.try_borrow().ok()?
             && let Some(known) = read.facts.get()
         {
             return Some(known);
         }
-        let _reading = self.begin_reading()?;
-        let debug = debug.as_deref().zip(self.debug_file().map(|debug| &debug.file));
-        let source = Source { elf: &elf, file: &self.file, debug };
-        let facts = Rc::new(guarded(|| T::read(&source))?);
+        let facts = Rc::new(self.read_with(T::read)?);
         if let Contents::Read(read) = &mut *self.contents.try_borrow_mut().ok()? {
             read.facts.keep(&facts);
         }
         Some(facts)
+    }
+
+    /// What `read` makes of its files, which is not kept; `None` for a file that is unusable.
+    pub(crate) fn read_with<R>(&self, read: impl FnOnce(&Source<'_>) -> R) -> Option<R> {
+        let (elf, debug) = self.headers()?;
+        let _reading = self.begin_reading()?;
+        let debug = debug.as_deref().zip(self.debug_file().map(|debug| &debug.file));
+        let source = Source { elf: &elf, file: &self.file, debug };
+        guarded(|| read(&source))
     }
 
     /// Whether it can be used, as far as that was tried.

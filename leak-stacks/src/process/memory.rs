@@ -10,11 +10,14 @@ use crate::process::stat::start_ticks;
 /// A process's memory. The descriptor stays bound to the program that ran when it was opened: once
 /// the PID is reused or another program is executed, reads fail.
 #[derive(Debug)]
-pub(crate) struct Memory(File);
+pub struct Memory(File);
 
 impl Memory {
     /// Opens the memory of `process`.
-    pub(crate) fn open(process: ProcessKey) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it is gone, or may not be read.
+    pub fn open(process: ProcessKey) -> io::Result<Self> {
         let file = File::open(format!("/proc/{}/mem", process.pid))?;
         // Checked after opening: what is open cannot change hands any more.
         if start_ticks(process.pid)? != process.start_ticks {
@@ -23,8 +26,9 @@ impl Memory {
         Ok(Self(file))
     }
 
-    /// Fills `into` with the bytes at `address`.
-    pub(crate) fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
+    /// Fills `into` with the bytes at `address`; `None` when not all of them can be read.
+    #[must_use]
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
         // procfs takes addresses as signed numbers; user space ends below that.
         i64::try_from(address.checked_add(into.len() as u64)?).ok()?;
         self.0.read_exact_at(into, address).ok()

@@ -19,7 +19,7 @@ use crate::process::stat::{Stat, executable_identity, wall_clock_start};
 use crate::time::Timestamp;
 
 /// Longest `/proc/PID/maps` that is read.
-const MAX_MAPS: u64 = 16 << 20;
+pub(crate) const MAX_MAPS: u64 = 16 << 20;
 /// Most executable mappings of one process that are kept.
 const MAX_MAPPINGS: usize = 8192;
 /// How often a process is looked at that executes another program meanwhile.

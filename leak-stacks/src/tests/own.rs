@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::tests::{NOW, assert_in_order, names, own_stack, resolve};
+use crate::tests::{NOW, assert_in_order, key, names, own_stack, resolve};
 use crate::{
     DriverFrames, Language, MappingReader, ModulesError, Observer, ProcessKey, ProcessSnapshot,
     Quality, RawStack, Resolver, Timestamp,
@@ -40,6 +40,19 @@ fn own_functions_in_order_with_lines_down_to_the_thread() {
     assert!(middle.line.unwrap() < line!());
     let culprit = &stack.frames[stack.culprit.unwrap()];
     assert!(culprit.function.as_deref().unwrap().contains("tests::"), "{culprit:?}");
+}
+
+#[test]
+fn the_code_of_a_library_s_functions() {
+    let process = key(std::process::id());
+    let mut resolver = Resolver::new(Arc::default());
+    let mut functions = |library, names| resolver.functions(process, library, names, NOW);
+    let found = functions("libc.so", ["getpid", "getppid"]);
+    assert_eq!(found.len(), 1);
+    let [one, other] = &found[0];
+    assert!((1..=512).contains(&one.len()) && !other.is_empty() && one != other);
+    assert!(functions("libc.so", ["getpid", "nowhere_to_be_found"]).is_empty());
+    assert!(functions("libnone", ["getpid", "nowhere_to_be_found"]).is_empty());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod answers;
 mod connection;
 mod counters;
+mod drivers;
 mod end;
 mod gone;
 mod history;
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use connection::{Callers, Connection, Place, Requests, Tcp, Traffic};
+pub use connection::{Callers, Connection, DriverSide, Place, Requests, Tcp, Traffic};
 pub use losses::Losses;
 pub use observer::{Observer, Request};
 pub use pools::{Identity, Pool, PoolKey, PoolObserver, Pools};
@@ -147,6 +148,7 @@ impl ConnectionTable {
             Event::PoolsRead { process, at, pools } => {
                 self.program_pools.learn(*process, *at, pools, &mut self.connections);
             }
+            Event::StatesRead { process, at, states } => self.hear_driver(*process, *at, states),
             Event::UserGone { id, request } => {
                 if self.get(*id).is_some_and(|connection| connection.requests.count == *request) {
                     observer.user_gone(*id);

@@ -28,6 +28,18 @@ pub enum WireState {
     Unknown,
 }
 
+/// Who tells where a dialogue stands; the names are those of the JSON report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateSource {
+    /// The messages of the connection themselves.
+    Wire,
+    /// The driver, in the program's memory.
+    Driver,
+    /// The server, asked with `--pg-dsn`.
+    Server,
+}
+
 /// What the wire tells of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
@@ -60,4 +72,7 @@ pub struct Wire {
     /// More than one thread has begun requests in that transaction.
     #[serde(default)]
     pub transaction_moved: bool,
+    /// The server has agreed to encryption when it was asked.
+    #[serde(default)]
+    pub encryption_agreed: bool,
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::pools::ReadPool;
 use crate::model::{
     Caller, ConnectionId, Destination, Endpoints, Health, ListedSocket, ProcessInfo, ProcessKey,
-    ServerAnswer, StackId, StackRole, Timestamp, Usage, Use, Waiters, Whereabouts,
+    ServerAnswer, StackId, StackRole, Timestamp, Usage, Use, Waiters, Whereabouts, WireState,
 };
 
 /// What the engine can be told.
@@ -163,6 +163,15 @@ pub enum Event {
         at: Timestamp,
         /// All pools that were found.
         pools: Vec<ReadPool>,
+    },
+    /// The driver of a process was asked, in its memory, where sessions stand.
+    StatesRead {
+        /// The process.
+        process: ProcessKey,
+        /// When reading began.
+        at: Timestamp,
+        /// What it says of each connection that it was asked about.
+        states: Vec<(ConnectionId, WireState)>,
     },
     /// The thread that began a connection's latest request has ended.
     UserGone {

@@ -75,6 +75,7 @@ pub fn write_event(out: &mut impl io::Write, event: &Event, clock: &Clock) -> io
         | Event::Uses { .. }
         | Event::StackResolved { .. }
         | Event::PoolsRead { .. }
+        | Event::StatesRead { .. }
         | Event::UserGone { .. }
         | Event::Waiting { .. }
         | Event::UserSeen { .. } => return Ok(()),

@@ -17,10 +17,11 @@
 
 mod database_sql;
 mod go_map;
+mod go_sessions;
 mod go_values;
 mod kind;
 mod memory;
-mod sockets;
+pub(in crate::sources) mod sockets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use leak_stacks::{GoProgram, Goroutine, Resolver};
 
 use crate::clock;
 use crate::model::pools::PoolNumbers;
-use crate::model::{ProcessKey, Timestamp};
+use crate::model::{ProcessKey, Timestamp, WireState};
 use go_values::GoValues;
 use kind::{Kind, KindPool};
 use sockets::Descriptors;
@@ -61,6 +62,8 @@ pub struct FoundPool {
     pub numbers: Option<PoolNumbers>,
     /// Inodes of the sockets of its connections, and whether each is checked out.
     pub sockets: Vec<(u64, bool)>,
+    /// Inodes of the sockets of those of which the driver has told where the session stands.
+    pub sessions: Vec<(u64, WireState)>,
 }
 
 /// The pools of a process at one moment.
@@ -97,9 +100,10 @@ impl PoolReader {
             if Instant::now() >= until {
                 break;
             }
-            let KindPool { numbers, descriptors } = kind.read(&values, address, until);
+            let KindPool { numbers, descriptors, sessions } = kind.read(&values, address, until);
             let sockets = open.sockets(descriptors);
-            pools.push(FoundPool { kind: kind.name(), address, numbers, sockets });
+            let sessions = open.sockets(sessions);
+            pools.push(FoundPool { kind: kind.name(), address, numbers, sockets, sessions });
         }
         if !places.is_empty() && self.known.len() < MAX_PROCESSES {
             self.known.insert(process, places);

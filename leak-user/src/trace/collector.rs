@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::model::{Event, Fact, IntervalCost, ListedSocket, StackRole};
+use crate::model::{Event, Fact, IntervalCost, ListedSocket, StackRole, WireState};
 use crate::outputs::OutputError;
 use crate::sources::elsewhere;
 use crate::sources::inventory::{Inventory, InventoryError};
@@ -193,6 +193,7 @@ impl Collector {
         self.enrichment.name_addresses(self.session.engine());
         self.find_senders();
         self.stacks.read_pools(feedback::processes_with_pools(self.session.engine()));
+        self.stacks.read_states(feedback::states_to_read(self.session.engine(), clock::now()));
         let wanted = feedback::stacks_to_fetch(self.session.engine(), clock::now());
         self.stacks.fetch(wanted, &self.tracer, &mut self.session)?;
         self.looks.begin(self.session.engine(), clock::now(), &mut self.stacks);
@@ -220,7 +221,18 @@ impl Collector {
         let answer = answer.ok_or(TraceError::Resolver)?;
         let learnt = self.stacks.take(answer, self.session.engine());
         if let Some(pools) = learnt.pools {
+            let table = self.session.engine().table();
+            let is_wanted =
+                |id| table.get(id).is_some_and(|one| one.dialogue() == WireState::Unknown);
+            let states = self.pools.sessions_event(learnt.process, &pools, is_wanted);
             let event = self.pools.event(learnt.process, pools);
+            self.session.tell(clock::now(), &Fact::Event(event))?;
+            if let Some(states) = states {
+                self.session.tell(clock::now(), &Fact::Event(states))?;
+            }
+        }
+        if let Some(states) = learnt.states {
+            let event = self.pools.states_event(learnt.process, states);
             self.session.tell(clock::now(), &Fact::Event(event))?;
         }
         if let Some(profile) = learnt.profile {
@@ -349,6 +361,7 @@ fn is_wanted(event: &Event, targets: &mut Targets, engine: &Engine) -> bool {
         | Event::StackResolved { .. }
         | Event::ServerSessions { .. }
         | Event::PoolsRead { .. }
+        | Event::StatesRead { .. }
         | Event::UserGone { .. }
         | Event::Waiting { .. }
         | Event::UserSeen { .. } => true,

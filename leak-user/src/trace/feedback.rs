@@ -8,6 +8,7 @@
 //! | [`set_profile`], [`copy_more`] | kernel programs | how to copy a process's stacks, as its binaries and stacks have shown |
 //! | [`stacks_to_fetch`] | flight recorder | a stack is fetched once its connection has fallen silent |
 //! | [`processes_with_pools`] | resolver | whose pools are read in their memory |
+//! | [`states_to_read`] | resolver | which sessions' states their drivers are asked for |
 //! | [`statements_to_find`] | resolver | which code has a statement is looked up once nobody was seen to send it |
 //! | [`keep_known`] | kernel programs' table | what the engine had no room for is told again |
 //! | [`forget_process`] | kernel programs, resolver | a process is gone, and its PID may be used again |
@@ -16,12 +17,14 @@
 //! | [`name_addresses`] | Kubernetes | which servers' addresses are to be named |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 
 use leak_stacks::StackProfile;
 
 use crate::engine::Engine;
 use crate::engine::fate::User;
 use crate::model::{ConnectionId, ProcessKey, Timestamp, Whereabouts};
+use crate::sources::drivers::WantedState;
 use crate::sources::kernel::Tracer;
 use crate::sources::kubernetes::Pods;
 use crate::trace::look::Wanted;
@@ -42,7 +45,10 @@ const MAX_HOLDERS: usize = 512;
 /// Most users of silent connections of one process that are looked for.
 const MAX_USERS: usize = 256;
 
-/// Most processes whose pools are read in an interval.
+/// Most sessions of one process whose driver is asked for their states in an interval.
+const MAX_STATES: usize = 4096;
+
+/// Most processes whose pools are read, or whose drivers are asked, in an interval.
 const MAX_PROCESSES_WITH_POOLS: usize = 512;
 
 /// Has the kernel programs copy a process's stacks as its binaries need it.
@@ -88,6 +94,28 @@ pub(super) fn processes_with_pools(engine: &Engine) -> impl Iterator<Item = Proc
     let opened = engine.table().connections().map(|connection| connection.process);
     let processes: BTreeSet<_> = opened.collect();
     processes.into_iter().take(MAX_PROCESSES_WITH_POOLS)
+}
+
+/// The connections at rest of which nobody has told where their session stands, by the process that
+/// alone holds each: its driver may know.
+pub(super) fn states_to_read(
+    engine: &Engine,
+    now: Timestamp,
+) -> BTreeMap<ProcessKey, Vec<WantedState>> {
+    let mut wanted: BTreeMap<ProcessKey, Vec<WantedState>> = BTreeMap::new();
+    for connection in engine.table().wanting_state(now) {
+        let Some(process) = connection.only_holder() else { continue };
+        let is_known = wanted.contains_key(&process);
+        if is_known || wanted.len() < MAX_PROCESSES_WITH_POOLS {
+            let its = wanted.entry(process).or_default();
+            let local = connection.endpoints.local;
+            let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+            if its.len() < MAX_STATES {
+                its.push((connection.id, local));
+            }
+        }
+    }
+    wanted
 }
 
 /// Keeps those of `unchanged` connections that the engine knows. The others count as changed at the

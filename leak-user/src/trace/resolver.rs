@@ -15,6 +15,7 @@ use tokio::sync::mpsc as channel;
 
 use crate::clock;
 use crate::model::{ConnectionId, ProcessKey, StackRole, Timestamp};
+use crate::sources::drivers::{DriverReader, ProcessStates, WantedState};
 use crate::sources::pools::{PoolReader, ProcessPools};
 use crate::trace::look::LookedAt;
 use crate::trace::worker::{Service, Worker};
@@ -45,6 +46,8 @@ pub(super) enum Task {
     Threads(ProcessKey),
     /// Read the pools of a process.
     Pools(ProcessKey),
+    /// Ask the driver of a process for the states of sessions.
+    States(ProcessKey),
     /// Drop all data of a process that has exited.
     Forget(ProcessKey),
 }
@@ -58,6 +61,7 @@ impl Task {
             | Self::Texts { process, .. }
             | Self::Threads(process)
             | Self::Pools(process)
+            | Self::States(process)
             | Self::Forget(process) => process,
         }
     }
@@ -69,6 +73,7 @@ enum Input {
     Stack(Box<RawStack>),
     Texts(Box<dyn WantedTexts>),
     Threads(WantedThreads),
+    States(Vec<WantedState>),
 }
 
 /// The input of the second thread, from the first.
@@ -94,6 +99,15 @@ pub(super) struct Answer {
     pub(super) threads: Option<LookedAt>,
     /// The pools, if the request was to read them and they could be read.
     pub(super) pools: Option<ProcessPools>,
+    /// The states of sessions, if the request was to ask a driver and there is one.
+    pub(super) states: Option<ProcessStates>,
+}
+
+impl Answer {
+    fn nothing(task: Task) -> Self {
+        let (profile, stack, threads, pools, states) = Default::default();
+        Self { task, profile, stack, uses: Vec::new(), threads, pools, states }
+    }
 }
 
 /// The outcome of resolving a stack.
@@ -184,6 +198,11 @@ impl ResolverThread {
     /// Requests that the pools of a process be read.
     pub(super) fn read_pools(&mut self, process: ProcessKey) {
         self.send(Task::Pools(process), Input::Nothing);
+    }
+
+    /// Requests the states of sessions from the driver of a process.
+    pub(super) fn read_states(&mut self, process: ProcessKey, sessions: Vec<WantedState>) {
+        self.send(Task::States(process), Input::States(sessions));
     }
 
     /// Drops all data of a process that has exited.
@@ -287,9 +306,7 @@ impl ResolverThread {
         let stack =
             is_stack.then_some(ResolvedStack { wanted: 0, resolved: none, took: Duration::ZERO });
         // `self` holds the receiver, so sending cannot fail.
-        let nothing =
-            Answer { task, profile: None, stack, uses: Vec::new(), threads: None, pools: None };
-        let _ = self.answering.send(nothing);
+        let _ = self.answering.send(Answer { stack, ..Answer::nothing(task) });
     }
 
     /// Sends a request unless it is pending already. Returns false if the request was refused.
@@ -334,6 +351,7 @@ fn resolving(
     let mut resolver = Resolver::new(Arc::clone(watch));
     resolver.set_driver_frames(driver_frames.to_vec());
     let mut reader = PoolReader::default();
+    let mut drivers = DriverReader::default();
     Box::new(move |task, Work { snapshot, input }| {
         let now = clock::now();
         let process = task.process();
@@ -347,24 +365,31 @@ fn resolving(
             }
             Task::Forget(_) => {
                 reader.forget(process);
+                drivers.forget(process);
                 return resolver.forget(process);
             }
-            Task::Resolve { .. } | Task::Texts { .. } | Task::Threads(_) | Task::Pools(_) => {}
+            Task::Resolve { .. }
+            | Task::Texts { .. }
+            | Task::Threads(_)
+            | Task::Pools(_)
+            | Task::States(_) => {}
         }
-        let (mut stack, mut uses, mut threads) = (None, Vec::new(), None);
+        let mut answer = Answer::nothing(task);
         let began = Instant::now();
         match input {
             Input::Nothing => {}
             Input::Stack(raw) => {
                 let resolved = resolver.resolve(&raw, now);
-                stack = Some(ResolvedStack { wanted: raw.wanted, resolved, took: began.elapsed() });
+                let took = began.elapsed();
+                answer.stack = Some(ResolvedStack { wanted: raw.wanted, resolved, took });
+                drivers.note(&raw);
             }
             Input::Texts(texts) => {
-                uses = resolver.uses_of_texts(process, &*texts, now);
+                answer.uses = resolver.uses_of_texts(process, &*texts, now);
                 log::debug!(
                     "process {}: {} uses of statements found in {} ms",
                     process.pid,
-                    uses.len(),
+                    answer.uses.len(),
                     began.elapsed().as_millis()
                 );
             }
@@ -372,14 +397,18 @@ fn resolving(
                 let began = clock::thread_cpu_time();
                 let taken = || clock::thread_cpu_time().saturating_sub(began);
                 let seen = resolver.threads(process, &wanted, now, || taken() < LONGEST_LOOK);
-                threads = Some(LookedAt { seen, at: now, took: taken() });
+                answer.threads = Some(LookedAt { seen, at: now, took: taken() });
+            }
+            Input::States(sessions) => {
+                answer.states = drivers.read(&mut resolver, process, &sessions);
             }
         }
-        let reads_pools = matches!(task, Task::Pools(_));
-        let pools = reads_pools.then(|| reader.read(&mut resolver, process)).flatten();
+        if matches!(task, Task::Pools(_)) {
+            answer.pools = reader.read(&mut resolver, process);
+        }
+        answer.profile = resolver.profile(process);
         // Sending fails only at shutdown, when the receiver is gone.
-        let profile = resolver.profile(process);
-        let _ = answering.send(Answer { task, profile, stack, uses, threads, pools });
+        let _ = answering.send(answer);
     })
 }
 

@@ -1,7 +1,7 @@
 //! Stacks, from the kernel's copy to facts: requested here, resolved on other threads, and
 //! answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::model::{ConnectionId, Event, Fact, ProcessKey, StackRole, Timestamp};
 use crate::outputs::OutputError;
+use crate::sources::drivers::{ProcessStates, WantedState};
 use crate::sources::kernel::Tracer;
 use crate::sources::kernel::decode;
 use crate::sources::pools::ProcessPools;
@@ -53,6 +54,8 @@ pub(super) struct Learnt {
     pub(super) threads: Option<LookedAt>,
     /// The process's pools.
     pub(super) pools: Option<ProcessPools>,
+    /// The states of its sessions.
+    pub(super) states: Option<ProcessStates>,
 }
 
 impl StackRequests {
@@ -160,6 +163,13 @@ impl StackRequests {
         processes.for_each(|process| self.resolver.read_pools(process));
     }
 
+    /// Requests that the drivers of these processes be asked for the states of sessions.
+    pub(super) fn read_states(&mut self, wanted: BTreeMap<ProcessKey, Vec<WantedState>>) {
+        for (process, sessions) in wanted {
+            self.resolver.read_states(process, sessions);
+        }
+    }
+
     /// The resolver's next answer; `None` when its threads have died.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         self.resolver.answer().await
@@ -168,10 +178,11 @@ impl StackRequests {
     /// Makes facts of an answer, except when its connection is no longer the one that was asked
     /// about.
     pub(super) fn take(&mut self, answer: Answer, engine: &Engine) -> Learnt {
-        let Answer { task, profile, stack, uses, threads, pools } = answer;
+        let Answer { task, profile, stack, uses, threads, pools, states } = answer;
         let process = task.process();
         let facts = Vec::new();
-        let mut learnt = Learnt { process, profile, too_short: None, facts, threads, pools };
+        let mut learnt =
+            Learnt { process, profile, too_short: None, facts, threads, pools, states };
         if let Task::Texts { process, .. } = task {
             let statements = self.searches.remove(&process).unwrap_or_default();
             let code = senders::code_of(&statements, &uses);

@@ -32,6 +32,7 @@ impl Detector for ConnectStuck {
                 || connection.wire.state == WireState::Startup
                 || is_shaking_hands(connection)
                 || has_never_heard(connection)
+                || is_beginning_encrypted(connection)
         };
         let accused =
             view.connections().filter(stuck).filter(|one| one.silent_for(now) >= patience);
@@ -68,6 +69,20 @@ fn has_never_heard(connection: &Connection) -> bool {
         && connection.traffic.unread_bytes.is_none_or(|bytes| bytes == 0)
 }
 
+/// Whether the server owes an answer to the first encrypted bytes: the end of the handshake, and
+/// the startup message with it.
+///
+/// A client that asks for encryption sends at least three times until the server has taken its
+/// startup message: what asks for encryption, what begins the handshake, and what ends it.
+fn is_beginning_encrypted(connection: &Connection) -> bool {
+    const LAST: u64 = 3;
+    connection.wire.encryption_agreed
+        && connection.tcp.state == TcpState::Established
+        && connection.dialogue() == WireState::Unknown
+        && connection.is_busy()
+        && connection.requests.count == LAST
+}
+
 /// Whether the client has asked for encryption, with a packet of its own, and got no answer.
 fn is_asking_for_encryption(connection: &Connection) -> bool {
     // SSLRequest and GSSENCRequest have 8 bytes; a startup message has more.
@@ -83,6 +98,7 @@ struct Stuck {
     dialing: usize,
     asking: usize,
     encrypting: usize,
+    beginning: usize,
     starting: usize,
     mute: usize,
     waited: Span,
@@ -96,6 +112,7 @@ impl Stuck {
             *(match (member.tcp.state, member.requests.count) {
                 (TcpState::SynSent, _) => &mut stuck.dialing,
                 _ if is_shaking_hands(member) => &mut stuck.encrypting,
+                _ if is_beginning_encrypted(member) => &mut stuck.beginning,
                 _ if is_asking_for_encryption(member) => &mut stuck.asking,
                 _ if has_never_heard(member) && member.traffic.bytes_sent > 0 => {
                     &mut stuck.starting
@@ -108,7 +125,8 @@ impl Stuck {
     }
 
     fn connections(&self) -> usize {
-        self.dialing + self.asking + self.encrypting + self.starting + self.mute
+        let encrypted = self.encrypting + self.beginning;
+        self.dialing + self.asking + encrypted + self.starting + self.mute
     }
 }
 
@@ -118,6 +136,7 @@ impl Evidence for Stuck {
             .count("without_handshake", self.dialing)
             .some("without_encryption_answer", self.asking)
             .count("without_tls", self.encrypting)
+            .some("without_tls_or_startup_answer", self.beginning)
             .count("without_startup_answer", self.starting)
             .count("without_startup", self.mute)
             .span("waited_min_ms", "waited_max_ms", self.waited)
@@ -134,6 +153,7 @@ impl fmt::Display for Stuck {
             (self.dialing, "no answer to the connect"),
             (self.asking, "no answer to the request for encryption"),
             (self.encrypting, "the server agreed to TLS and did not go on"),
+            (self.beginning, "no answer at the end of the TLS handshake or to the startup message"),
             (self.starting, "no answer to the startup message"),
             (self.mute, "nothing sent after the connect"),
         ];
@@ -205,6 +225,31 @@ mod tests {
         assert_eq!(stuck[0].connections, [ConnectionId(2)]);
         let evidence = stuck[0].evidence.to_string();
         assert!(evidence.ends_with("no answer to the startup message"), "{evidence}");
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_behind_the_handshake_is_told() {
+        let mut world = World::new();
+        for (number, requests, agreed) in [(1, 3, true), (2, 4, true), (3, 3, false)] {
+            world.dial(number, 1.0);
+            world.establish(number, 1.1);
+            world.set(number, |usage| {
+                (usage.wire.tls, usage.wire.encryption_agreed) = (true, agreed);
+                (usage.requests, usage.bytes_received) = (requests, 2000);
+                usage.last_send = Some(secs(1.3));
+                usage.last_receive = Some(secs(1.2));
+            });
+        }
+        let verdicts = judge(&world, 40.0);
+        let stuck = verdicts.iter().filter(|one| one.reason == Reason::ConnectStuck);
+        let told: Vec<_> = stuck.map(|one| one.evidence.to_string()).collect();
+        let why = "1 connection stuck for 38 s: no answer at the end of the TLS handshake or to the \
+                   startup message";
+        assert_eq!(told, [why], "the others have begun a request");
+        // The server has answered.
+        world.set(1, |usage| usage.last_receive = Some(secs(1.4)));
+        let verdicts = judge(&world, 40.0);
+        assert!(verdicts.iter().all(|one| one.reason != Reason::ConnectStuck));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::engine::detect::{
     Detector, Evidence, Numbers, Reason, Severity, Silence, Span, Verdict, View, duration, plural,
 };
 use crate::engine::table::Connection;
-use crate::model::{Timestamp, WireState};
+use crate::model::{StateSource, Timestamp, WireState};
 
 /// Finds connections whose server last said "in transaction" or "failed transaction" and that have
 /// been silent since. Pools take a connection back only after its transaction, which meanwhile
@@ -182,6 +182,8 @@ struct OpenTransactions {
     failed: usize,
     /// How many are known from the server's word alone.
     told_by_server: usize,
+    /// How many are known from the driver's word alone.
+    told_by_driver: usize,
     /// How many more the same code has left that are not silent for as long.
     younger: usize,
     silence: Silence,
@@ -190,11 +192,15 @@ struct OpenTransactions {
 impl OpenTransactions {
     fn new(members: &[&Connection], younger: usize, silence: Silence) -> Self {
         let is_failed = |one: &&&Connection| one.dialogue() == WireState::FailedTransaction;
-        let is_unseen = |one: &&&Connection| one.wire.state == WireState::Unknown;
+        let told_by = |source| {
+            let is_told = |one: &&&Connection| one.told().is_some_and(|(_, by)| by == source);
+            members.iter().filter(is_told).count()
+        };
         Self {
             connections: members.len(),
             failed: members.iter().filter(is_failed).count(),
-            told_by_server: members.iter().filter(is_unseen).count(),
+            told_by_server: told_by(StateSource::Server),
+            told_by_driver: told_by(StateSource::Driver),
             younger,
             silence,
         }
@@ -206,6 +212,7 @@ impl Evidence for OpenTransactions {
         Numbers::of(self.connections)
             .count("failed", self.failed)
             .count("told_by_server", self.told_by_server)
+            .some("told_by_driver", self.told_by_driver)
             .some("younger", self.younger)
             .silence(self.silence)
     }
@@ -216,7 +223,12 @@ impl fmt::Display for OpenTransactions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connections = plural(self.connections, "connection");
         let failed = Among(self.failed, "failed");
-        let source = if self.told_by_server > 0 { " by the server's word" } else { "" };
+        let source = match (self.told_by_server, self.told_by_driver) {
+            (0, 0) => "",
+            (0, _) => " by the driver's word",
+            (_, 0) => " by the server's word",
+            (_, _) => " by the server's or the driver's word",
+        };
         write!(f, "{connections} idle in transaction{failed}{source}, {}", self.silence)?;
         match self.younger {
             0 => Ok(()),

@@ -5,13 +5,13 @@ mod parts;
 use std::time::Duration;
 
 pub(super) use parts::Account;
-pub use parts::{Callers, Place, Requests, Tcp, Traffic};
+pub use parts::{Callers, DriverSide, Place, Requests, Tcp, Traffic};
 
 use crate::engine::table::pools::PoolKey;
 use crate::engine::table::servers::ServerSide;
 use crate::model::{
-    Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, StackRole, TcpState,
-    Timestamp, Usage, Wire, WireState,
+    Caller, ConnectionId, Endpoints, ListedSocket, ProcessKey, StackId, StackRole, StateSource,
+    TcpState, Timestamp, Usage, Wire, WireState,
 };
 use parts::{ByteCounter, known_endpoints};
 
@@ -50,6 +50,8 @@ pub struct Connection {
     /// What its server said of it when it was last asked; `None` when it was not, or does not know
     /// it.
     pub server: Option<Box<ServerSide>>,
+    /// What the driver in its process said of its session when it was last asked.
+    pub driver: Option<DriverSide>,
     /// Where it is by the word of the program's own pool; `None` when it was not read or does not
     /// know the connection. [`Self::place_now`] tells whether that still holds.
     pub place: Option<Place>,
@@ -83,6 +85,7 @@ impl Connection {
             traffic: Traffic::default(),
             wire: Wire::default(),
             server: None,
+            driver: None,
             place: None,
             requests: Requests::default(),
             callers: Callers::default(),
@@ -141,14 +144,24 @@ impl Connection {
         now.since(self.silent_since())
     }
 
-    /// Where the dialogue stands: by the wire where it can be read, else by what the server said of
-    /// this silence.
+    /// Where the dialogue stands, as far as anybody tells.
     #[must_use]
     pub fn dialogue(&self) -> WireState {
-        match (self.wire.state, self.server_now()) {
-            (WireState::Unknown, Some(side)) => side.dialogue(),
-            (state, _) => state,
-        }
+        self.told().map_or(WireState::Unknown, |(state, _)| state)
+    }
+
+    /// Where the dialogue stands, and who tells: the wire where it can be read, else what the
+    /// server or else the driver said of this silence.
+    #[must_use]
+    pub fn told(&self) -> Option<(WireState, StateSource)> {
+        let by_server = || Some((self.server_now()?.dialogue(), StateSource::Server));
+        let by_driver = || Some((self.driver_now()?, StateSource::Driver));
+        let is_known = |(state, _): &(WireState, StateSource)| *state != WireState::Unknown;
+        let by_wire = Some((self.wire.state, StateSource::Wire));
+        by_wire
+            .filter(is_known)
+            .or_else(|| by_server().filter(is_known))
+            .or_else(|| by_driver().filter(is_known))
     }
 
     /// What its server said of this silence.

@@ -65,6 +65,7 @@ impl EventKind {
             | Event::Uses { .. }
             | Event::StackResolved { .. }
             | Event::PoolsRead { .. }
+            | Event::StatesRead { .. }
             | Event::Waiting { .. }
             | Event::UserSeen { .. }
             | Event::UserGone { .. } => return None,

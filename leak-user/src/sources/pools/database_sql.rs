@@ -9,8 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::model::WireState;
 use crate::model::pools::PoolNumbers;
 use crate::sources::pools::go_map::keys;
+use crate::sources::pools::go_sessions;
 use crate::sources::pools::go_values::GoValues;
 use crate::sources::pools::kind::{Kind, KindPool, MAX_CONNECTIONS};
 
@@ -61,7 +63,8 @@ impl Kind for DatabaseSql {
     fn read(&self, values: &GoValues<'_>, address: u64, until: Instant) -> KindPool {
         let numbers = at_rest(values, address, until).and_then(|words| words.numbers(values));
         let descriptors = connections(values, address, until).unwrap_or_default();
-        KindPool { numbers, descriptors }
+        let sessions = sessions(values, address, until).unwrap_or_default();
+        KindPool { numbers, descriptors, sessions }
     }
 }
 
@@ -183,6 +186,17 @@ fn connections(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Ve
     }
     same.retain(|(descriptor, _)| counts.get(descriptor) == Some(&1));
     Some(same)
+}
+
+/// Where the sessions of the pool's connections stand, as far as two readings say the same.
+fn sessions(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Vec<(u64, WireState)>> {
+    let connections = read_connections(values, address, until)?;
+    let session = |(connection, (descriptor, _)): (u64, (u64, bool))| {
+        let driver = connection.checked_add(8 * DRIVER as u64)?;
+        let [first, second] = [(); 2].map(|()| go_sessions::state(values, driver));
+        Some((descriptor, first.filter(|_| first == second)?))
+    };
+    Some(connections.into_iter().filter_map(session).collect())
 }
 
 /// Each of the pool's connections: where it is, with its descriptor and whether it is checked out.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::model::WireState;
 use crate::model::pools::PoolNumbers;
 use crate::sources::pools::go_values::GoValues;
 
@@ -31,4 +32,6 @@ pub(super) struct KindPool {
     pub(super) numbers: Option<PoolNumbers>,
     /// Descriptors of its connections, and whether each is checked out.
     pub(super) descriptors: Vec<(u64, bool)>,
+    /// Descriptors of those of which the driver has told where the session stands.
+    pub(super) sessions: Vec<(u64, WireState)>,
 }

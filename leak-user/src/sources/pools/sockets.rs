@@ -9,10 +9,10 @@ use crate::sources::inventory::holders::socket_of;
 use crate::sources::procfs;
 
 /// The descriptors of a process, which stay its own when its PID is used again.
-pub(super) struct Descriptors(OwnedFd);
+pub(in crate::sources) struct Descriptors(OwnedFd);
 
 impl Descriptors {
-    pub(super) fn of(process: ProcessKey) -> Option<Self> {
+    pub(in crate::sources) fn of(process: ProcessKey) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = format!("/proc/{}/fd", process.pid);
         let directory = openat(CWD, path, flags, Mode::empty()).ok()?;
@@ -20,11 +20,14 @@ impl Descriptors {
         procfs::is_running(process).then_some(Self(directory))
     }
 
+    /// Inode of the socket that a descriptor is.
+    pub(in crate::sources) fn socket(&self, descriptor: u64) -> Option<u64> {
+        socket_of(&self.0, descriptor)
+    }
+
     /// Inodes of the sockets among `descriptors`, with what is known of each.
-    pub(super) fn sockets(&self, descriptors: Vec<(u64, bool)>) -> Vec<(u64, bool)> {
-        let socket = |(descriptor, checked_out): (u64, bool)| {
-            Some((socket_of(&self.0, descriptor)?, checked_out))
-        };
+    pub(super) fn sockets<T>(&self, descriptors: Vec<(u64, T)>) -> Vec<(u64, T)> {
+        let socket = |(descriptor, known): (u64, T)| Some((self.socket(descriptor)?, known));
         descriptors.into_iter().filter_map(socket).collect()
     }
 }

@@ -1,7 +1,9 @@
 //! The parts of a connection.
 
 use crate::engine::table::PoolKey;
-use crate::model::{Endpoints, StackId, StackRole, TcpState, Timestamp, Usage, Use, Whereabouts};
+use crate::model::{
+    Endpoints, StackId, StackRole, TcpState, Timestamp, Usage, Use, Whereabouts, WireState,
+};
 
 /// Its TCP connection.
 #[derive(Clone, Debug)]
@@ -170,6 +172,15 @@ pub struct Place {
     pub checked_out: bool,
     /// How many pools its process has.
     pub pools: usize,
+}
+
+/// What its driver says of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverSide {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// What it says.
+    pub state: WireState,
 }
 
 /// How the table accounts for it.

@@ -10,7 +10,7 @@ use super::waiting::ConnectionUse;
 use crate::engine::fate::Fates;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::table::Connection;
-use crate::model::{Destination, TcpState, Use, Wire, WireState};
+use crate::model::{Destination, StateSource, TcpState, Use, WireState};
 
 /// A TCP socket of a traced process, from `connect()` until the socket is destroyed.
 #[derive(Serialize, JsonSchema)]
@@ -95,7 +95,7 @@ struct UseModel<'a> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Wire")]
 struct WireModel<'a> {
-    /// Where the dialogue stands.
+    /// Where the dialogue stands. Under TLS the messages do not tell; `source` says who does.
     state: WireState,
     /// Whether it is encrypted.
     tls: bool,
@@ -109,6 +109,8 @@ struct WireModel<'a> {
     application_name: Option<&'a str>,
     /// PID of the server's process for this connection. Null when it was not seen.
     backend_pid: Option<u32>,
+    /// Who told `state`. Null when nobody did.
+    source: Option<StateSource>,
 }
 
 impl<'a> ConnectionModel<'a> {
@@ -130,7 +132,7 @@ impl<'a> ConnectionModel<'a> {
             remote: connection.endpoints.remote.to_string(),
             destination: snapshot.destination(connection.endpoints.remote),
             tcp_state: connection.tcp.state,
-            wire: WireModel::new(&connection.wire),
+            wire: WireModel::new(connection),
             opened_at: connection.opened_at.map(|at| Time(snapshot.clock.rfc3339(at))),
             opened_before_trace: connection.opened_before_trace(),
             silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
@@ -162,15 +164,18 @@ impl<'a> UseModel<'a> {
 }
 
 impl<'a> WireModel<'a> {
-    fn new(wire: &'a Wire) -> Self {
+    fn new(connection: &'a Connection) -> Self {
+        let wire = &connection.wire;
+        let (state, source) = connection.told().unzip();
         Self {
-            state: wire.state,
+            state: state.unwrap_or_default(),
             tls: wire.tls,
             listens: wire.listens,
             user: wire.user.as_deref(),
             database: wire.database.as_deref(),
             application_name: wire.application_name.as_deref(),
             backend_pid: wire.backend_pid,
+            source,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn wire(connection: &Connection, first_bytes: Option<&FirstBytes>) ->
         refused_why: refusal.and_then(|refusal| refusal.why),
         transaction_at: timestamp(connection.transaction_ns),
         transaction_moved: connection.flags & flag::TRANSACTION_MOVED != 0,
+        encryption_agreed: connection.flags & flag::ENCRYPTION_AGREED != 0,
     }
 }
 
