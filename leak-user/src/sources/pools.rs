@@ -20,7 +20,9 @@ mod go_map;
 mod go_values;
 mod kind;
 mod memory;
+mod pgxpool;
 mod sockets;
+mod steady;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -48,7 +50,7 @@ const MAX_POOLS: usize = 64;
 const TIME_LIMIT: Duration = Duration::from_millis(100);
 
 /// The kinds of pools that are known.
-const KINDS: [&dyn Kind; 1] = [&database_sql::DatabaseSql];
+const KINDS: [&dyn Kind; 2] = [&database_sql::DatabaseSql, &pgxpool::PgxPool];
 
 /// A pool, with its connections by the inodes of their sockets.
 #[derive(Debug, PartialEq, Eq)]
