@@ -21,7 +21,9 @@ mod go_sessions;
 mod go_values;
 mod kind;
 mod memory;
+mod pgxpool;
 pub(in crate::sources) mod sockets;
+mod steady;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -49,7 +51,7 @@ const MAX_POOLS: usize = 64;
 const TIME_LIMIT: Duration = Duration::from_millis(100);
 
 /// The kinds of pools that are known.
-const KINDS: [&dyn Kind; 1] = [&database_sql::DatabaseSql];
+const KINDS: [&dyn Kind; 2] = [&database_sql::DatabaseSql, &pgxpool::PgxPool];
 
 /// A pool, with its connections by the inodes of their sockets.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,9 +5,8 @@
 //! since Go 1.23. Which it is shows in the channel that the goroutine waits at: no other has so
 //! many places.
 
-use std::collections::{HashMap, HashSet};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::time::Instant;
 
 use crate::model::WireState;
 use crate::model::pools::PoolNumbers;
@@ -15,15 +14,12 @@ use crate::sources::pools::go_map::keys;
 use crate::sources::pools::go_sessions;
 use crate::sources::pools::go_values::GoValues;
 use crate::sources::pools::kind::{Kind, KindPool, MAX_CONNECTIONS};
+use crate::sources::pools::steady::{self, Located};
 
 /// Words of a `sql.DB` up to the number of waits, and some more.
 const WORDS: usize = 26;
 /// Places in the channel that callers use who want a connection opened.
 const OPENER_PLACES: u64 = 1_000_000;
-/// How often a pool is read that changes meanwhile.
-const ATTEMPTS: u32 = 60;
-/// The pause between two attempts.
-const PAUSE: Duration = Duration::from_micros(20);
 /// No pool has as many connections or callers.
 const MAX_COUNT: u64 = 1 << 32;
 
@@ -154,38 +150,13 @@ fn at_rest(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Words>
         let waiting = words.numbers(values)?.waiting;
         (!words.is_locked()).then_some((words, waiting))
     };
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            thread::sleep(PAUSE);
-        }
-        let (first, second) = (read(), read());
-        if first.is_some() && first == second {
-            return first.map(|(words, _)| words);
-        }
-        if Instant::now() >= until {
-            break;
-        }
-    }
-    None
+    steady::twice(until, read).map(|(words, _)| words)
 }
 
-/// Descriptors of the pool's connections, and whether each is checked out, as far as two readings
-/// say the same.
+/// Descriptors of the pool's connections, and whether each is checked out.
 fn connections(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Vec<(u64, bool)>> {
-    let before = read_connections(values, address, until)?;
-    let after: HashMap<_, _> = read_connections(values, address, until)?.into_iter().collect();
-    let mut same: Vec<_> = before
-        .into_iter()
-        .filter(|(connection, state)| after.get(connection) == Some(state))
-        .map(|(_, state)| state)
-        .collect();
-    // A descriptor has one connection; when two say that it is theirs, one is outdated.
-    let mut counts: HashMap<u64, u32> = HashMap::new();
-    for (descriptor, _) in &same {
-        *counts.entry(*descriptor).or_default() += 1;
-    }
-    same.retain(|(descriptor, _)| counts.get(descriptor) == Some(&1));
-    Some(same)
+    let read = || read_connections(values, address, until);
+    Some(steady::agreed(read()?, read()?))
 }
 
 /// Where the sessions of the pool's connections stand, as far as two readings say the same.
@@ -200,11 +171,7 @@ fn sessions(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Vec<(
 }
 
 /// Each of the pool's connections: where it is, with its descriptor and whether it is checked out.
-fn read_connections(
-    values: &GoValues<'_>,
-    address: u64,
-    until: Instant,
-) -> Option<Vec<(u64, (u64, bool))>> {
+fn read_connections(values: &GoValues<'_>, address: u64, until: Instant) -> Option<Vec<Located>> {
     let words = Words::read(values, address)?;
     let idle = usize::try_from(words.words[FREE + 1]).ok().filter(|n| *n <= MAX_CONNECTIONS)?;
     let idle: HashSet<u64> = match idle {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::sources::pools::memory::Memory;
 
 /// Memory whose words are listed. Functions begin at listed addresses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MadeUp {
     words: BTreeMap<u64, u64>,
     functions: BTreeMap<u64, &'static str>,
@@ -20,6 +20,17 @@ impl MadeUp {
     pub(super) fn put_table(&mut self, address: u64, method: &'static str) {
         self.put(address, &[0, 0, 0, address + 0x10_0000]);
         self.functions.insert(address + 0x10_0000, method);
+    }
+
+    /// A function value at `address`, of the function with this name.
+    pub(super) fn put_function(&mut self, address: u64, name: &'static str) {
+        self.put(address, &[address + 0x10_0000]);
+        self.functions.insert(address + 0x10_0000, name);
+    }
+
+    /// Where words are listed.
+    pub(super) fn addresses(&self) -> Vec<u64> {
+        self.words.keys().copied().collect()
     }
 }
 

@@ -1,4 +1,6 @@
-//! A real program's pools, against what it says of them itself.
+//! Real programs' pools, against what they say of them themselves.
+
+mod broken;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -33,12 +35,37 @@ impl State {
     fn is(&self, numbers: &PoolNumbers) -> bool {
         (self.open, self.in_use, self.idle, Some(self.max).filter(|max| *max > 0))
             == (numbers.open, numbers.in_use(), numbers.idle, numbers.max_open)
-            && numbers.wait_count == Some(self.wait_count)
-            && numbers.wait_nanoseconds == Some(self.wait_nanos)
+            && numbers.wait_count.is_none_or(|count| count == self.wait_count)
+            && numbers.wait_nanoseconds.is_none_or(|waited| waited == self.wait_nanos)
+    }
+}
+
+/// Which pool a program has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    DatabaseSql,
+    /// Of pgx 4: there is no source of pgx 5 to build.
+    PgxPool,
+}
+
+impl Which {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::DatabaseSql => "database/sql",
+            Self::PgxPool => "pgxpool",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::DatabaseSql => "sql.go",
+            Self::PgxPool => "pgx.go",
+        }
     }
 }
 
 struct Witness {
+    which: Which,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -54,29 +81,30 @@ impl Drop for Witness {
 }
 
 impl Witness {
-    fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sources/pools/tests/witness.go");
+    fn start(which: Which, directory: &Path, arguments: &[&str]) -> Self {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sources/pools/tests/witness");
         let program: PathBuf = directory.join("witness");
         let built = Command::new("go")
             .current_dir(directory)
             .envs([("GO111MODULE", "off"), ("GOFLAGS", "-mod=mod"), ("CGO_ENABLED", "0")])
+            // Where Debian has the sources of packages.
+            .env("GOPATH", "/usr/share/gocode")
             .env("GOCACHE", std::env::temp_dir().join("leak-stacks-go-cache"))
             .arg("build")
             .args(arguments)
             .arg("-o")
-            .args([&program, &source])
+            .args([&program, &sources.join("main.go"), &sources.join(which.file())])
             .status();
         let Ok(built) = built else {
             panic!("this needs the Go toolchain; `cargo xtask setup` installs it")
         };
-        assert!(built.success());
+        assert!(built.success(), "`cargo xtask setup` installs what this needs");
         let child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (resolver, reader) = (Resolver::new(Arc::default()), PoolReader::default());
-        let mut witness = Self { child, input, output, resolver, reader };
+        let mut witness = Self { which, child, input, output, resolver, reader };
         // The goroutine by which a pool is found has to have run once.
         let until = Instant::now() + Duration::from_secs(20);
         let process = identify(witness.child.id()).unwrap();
@@ -109,17 +137,19 @@ impl Witness {
         let mut read = read.expect("its memory can be read");
         assert_eq!(read.pools.len(), 1, "{read:?}");
         let pool = read.pools.remove(0);
-        assert_eq!(pool.kind, "database/sql");
+        assert_eq!(pool.kind, self.which.kind());
         (read.began, clock::now(), pool)
     }
 
     /// Checks the pool against what the program has just said; `waiting` callers wait.
     #[track_caller]
-    fn assert_is(&mut self, state: &State, waiting: u64) {
+    fn assert_is(&mut self, state: &State, waiting: impl Into<Option<u64>>) {
         let (_, _, pool) = self.read();
         let numbers = pool.numbers.expect("it is at rest");
         assert!(state.is(&numbers), "{state:?} {numbers:?}");
-        assert_eq!(numbers.waiting, Some(waiting));
+        assert_eq!(numbers.waiting, waiting.into());
+        let counts = self.which == Which::DatabaseSql;
+        assert_eq!(numbers.wait_count.is_some(), counts);
         let taken = pool.sockets.iter().filter(|(_, taken)| *taken).map(|(inode, _)| *inode);
         let mut taken: Vec<_> = taken.collect();
         let mut expected = state.taken.clone();
@@ -130,10 +160,13 @@ impl Witness {
     }
 }
 
+const STRIPPED: &[&str] = &["-ldflags", "-s -w"];
+const STRIPPED_AND_MOVED: &[&str] = &["-buildmode=pie", "-ldflags", "-s -w"];
+
 #[track_caller]
-fn assert_reads(arguments: &[&str]) {
+fn assert_reads_database_sql(arguments: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
-    let mut witness = Witness::start(directory.path(), arguments);
+    let mut witness = Witness::start(Which::DatabaseSql, directory.path(), arguments);
     let none = witness.tell("stats");
     witness.assert_is(&none, 0);
     // More than a small map has room for, with statements among them.
@@ -154,22 +187,43 @@ fn assert_reads(arguments: &[&str]) {
     witness.assert_is(&state, 27);
 }
 
-#[test]
-fn a_program_s_own_numbers() {
-    assert_reads(&[]);
+#[track_caller]
+fn assert_reads_pgxpool(arguments: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut witness = Witness::start(Which::PgxPool, directory.path(), arguments);
+    let one = witness.tell("stats");
+    assert_eq!((one.open, one.idle), (1, 1));
+    witness.assert_is(&one, 0);
+    for command in ["take 1", "take 12", "give 4", "take 7", "give 12", "take 16"] {
+        let state = witness.tell(command);
+        witness.assert_is(&state, 0);
+    }
+    let state = witness.tell("wait 27");
+    assert_eq!((state.in_use, state.idle), (20, 0));
+    witness.assert_is(&state, 27);
+    // Who gave up keeps a place in the queue, so that it does not tell any more who waits.
+    let state = witness.tell("cancel 1");
+    witness.assert_is(&state, None);
 }
 
 #[test]
-fn those_of_a_stripped_position_independent_program() {
-    assert_reads(&["-buildmode=pie", "-ldflags", "-s -w"]);
+fn a_program_s_own_numbers_of_database_sql() {
+    assert_reads_database_sql(&[]);
+    assert_reads_database_sql(STRIPPED_AND_MOVED);
+}
+
+#[test]
+fn a_program_s_own_numbers_of_pgxpool() {
+    assert_reads_pgxpool(&[]);
+    assert_reads_pgxpool(STRIPPED_AND_MOVED);
 }
 
 /// The pool changes all the time; what is read must have been true while it was read.
-#[test]
-fn a_pool_that_changes_is_read_right_or_not_at_all() {
+#[track_caller]
+fn assert_is_read_right_or_not_at_all(which: Which) {
     const LENGTH: u64 = 2000;
     let directory = tempfile::tempdir().unwrap();
-    let mut witness = Witness::start(directory.path(), &["-ldflags", "-s -w"]);
+    let mut witness = Witness::start(which, directory.path(), STRIPPED);
     let mut readings = Vec::new();
     writeln!(witness.input, "load {LENGTH}").unwrap();
     let begun = Instant::now();
@@ -196,9 +250,19 @@ fn a_pool_that_changes_is_read_right_or_not_at_all() {
 }
 
 #[test]
+fn a_database_sql_that_changes() {
+    assert_is_read_right_or_not_at_all(Which::DatabaseSql);
+}
+
+#[test]
+fn a_pgxpool_that_changes() {
+    assert_is_read_right_or_not_at_all(Which::PgxPool);
+}
+
+#[test]
 fn ten_thousand_goroutines_hide_no_pool() {
     let directory = tempfile::tempdir().unwrap();
-    let mut witness = Witness::start(directory.path(), &["-ldflags", "-s -w"]);
+    let mut witness = Witness::start(Which::DatabaseSql, directory.path(), STRIPPED);
     for command in ["take 3", "park 10000"] {
         let state = witness.tell(command);
         witness.assert_is(&state, 0);
