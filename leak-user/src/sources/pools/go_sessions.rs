@@ -3,7 +3,7 @@
 //! | driver | where it has the state |
 //! |---|---|
 //! | lib/pq | behind its connection, reader, counter and a buffer of 512 bytes |
-//! | pgx 4 and 5, below `database/sql` | in `pgconn.PgConn`, the only word of its first ones that holds a state |
+//! | pgx 4 and 5 | in `pgconn.PgConn`, the only word of its first ones that holds a state |
 //!
 //! Both keep the byte with which the server said last that it is ready. All of what leads there has
 //! to be what it is in these drivers; otherwise nothing is told.
@@ -56,7 +56,9 @@ fn of_lib_pq(values: &GoValues<'_>, connection: u64) -> Option<WireState> {
     state_of(values.word(connection.checked_add(STATE_BEHIND_BUFFER)?)?)
 }
 
-fn of_pgx(values: &GoValues<'_>, connection: u64) -> Option<WireState> {
+/// The state of the session whose `pgx.Conn` is what the first word at `connection` leads to: there
+/// is one in `stdlib.Conn`, and in the connections of pgxpool.
+pub(super) fn of_pgx(values: &GoValues<'_>, connection: u64) -> Option<WireState> {
     let low_level = values.word(values.word(connection)?)?;
     let words = values.array::<FIRST_WORDS>(low_level)?;
     values.first_method(words[0]).filter(|name| name.ends_with(".Close"))?;

@@ -9,7 +9,9 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use crate::model::WireState;
 use crate::model::pools::PoolNumbers;
+use crate::sources::pools::go_sessions;
 use crate::sources::pools::go_values::GoValues;
 use crate::sources::pools::kind::{Kind, KindPool, MAX_CONNECTIONS};
 use crate::sources::pools::steady::{self, Located};
@@ -71,7 +73,8 @@ impl Kind for PgxPool {
             (Some(before), Some(after)) => steady::agreed(before, after),
             _ => Vec::new(),
         };
-        KindPool { numbers, descriptors }
+        let sessions = read().map(|(_, all)| sessions(values, &all, until));
+        KindPool { numbers, descriptors, sessions: sessions.unwrap_or_default() }
     }
 }
 
@@ -211,6 +214,16 @@ impl Pool {
         let made = all.iter().filter(|(.., status)| *status != Status::Constructing);
         made.take_while(|_| Instant::now() < until).filter_map(located).collect()
     }
+}
+
+/// Where the sessions of the pool's connections stand, as far as two readings say the same.
+fn sessions(values: &GoValues<'_>, all: &[Resource], until: Instant) -> Vec<(u64, WireState)> {
+    let session = |&(_, value, _): &Resource| {
+        let [first, second] = [(); 2].map(|()| go_sessions::of_pgx(values, value));
+        Some((values.descriptor(value)?, first.filter(|_| first == second)?))
+    };
+    let made = all.iter().filter(|(.., status)| *status != Status::Constructing);
+    made.take_while(|_| Instant::now() < until).filter_map(session).collect()
 }
 
 fn max_size(words: &[u64; WORDS]) -> u64 {
