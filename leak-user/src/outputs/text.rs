@@ -15,6 +15,7 @@ mod listing;
 mod live;
 mod look;
 mod note;
+mod notes;
 mod older;
 mod phrase;
 mod place;

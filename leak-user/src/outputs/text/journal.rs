@@ -11,7 +11,7 @@ use crate::outputs::text::entry::{self, Called};
 use crate::outputs::text::line::Line;
 use crate::outputs::text::look::Look;
 use crate::outputs::text::style::Tone;
-use crate::outputs::text::{columns, note, phrase};
+use crate::outputs::text::{columns, notes, phrase};
 
 /// What was told already.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Journal {
                 }
             }
         }
-        let notes = note::all(snapshot, look);
+        let notes = notes::all(snapshot, look);
         for note in notes.iter().filter(|note| !self.notes.contains(&note.key)) {
             note.write_at(out, look, &time)?;
         }

@@ -8,10 +8,10 @@ use crate::outputs::text::entry::{self, Called};
 use crate::outputs::text::line::Line;
 use crate::outputs::text::look::Look;
 use crate::outputs::text::style::Tone;
-use crate::outputs::text::{causes, columns, head, note, servers};
+use crate::outputs::text::{causes, columns, head, notes, servers};
 
-/// Erases from the cursor's line to the end of the screen. Its first line is erased apart: erasing all
-/// of a screen at once makes some terminals keep what was on it.
+/// Erases from the cursor's line to the end of the screen. Its first line is erased apart: some
+/// terminals keep what was on a screen that is erased all at once.
 const CLEAR: &str = "\r\x1b[K\n\x1b[J\x1b[A";
 
 /// Erases what was drawn last.
@@ -60,7 +60,7 @@ fn write(out: &mut impl io::Write, look: &Look, snapshot: &Snapshot<'_>) -> io::
         let number = Called::Number(index + 1);
         entry::brief(look, snapshot, cause.lead, number).write(out, look)?;
     }
-    note::all(snapshot, look).iter().try_for_each(|note| note.write(out, look))?;
+    notes::all(snapshot, look).iter().try_for_each(|note| note.write(out, look))?;
     writeln!(out)?;
     columns::write(out, look, snapshot)
 }

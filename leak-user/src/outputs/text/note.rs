@@ -2,11 +2,9 @@
 
 use std::io;
 
-use crate::engine::snapshot::Snapshot;
 use crate::outputs::text::line::Line;
 use crate::outputs::text::look::Look;
 use crate::outputs::text::style::Tone;
-use crate::outputs::text::{held, older, pools, refused, waiting};
 
 /// How wide labels of notes are.
 const LABEL: usize = 7;
@@ -44,14 +42,4 @@ impl Note {
     fn tone(&self) -> Tone {
         if self.alarms { Tone::Suspect } else { Tone::Strong }
     }
-}
-
-/// All of them, the most urgent first.
-pub(super) fn all(snapshot: &Snapshot<'_>, look: &Look) -> Vec<Note> {
-    let mut notes = refused::notes(snapshot);
-    notes.extend(waiting::notes(snapshot, look));
-    notes.extend(held::notes(snapshot, look));
-    notes.extend(older::notes(snapshot));
-    notes.extend(pools::notes(snapshot));
-    notes
 }

@@ -10,7 +10,7 @@ use crate::outputs::text::entry::Called;
 use crate::outputs::text::line::Line;
 use crate::outputs::text::look::Look;
 use crate::outputs::text::style::Tone;
-use crate::outputs::text::{causes, columns, entry, head, health, note, plural_of, servers};
+use crate::outputs::text::{causes, columns, entry, head, health, notes, plural_of, servers};
 
 /// Most findings that are only information, and most retracted ones, that are told.
 const MAX_LIGHT: usize = 5;
@@ -34,7 +34,7 @@ pub fn write_report(
         entry::write(out, look, snapshot, cause, Called::Number(index + 1))?;
     }
     let light: Vec<&Finding> = light.iter().flat_map(Cause::all).collect();
-    let notes = note::all(snapshot, look);
+    let notes = notes::all(snapshot, look);
     if !notes.is_empty() || !light.is_empty() {
         writeln!(out)?;
     }
