@@ -73,7 +73,7 @@ pub(super) fn backends(members: &[&Connection]) -> Option<String> {
     let shown: Vec<_> = backends.iter().take(MAX_BACKENDS).map(u32::to_string).collect();
     match count {
         0 => None,
-        ..=MAX_BACKENDS => Some(shown.join(" ")),
+        1..=MAX_BACKENDS => Some(shown.join(" ")),
         _ => Some(format!("{} … ({count})", shown.join(" "))),
     }
 }
