@@ -33,7 +33,7 @@ pub use ls::LsArgs;
 pub use run::RunArgs;
 pub use selection::SelectionArgs;
 pub use trace::{PictureArgs, Resources, TraceArgs};
-pub use values::{FlamegraphBy, Hooks, KubernetesServer, Output};
+pub use values::{FlamegraphBy, FramesShown, Hooks, KubernetesServer, Output};
 
 const EXIT_STATUSES: &str = "\
 Repeatable options also take several values separated by commas.
@@ -71,6 +71,10 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
     #[arg(env = "PGSOCKTRACE_COLOR", help_heading = None::<&str>)]
     pub color: ColorChoice,
+    /// How much of stacks the text shows.
+    #[arg(long, global = true, value_enum, value_name = "WHICH", default_value_t)]
+    #[arg(env = "PGSOCKTRACE_FRAMES", help_heading = None::<&str>)]
+    pub frames: FramesShown,
     /// Whether there is a password on the command line.
     #[arg(skip)]
     pub shows_password: bool,

@@ -53,7 +53,7 @@ pub enum LsError {
     #[error("there is no process with PID {0}")]
     NoProcess(String),
     /// The servers cannot be asked.
-    #[error("the servers cannot be asked")]
+    #[error("the servers cannot be queried")]
     Servers(#[source] io::Error),
     /// It cannot be printed.
     #[error(transparent)]

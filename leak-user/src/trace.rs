@@ -89,11 +89,11 @@ pub async fn trace(settings: &TraceSettings) -> Result<Ended, TraceError> {
     let log_started = kernel.debug_log.then(|| DebugLog::start(&mut tracer)).transpose()?;
     let ring = Readiness::of_ring(&tracer)?;
     let mut pods = Pods::start(&settings.kubernetes)
-        .map_err(TraceError::system("Kubernetes cannot be asked"))?;
+        .map_err(TraceError::system("Kubernetes cannot be queried"))?;
     let stacks = StackRequests::start(&settings.driver_frames, kernel.uses)
         .map_err(TraceError::system("the resolver's threads cannot be started"))?;
     let mut servers = postgres::SessionPoller::start(&settings.servers)
-        .map_err(TraceError::system("the servers cannot be asked"))?;
+        .map_err(TraceError::system("the servers cannot be queried"))?;
     servers.ask();
     let ports: Vec<_> = kernel.ports.iter().map(u16::to_string).collect();
     let subject = format!("{}, server port {}", targets.describe(), ports.join(", "));

@@ -16,6 +16,8 @@ fn recording(name: &str) -> PathBuf {
 fn replayed(format: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pgsocktrace"))
         .env_clear()
+        // The text has the time of day of whoever reads it.
+        .env("TZ", "UTC")
         .args(["replay", "--output", format])
         .arg(recording("shop.rec"))
         .output()
@@ -31,6 +33,38 @@ fn the_text_is_the_same_byte_for_byte() {
     let differs = text.lines().zip(expected.lines()).find(|(line, expected)| line != expected);
     assert_eq!(differs, None);
     assert_eq!(text, expected);
+}
+
+/// What a terminal of 80 columns gets is redrawn in place, and the report stays at the end.
+#[test]
+fn on_a_terminal_the_view_is_redrawn_and_nothing_is_wider() {
+    let binary = env!("CARGO_BIN_EXE_pgsocktrace");
+    let command = format!(
+        "stty cols 80 rows 30; '{binary}' replay --color never '{}'",
+        recording("shop.rec").display()
+    );
+    let terminal = |name: &str| {
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .env_remove("COLUMNS")
+            .env("TERM", name)
+            .output()
+            .expect("script runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("reports are UTF-8")
+    };
+    let text = terminal("xterm");
+    assert!(text.matches("\x1b[J").count() > 10, "{text}");
+    let mut plain = String::new();
+    for (index, part) in text.split("\x1b[").enumerate() {
+        let end = if index == 0 { None } else { part.find(|one: char| one.is_ascii_alphabetic()) };
+        plain.push_str(part.get(end.map_or(0, |end| end + 1)..).unwrap_or_default());
+    }
+    let is_too_wide = |line: &&str| line.trim_end().chars().count() > 80;
+    assert_eq!(plain.lines().find(is_too_wide), None);
+    let (_, report) = text.rsplit_once("\x1b[J").unwrap();
+    assert!(report.contains("\nLEAK 1  ") && report.contains("load_invoice"), "{report}");
+    assert!(!terminal("dumb").contains('\x1b'), "a dumb terminal gets lines");
 }
 
 /// Fields may be added; those that the older build knew keep their values.

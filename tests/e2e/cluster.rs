@@ -160,7 +160,7 @@ fn names_code_and_pod(suite: &Suite) -> Result<()> {
 fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     let mut node = Node::new(suite)?;
     let tracer = node.trace(suite, &Manifest::read()?, &[])?;
-    let said = tracer.says("cannot be asked for the names of pods")?;
+    let said = tracer.says("cannot be queried for the names of pods")?;
     ensure!(said.contains("refused"), "{said}");
     let mut program = node.program(suite)?;
     program.ok(&format!("connect 4 {}", node.server.port()))?;
@@ -174,7 +174,7 @@ fn names_pods_once_the_api_server_answers(suite: &Suite) -> Result<()> {
     node.api.put(&pod(Some(program.id())))?;
     leak(node.server.port(), &tracer, &mut program)?;
     assert_eq!(node.api.asked()?.number("lists")?, 1);
-    let warnings = tracer.log().iter().filter(|line| line.contains("cannot be asked")).count();
+    let warnings = tracer.log().iter().filter(|line| line.contains("cannot be queried")).count();
     assert_eq!(warnings, 1, "the tracer must warn once: {:?}", tracer.log());
     check_pod(&tracer.stop()?, &program, UID)?;
     program.delete()
@@ -255,7 +255,7 @@ fn asks_no_stranger(suite: &Suite) -> Result<()> {
         (Manifest::read()?, format!("https://127.0.0.1:{}", node.api.access().port));
     let kubelet = [("--kubernetes", "kubelet"), ("--kubelet-url", url.as_str())];
     let tracer = node.trace(suite, &manifest, &kubelet)?;
-    let said = tracer.says("the kubelet cannot be asked for the names of pods")?;
+    let said = tracer.says("the kubelet cannot be queried for the names of pods")?;
     ensure!(said.contains("certificate"), "{said}");
     tracer.stop()?;
     let asked = node.api.asked()?;

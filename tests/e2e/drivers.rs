@@ -44,7 +44,7 @@ fn until_in_transaction(trace: &Trace, count: usize) -> Result<()> {
             && finding.is_leak()
             && finding.connections.len() == count
     })?;
-    ensure!(finding.evidence.contains("by the driver's word"), "{}", finding.evidence);
+    ensure!(finding.evidence.contains("as the driver says"), "{}", finding.evidence);
     Ok(())
 }
 

@@ -431,7 +431,7 @@ fn goes_on(suite: &Suite, port: u16, ask: &str) -> Result<(String, Report)> {
     assert_eq!(server.status, "unreachable");
     assert!(server.failures >= 1);
     assert!(server.message.is_some());
-    assert!(outcome.stderr.contains("cannot be asked"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("cannot be queried"), "{}", outcome.stderr);
     Ok((outcome.stderr, report))
 }
 

@@ -9,7 +9,7 @@ use crate::cli::{Cli, Command, KubernetesArgs, PictureArgs, ReplayArgs, TraceArg
 use crate::demo;
 use crate::engine::detect::Thresholds;
 use crate::outputs::ndjson::{EventKind, Events};
-use crate::outputs::text::Paint;
+use crate::outputs::text::{Look, Paint, Screen, Terminal, Zone};
 use crate::outputs::{FlamegraphSettings, MetricsSettings, OutputSettings, PrintTo, Printed};
 use crate::replay::ReplaySettings;
 use crate::sources::kernel::TracerSettings;
@@ -92,6 +92,7 @@ impl Cli {
     #[must_use]
     pub fn demo_settings(&self, program: PathBuf, port: u16) -> TraceSettings {
         let settings = self.trace_settings();
+        let printed = self.printed(PrintTo::Stdout, true, &[]);
         let arguments = vec!["demo-service".into(), port.to_string().into()];
         TraceSettings {
             kernel: TracerSettings { ports: vec![port], ..settings.kernel },
@@ -107,10 +108,26 @@ impl Cli {
             driver_frames: demo::DRIVER.parse().into_iter().collect(),
             servers: Vec::new(),
             outputs: OutputSettings {
-                printed: self.printed(PrintTo::Stdout, true, &[]),
+                printed: Printed {
+                    // On a terminal the leaks can be watched as they grow.
+                    only_report: self.quiet > 0 || !printed.look.screen.redraws,
+                    ..printed
+                },
                 ..settings.outputs
             },
             ..settings
+        }
+    }
+
+    fn look(&self, terminal: Option<Terminal>) -> Look {
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let redraws = terminal.is_some() && !is_dumb();
+        Look {
+            paint: self.paint(terminal.is_some()),
+            screen: Screen { terminal, columns, redraws },
+            frames: self.frames.into(),
+            verbose: self.verbose > 0,
+            zone: Zone::Local,
         }
     }
 
@@ -118,7 +135,7 @@ impl Cli {
     #[must_use]
     pub fn paint(&self, is_terminal: bool) -> Paint {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+        let dumb = is_dumb();
         Paint::new(match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
@@ -127,13 +144,13 @@ impl Cli {
     }
 
     fn printed(&self, to: PrintTo, only_report: bool, events: &[EventKind]) -> Printed {
-        let is_terminal = match to {
-            PrintTo::Stdout => std::io::stdout().is_terminal(),
-            PrintTo::Stderr => std::io::stderr().is_terminal(),
-            PrintTo::File(_) | PrintTo::Nowhere => false,
+        let terminal = match to {
+            PrintTo::Stdout => std::io::stdout().is_terminal().then_some(Terminal::Stdout),
+            PrintTo::Stderr => std::io::stderr().is_terminal().then_some(Terminal::Stderr),
+            PrintTo::File(_) | PrintTo::Nowhere => None,
         };
         Printed {
-            paint: self.paint(is_terminal),
+            look: self.look(terminal),
             events: Events::new(events.to_vec()),
             only_report: only_report || self.quiet > 0,
             to: if self.quiet > 1 { PrintTo::Nowhere } else { to },
@@ -160,6 +177,11 @@ impl Cli {
             },
         }
     }
+}
+
+/// Whether the terminal understands nothing but text.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
 }
 
 /// Whether this is a step of a workflow of GitHub's.

@@ -69,7 +69,7 @@ pub struct TraceArgs {
     #[arg(value_parser = period)]
     pub silent_after: Duration,
     /// Maximum number of connections of the pool or server, for forecasts such as
-    /// "reaches N in 4 m".
+    /// "reaches N in 4 min".
     #[arg(long, value_name = "N", env = "PGSOCKTRACE_LIMIT")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,

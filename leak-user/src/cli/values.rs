@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use crate::outputs::Format;
 use crate::outputs::flamegraph::By;
+use crate::outputs::text::Frames;
 use crate::sources::kernel::hooks::Flavour;
 use crate::sources::kubernetes::Asked;
 
@@ -47,6 +48,25 @@ impl From<FlamegraphBy> for By {
         match by {
             FlamegraphBy::LastUsedBy => Self::LastUsedBy,
             FlamegraphBy::OpenedBy => Self::OpenedBy,
+        }
+    }
+}
+
+/// How much of stacks the text shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FramesShown {
+    /// The application's calls; those of drivers and runtimes are counted.
+    #[default]
+    Application,
+    /// All calls, with the whole paths of their files.
+    All,
+}
+
+impl From<FramesShown> for Frames {
+    fn from(shown: FramesShown) -> Self {
+        match shown {
+            FramesShown::Application => Self::Application,
+            FramesShown::All => Self::All,
         }
     }
 }

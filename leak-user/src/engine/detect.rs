@@ -119,8 +119,8 @@ impl Verdict {
     pub fn next_step(&self, culprit: Option<&Frame>) -> Option<String> {
         if self.fate == Fate::Held && self.severity > Severity::Info {
             return Some(
-                "why does the call that holds it not go on? Give the connection back before \
-                 whatever takes long, or bound that by a timeout"
+                "find out why the call that holds it does not go on; give the connection back \
+                 before whatever takes long, or bound that by a timeout"
                     .to_owned(),
             );
         }

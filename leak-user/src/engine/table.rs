@@ -248,8 +248,8 @@ impl ConnectionTable {
         self.pool_of(connection).growth_since(connection.silent_since())
     }
 
-    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction, whose
-    /// latest request's stack was not looked for yet, with that request's number.
+    /// Connections silent for at least `silent_for`, or for `idle_for` in a transaction or without
+    /// an answer, whose latest request's stack was not looked for yet, with that request's number.
     pub fn wanting_stack(
         &self,
         silent_for: Duration,
@@ -259,7 +259,8 @@ impl ConnectionTable {
         self.connections
             .values()
             .filter(move |connection| {
-                let enough = if connection.is_in_transaction() { idle_for } else { silent_for };
+                let is_held = connection.is_in_transaction() || connection.is_busy();
+                let enough = if is_held { idle_for } else { silent_for };
                 connection.requests.count != connection.callers.sought
                     && connection.silent_for(now) >= enough
             })

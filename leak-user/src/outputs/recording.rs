@@ -59,7 +59,7 @@ pub enum RecordingError {
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// It is something else.
-    #[error("it is no recording of pgsocktrace")]
+    #[error("it was not written by pgsocktrace --record")]
     Foreign,
     /// It ends within or right after its header.
     #[error("it ends before anything was recorded")]

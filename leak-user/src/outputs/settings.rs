@@ -7,7 +7,7 @@ use crate::outputs::ci::CiSettings;
 use crate::outputs::flamegraph::By;
 use crate::outputs::ndjson::Events;
 use crate::outputs::prometheus::{Label, ListenAddress};
-use crate::outputs::text::Paint;
+use crate::outputs::text::Look;
 
 /// The outputs of a run.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +35,8 @@ pub struct Printed {
     pub to: PrintTo,
     /// Only the report at the end, when it is text.
     pub only_report: bool,
-    /// With colours or without.
-    pub paint: Paint,
+    /// What text looks like.
+    pub look: Look,
     /// Which kinds of lines of NDJSON.
     pub events: Events,
 }

@@ -163,9 +163,9 @@ struct ReportError {
 }
 
 fn print(format: Format, out: impl io::Write + 'static, printed: &Printed) -> Box<dyn Sink> {
-    let &Printed { to: _, only_report, paint, ref events } = printed;
+    let &Printed { to: _, only_report, look, ref events } = printed;
     match format {
-        Format::Text => Box::new(Text::new(out, paint, only_report)),
+        Format::Text => Box::new(Text::new(out, look, only_report)),
         Format::Json => Box::new(Json::new(out)),
         Format::Ndjson => Box::new(Ndjson::new(out, events.clone())),
     }

@@ -317,7 +317,9 @@ impl Collector {
         for program in &health.programs {
             if let Some(count) = program.skipped.filter(|&count| count > 0) {
                 let name = &program.program;
-                log::info!("the kernel skipped {count} runs of {name}, whatever they were about");
+                log::info!(
+                    "the kernel skipped {count} runs of {name}; what they missed is unknown"
+                );
             }
         }
         // What waits for a reader is waited for, so that there is room for the report.

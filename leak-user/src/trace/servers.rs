@@ -89,11 +89,11 @@ fn tell_of_change(
         }
         Some(ServerStatus::Refusing(why)) => log::warn!(
             "the server {name} lets nobody in, all its connections are taken: {why}; tracing \
-             goes on without its word"
+             goes on without it"
         ),
         Some(ServerStatus::Unreachable(why)) => log::warn!(
-            "the server {name} cannot be asked for its sessions: {why}; tracing goes on \
-             without its word"
+            "the server {name} cannot be queried for its sessions: {why}; tracing goes \
+             on without them"
         ),
         None => {}
     }

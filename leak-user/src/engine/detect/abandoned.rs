@@ -135,14 +135,13 @@ impl Detector for Abandoned {
     fn next_step(&self, severity: Severity, place: &str) -> Option<String> {
         Some(if severity >= self.severity() {
             format!(
-                "are rows, statements and the connection closed or given back {place}, on error \
-                 paths and early returns too? Close them where they are opened: defer, with, \
-                 try-with-resources, finally"
+                "close rows and statements and give the connection back {place}, on error paths \
+                 and early returns too: with defer, with, try-with-resources or finally"
             )
         } else {
             format!(
-                "do requests wait for a connection now? If so, see whether connections are given \
-                 back {place}; if not, the pool is only idle"
+                "see whether requests wait for a connection now: if so, check that connections \
+                 are given back {place}; if not, the pool is only idle"
             )
         })
     }

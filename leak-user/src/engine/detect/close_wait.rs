@@ -89,8 +89,8 @@ impl Detector for CloseWait {
     }
 
     fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
-        let step = "does the program notice that the server has closed? Have the pool check \
-                    connections before use and close broken ones; see the server's log for why";
+        let step = "have the pool check connections before use and close broken ones; the server's \
+                    log says why it closed them";
         Some(step.to_owned())
     }
 }

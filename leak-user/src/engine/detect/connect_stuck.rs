@@ -40,7 +40,7 @@ impl Detector for ConnectStuck {
     }
 
     fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
-        let step = "is the server reachable, and does it accept connections? Set a timeout for \
+        let step = "check that the server is reachable and accepts connections; set a timeout for \
                     connecting";
         Some(step.to_owned())
     }

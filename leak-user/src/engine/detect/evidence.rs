@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::detect::no_slot_left::NoSlotLeft;
-use crate::engine::detect::wording::{duration, parts};
+use crate::engine::detect::wording::{duration, parts_of_both};
 
 /// The evidence of a verdict. Each detector has its own type; `Display` is the sentence that
 /// reports show.
@@ -91,15 +91,11 @@ impl FromIterator<Duration> for Span {
     }
 }
 
-/// "41-63 s"; "41 s" when both ends are the same.
+/// "41-63 s"; "41 s" when both ends are the same. Both have the unit of the longer one.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ((low, low_unit), (high, high_unit)) = (parts(self.least), parts(self.most));
-        match (low == high, low_unit == high_unit) {
-            (true, true) => write!(f, "{high} {high_unit}"),
-            (false, true) => write!(f, "{low}-{high} {high_unit}"),
-            _ => write!(f, "{low} {low_unit} to {high} {high_unit}"),
-        }
+        let ((low, high), unit) = parts_of_both(self.least, self.most);
+        if low == high { write!(f, "{high} {unit}") } else { write!(f, "{low}-{high} {unit}") }
     }
 }
 
@@ -130,7 +126,10 @@ mod tests {
         };
         assert_eq!(spanned(&[63, 41, 50]), "41-63 s");
         assert_eq!(spanned(&[41, 41]), "41 s");
-        assert_eq!(spanned(&[41, 1200]), "41 s to 20 m");
+        assert_eq!(spanned(&[41, 1200]), "0.6-20 min");
+        assert_eq!(spanned(&[577, 601]), "9.6-10 min");
+        assert_eq!(spanned(&[100, 10_000]), "1.6-166 min");
+        assert_eq!(spanned(&[9_000, 10_900]), "2.5-3 h");
         assert_eq!(spanned(&[]), "0 s");
     }
 }

@@ -98,8 +98,8 @@ impl Detector for Growing {
 
     fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
         Some(format!(
-            "is each connection closed, or given back to its pool, {place}? Look at error paths and \
-             early returns too; is a new pool made for each request?"
+            "close each connection, or give it back to its pool, {place}, on error paths and early \
+             returns too; make one pool, not one for each request"
         ))
     }
 
@@ -210,7 +210,7 @@ impl Evidence for Growth {
 }
 
 /// "open connections rose from 6 to 30 in 120 s, while 12 fell silent and stayed idle; reaches 100
-/// in 4 m".
+/// in 4 min".
 impl fmt::Display for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, window, idle, listening, limit, server_limit } = self;
@@ -252,7 +252,7 @@ impl Forecast {
     }
 }
 
-/// "reaches 100 in 4 m".
+/// "reaches 100 in 4 min".
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { limit, time_left } = *self;

@@ -40,8 +40,8 @@ impl Detector for IdleInTransaction {
 
     fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
         Some(format!(
-            "is the transaction committed or rolled back {place}, on error paths and early returns \
-             too? It holds locks and keeps vacuum from cleaning up"
+            "commit or roll back {place}, on error paths and early returns too; until then the \
+             transaction holds its locks and keeps vacuum from cleaning up"
         ))
     }
 }
@@ -146,10 +146,12 @@ impl Evidence for OldTransactions {
     fn next_step(&self) -> Option<&'static str> {
         Some(match self.heirs {
             Some(_) => {
-                "which code begins a transaction and gives the connection back without ending it? \
-                 Look for requests that are cancelled or fail between BEGIN and COMMIT"
+                "find the code that begins a transaction and gives the connection back without \
+                 ending it: requests that are cancelled or fail between BEGIN and COMMIT"
             }
-            None => "is a transaction of this age meant? It keeps vacuum from cleaning up",
+            None => {
+                "check that a transaction of this age is meant: it keeps vacuum from cleaning up"
+            }
         })
     }
 }
@@ -180,9 +182,9 @@ struct OpenTransactions {
     connections: usize,
     /// How many transactions have failed.
     failed: usize,
-    /// How many are known from the server's word alone.
+    /// How many are known only because the server says so.
     told_by_server: usize,
-    /// How many are known from the driver's word alone.
+    /// How many are known only because the driver says so.
     told_by_driver: usize,
     /// How many more the same code has left that are not silent for as long.
     younger: usize,
@@ -225,9 +227,9 @@ impl fmt::Display for OpenTransactions {
         let failed = Among(self.failed, "failed");
         let source = match (self.told_by_server, self.told_by_driver) {
             (0, 0) => "",
-            (0, _) => " by the driver's word",
-            (_, 0) => " by the server's word",
-            (_, _) => " by the server's or the driver's word",
+            (0, _) => ", as the driver says",
+            (_, 0) => ", as the server says",
+            (_, _) => ", as the server or the driver says",
         };
         write!(f, "{connections} idle in transaction{failed}{source}, {}", self.silence)?;
         match self.younger {
@@ -271,7 +273,7 @@ mod tests {
         assert_eq!((found[0].severity, found[0].connections.len()), (Severity::Leak, 2));
         assert_eq!(
             found[0].evidence.to_string(),
-            "2 connections idle in transaction (1 failed) by the server's word, silent for 89 s \
+            "2 connections idle in transaction (1 failed), as the server says, silent for 89 s \
              (threshold 60 s)"
         );
         // What it said is of the silence before.

@@ -43,7 +43,7 @@ impl Detector for Refused {
 
     fn next_step(&self, _severity: Severity, _place: &str) -> Option<String> {
         let step = "give back what is held without need, before a limit is raised: max_connections, \
-                    or CONNECTION LIMIT of the role or the database, as the server's words say";
+                    or CONNECTION LIMIT of the role or the database, as the server's message says";
         Some(step.to_owned())
     }
 

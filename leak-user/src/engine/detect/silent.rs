@@ -51,7 +51,7 @@ impl Detector for Silent {
         let copies = severity > self.severity();
         let step = || {
             format!(
-                "is COPY ended {place}, on error paths too? Until then the server waits, in a \
+                "end COPY {place}, on error paths too; until then the server waits, in a \
                  transaction"
             )
         };

@@ -39,8 +39,8 @@ impl Detector for UnclosedAtExit {
 
     fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
         Some(format!(
-            "is each connection, or its pool, closed {place} before the program ends, on error \
-             paths too? One that is not may have been lost long before"
+            "close each connection, or its pool, {place} before the program ends, on error paths \
+             too; one that is still open may have been lost long before"
         ))
     }
 }

@@ -66,7 +66,7 @@ impl Detector for UnreadResult {
 
     fn next_step(&self, _severity: Severity, place: &str) -> Option<String> {
         Some(format!(
-            "is the result read to its end, or closed, {place}? Stopping in the middle leaves the \
+            "read the result to its end, or close it, {place}; stopping in the middle leaves the \
              connection unusable"
         ))
     }

@@ -102,7 +102,7 @@ fn other_files_are_refused() {
     let refused = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
     assert_eq!(refused(b""), "it ends before anything was recorded");
     for foreign in [b"PGDMP not ours".to_vec(), member("{}\n"), member("{\"schema\":\"x/1\"}\n")] {
-        assert_eq!(refused(&foreign), "it is no recording of pgsocktrace");
+        assert_eq!(refused(&foreign), "it was not written by pgsocktrace --record");
     }
     let header = text(&recorded()).lines().next().unwrap().to_owned();
     let newer = header.replace("recording/2", "recording/3").replace("0.1.0", "9.9.9");

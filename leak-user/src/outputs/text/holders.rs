@@ -5,6 +5,8 @@ use std::io;
 use crate::engine::detect::{Holder, plural};
 use crate::engine::findings::Finding;
 use crate::engine::snapshot::Snapshot;
+use crate::outputs::text::line::Line;
+use crate::outputs::text::look::Look;
 use crate::outputs::text::place::place;
 use crate::outputs::text::style::printable;
 
@@ -14,6 +16,7 @@ const MAX_LINES: usize = 12;
 /// One line for each process and code that holds some, the most first.
 pub(super) fn write(
     out: &mut impl io::Write,
+    look: &Look,
     snapshot: &Snapshot<'_>,
     finding: &Finding,
 ) -> io::Result<()> {
@@ -26,9 +29,10 @@ pub(super) fn write(
     for holder in full.holders.iter().take(MAX_LINES) {
         let comm = snapshot.comm(holder.process).map_or_else(|| "?".to_owned(), printable);
         let code = snapshot.frame(holder.stack.as_ref(), holder.culprit);
-        let code = code.map_or_else(|| "code unknown".to_owned(), place);
+        let code = code.map_or_else(|| "code unknown".to_owned(), |frame| place(frame, look));
         let (pid, count) = (holder.process.pid, holder.count);
-        writeln!(out, "    {count:>4} {comm} ({pid}){}: {code}", states(holder))?;
+        let text = format!("{comm} ({pid}){}: {code}", states(holder));
+        Line::labelled(4, None, &format!("{count:>3}"), 3).text(&text).write(out, look)?;
     }
     let more = full.holders.len().saturating_sub(MAX_LINES);
     if more > 0 {

@@ -1,5 +1,6 @@
 //! `pgsocktrace ls`: one line a connection.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -20,26 +21,26 @@ const UNKNOWN: &str = "?";
 
 /// What can be seen without the server.
 const COLUMNS: &[Column] = &[
-    Column::Text("PID"),
-    Column::Text("COMMAND"),
-    Column::Text("CONTAINER"),
-    Column::Text("CLIENT"),
-    Column::Text("SERVER"),
-    Column::Text("TCP"),
-    Column::Text("LAST"),
-    Column::Number("SILENT"),
-    Column::Number("UNREAD"),
+    Column::Text(Cow::Borrowed("PID")),
+    Column::Text(Cow::Borrowed("COMMAND")),
+    Column::Text(Cow::Borrowed("CONTAINER")),
+    Column::Text(Cow::Borrowed("CLIENT")),
+    Column::Text(Cow::Borrowed("SERVER")),
+    Column::Text(Cow::Borrowed("TCP")),
+    Column::Text(Cow::Borrowed("LAST")),
+    Column::Number(Cow::Borrowed("SILENT")),
+    Column::Number(Cow::Borrowed("UNREAD")),
 ];
 /// What the server adds.
 const SERVER_COLUMNS: &[Column] = &[
-    Column::Text("STATE"),
-    Column::Number("AGE"),
-    Column::Number("IN TX FOR"),
-    Column::Text("BACKEND"),
-    Column::Text("USER"),
-    Column::Text("DATABASE"),
-    Column::Text("APPLICATION"),
-    Column::Text("LAST STATEMENT"),
+    Column::Text(Cow::Borrowed("STATE")),
+    Column::Number(Cow::Borrowed("AGE")),
+    Column::Number(Cow::Borrowed("IN TX FOR")),
+    Column::Text(Cow::Borrowed("BACKEND")),
+    Column::Text(Cow::Borrowed("USER")),
+    Column::Text(Cow::Borrowed("DATABASE")),
+    Column::Text(Cow::Borrowed("APPLICATION")),
+    Column::Text(Cow::Borrowed("LAST STATEMENT")),
 ];
 
 /// Writes the connections, those of a process together and the one that is silent for longest
@@ -60,7 +61,7 @@ pub fn write_listing(
         connections.sort_by_key(|one| (one.process, one.silent_since(), one.id));
         let asked = !snapshot.table.servers().is_empty();
         let columns: Vec<_> =
-            COLUMNS.iter().chain(SERVER_COLUMNS.iter().filter(|_| asked)).copied().collect();
+            COLUMNS.iter().chain(SERVER_COLUMNS.iter().filter(|_| asked)).cloned().collect();
         let row = |one: &&Connection| {
             let mut row = own_cells(snapshot, one);
             if asked {
@@ -69,7 +70,7 @@ pub fn write_listing(
             row
         };
         let rows: Vec<_> = connections.iter().map(row).collect();
-        table::write(out, paint, &columns, &rows)?;
+        table::write(out, paint, &columns, &rows, None)?;
         writeln!(out, "{}", paint.tone(Tone::Strong, &summary(&connections)))?;
     }
     servers::write(out, paint, snapshot)

@@ -1,35 +1,34 @@
 //! Connections that the server refused: by them the victims of a leak know it.
 
-use std::io;
-
 use crate::engine::detect::plural;
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::text::style::{Paint, Tone, printable};
+use crate::outputs::text::note::Note;
+use crate::outputs::text::phrase;
+use crate::outputs::text::style::printable;
 
 /// Most processes with refusals that are told.
 const MAX_LINES: usize = 20;
 
 /// One line for each process and reason, the most refusals first.
-pub(super) fn write(
-    out: &mut impl io::Write,
-    paint: Paint,
-    snapshot: &Snapshot<'_>,
-) -> io::Result<()> {
+pub(super) fn notes(snapshot: &Snapshot<'_>) -> Vec<Note> {
     let mut refused: Vec<_> = snapshot
         .table
         .processes()
         .flat_map(|(key, tally)| tally.refused.iter().map(move |(code, &count)| (count, key, code)))
         .collect();
     refused.sort_unstable_by(|a, b| (b.0, a.1, a.2).cmp(&(a.0, b.1, b.2)));
-    for (count, key, sqlstate) in refused.into_iter().take(MAX_LINES) {
-        let comm = snapshot.comm(key).map_or_else(|| "?".to_owned(), printable);
+    let note = |(count, process, sqlstate): (u64, _, &String)| {
         let connections = plural(usize::try_from(count).unwrap_or(usize::MAX), "connection");
-        let why = meaning(sqlstate)
-            .map_or_else(|| format!("SQLSTATE {sqlstate}"), |why| format!("{why} ({sqlstate})"));
-        let line = format!("the server refused {connections} of {comm} ({}): {why}", key.pid);
-        writeln!(out, "{}", paint.tone(Tone::Suspect, &line))?;
-    }
-    Ok(())
+        let why = meaning(sqlstate).map_or_else(
+            || format!("SQLSTATE {}", printable(sqlstate)),
+            |why| format!("{why} ({sqlstate})"),
+        );
+        let who = phrase::process(snapshot, process);
+        let text = format!("the server refused {connections} of {who}: {why}");
+        // Each refusal more is news.
+        Note { label: "REFUSED", key: text.clone(), text, alarms: true }
+    };
+    refused.into_iter().take(MAX_LINES).map(note).collect()
 }
 
 /// What an SQLSTATE says of a startup. Source: PostgreSQL's documentation, "Error Codes".

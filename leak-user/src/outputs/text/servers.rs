@@ -70,9 +70,9 @@ fn write_headline(
             write!(line, "all connections are taken: {}", printable(why))
         }
         (ServerStatus::Unreachable(why), ..) => {
-            write!(line, "cannot be asked: {}", printable(why))
+            write!(line, "cannot be queried: {}", printable(why))
         }
-        (ServerStatus::Answering, ..) => write!(line, "not asked yet"),
+        (ServerStatus::Answering, ..) => write!(line, "no answer yet"),
     };
     let well = server.status == ServerStatus::Answering && !server.is_full();
     writeln!(out, "{}", if well { line } else { paint.tone(Tone::Suspect, &line) })

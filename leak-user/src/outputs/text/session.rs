@@ -2,7 +2,6 @@
 //! wire and the server itself tell it.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use crate::engine::detect::Span;
 use crate::engine::findings::Finding;
@@ -18,69 +17,64 @@ const MAX_BACKENDS: usize = 8;
 /// The wait event of a session that waits for its client.
 const CLIENT_READ: &str = "ClientRead";
 
-/// Writes a line for each thing that is known.
-pub(super) fn write(
-    out: &mut impl io::Write,
-    snapshot: &Snapshot<'_>,
-    finding: &Finding,
-) -> io::Result<()> {
-    let known = finding.verdict.connections.iter().filter_map(|&id| snapshot.table.get(id));
-    let known: Vec<&Connection> = known.collect();
-    write_names(out, &known)?;
+/// The connections of a finding that are still known.
+pub(super) fn members<'a>(snapshot: &Snapshot<'a>, finding: &Finding) -> Vec<&'a Connection> {
+    finding.verdict.connections.iter().filter_map(|&id| snapshot.table.get(id)).collect()
+}
+
+/// What their server said of them: their last statements, for how long their transactions are open,
+/// and what they wait for.
+pub(super) fn by_server(snapshot: &Snapshot<'_>, members: &[&Connection]) -> Vec<String> {
     // What it said before the connection fell silent may no longer be so.
-    let sides: Vec<_> = known.iter().filter_map(|connection| connection.server_now()).collect();
-    for (statement, count) in most(sides.iter().filter_map(|side| side.session.query.as_deref())) {
-        writeln!(out, "  last statement ({count}x): {}", printable(statement))?;
-    }
+    let sides: Vec<_> = members.iter().filter_map(|connection| connection.server_now()).collect();
+    let statements = most(sides.iter().filter_map(|side| side.session.query.as_deref()));
+    let statement = |(text, count): (&str, usize)| match (sides.len(), count) {
+        (1, _) => printable(text),
+        _ => format!("{} ({count}x)", printable(text)),
+    };
+    let mut told: Vec<_> = statements.into_iter().map(statement).collect();
     let age = |at, age: Option<_>| Some(snapshot.now.since(at) + age?);
     let open: Vec<_> =
         sides.iter().filter_map(|side| age(side.at, side.session.transaction_age)).collect();
     if !open.is_empty() {
-        writeln!(out, "  transaction open for {}", open.into_iter().collect::<Span>())?;
+        told.push(format!("transaction open for {}", open.into_iter().collect::<Span>()));
     }
     for (wait, count) in most(sides.iter().filter_map(|side| waits(&side.session))) {
-        writeln!(out, "  the server waits for {} ({count}x)", printable(wait))?;
+        told.push(format!("the server waits for {} ({count}x)", printable(wait)));
     }
-    write_backends(out, &known)
+    told
 }
 
-/// "user shop, database shop, application orders".
-fn write_names(out: &mut impl io::Write, known: &[&Connection]) -> io::Result<()> {
+/// "user=shop db=shop app=orders".
+pub(super) fn names(members: &[&Connection]) -> String {
     let value = |by_wire: fn(&Connection) -> Option<&str>,
                  by_server: fn(&Session) -> Option<&str>| {
-        let values = known.iter().filter_map(|connection| {
+        let values = members.iter().filter_map(|connection| {
             by_wire(connection).or_else(|| by_server(&connection.server.as_deref()?.session))
         });
         let names: Vec<_> = most(values).into_iter().map(|(name, _)| printable(name)).collect();
-        names.join(", ")
+        names.join(",")
     };
     let names = [
         ("user", value(|c| c.wire.user.as_deref(), |s| s.user.as_deref())),
-        ("database", value(|c| c.wire.database.as_deref(), |s| s.database.as_deref())),
-        (
-            "application",
-            value(|c| c.wire.application_name.as_deref(), |s| s.application_name.as_deref()),
-        ),
+        ("db", value(|c| c.wire.database.as_deref(), |s| s.database.as_deref())),
+        ("app", value(|c| c.wire.application_name.as_deref(), |s| s.application_name.as_deref())),
     ];
-    let told: Vec<_> = names
-        .iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(kind, names)| format!("{kind} {names}"))
-        .collect();
-    if told.is_empty() { Ok(()) } else { writeln!(out, "  {}", told.join("; ")) }
+    let told = names.iter().filter(|(_, names)| !names.is_empty());
+    told.map(|(kind, names)| format!("{kind}={names}")).collect::<Vec<_>>().join(" ")
 }
 
-/// "backends 12405, 12419 and 9 more".
-fn write_backends(out: &mut impl io::Write, known: &[&Connection]) -> io::Result<()> {
+/// "12405 12419 … (21)".
+pub(super) fn backends(members: &[&Connection]) -> Option<String> {
     let mut backends: Vec<u32> =
-        known.iter().filter_map(|connection| connection.backend_pid()).collect();
+        members.iter().filter_map(|connection| connection.backend_pid()).collect();
     backends.sort_unstable();
-    let more = backends.len().saturating_sub(MAX_BACKENDS);
+    let count = backends.len();
     let shown: Vec<_> = backends.iter().take(MAX_BACKENDS).map(u32::to_string).collect();
-    match (shown.is_empty(), more) {
-        (true, _) => Ok(()),
-        (false, 0) => writeln!(out, "  backends {}", shown.join(", ")),
-        (false, more) => writeln!(out, "  backends {} and {more} more", shown.join(", ")),
+    match count {
+        0 => None,
+        1..=MAX_BACKENDS => Some(shown.join(" ")),
+        _ => Some(format!("{} … ({count})", shown.join(" "))),
     }
 }
 

@@ -4,20 +4,25 @@ use std::io::{BufWriter, Write};
 
 use crate::engine::findings::Change;
 use crate::engine::snapshot::Snapshot;
-use crate::outputs::text::{Paint, write_interval, write_report};
+use crate::outputs::text::journal::Journal;
+use crate::outputs::text::{Look, live, write_report};
 use crate::outputs::{OutputError, Sink};
 
 /// Prints text for people.
 pub struct Text<W: Write> {
     out: BufWriter<W>,
-    paint: Paint,
+    look: Look,
     only_report: bool,
+    journal: Journal,
+    /// Something is drawn that the next drawing replaces.
+    is_drawn: bool,
 }
 
 impl<W: Write> Text<W> {
     /// Prints to `out`; nothing before the end with `only_report`.
-    pub fn new(out: W, paint: Paint, only_report: bool) -> Self {
-        Self { out: BufWriter::new(out), paint, only_report }
+    pub fn new(out: W, look: Look, only_report: bool) -> Self {
+        let (out, journal) = (BufWriter::new(out), Journal::default());
+        Self { out, look, only_report, journal, is_drawn: false }
     }
 }
 
@@ -26,12 +31,23 @@ impl<W: Write> Sink for Text<W> {
         if self.only_report {
             return Ok(());
         }
-        write_interval(&mut self.out, self.paint, snapshot, changes)?;
+        match self.look.height() {
+            Some(height) => {
+                live::draw(&mut self.out, &self.look, snapshot, height)?;
+                self.is_drawn = true;
+            }
+            None => self.journal.write(&mut self.out, &self.look, snapshot, changes)?,
+        }
         Ok(self.out.flush()?)
     }
 
     fn end(&mut self, snapshot: &Snapshot<'_>, _: &[Change]) -> Result<(), OutputError> {
-        write_report(&mut self.out, self.paint, snapshot)?;
+        if self.is_drawn {
+            live::clear(&mut self.out)?;
+        } else if !self.only_report {
+            writeln!(self.out)?;
+        }
+        write_report(&mut self.out, &self.look, snapshot)?;
         Ok(self.out.flush()?)
     }
 }

@@ -11,8 +11,9 @@ pub struct Paint {
 }
 
 /// What a piece of text is to look like.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Tone {
+    Plain,
     Strong,
     Dim,
     Good,
@@ -32,10 +33,11 @@ impl Paint {
             return text.to_owned();
         }
         let style = match tone {
+            Tone::Plain => Style::new(),
             Tone::Strong => Style::new().bold(),
             Tone::Dim => Style::new().dimmed(),
             Tone::Good => AnsiColor::Green.on_default(),
-            Tone::Suspect => AnsiColor::Yellow.on_default(),
+            Tone::Suspect => AnsiColor::Magenta.on_default().bold(),
             Tone::Leak => AnsiColor::Red.on_default().bold(),
         };
         format!("{style}{text}{style:#}")

@@ -93,7 +93,7 @@ impl KernelError {
 /// The refused hooks, for a sentence.
 fn list(said: &[(&'static Hook, String)]) -> String {
     let part = |(hook, why): &(&Hook, String)| {
-        format!("{} asks for {} and was refused: {why}", hook.label, hook.requirement)
+        format!("{} needs {} and was refused: {why}", hook.label, hook.requirement)
     };
     let parts: Vec<_> = said.iter().map(part).collect();
     parts.join("; ")

@@ -49,7 +49,7 @@ impl<'a> Answers<'a> {
             log::debug!("{whom}: {why}");
         } else {
             log::warn!(
-                "{whom} cannot be asked for the names of pods: {why}; tracing continues without \
+                "{whom} cannot be queried for the names of pods: {why}; tracing continues without \
                  them, and it will be asked again"
             );
         }

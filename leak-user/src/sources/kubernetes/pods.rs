@@ -131,7 +131,7 @@ async fn keep_naming(
             log::debug!("the API server: {why}");
         } else {
             log::warn!(
-                "the API server cannot be asked for the names of servers' addresses: {why}; the \
+                "the API server cannot be queried for the names of servers' addresses: {why}; the \
                  addresses are shown instead, and it will be asked again"
             );
         }

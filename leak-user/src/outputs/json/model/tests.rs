@@ -88,7 +88,7 @@ fn says_what_it_knows_and_null_otherwise() {
     assert_eq!(finding["evidence_numbers"]["threshold_ms"], 60_000);
     assert_eq!(finding["evidence_numbers"]["silent_max_ms"], 189_899);
     let step = finding["next_step"].as_str().unwrap();
-    assert!(step.contains("given back in app::report (report.go:41)"), "{step}");
+    assert!(step.contains("back in app::report (report.go:41)"), "{step}");
     assert_eq!(finding["retracted_at"], Value::Null);
 }
 
