@@ -56,6 +56,8 @@ fn under_tls(suite: &Suite, driver: Driver) -> Result<()> {
     until_in_transaction(&trace, 2)?;
     program.ok("turn")?;
     until_in_transaction(&trace, 1)?;
+    // That the others have become idle has no event of its own.
+    trace.let_intervals_pass(8);
     let expected = states(&mut program)?;
     let report = trace.stop()?;
     assert_eq!(told(&report, "driver")?, expected);

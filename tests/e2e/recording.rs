@@ -228,7 +228,7 @@ fn files_that_are_no_recordings(suite: &Suite) -> Result<()> {
     };
     refused(&path.with_extension("gone"), "No such file")?;
     refused(path.parent().context("parent")?, "directory")?;
-    refused(suite.tool_path(), "it is no recording of pgsocktrace")?;
+    refused(suite.tool_path(), "it was not written by pgsocktrace --record")?;
     refused(Path::new("/dev/null"), "it ends before anything was recorded")?;
     let newer = lines(&path)?.replacen("pgsocktrace.recording/", "pgsocktrace.recording/9", 1);
     compress(&newer, &path)?;

@@ -165,7 +165,7 @@ fn state_under_tls(suite: &Suite) -> Result<()> {
     shop.ok("transaction")?;
     let finding = trace.finding(|finding| finding.reason == "idle_in_transaction")?;
     assert!(finding.is_leak(), "{finding:#?}");
-    assert!(finding.evidence.contains("'s word"), "{}", finding.evidence);
+    assert!(finding.evidence.contains(" says"), "{}", finding.evidence);
     let report = trace.stop()?;
     let connection = report.only_connection()?;
     assert!(connection.wire.tls);
