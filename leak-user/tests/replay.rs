@@ -3,10 +3,13 @@
 //! `recordings/shop.rec`: a Python program loses connections, leaves transactions open, and keeps a
 //! connection that the server has closed; some of that it gives up again.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Map, Value};
 
 fn recording(name: &str) -> PathBuf {
@@ -35,24 +38,34 @@ fn the_text_is_the_same_byte_for_byte() {
     assert_eq!(text, expected);
 }
 
+/// What a terminal of this name and of 80 columns gets.
+fn terminal(name: &str) -> String {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let mut screen = File::from(openpt(flags).expect("a pseudo-terminal"));
+    grantpt(&screen).expect("it is ours");
+    unlockpt(&screen).expect("it is ours");
+    let own_side = ioctl_tiocgptpeer(&screen, flags).expect("its other side");
+    let size = Winsize { ws_row: 30, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&own_side, size).expect("it has a size");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pgsocktrace"))
+        .args(["replay", "--color", "never"])
+        .arg(recording("shop.rec"))
+        .env_clear()
+        .env("TERM", name)
+        .stdin(Stdio::null())
+        .stdout(own_side)
+        .spawn()
+        .expect("the binary runs");
+    let mut bytes = Vec::new();
+    // When the last one who writes has gone, a terminal says so by an error.
+    while let Ok(1..) = screen.by_ref().take(4096).read_to_end(&mut bytes) {}
+    assert!(child.wait().expect("it ends").success());
+    String::from_utf8(bytes).expect("reports are UTF-8")
+}
+
 /// What a terminal of 80 columns gets is redrawn in place, and the report stays at the end.
 #[test]
 fn on_a_terminal_the_view_is_redrawn_and_nothing_is_wider() {
-    let binary = env!("CARGO_BIN_EXE_pgsocktrace");
-    let command = format!(
-        "stty cols 80 rows 30; '{binary}' replay --color never '{}'",
-        recording("shop.rec").display()
-    );
-    let terminal = |name: &str| {
-        let output = Command::new("script")
-            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
-            .env_remove("COLUMNS")
-            .env("TERM", name)
-            .output()
-            .expect("script runs");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("reports are UTF-8")
-    };
     let text = terminal("xterm");
     assert!(text.matches("\x1b[J").count() > 10, "{text}");
     let mut plain = String::new();

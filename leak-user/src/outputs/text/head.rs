@@ -84,14 +84,14 @@ pub(super) fn verdict(snapshot: &Snapshot<'_>) -> (Tone, String) {
         (0, 0) if suspects == 0 => (Tone::Good, "no leak found".to_owned()),
         (0, 0) => (Tone::Suspect, format!("no leak found{and_suspects}")),
         (0, _) => {
-            let told = format!("cannot tell: nothing is known of {older} older than the trace");
+            let told = format!("cannot tell: {older} older than the trace may be lost or at rest");
             (Tone::Suspect, format!("{told}{and_suspects}"))
         }
         (_, unknown) => {
             let held = held(snapshot, leaks);
             let unknown = match unknown {
                 0 => String::new(),
-                _ => format!("; nothing is known of {older} older than the trace"),
+                _ => format!("; {older} older than the trace may be lost or at rest"),
             };
             (Tone::Leak, format!("{}{held}{and_suspects}{unknown}", plural(leaks, "leak")))
         }

@@ -1,4 +1,4 @@
-//! Connections that are older than the trace and of which nothing is known.
+//! Connections that are older than the trace and may be lost or at rest.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,11 @@ pub(super) fn notes(snapshot: &Snapshot<'_>) -> Vec<Note> {
     let mut all: Vec<_> = silences.into_iter().collect();
     all.sort_by_key(|(process, silences)| (std::cmp::Reverse(silences.len()), *process));
     let asked = !snapshot.table.servers().is_empty();
-    let hint = if asked { "" } else { "; --pg-dsn tells state and last statement at once" };
+    let unknown = if asked {
+        "idle or unknown, so lost or at rest: used again, they will tell"
+    } else {
+        "state and code unknown until used again; --pg-dsn tells state and last statement at once"
+    };
     let mut notes: Vec<_> = all
         .into_iter()
         .take(MAX_LINES)
@@ -31,8 +35,7 @@ pub(super) fn notes(snapshot: &Snapshot<'_>) -> Vec<Note> {
             let who = phrase::process(snapshot, process);
             let silence: Span = silences.into_iter().collect();
             let text = format!(
-                "{count} of {who} opened before the trace and silent for {silence}: state and code \
-                 unknown until used again{hint}"
+                "{count} of {who} opened before the trace and silent for {silence}: {unknown}"
             );
             Note { label: "OLDER", text, key: format!("older {}", process.pid), alarms: true }
         })
