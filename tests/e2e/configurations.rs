@@ -144,7 +144,7 @@ fn at_paranoia(suite: &Suite, level: i32) -> Result<()> {
     if level < 3 {
         return works(suite, command);
     }
-    refused(command, &["kprobe/tcp_recvmsg asks for ", "CAP_SYS_ADMIN", "perf_event_paranoid"])
+    refused(command, &["kprobe/tcp_recvmsg needs ", "CAP_SYS_ADMIN", "perf_event_paranoid"])
 }
 
 /// Makes the tracer use kprobes, even if the kernel supports better hooks.

@@ -75,7 +75,7 @@ fn is_refused(suite: &Suite, flavour: &Flavour, lacking: &str) -> Result<()> {
     let output = suite.tool_says(&["--hooks", flavour.name, "--duration", "1s"])?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(4), "{}: {text}", output.status);
-    for words in [&format!("{lacking} asks for "), "was refused: ", "without one "] {
+    for words in [&format!("{lacking} needs "), "was refused: ", "without one "] {
         ensure!(text.contains(words), "the error lacks \"{words}\": {text}");
     }
     Ok(())
